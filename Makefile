@@ -1,0 +1,107 @@
+# smallmind.h: programs, tests and benchmarks. Everything is built in build/.
+#
+#: make            all programs: build/generate chat game_loop gguf_info bench_*
+#: make run        text from a small model: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
+#: make test       the tests and the checks of the header; FILTER=text runs a part of the tests
+#: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]
+#: make check      the header's rules: contents page, columns, symbols, macros, the README's code
+#: make san        the tests under address, undefined-behaviour and thread sanitizers
+#: make fuzz       libFuzzer (clang) on every tests/fuzz_*.c, RUNS=20000 runs each
+#: make matrix     compilers x standards x optimisation x instruction sets, and ARM64 under qemu
+#: make clean      remove what was built, and look for stb_sprintf again
+#:
+#: Axes: CC=clang  STD=c99|c11|c++17  OPT=-O2  SAN=address,undefined|thread
+#:       ISA=scalar|avx2|avx512|neon (run and bench: force it; test: leave the better ones out)
+#: Data: DATA=../shared/data; REQUIRE_DATA=1 makes missing test data a failure
+
+STD ?= c99
+OPT ?= -O2
+BUILD ?= build
+DATA ?= ../shared/data
+RUNS ?= 20000
+PROMPT ?= Once upon a time
+
+WARN = -Wall -Wextra -Wconversion -Wshadow
+LANGUAGE = -std=$(STD) $(if $(findstring c++,$(STD)),-x c++ -fno-exceptions -fno-rtti)
+SANITIZE = $(if $(SAN),-g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all)
+FLAGS = $(LANGUAGE) $(OPT) $(WARN) $(WERROR) $(SANITIZE) $(CFLAGS)
+LIBS = $(LDFLAGS) -lpthread
+
+# A level is forced on the tests by leaving out what is better.
+ISA_OFF_scalar = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON
+ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
+
+EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
+BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
+
+# `STB = -DHAVE_STB -isystem DIR` or `STB = -DNO_STB`: found out once, by tests/setup.sh.
+ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
+-include build/stb.mk
+endif
+
+all: $(EXAMPLES) $(BENCHES)
+
+build/stb.mk:
+	@CC='$(CC)' sh tests/setup.sh $@
+
+# The flags of the last build: another CC, STD, OPT, SAN or ISA builds anew.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(CC) $(FLAGS) $(STB) $(ISA_OFF_$(ISA))' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h smallmind.h $(BUILD)/flags
+	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
+
+$(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(BUILD)/flags
+	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
+
+$(BUILD)/test: $(wildcard tests/*.c tests/*.h) smallmind.h $(BUILD)/flags
+	$(CC) $(FLAGS) $(STB) $(ISA_OFF_$(ISA)) tests/test.c -o $@ $(LIBS) -lm
+
+MODEL_260K = $(DATA)/models/stories260K/stories260K.gguf
+MODEL_ARGS = -m '$(or $(MODEL),$(MODEL_260K))' $(if $(ISA),--isa $(ISA))
+
+QUOTED = '$(subst ','\'',$(PROMPT))'
+
+run: $(BUILD)/generate
+	@if [ -n '$(MODEL)' ] || [ -f '$(MODEL_260K)' ]; then \
+	    printf '%s' $(QUOTED); \
+	    exec $(RUNNER) $(BUILD)/generate $(MODEL_ARGS) $(if $(TOKENIZER),-z '$(TOKENIZER)') \
+	        -p $(QUOTED) -n 200; \
+	else \
+	    echo 'No model here. Take any GGUF file of a supported family (llama, mistral, smollm,'; \
+	    echo 'qwen2, qwen3, gpt2 in F32, F16, BF16, Q8_0 or Q4_0) and say  make run MODEL=file.gguf'; \
+	    echo 'Small ones on Hugging Face: the Q8_0 GGUF files of SmolLM2-135M-Instruct (145 MB) and'; \
+	    echo 'Qwen2.5-0.5B-Instruct, or karpathy/tinyllamas, folder stories260K (1 MB), with'; \
+	    echo 'make run MODEL=stories260K.bin TOKENIZER=tok512.bin'; \
+	fi
+
+bench: $(BUILD)/bench_model $(BUILD)/bench_kernels $(BUILD)/bench_seeds
+	@if [ -n '$(MODEL)' ] || [ -f '$(MODEL_260K)' ]; then \
+	    exec $(BUILD)/bench_model $(MODEL_ARGS) $(or $(BENCH),-p 128 -n 128); \
+	else echo 'No model here: make bench MODEL=file.gguf (see make run). Without one:'; \
+	    echo '$(BUILD)/bench_kernels, $(BUILD)/bench_seeds'; fi
+
+# The tests alone; `make test` adds the checks of the header.
+unit: $(BUILD)/test
+	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
+
+test: unit
+	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
+
+check:
+	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
+
+san fuzz matrix:
+	@CC='$(CC)' DATA='$(DATA)' RUNS='$(RUNS)' FILTER='$(FILTER)' bash tests/matrix.sh $@
+
+clean:
+	rm -rf build
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' Makefile
+
+FORCE:
+.DELETE_ON_ERROR:
+.PHONY: all run bench unit test check san fuzz matrix clean help FORCE

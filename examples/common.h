@@ -1,0 +1,126 @@
+/* common.h - what the example programs and bench/ share: text that is the same in every locale, and
+ * arguments that are checked. The Makefile sets HAVE_STB where the system has stb_sprintf; without
+ * it libc formats. A program defines `usage` (a string) before it includes this file. */
+#ifndef COMMON_H
+#define COMMON_H
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef HAVE_STB
+#define STB_SPRINTF_IMPLEMENTATION
+#define STB_SPRINTF_NOUNALIGNED
+#include <stb_sprintf.h>
+#define COMMON_VSNPRINTF(buf, n, fmt, args) stbsp_vsnprintf(buf, (int)(n), fmt, args)
+#else
+#define COMMON_VSNPRINTF(buf, n, fmt, args) vsnprintf(buf, n, fmt, args)
+#endif
+
+#define SMALLMIND_IMPLEMENTATION
+#include "../smallmind.h"
+
+#if defined(__GNUC__) || defined(__clang__)
+#define COMMON_PRINTF(f, a) __attribute__((format(printf, f, a), unused))
+#define COMMON_UNUSED __attribute__((unused))
+#else
+#define COMMON_PRINTF(f, a)
+#define COMMON_UNUSED
+#endif
+
+/* Text into buf [n], cut to fit. */
+COMMON_PRINTF(3, 4) static void format(char *buf, size_t n, const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    COMMON_VSNPRINTF(buf, n, fmt, args);
+    va_end(args);
+}
+
+/* printf to a file; one call prints at most 2,047 bytes. */
+COMMON_PRINTF(2, 3) static void say(FILE *file, const char *fmt, ...) {
+    char buf[2048];
+    va_list args;
+    va_start(args, fmt);
+    COMMON_VSNPRINTF(buf, sizeof buf, fmt, args);
+    va_end(args);
+    fwrite(buf, 1, strlen(buf), file);
+}
+
+/* A message, what the program takes, and out with status 2. */
+COMMON_PRINTF(1, 2) static void arg_fail(const char *fmt, ...) {
+    char buf[1024];
+    va_list args;
+    va_start(args, fmt);
+    COMMON_VSNPRINTF(buf, sizeof buf, fmt, args);
+    va_end(args);
+    say(stderr, "%s\n%s", buf, usage);
+    exit(2);
+}
+
+/* The value after the option argv[*i]. */
+COMMON_UNUSED static const char *arg_text(int argc, char **argv, int *i) {
+    if (*i + 1 >= argc) arg_fail("%s needs a value", argv[*i]);
+    return argv[++*i];
+}
+
+COMMON_UNUSED static int arg_int(int argc, char **argv, int *i, int lowest, int highest) {
+    const char *name = argv[*i], *text = arg_text(argc, argv, i);
+    char *end;
+    long value;
+    errno = 0;
+    value = strtol(text, &end, 10);
+    if (end == text || *end || errno || value < lowest || value > highest)
+        arg_fail("%s wants a whole number from %d to %d, not \"%s\"", name, lowest, highest, text);
+    return (int)value;
+}
+
+COMMON_UNUSED static float arg_float(int argc, char **argv, int *i, double lowest, double highest) {
+    const char *name = argv[*i], *text = arg_text(argc, argv, i);
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= lowest && value <= highest))
+        arg_fail("%s wants a number from %g to %g, not \"%s\"", name, lowest, highest, text);
+    return (float)value;
+}
+
+COMMON_UNUSED static uint64_t arg_seed(int argc, char **argv, int *i) {
+    const char *name = argv[*i], *text = arg_text(argc, argv, i);
+    char *end;
+    unsigned long long value;
+    errno = 0;
+    value = strtoull(text, &end, 0);
+    if (end == text || *end || errno || *text == '-')
+        arg_fail("%s wants a whole number, not \"%s\"", name, text);
+    return value;
+}
+
+/* The name of a level of kernels. */
+COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {
+    const char *text = arg_text(argc, argv, i);
+    int isa;
+    for (isa = SM_ISA_AUTO; isa <= SM_ISA_NEON; isa++)
+        if (!strcmp(text, sm_isa_name(isa))) return isa;
+    arg_fail("--isa wants auto, scalar, avx2, avx512, amx or neon, not \"%s\"", text);
+    return 0;
+}
+
+/* A context with room for a prompt and n_new tokens (0 = as the model has it). Rotary positions
+ * reach beyond the length of the training; a model that cannot do that gets the length it has. */
+COMMON_UNUSED static sm_status open_ctx(const sm_model *model, sm_ctx_params params,
+                                        const char *prompt, int n_new, sm_ctx **ctx,
+                                        sm_error *error) {
+    size_t bytes = strlen(prompt); /* a token has a byte at least */
+    sm_status status;
+    if (bytes < (1u << 28)) params.max_text = (int)bytes + 1;
+    if (n_new && bytes < (1u << 28) && n_new < 1 << 28) params.n_ctx = (int)bytes + n_new + 2;
+    status = sm_ctx_create(model, &params, ctx, error);
+    if (status && params.n_ctx > sm_model_get_info(model)->n_ctx_train) {
+        params.n_ctx = 0;
+        status = sm_ctx_create(model, &params, ctx, error);
+    }
+    return status;
+}
+
+#endif /* COMMON_H */

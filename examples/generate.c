@@ -1,0 +1,114 @@
+/* generate.c - text from a prompt, as the model would go on.
+ *
+ *     cc -O2 examples/generate.c -o generate -lpthread
+ *     ./generate -m stories260K.gguf -p "Once upon a time"
+ *
+ * The generated text (with --ids: the ids) alone goes to stdout, timings go to stderr. Without -p
+ * the prompt is the model's begin-of-text id alone. */
+static const char usage[] =
+    "usage: generate -m MODEL [options]\n"
+    "  -m FILE        the model: .gguf, llama2.c .bin, .safetensors\n"
+    "  -z FILE        llama2.c tokenizer.bin (a .gguf has its own)\n"
+    "  -p TEXT        prompt                       -n N         new tokens (256; 0 = no limit)\n"
+    "  --temp T       temperature, 0 = greedy (0)  --top-k K    the K most likely (0 = off)\n"
+    "  --top-p P      nucleus, 0..1 (0 = off)      --min-p P    share of the best, 0..1 (0 = off)\n"
+    "  --seed S       of the random numbers (1)    --threads T  0 = all processors (0)\n"
+    "  --isa LEVEL    scalar avx2 avx512 amx neon  --ids        print token ids, not text\n";
+#include "common.h"
+
+typedef struct options {
+    const char *model, *tokenizer, *prompt;
+    int max_tokens, threads, isa, ids;
+    sm_sampler sampler;
+} options;
+
+static options parse(int argc, char **argv) {
+    options o;
+    int i;
+    memset(&o, 0, sizeof o);
+    o.prompt = "";
+    o.max_tokens = 256;
+    o.sampler.seed = 1;
+    for (i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        if (!strcmp(a, "-m")) o.model = arg_text(argc, argv, &i);
+        else if (!strcmp(a, "-z")) o.tokenizer = arg_text(argc, argv, &i);
+        else if (!strcmp(a, "-p")) o.prompt = arg_text(argc, argv, &i);
+        else if (!strcmp(a, "-n")) o.max_tokens = arg_int(argc, argv, &i, 0, 1 << 30);
+        else if (!strcmp(a, "--temp")) o.sampler.temperature = arg_float(argc, argv, &i, 0, 100);
+        else if (!strcmp(a, "--top-k")) o.sampler.top_k = arg_int(argc, argv, &i, 0, 1 << 30);
+        else if (!strcmp(a, "--top-p")) o.sampler.top_p = arg_float(argc, argv, &i, 0, 1);
+        else if (!strcmp(a, "--min-p")) o.sampler.min_p = arg_float(argc, argv, &i, 0, 1);
+        else if (!strcmp(a, "--seed")) o.sampler.seed = arg_seed(argc, argv, &i);
+        else if (!strcmp(a, "--threads")) o.threads = arg_int(argc, argv, &i, 0, 256);
+        else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
+        else if (!strcmp(a, "--ids")) o.ids = 1;
+        else arg_fail("what is \"%s\"?", a);
+    }
+    if (!o.model) arg_fail("-m MODEL is missing");
+    return o;
+}
+
+/* Step by step instead of sm_generate, because --ids wants the ids. */
+static sm_status run(sm_ctx *ctx, const sm_gen_params *params, int ids, sm_gen_stats *stats) {
+    sm_gen *gen;
+    sm_status status = sm_gen_start(ctx, params, &gen);
+    int n = 0;
+    if (status) return status;
+    do {
+        size_t bytes = 0;
+        const char *piece;
+        status = sm_gen_step(gen, -1);
+        if (status < 0) break;
+        piece = sm_gen_piece(gen, &bytes);
+        if (ids && sm_gen_token(gen) >= 0) say(stdout, n++ ? " %d" : "%d", (int)sm_gen_token(gen));
+        else if (!ids) fwrite(piece, 1, bytes, stdout);
+        fflush(stdout);
+    } while (status == SM_PENDING);
+    *stats = sm_gen_get_stats(gen);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    options o = parse(argc, argv);
+    sm_model_params mp = sm_model_default();
+    sm_ctx_params cp = sm_ctx_default();
+    sm_gen_params gp = sm_gen_default();
+    sm_gen_stats stats;
+    sm_model *model = NULL;
+    sm_ctx *ctx = NULL;
+    sm_error error;
+    sm_status status;
+    mp.file.path = o.model;
+    mp.tokenizer.path = o.tokenizer;
+    cp.n_threads = o.threads;
+    cp.isa = o.isa;
+    if (sm_model_open(&mp, &model, &error) ||
+        open_ctx(model, cp, o.prompt, o.max_tokens, &ctx, &error)) {
+        say(stderr, "generate: %s\n", error.text);
+        sm_model_close(model);
+        return 1;
+    }
+    gp.prompt = o.prompt;
+    gp.max_tokens = o.max_tokens;
+    gp.sampler = o.sampler;
+    /* llama2.c's models end a story with the begin-of-text id. */
+    gp.stop_ids = &sm_model_get_info(model)->bos;
+    gp.n_stop_ids = *gp.stop_ids >= 0;
+    memset(&stats, 0, sizeof stats);
+    status = run(ctx, &gp, o.ids, &stats);
+    say(stdout, "\n");
+    if (status < 0) {
+        say(stderr, "generate: %s\n", sm_ctx_error(ctx));
+    } else {
+        double prompt_s = (double)stats.prompt_ns * 1e-9, decode_s = (double)stats.decode_ns * 1e-9;
+        say(stderr, "prompt %d tokens in %.1f ms (%.0f/s), first token after %.1f ms, ",
+            stats.prompt_tokens, prompt_s * 1e3, stats.prompt_tokens / (prompt_s + 1e-9),
+            (double)stats.first_token_ns * 1e-6);
+        say(stderr, "%d tokens at %.1f/s [%s]\n", stats.new_tokens,
+            (stats.new_tokens - 1) / (decode_s + 1e-9), sm_ctx_get_stats(ctx).isa);
+    }
+    sm_ctx_destroy(ctx);
+    sm_model_close(model);
+    return status < 0;
+}

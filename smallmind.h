@@ -1,0 +1,11398 @@
+/* smallmind.h - run small language models on the CPU. One file, C99 and C++11, no dependencies.
+ * Version 0.1.0. MIT-0 or public domain, your choice: see the end of this file.
+ *
+ * MARK: [SM01] MANUAL
+ *
+ * Do this in ONE C or C++ file, and include the header plainly everywhere else:
+ *
+ *     #define SMALLMIND_IMPLEMENTATION
+ *     #include "smallmind.h"
+ *
+ * QUICK START (compiled by the tests; link with -lpthread on old systems)
+ *
+ *     static int show(void *user, const char *piece, size_t bytes) {
+ *         fwrite(piece, 1, bytes, (FILE *)user);
+ *         return 0;                              // anything else stops the generation
+ *     }
+ *     sm_error error;
+ *     sm_model *model = NULL;
+ *     sm_ctx *ctx = NULL;
+ *     sm_model_params mp = sm_model_default();
+ *     sm_ctx_params cp = sm_ctx_default();
+ *     sm_gen_params gp = sm_gen_default();
+ *     mp.file.path = "model.gguf";
+ *     gp.prompt = "Once upon a time";
+ *     if (sm_model_open(&mp, &model, &error) || sm_ctx_create(model, &cp, &ctx, &error))
+ *         return fprintf(stderr, "%s\n", error.text), 1;
+ *     sm_generate(ctx, &gp, show, stdout, NULL);
+ *     sm_ctx_destroy(ctx);
+ *     sm_model_close(model);
+ *
+ * HOW IT WORKS, in five ideas
+ *   The tape     A model's forward pass is compiled once, when a context is made, into a flat list
+ *                of steps (EMBED, NORM, MATMUL, ROPE, ATTEND ...). Each step is cut into tiles.
+ *                Running the model is walking the tape; the cursor (step, tile) is the whole state
+ *                of a pass, so it can stop after any tile and go on in the next frame.
+ *   The plan     Every object tells how many bytes it needs before it is made, can live in one
+ *                block that you give, and never touches the heap after it was made.
+ *   The bits     Logits depend on the model and the tokens only: not on threads, prompt chunks,
+ *                neighbours in the batch, budgets or the instruction set. Every kernel's summation
+ *                order is written down and all variants of it give the same bits.
+ *   The kernels  For each operation a contract, a scalar truth that you can read, then AVX2,
+ *                AVX-512 and NEON versions beside it, chosen at run time. No -m flags needed.
+ *   The files    Every number in a model file is an attacker's until it was checked.
+ *
+ * CONTENTS (grep for the tag in brackets)
+ *   [SM01] MANUAL
+ *   [SM02] CONFIG
+ *   [SM03] STATUS API
+ *   [SM04] HOST API
+ *   [SM05] POOL API
+ *   [SM06] TYPES AND ISA API
+ *   [SM07] MODEL API
+ *   [SM08] TOKENIZER API
+ *   [SM09] CONTEXT API
+ *   [SM10] SAMPLER API
+ *   [SM11] GENERATION API
+ *   [SM20] PLATFORM
+ *   [SM21] ERRORS
+ *   [SM22] MEMORY
+ *   [SM23] TEAM
+ *   [SM24] NUMBERS
+ *   [SM25] TYPES
+ *   [SM26] KERNELS
+ *   [SM27] DISPATCH
+ *   [SM28] ARCHITECTURES
+ *   [SM29] FILES
+ *   [SM30] GGUF
+ *   [SM31] LLAMA2.C AND SAFETENSORS
+ *   [SM32] MODEL
+ *   [SM33] UTF-8 AND UNICODE
+ *   [SM34] TOKENIZER
+ *   [SM35] TAPE
+ *   [SM36] CONTEXT
+ *   [SM37] STEPS
+ *   [SM38] EVALUATION
+ *   [SM39] SAMPLER
+ *   [SM40] GENERATION
+ * CONVENTIONS
+ *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
+ *                T tokens, C channels (model width), H query heads, K key/value heads, D head
+ *                width, F feed-forward width, V vocabulary, L layers.
+ *   Units        _bytes, _us (microseconds), _ns; n_x counts, i_x indexes; token ids are int32_t.
+ *   Errors       Functions that can fail return sm_status: SM_OK is 0, SM_PENDING is 1, errors are
+ *                negative and leave the object as it was. sm_model_open and the create functions
+ *                explain themselves in a caller-owned sm_error; a context keeps its last message
+ *                (sm_ctx_error). The library never aborts, prints, or reads the environment.
+ *   Memory       Only open and create functions allocate, through sm_allocator. Nothing after.
+ *   Threads      A model may be used by any number of contexts at once; a context by one caller at
+ *                a time; sm_cancel from anywhere. There is no global state.
+ *   Params       Structs of parameters: zero means off, greedy or automatic. Start from
+ *                sm_x_default(), so that new fields never break your code.
+ *
+ * BUILD FLAGS (define them before the implementation)
+ *   SMALLMIND_STATIC          everything is static: several copies can live in one program
+ *   SMALLMIND_NO_THREADS      no own threads (sm_jobs still works)
+ *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
+ *                             messages are plain status texts
+ *   SMALLMIND_NO_AVX512, SMALLMIND_NO_AVX2, SMALLMIND_NO_NEON   leave a level of kernels out
+ *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
+ *                             before, else libc's
+ *   SMALLMIND_ASSERT(x)       checks of what the library itself guarantees; off by default
+ */
+#ifndef SMALLMIND_H
+#define SMALLMIND_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* ================================================================================================
+ * MARK: [SM02] CONFIG
+ * Version, linkage and the C++ bracket.
+ * ============================================================================================== */
+
+#define SMALLMIND_VERSION 100 /* major * 10000 + minor * 100 + patch */
+
+#ifdef SMALLMIND_STATIC
+#if defined(__GNUC__) || defined(__clang__)
+#define SM_API __attribute__((unused)) static
+#else
+#define SM_API static
+#endif
+#else
+#define SM_API extern
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ================================================================================================
+ * MARK: [SM03] STATUS API
+ * One list gives the enum and the texts.
+ * ============================================================================================== */
+
+#define SM_STATUS_LIST(X) \
+    X(SM_OK, 0, "ok") \
+    X(SM_PENDING, 1, "not finished yet: call again") \
+    X(SM_ERR_ARG, -1, "a bad argument") \
+    X(SM_ERR_NOMEM, -2, "the allocator gave no memory") \
+    X(SM_ERR_IO, -3, "reading failed") \
+    X(SM_ERR_FORMAT, -4, "the file is malformed") \
+    X(SM_ERR_UNSUPPORTED, -5, "well-formed, but not supported") \
+    X(SM_ERR_FULL, -6, "no room: context, pool or buffer is full") \
+    X(SM_ERR_BUSY, -7, "a pass is pending") \
+    X(SM_ERR_CANCELLED, -8, "cancelled by the caller") \
+    X(SM_ERR_SYSTEM, -9, "the operating system refused")
+
+#define SM_STATUS_ENUM(name, value, text) name = value,
+typedef enum sm_status { SM_STATUS_LIST(SM_STATUS_ENUM) SM_STATUS_LAST_ = -10 } sm_status;
+#undef SM_STATUS_ENUM
+
+/* What went wrong, in words. Owned by the caller; written only on failure. */
+typedef struct sm_error {
+    sm_status status;
+    char text[248]; /* names the file, tensor, key or argument; always terminated */
+} sm_error;
+
+/* A fixed sentence for a status (any int; unknown ones have a text too). */
+SM_API const char *sm_status_text(int status);
+
+/* ================================================================================================
+ * MARK: [SM04] HOST API
+ * What the host may lend: memory, worker threads, a place for log lines.
+ * ============================================================================================== */
+
+/* Memory. alloc returns at least `bytes` bytes at any alignment, or NULL; free gets the same size.
+ * Only the thread that calls open/create/destroy calls them. All zero = malloc/free. */
+typedef struct sm_allocator {
+    void *(*alloc)(size_t bytes, void *user);
+    void (*free)(void *memory, size_t bytes, void *user);
+    void *user;
+} sm_allocator;
+
+/* A host's job system instead of threads of ours. dispatch asks for up to n calls of job(arg) on
+ * other threads and may return before they ran; a job that starts late finds no work and returns at
+ * once, so nothing waits for a job that never started. One dispatch is made per evaluation call.
+ * Every job must have returned before the team is destroyed. */
+typedef struct sm_jobs {
+    void (*dispatch)(void *user, void (*job)(void *arg), void *arg, int n);
+    void *user;
+    int n_workers; /* how many jobs to ask for; 0 = none */
+} sm_jobs;
+
+/* A line for the log, without newline. level: 0 detail, 1 information, 2 warning. */
+typedef void (*sm_log_fn)(void *user, int level, const char *text);
+
+/* A team of worker threads, shared by any number of contexts (of any models). The thread that calls
+ * sm_eval is a member too: n_threads = 4 starts three. Workers spin briefly, then sleep. */
+typedef struct sm_team sm_team;
+typedef struct sm_team_params {
+    int n_threads; /* members with the caller; 0 = the machine's processors, at most 256 */
+    sm_jobs jobs;  /* when jobs.dispatch is set, no thread is started */
+    sm_allocator allocator;
+} sm_team_params;
+
+SM_API sm_team_params sm_team_default(void);
+/* Returns SM_OK | SM_ERR_ARG | SM_ERR_NOMEM | SM_ERR_SYSTEM (a thread could not be started). */
+SM_API sm_status sm_team_create(const sm_team_params *params, sm_team **team, sm_error *error);
+/* Stops and joins the workers. No context may still use the team. NULL is allowed. */
+SM_API void sm_team_destroy(sm_team *team);
+/* Lend the calling thread's time: helps the passes that are running, returns when there is nothing
+ * to do. For a host's idle worker; any number of threads may do it at once. */
+SM_API void sm_team_lend(sm_team *team);
+
+/* ================================================================================================
+ * MARK: [SM05] POOL API
+ * The tensor pool: blocks of a few fixed sizes, reference-counted, inside one piece of memory.
+ * It hands out what lives longer than a step: KV blocks, rows of logits, snapshots.
+ * ============================================================================================== */
+
+#define SMALLMIND_POOL_CLASSES 4
+
+typedef struct sm_pool_stats {
+    uint64_t rents, returns;   /* calls that handed out a block; blocks that came back */
+    size_t outstanding_blocks; /* rents - returns */
+    size_t outstanding_bytes, peak_bytes, capacity_bytes;
+} sm_pool_stats;
+
+typedef struct sm_pool sm_pool;
+
+/* Bytes that sm_pool_init needs for counts[i] blocks of sizes[i] bytes, i in [0, n_classes); every
+ * block is 64-byte aligned. 0 = the sizes overflow, or n_classes is not in [1, 4]. */
+SM_API size_t sm_pool_bytes(const size_t *sizes, const uint32_t *counts, int n_classes);
+/* Lays a pool out in memory (any alignment) of that many bytes; NULL when it does not fit.
+ * The pool needs no destroy: forget it, or free the memory. */
+SM_API sm_pool *sm_pool_init(void *memory, size_t bytes, const size_t *sizes,
+                             const uint32_t *counts, int n_classes);
+/* A block of at least `bytes` bytes from the smallest class that has one free; NULL = none left.
+ * Its count is 1; its content is whatever the last user left. O(classes). */
+SM_API void *sm_pool_rent(sm_pool *pool, size_t bytes);
+/* One more owner of a rented block. */
+SM_API void sm_pool_retain(sm_pool *pool, void *block);
+/* One owner less; the last one returns the block. NULL is allowed. */
+SM_API void sm_pool_return(sm_pool *pool, void *block);
+/* How many owners a rented block has. */
+SM_API uint32_t sm_pool_owners(const sm_pool *pool, const void *block);
+SM_API sm_pool_stats sm_pool_get_stats(const sm_pool *pool);
+
+/* ================================================================================================
+ * MARK: [SM06] TYPES AND ISA API
+ * ============================================================================================== */
+
+/* Element types, numbered as in GGUF. */
+typedef enum sm_type {
+    SM_TYPE_F32 = 0,
+    SM_TYPE_F16 = 1,
+    SM_TYPE_Q4_0 = 2,
+    SM_TYPE_Q8_0 = 8,
+    SM_TYPE_BF16 = 30,
+    SM_TYPE_AUTO = -1
+} sm_type;
+
+typedef struct sm_type_info {
+    const char *name;          /* "Q8_0" */
+    int block_elems;           /* elements of a block: 1 for the float types */
+    int block_bytes;           /* bytes of a block */
+} sm_type_info;
+
+/* NULL for a type that this build does not know. */
+SM_API const sm_type_info *sm_type_get_info(int type);
+/* n elements (a multiple of block_elems) to f32; src may lie at any address. SM_ERR_ARG else. */
+SM_API sm_status sm_type_decode(int type, const void *src, float *dst, size_t n);
+/* n f32 elements to the type, as ggml's reference encoder does it. */
+SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n);
+
+/* Levels of kernels. All give the same bits. */
+typedef enum sm_isa {
+    SM_ISA_AUTO = 0,
+    SM_ISA_SCALAR = 1,
+    SM_ISA_AVX2 = 2,   /* with FMA and F16C */
+    SM_ISA_AVX512 = 3, /* F, BW, DQ, VL and VNNI */
+    SM_ISA_AMX = 4,    /* no kernels of its own yet: the AVX-512 ones run */
+    SM_ISA_NEON = 5    /* dot-product instructions when there */
+} sm_isa;
+
+SM_API const char *sm_isa_name(int isa);
+/* The best level that this processor and this build have. */
+SM_API sm_isa sm_isa_best(void);
+
+/* ================================================================================================
+ * MARK: [SM07] MODEL API
+ * A model is what a file says: hyperparameters, vocabulary, views of the weights. Read-only after
+ * sm_model_open, shared by threads and contexts.
+ * ============================================================================================== */
+
+typedef struct sm_model sm_model;
+
+/* Where bytes come from: the first of path, data and read that is set. */
+typedef struct sm_source {
+    const char *path; /* UTF-8 */
+    const void *data; /* in memory, any alignment; must outlive the model under SM_LOAD_MAP */
+    /* read: fill dst with `bytes` bytes from offset; return 0, anything else is a failure. */
+    int (*read)(void *user, uint64_t offset, void *dst, size_t bytes);
+    void *user;
+    uint64_t bytes; /* size of data, or of what read can read */
+} sm_source;
+
+typedef enum sm_load {
+    SM_LOAD_MAP = 0, /* map the file / use the caller's memory: nothing is copied. Careful: when
+                        another process cuts a mapped file short, reading it kills this one with
+                        SIGBUS; use SM_LOAD_COPY where that can happen */
+    SM_LOAD_COPY = 1 /* read everything into memory of the model's allocator */
+} sm_load;
+
+typedef struct sm_model_params {
+    sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0), .safetensors */
+    sm_source tokenizer; /* llama2.c tokenizer.bin; not needed for GGUF */
+    sm_source config;    /* HF config.json; when absent and file.path ends in .safetensors,
+                            config.json beside it */
+    int load;            /* sm_load */
+    int vocab_only;      /* do not require tensors: for tokenizing only */
+    /* Called while a file is read (SM_LOAD_COPY, callbacks); a value other than 0 cancels. */
+    int (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_user;
+    sm_log_fn log;
+    void *log_user;
+    sm_allocator allocator;
+} sm_model_params;
+
+SM_API sm_model_params sm_model_default(void);
+
+/* Open a model.
+ * Returns  SM_OK | SM_ERR_ARG | SM_ERR_IO | SM_ERR_FORMAT | SM_ERR_UNSUPPORTED | SM_ERR_NOMEM |
+ *          SM_ERR_CANCELLED; on error *model is NULL and *error (may be NULL) names the culprit.
+ * Memory   directory and vocabulary are allocated; weights only under SM_LOAD_COPY (and a gpt2
+ *          safetensors, whose matrices are stored transposed). sm_model_close gives all back. */
+SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error);
+/* No context may still use the model. NULL is allowed. */
+SM_API void sm_model_close(sm_model *model);
+
+typedef struct sm_model_info {
+    const char *format; /* "GGUF v3", "llama2.c", "safetensors" */
+    const char *arch;   /* "llama", "qwen2", "qwen3", "gpt2"; "" when only a vocabulary was read */
+    const char *name;   /* general.name, or "" */
+    int n_vocab, n_ctx_train, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int type;              /* sm_type of most weight bytes, or SM_TYPE_AUTO without tensors */
+    int n_tensors, n_meta; /* for sm_model_tensor and sm_model_meta_at */
+    uint64_t n_params;
+    size_t weight_bytes;  /* of all tensors, where they are */
+    size_t decode_bytes;  /* weight bytes that one token reads */
+    size_t heap_bytes;    /* allocated by this model */
+    size_t mapped_bytes;  /* mapped or used in place */
+    int has_vocab;
+    const char *tokenizer;           /* "spm", "bpe" or "" */
+    int32_t bos, eos, eot, unk, pad; /* ids, or -1 */
+} sm_model_info;
+
+/* Valid until the model is closed. */
+SM_API const sm_model_info *sm_model_get_info(const sm_model *model);
+
+/* Metadata of the file as text. meta_at: the i-th key, i in [0, n_meta). meta: the value of a key,
+ * numbers printed, arrays as "[type x count]"; NULL when there is none. buf [n] receives the text,
+ * cut to fit; both return a pointer that lives as long as buf / the model. */
+SM_API const char *sm_model_meta_at(const sm_model *model, int i, char *buf, size_t n);
+SM_API const char *sm_model_meta(const sm_model *model, const char *key, char *buf, size_t n);
+
+typedef struct sm_tensor {
+    const char *name; /* NUL-terminated, GGUF naming whatever the file's own */
+    int type;         /* sm_type */
+    int n_dims;
+    uint64_t dims[4]; /* dims[0] is contiguous, as GGUF has it */
+    const void *data; /* any alignment */
+    size_t bytes;
+} sm_tensor;
+
+/* The i-th tensor, i in [0, n_tensors); SM_ERR_ARG otherwise. */
+SM_API sm_status sm_model_tensor(const sm_model *model, int i, sm_tensor *tensor);
+
+/* ================================================================================================
+ * MARK: [SM08] TOKENIZER API
+ * Text to ids and back. SentencePiece-style (scores, byte fallback) and byte-level BPE (merges).
+ * ============================================================================================== */
+
+typedef struct sm_tokenizer sm_tokenizer;
+
+enum sm_text_flags {
+    SM_TEXT_BOS = 1,     /* put the BOS id in front if the vocabulary asks for one */
+    SM_TEXT_SPECIAL = 2, /* text such as "<|im_end|>" in the input becomes its special id */
+    SM_TEXT_RAW = 4      /* detokenize: also write the text of control tokens */
+};
+
+/* A tokenizer holds the workspace for texts of up to max_text_bytes bytes (about 50 bytes a byte).
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (no vocabulary) | SM_ERR_NOMEM.
+ * Threads one caller per tokenizer; the model is shared. */
+SM_API sm_status sm_tokenizer_create(const sm_model *model, size_t max_text_bytes,
+                                     const sm_allocator *allocator, sm_tokenizer **tokenizer,
+                                     sm_error *error);
+SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer);
+
+/* Text to ids.
+ *   text   [bytes]  UTF-8; invalid bytes become byte tokens (or the unknown id)
+ *   flags           SM_TEXT_BOS | SM_TEXT_SPECIAL
+ *   ids    [max]    out, int32; NULL with max 0 = count only; 2 * bytes + 2 ids always suffice
+ *   n_ids           out, how many ids the text has, also when max is too small (SM_ERR_FULL)
+ * Control tokens are formed by SM_TEXT_SPECIAL only, never by merging. Bytes for which there is
+ * neither a token nor an unknown id are dropped.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (more than max ids; or more text than the workspace,
+ *         then *n_ids = 0).
+ * Source  Sennrich et al. 2016 (arXiv:1508.07909), Kudo and Richardson 2018 (arXiv:1808.06226). */
+SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t bytes, int flags,
+                             int32_t *ids, int max, int *n_ids);
+
+/* Ids to text, as it would be streamed: valid UTF-8, bad bytes become U+FFFD (one for each longest
+ * beginning of a character that breaks off). Control and unknown tokens are silent without
+ * SM_TEXT_RAW.
+ *   text   [max]    out, NUL-terminated when max > 0; NULL with max 0 = count only
+ *   bytes           out, length without the NUL, also on SM_ERR_FULL
+ * Returns SM_OK | SM_ERR_ARG (an id out of range) | SM_ERR_FULL. */
+SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n, int flags,
+                               char *text, size_t max, size_t *bytes);
+
+/* The raw bytes of one token (SentencePiece's U+2581 already a space); may be part of a character.
+ * Not terminated; control tokens give their literal text. Valid while the model is open. NULL: id
+ * out of range, or no vocabulary. */
+SM_API const char *sm_token_text(const sm_model *model, int32_t id, size_t *bytes);
+/* 1 when the id ends a generation (eos, eot and the like). */
+SM_API int sm_token_is_end(const sm_model *model, int32_t id);
+
+/* A streaming decoder: push tokens, get text that never ends inside a character. */
+typedef struct sm_decoder {
+    unsigned char tail[4]; /* the bytes of a character that is not complete yet */
+    int n_tail;
+    int started; /* whether the first token's leading space was dealt with */
+} sm_decoder;
+
+SM_API void sm_decoder_init(sm_decoder *decoder);
+/* Writes the text of one token to out [max]; *bytes = how many. max >= 3 * its bytes + 12 always
+ * suffices; SM_ERR_FULL writes nothing. */
+SM_API sm_status sm_decoder_push(sm_decoder *decoder, const sm_model *model, int32_t id, int flags,
+                                 char *out, size_t max, size_t *bytes);
+/* What is left at the end: an incomplete character becomes U+FFFD. max >= 4. */
+SM_API size_t sm_decoder_flush(sm_decoder *decoder, char *out, size_t max);
+
+/* ================================================================================================
+ * MARK: [SM09] CONTEXT API
+ * A context owns the tape, the scratch memory, the KV cache and the rows of logits.
+ * ============================================================================================== */
+
+typedef struct sm_ctx sm_ctx;
+
+/* What a trace callback sees: a step's output, rows of `width` floats. */
+typedef struct sm_trace {
+    const char *step; /* "embed", "attn_norm", "attend", "ffn_out" ... */
+    int layer;        /* -1 outside the layers */
+    int row0, rows;   /* batch entries that the rows belong to */
+    int width;
+    size_t stride;     /* floats from one row to the next */
+    const float *data; /* [rows, width] */
+} sm_trace;
+
+typedef struct sm_ctx_params {
+    int n_ctx;      /* tokens a sequence can hold; 0 = the model's training length, at most 4096 */
+    int n_seqs;     /* sequences, numbered from 0; 0 = 1; at most 1024 */
+    int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic */
+    int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
+    int kv_type;    /* SM_TYPE_F16 | SM_TYPE_F32; SM_TYPE_AUTO = F16 */
+    int max_logits; /* rows of logits of one batch; 0 = n_seqs */
+    int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
+    int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
+    sm_team *team;  /* shared team, or NULL */
+    int isa;        /* sm_isa: SM_ISA_AUTO, or a level to force */
+    int huge_pages; /* 1: ask for 2 MB pages (Linux, a hint) */
+    int profile;    /* 1: time every step, see sm_ctx_profile */
+    /* Called after every step with its output; makes a pass slow. NULL = off. */
+    void (*trace)(void *user, const sm_trace *trace);
+    void *trace_user;
+    sm_log_fn log;
+    void *log_user;
+    sm_allocator allocator;
+} sm_ctx_params;
+
+/* Bytes of a context, by purpose. total is exact: what sm_ctx_create allocates. */
+typedef struct sm_plan {
+    size_t total_bytes;
+    size_t kv_bytes, scratch_bytes, logits_bytes, tape_bytes, text_bytes, team_bytes;
+    size_t weight_bytes;   /* of the model, mapped or copied; not part of total */
+    int n_ctx, n_seqs, n_batch, n_threads, isa, kv_type; /* what the automatic values became */
+} sm_plan;
+
+SM_API sm_ctx_params sm_ctx_default(void);
+/* How much memory a context would take. Allocates nothing.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (isa) | SM_ERR_FULL (sizes overflow). */
+SM_API sm_status sm_ctx_plan(const sm_model *model, const sm_ctx_params *params, sm_plan *plan,
+                             sm_error *error);
+/* Make a context: one allocation of plan.total_bytes (plus what the system takes for threads). */
+SM_API sm_status sm_ctx_create(const sm_model *model, const sm_ctx_params *params, sm_ctx **ctx,
+                               sm_error *error);
+/* The same inside memory of the caller's (any alignment); SM_ERR_FULL when bytes is too small.
+ * The memory must stay until sm_ctx_destroy. */
+SM_API sm_status sm_ctx_create_in(const sm_model *model, const sm_ctx_params *params, void *memory,
+                                  size_t bytes, sm_ctx **ctx, sm_error *error);
+/* Cancels a pending pass, joins the own threads, gives everything back. NULL is allowed. */
+SM_API void sm_ctx_destroy(sm_ctx *ctx);
+/* Why the last call on this context failed; "" when none did. Valid until the next call. */
+SM_API const char *sm_ctx_error(const sm_ctx *ctx);
+SM_API const sm_model *sm_ctx_model(const sm_ctx *ctx);
+/* The context's own tokenizer, or NULL when the model has no vocabulary. */
+SM_API sm_tokenizer *sm_ctx_tokenizer(sm_ctx *ctx);
+
+/* Tokens to evaluate. Entry i appends tokens[i] to sequence seqs[i]; entries of a sequence are in
+ * order; any number of sequences may share a batch. */
+typedef struct sm_batch {
+    int n;
+    const int32_t *tokens; /* [n] ids in [0, n_vocab) */
+    const int32_t *seqs;   /* [n] sequences, or NULL = all of them sequence 0 */
+    const uint8_t *want;   /* [n] 1 = keep this entry's logits, or NULL = the last entry's only */
+} sm_batch;
+
+/* Evaluate a batch: blocks until it is done. A pass is a transaction: on any error, and when it is
+ * cancelled, every sequence is as before.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (a sequence, the KV pool or the logits rows) |
+ *         SM_ERR_BUSY (a pass is pending) | SM_ERR_CANCELLED. */
+SM_API sm_status sm_eval(sm_ctx *ctx, const sm_batch *batch);
+/* The same in slices: begin copies the batch, then step until it does not return SM_PENDING. */
+SM_API sm_status sm_eval_begin(sm_ctx *ctx, const sm_batch *batch);
+/* Work for about budget_us microseconds, at most one tile (about 100 us) longer; 0 = one tile;
+ * negative = to the end. Returns SM_OK (done) | SM_PENDING | SM_ERR_CANCELLED | SM_ERR_ARG. */
+SM_API sm_status sm_eval_step(sm_ctx *ctx, int64_t budget_us);
+/* The number of the pass that is pending, or 0. From any thread. */
+SM_API uint32_t sm_eval_pass(const sm_ctx *ctx);
+/* Ask for the end of that pass (0 = whichever is pending); a pass that already ended is not
+ * touched. From any thread; the pass ends within one tile. */
+SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass);
+/* Logits [n_vocab] after batch entry i, unnormalised; negative i counts from the last entry (-1).
+ * NULL when they were not wanted. Valid until the next pass begins. */
+SM_API const float *sm_logits(const sm_ctx *ctx, int i);
+
+/* Sequences. While a pass is pending the three that change something answer SM_ERR_BUSY. */
+SM_API int sm_seq_length(const sm_ctx *ctx, int seq);
+/* `to` becomes a copy of `from` that shares its blocks until one of them writes (copy on write). */
+SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to);
+/* Keep the first `length` tokens. */
+SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length);
+/* Forget the sequence and give its blocks back. */
+SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq);
+
+typedef struct sm_ctx_stats {
+    sm_plan plan;
+    size_t used_bytes;    /* equals plan.total_bytes */
+    uint64_t heap_calls;  /* calls of the allocator by this context: 1 or 0, however long it runs */
+    sm_pool_stats pool;   /* KV blocks and rows of logits */
+    uint64_t passes, tokens;
+    int n_steps;          /* of the tape */
+    const char *isa;      /* the kernels that were chosen */
+} sm_ctx_stats;
+
+SM_API sm_ctx_stats sm_ctx_get_stats(const sm_ctx *ctx);
+
+/* One step of the tape and what it cost since the context was made (params.profile). */
+typedef struct sm_profile {
+    const char *step;
+    int layer;
+    uint64_t calls, ns;
+    uint64_t bytes, ops; /* read and computed, by the step's shape */
+} sm_profile;
+
+/* The i-th step, i in [0, n_steps); SM_ERR_ARG otherwise. */
+SM_API sm_status sm_ctx_profile(const sm_ctx *ctx, int i, sm_profile *profile);
+
+/* ================================================================================================
+ * MARK: [SM10] SAMPLER API
+ * From logits to an id. Pure: the logits are const, the randomness is a function of numbers.
+ * ============================================================================================== */
+
+/* The order is: repetition penalty, top-k, top-p, min-p, temperature, draw. */
+typedef struct sm_sampler {
+    float temperature;    /* <= 0: greedy, the largest logit (lowest id on a tie) */
+    int top_k;            /* keep the k most likely; 0 = off */
+    float top_p;          /* keep the smallest set with this probability; 0 or >= 1 = off */
+    float min_p;          /* keep what has this share of the best one's probability; 0 = off */
+    float repeat_penalty; /* divides positive, multiplies negative logits of recent ids; 0, 1 = off.
+                             Keskar et al. 2019 (arXiv:1909.05858) */
+    int repeat_window;    /* how many recent ids; 0 = 64 */
+    uint64_t seed;
+} sm_sampler;
+
+/* Bytes of workspace for sm_sample. */
+#define SMALLMIND_SAMPLE_BYTES(n_vocab) ((size_t)(n_vocab) * 8u)
+
+/* Choose an id.
+ *   logits [n_vocab]  f32, const; NaN counts as -inf
+ *   recent [n_recent] int32, the ids so far, latest last; NULL with 0
+ *   index             number of the draw: the same (seed, stream, index) draws the same
+ *   work              SMALLMIND_SAMPLE_BYTES(n_vocab) bytes, 4-byte aligned; NULL when greedy
+ *                     without penalty
+ * Returns the id, or -1 for a bad argument. */
+SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_vocab,
+                         const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
+                         void *work);
+/* 32 random bits as a function of (seed, stream, index): Philox4x32-10, Salmon et al. 2011. */
+SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
+
+/* ================================================================================================
+ * MARK: [SM11] GENERATION API
+ * Prompt in, text out: whole, or in slices for a game loop.
+ * ============================================================================================== */
+
+typedef enum sm_finish {
+    SM_FINISH_NONE = 0,  /* still running */
+    SM_FINISH_END,       /* the model ended: an end id or one of stop_ids */
+    SM_FINISH_STOP,      /* a stop string appeared; it is not part of the text */
+    SM_FINISH_LENGTH,    /* max_tokens */
+    SM_FINISH_FULL,      /* the context is full */
+    SM_FINISH_CALLBACK,  /* on_piece returned non-zero */
+    SM_FINISH_CANCELLED, /* sm_cancel */
+    SM_FINISH_ERROR
+} sm_finish;
+
+#define SMALLMIND_MAX_STOPS 8       /* stop strings, and stop ids */
+#define SMALLMIND_MAX_STOP_BYTES 64 /* of one stop string */
+
+typedef struct sm_gen_params {
+    const char *prompt;         /* UTF-8; or prompt_ids */
+    size_t prompt_bytes;        /* 0 = strlen(prompt) */
+    const int32_t *prompt_ids;  /* instead of prompt */
+    int n_prompt_ids;
+    int text_flags;             /* SM_TEXT_*: for the prompt */
+    int max_tokens;             /* 0 = until the context is full */
+    sm_sampler sampler;
+    const char *const *stops;   /* stop strings */
+    int n_stops;
+    const int32_t *stop_ids;    /* besides the model's own end ids */
+    int n_stop_ids;
+    int ignore_end;             /* 1: go on after the model's own end ids */
+    int seq;                    /* the sequence */
+    int append;                 /* 1: after what the sequence holds (chat); 0: from an empty one */
+    uint64_t stream;            /* number of the random stream; the sequence's when 0 */
+} sm_gen_params;
+
+typedef struct sm_gen_stats {
+    int prompt_tokens, new_tokens; /* evaluated from the prompt; generated */
+    sm_finish finish;
+    uint64_t prompt_ns;      /* until the prompt's logits were there */
+    uint64_t first_token_ns; /* until the first id was chosen */
+    uint64_t decode_ns;      /* after that */
+} sm_gen_stats;
+
+typedef struct sm_gen sm_gen;
+
+SM_API sm_gen_params sm_gen_default(void);
+
+/* Start a generation: tokenizes the prompt, evaluates nothing yet. One generation per sequence; it
+ * lives in the context until the next start on that sequence.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (prompt too long; nothing changed) | SM_ERR_BUSY. */
+SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *params, sm_gen **gen);
+/* Work for about budget_us microseconds (see sm_eval_step; negative = until a token is there).
+ * Returns after each token, and when the budget is spent: SM_PENDING = more to come, SM_OK =
+ * finished, or an error. Between two steps the context belongs to this generation when a pass is
+ * pending (sm_eval_pass != 0). */
+SM_API sm_status sm_gen_step(sm_gen *gen, int64_t budget_us);
+/* The text that the last step produced, NUL-terminated, whole characters; often empty. */
+SM_API const char *sm_gen_piece(const sm_gen *gen, size_t *bytes);
+/* The id that the last step chose, or -1. */
+SM_API int32_t sm_gen_token(const sm_gen *gen);
+SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *gen);
+
+/* Prompt in, text out: a loop over the three above. on_piece (may be NULL) gets every piece of
+ * text; a value other than 0 stops. stats may be NULL. Returns as sm_gen_step; SM_OK = finished. */
+SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
+                             int (*on_piece)(void *user, const char *piece, size_t bytes),
+                             void *user, sm_gen_stats *stats);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* SMALLMIND_H */
+
+#ifdef SMALLMIND_IMPLEMENTATION
+#ifndef SM__IMPLEMENTED
+#define SM__IMPLEMENTED
+
+/* ================================================================================================
+ * MARK: [SM20] PLATFORM
+ * Compilers, instruction sets, system headers and the few system calls that strict C99 hides: those
+ * are declared here under our own names. Nothing below this section looks at the platform again.
+ * ============================================================================================== */
+
+#include <stdarg.h>
+#include <string.h>
+#ifndef SMALLMIND_NO_STDIO
+#include <stdio.h>
+#endif
+#include <stdlib.h> /* malloc, free: the default allocator */
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "smallmind.h: only little-endian machines are supported"
+#endif
+
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wunknown-warning-option"
+#pragma clang diagnostic ignored "-Wreserved-identifier"
+#endif
+
+/* The bits must not depend on the host's -ffast-math: GCC is told so for the whole implementation,
+ * clang for its plain C; its intrinsics are fenced where needed (SM__KEEP). */
+#if defined(__clang__)
+#pragma float_control(push)
+#pragma float_control(precise, on)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC diagnostic push /* gcc 12's own AVX-512 header: "__Y may be used uninitialized" */
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC optimize("no-fast-math", "fp-contract=off")
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define SM__INLINE static inline __attribute__((always_inline, unused))
+#define SM__UNUSED __attribute__((unused))
+#define SM__NOINLINE __attribute__((noinline))
+#define SM__TARGET(isa) __attribute__((target(isa), unused))
+#define SM__PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define SM__INLINE static __inline
+#define SM__UNUSED
+#define SM__NOINLINE __declspec(noinline)
+#define SM__TARGET(isa)
+#define SM__PRINTF(f, a)
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define SM__X86 1
+#include <immintrin.h>
+#if defined(_MSC_VER)
+#include <intrin.h>
+#else
+#include <cpuid.h>
+#endif
+#ifndef SMALLMIND_NO_AVX2
+#define SM__HAS_AVX2 1
+#endif
+#if !defined(SMALLMIND_NO_AVX512) && !defined(SMALLMIND_NO_AVX2)
+#define SM__HAS_AVX512 1
+#endif
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#define SM__ARM64 1
+#include <arm_neon.h>
+#ifndef SMALLMIND_NO_NEON
+#define SM__HAS_NEON 1
+#endif
+#endif
+
+#define SM__AVX2 SM__TARGET("avx2,fma,f16c")
+#define SM__AVX512 SM__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+
+/* clang under -ffast-math would reorder vector sums and turn divisions into reciprocals: an empty
+ * asm that "changes" the value stops it. Everywhere else this is nothing. */
+#if defined(__clang__) && defined(__FAST_MATH__) && defined(SM__X86)
+#define SM__KEEP(v) __asm__("" : "+x"(v))
+#elif defined(__clang__) && defined(__FAST_MATH__) && defined(SM__ARM64)
+#define SM__KEEP(v) __asm__("" : "+w"(v))
+#else
+#define SM__KEEP(v) ((void)0)
+#endif
+
+#ifndef SMALLMIND_ASSERT
+#define SMALLMIND_ASSERT(x) ((void)0)
+#endif
+
+#ifdef _WIN32
+#ifndef WIN32_LEAN_AND_MEAN
+#define WIN32_LEAN_AND_MEAN
+#define SM__UNDEF_LEAN
+#endif
+#include <windows.h>
+#ifdef SM__UNDEF_LEAN
+#undef WIN32_LEAN_AND_MEAN
+#undef SM__UNDEF_LEAN
+#endif
+#else
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <unistd.h>
+#ifndef SMALLMIND_NO_THREADS
+#include <pthread.h>
+#include <sched.h>
+#endif
+/* -std=c99 hides these; a label binds a name of ours to the system's symbol without a clash. */
+#ifdef __APPLE__
+#define SM__SYMBOL(name) __asm__("_" name)
+#else
+#define SM__SYMBOL(name) __asm__(name)
+#endif
+#ifdef __cplusplus
+extern "C" {
+#endif
+typedef struct sm__timespec {
+    long seconds, nanoseconds;
+} sm__timespec;
+extern int sm__clock_gettime(int clock, sm__timespec *t) SM__SYMBOL("clock_gettime");
+extern int sm__madvise(void *memory, size_t bytes, int advice) SM__SYMBOL("madvise");
+#ifdef __cplusplus
+}
+#endif
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Monotonic time in nanoseconds. */
+static uint64_t sm__now_ns(void) {
+#ifdef _WIN32
+    LARGE_INTEGER f, t;
+    QueryPerformanceFrequency(&f);
+    QueryPerformanceCounter(&t);
+    return (uint64_t)(t.QuadPart / f.QuadPart) * 1000000000u +
+           (uint64_t)(t.QuadPart % f.QuadPart) * 1000000000u / (uint64_t)f.QuadPart;
+#else
+    sm__timespec t = {0, 0};
+#ifdef __APPLE__
+    sm__clock_gettime(6, &t); /* CLOCK_MONOTONIC */
+#else
+    sm__clock_gettime(1, &t);
+#endif
+    return (uint64_t)t.seconds * 1000000000u + (uint64_t)t.nanoseconds;
+#endif
+}
+
+SM__UNUSED static int sm__cpu_count(void) {
+#ifdef _WIN32
+    SYSTEM_INFO info;
+    GetSystemInfo(&info);
+    return (int)info.dwNumberOfProcessors;
+#else
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n < 1 ? 1 : n > 256 ? 256 : (int)n;
+#endif
+}
+
+/* The rounding mode and the flush-denormals bits belong to the host; while our arithmetic runs they
+ * are ours (nearest even, no flushing), and they are put back after. */
+SM__INLINE uint64_t sm__fp_enter(void) {
+#if defined(SM__X86)
+    unsigned old = _mm_getcsr();
+    _mm_setcsr(0x1F80u);
+    return old;
+#elif defined(SM__ARM64) && !defined(_MSC_VER)
+    uint64_t old, ours = 0;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(old));
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(ours));
+    return old;
+#else
+    return 0;
+#endif
+}
+
+SM__INLINE void sm__fp_leave(uint64_t old) {
+#if defined(SM__X86)
+    _mm_setcsr((unsigned)old);
+#elif defined(SM__ARM64) && !defined(_MSC_VER)
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(old));
+#else
+    (void)old;
+#endif
+}
+
+/* Atomics: the compilers' builtins, which C99 and C++ share, or Interlocked. All are sequentially
+ * consistent unless the name says otherwise; they are far from the inner loops. */
+#if defined(_MSC_VER) && !defined(__clang__)
+SM__INLINE uint32_t sm__load32(const volatile uint32_t *p) {
+    return (uint32_t)InterlockedOr((volatile LONG *)p, 0);
+}
+SM__INLINE void sm__store32(volatile uint32_t *p, uint32_t v) {
+    InterlockedExchange((volatile LONG *)p, (LONG)v);
+}
+SM__INLINE uint32_t sm__add32(volatile uint32_t *p, uint32_t v) { /* returns the old value */
+    return (uint32_t)InterlockedExchangeAdd((volatile LONG *)p, (LONG)v);
+}
+SM__INLINE uint64_t sm__load64(const volatile uint64_t *p) {
+    return (uint64_t)InterlockedOr64((volatile LONG64 *)p, 0);
+}
+SM__INLINE uint64_t sm__swap64(volatile uint64_t *p, uint64_t v) {
+    return (uint64_t)InterlockedExchange64((volatile LONG64 *)p, (LONG64)v);
+}
+SM__INLINE int sm__cas64(volatile uint64_t *p, uint64_t *expected, uint64_t v) {
+    uint64_t old =
+        (uint64_t)InterlockedCompareExchange64((volatile LONG64 *)p, (LONG64)v, (LONG64)*expected);
+    int same = old == *expected;
+    *expected = old;
+    return same;
+}
+#else
+SM__INLINE uint32_t sm__load32(const volatile uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+SM__INLINE void sm__store32(volatile uint32_t *p, uint32_t v) {
+    __atomic_store_n(p, v, __ATOMIC_SEQ_CST);
+}
+SM__INLINE uint32_t sm__add32(volatile uint32_t *p, uint32_t v) { /* returns the old value */
+    return __atomic_fetch_add(p, v, __ATOMIC_SEQ_CST);
+}
+SM__INLINE uint64_t sm__load64(const volatile uint64_t *p) {
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
+SM__INLINE uint64_t sm__swap64(volatile uint64_t *p, uint64_t v) {
+    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
+}
+SM__INLINE int sm__cas64(volatile uint64_t *p, uint64_t *expected, uint64_t v) {
+    return __atomic_compare_exchange_n(p, expected, v, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+#endif
+
+/* A hint to the processor that this is a waiting loop. */
+SM__INLINE void sm__relax(void) {
+#if defined(SM__X86)
+    _mm_pause();
+#elif defined(SM__ARM64) && !defined(_MSC_VER)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+SM__INLINE int sm__min(int a, int b) { return a < b ? a : b; }
+SM__INLINE int sm__max(int a, int b) { return a > b ? a : b; }
+SM__INLINE size_t sm__min_size(size_t a, size_t b) { return a < b ? a : b; }
+
+/* ================================================================================================
+ * MARK: [SM21] ERRORS
+ * An error return is one line: return sm__fail(error, SM_ERR_FORMAT, "tensor %s: ...", name).
+ * ============================================================================================== */
+
+SM_API const char *sm_status_text(int status) {
+#define SM__STATUS_TEXT(name, value, text)                                                         \
+    if (status == (value)) return text;
+    SM_STATUS_LIST(SM__STATUS_TEXT)
+#undef SM__STATUS_TEXT
+    return "unknown status";
+}
+
+#if !defined(SMALLMIND_VSNPRINTF) && !defined(SMALLMIND_NO_STDIO)
+#ifdef STB_SPRINTF_H_INCLUDE
+#define SMALLMIND_VSNPRINTF(buf, n, fmt, args) stbsp_vsnprintf(buf, (int)(n), fmt, args)
+#else
+#define SMALLMIND_VSNPRINTF(buf, n, fmt, args) vsnprintf(buf, n, fmt, args)
+#endif
+#endif
+
+/* The formats used are %s %d %u %x %c %llu only. */
+SM__PRINTF(3, 4)
+static sm_status sm__fail(sm_error *error, sm_status status, const char *fmt, ...) {
+    if (!error) return status;
+    error->status = status;
+#ifdef SMALLMIND_VSNPRINTF
+    va_list args;
+    va_start(args, fmt);
+    SMALLMIND_VSNPRINTF(error->text, sizeof error->text, fmt, args);
+    va_end(args);
+#else
+    (void)fmt;
+    memset(error->text, 0, sizeof error->text);
+    memcpy(error->text, sm_status_text(status), strlen(sm_status_text(status)));
+#endif
+    return status;
+}
+
+/* ================================================================================================
+ * MARK: [SM22] MEMORY
+ * Checked sizes, the host's allocator with 64-byte alignment, the arena that counts or places, and
+ * the pool.
+ * ============================================================================================== */
+
+#define SM__ALIGN 64
+
+/* *out = a * b; 1 = it overflows (then *out is SIZE_MAX, so that a later check fails too). */
+SM__INLINE int sm__mul_size(size_t a, size_t b, size_t *out) {
+    int overflow = b != 0 && a > SIZE_MAX / b;
+    *out = overflow ? SIZE_MAX : a * b;
+    return overflow;
+}
+SM__INLINE int sm__add_size(size_t a, size_t b, size_t *out) {
+    int overflow = a > SIZE_MAX - b;
+    *out = overflow ? SIZE_MAX : a + b;
+    return overflow;
+}
+SM__INLINE size_t sm__round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+SM__INLINE unsigned char *sm__align_pointer(void *p) {
+    unsigned char *c = (unsigned char *)p;
+    return c + ((SM__ALIGN - ((uintptr_t)c & (SM__ALIGN - 1))) & (SM__ALIGN - 1));
+}
+
+/* The host's allocator, with a count. */
+typedef struct sm__heap {
+    sm_allocator host;
+    uint64_t calls; /* alloc and free */
+    size_t bytes;   /* held now */
+} sm__heap;
+
+typedef struct sm__heap_header { /* in the 64 bytes before what sm__heap_alloc returns */
+    void *raw;
+    size_t bytes; /* as asked from the host */
+} sm__heap_header;
+
+static sm__heap sm__heap_make(const sm_allocator *host) {
+    sm__heap heap;
+    memset(&heap, 0, sizeof heap);
+    if (host) heap.host = *host;
+    return heap;
+}
+
+/* 64-byte aligned, not cleared; NULL when there is none. */
+static void *sm__heap_alloc(sm__heap *heap, size_t bytes) {
+    size_t total;
+    void *raw;
+    unsigned char *p;
+    sm__heap_header header;
+    if (sm__add_size(bytes, 2 * SM__ALIGN, &total)) return NULL;
+    heap->calls++;
+    raw = heap->host.alloc ? heap->host.alloc(total, heap->host.user) : malloc(total);
+    if (!raw) return NULL;
+    p = sm__align_pointer((unsigned char *)raw + SM__ALIGN);
+    header.raw = raw;
+    header.bytes = total;
+    memcpy(p - SM__ALIGN, &header, sizeof header);
+    heap->bytes += total;
+    return p;
+}
+
+static void sm__heap_free(sm__heap *heap, void *p) {
+    sm__heap_header header;
+    if (!p) return;
+    memcpy(&header, (unsigned char *)p - SM__ALIGN, sizeof header);
+    heap->calls++;
+    heap->bytes -= header.bytes;
+    if (heap->host.free) heap->host.free(header.raw, header.bytes, heap->host.user);
+    else free(header.raw);
+}
+
+/* An allocator is either whole or absent. */
+static int sm__allocator_ok(const sm_allocator *a) { return (!a->alloc) == (!a->free); }
+
+/* A bump arena. With base NULL it only counts: the same layout code runs twice, once to plan and
+ * once to place, so the plan cannot differ from what is used. Reset is used = 0. */
+typedef struct sm__arena {
+    unsigned char *base; /* 64-byte aligned, or NULL */
+    size_t used;
+    int overflow;
+} sm__arena;
+
+static void *sm__arena_take(sm__arena *arena, size_t count, size_t elem_bytes) {
+    size_t bytes, end, at = arena->used;
+    if (sm__mul_size(count, elem_bytes, &bytes) || sm__add_size(bytes, SM__ALIGN - 1, &bytes) ||
+        sm__add_size(at, bytes / SM__ALIGN * SM__ALIGN, &end)) {
+        arena->overflow = 1;
+        return NULL;
+    }
+    arena->used = end;
+    return arena->base ? arena->base + at : NULL;
+}
+
+/* --- the pool --------------------------------------------------------------------------------- */
+
+typedef struct sm__pool_class {
+    unsigned char *blocks;
+    size_t size; /* of a block, a multiple of 64 */
+    uint32_t count, n_free;
+    uint32_t *free_list; /* [count] a stack of block numbers */
+    uint32_t *owners;    /* [count] */
+} sm__pool_class;
+
+struct sm_pool {
+    sm__pool_class classes[SMALLMIND_POOL_CLASSES];
+    int n_classes;
+    sm_pool_stats stats;
+};
+
+/* Counts (arena->base NULL, returns NULL) or places a pool. */
+static sm_pool *sm__pool_layout(sm__arena *arena, const size_t *sizes, const uint32_t *counts,
+                                int n_classes) {
+    sm_pool *pool = (sm_pool *)sm__arena_take(arena, 1, sizeof *pool);
+    int c;
+    uint32_t i;
+    if (pool) {
+        memset(pool, 0, sizeof *pool);
+        pool->n_classes = n_classes;
+    }
+    for (c = 0; c < n_classes; c++) {
+        int huge = sizes[c] > SIZE_MAX - SM__ALIGN;
+        size_t size = huge ? SIZE_MAX : sm__round_up(sizes[c], SM__ALIGN);
+        uint32_t *owners = (uint32_t *)sm__arena_take(arena, counts[c], sizeof *owners);
+        uint32_t *free_list = (uint32_t *)sm__arena_take(arena, counts[c], sizeof *free_list);
+        unsigned char *blocks = (unsigned char *)sm__arena_take(arena, counts[c], size);
+        if (!pool) continue;
+        pool->classes[c].blocks = blocks;
+        pool->classes[c].size = size;
+        pool->classes[c].count = pool->classes[c].n_free = counts[c];
+        pool->classes[c].owners = owners;
+        pool->classes[c].free_list = free_list;
+        pool->stats.capacity_bytes += size * counts[c];
+        for (i = 0; i < counts[c]; i++) owners[i] = 0, free_list[i] = counts[c] - 1 - i;
+    }
+    return pool;
+}
+
+SM_API size_t sm_pool_bytes(const size_t *sizes, const uint32_t *counts, int n_classes) {
+    sm__arena arena = {NULL, 0, 0};
+    size_t bytes;
+    if (!sizes || !counts || n_classes < 1 || n_classes > SMALLMIND_POOL_CLASSES) return 0;
+    sm__pool_layout(&arena, sizes, counts, n_classes);
+    return arena.overflow || sm__add_size(arena.used, SM__ALIGN, &bytes) ? 0 : bytes;
+}
+
+SM_API sm_pool *sm_pool_init(void *memory, size_t bytes, const size_t *sizes,
+                             const uint32_t *counts, int n_classes) {
+    size_t need = sm_pool_bytes(sizes, counts, n_classes);
+    sm__arena arena = {NULL, 0, 0};
+    if (!memory || !need || bytes < need) return NULL;
+    arena.base = sm__align_pointer(memory);
+    return sm__pool_layout(&arena, sizes, counts, n_classes);
+}
+
+static void *sm__pool_rent_class(sm_pool *pool, int c) {
+    sm__pool_class *k = &pool->classes[c];
+    uint32_t i;
+    if (!k->n_free) return NULL;
+    i = k->free_list[--k->n_free];
+    k->owners[i] = 1;
+    pool->stats.rents++;
+    pool->stats.outstanding_blocks++;
+    pool->stats.outstanding_bytes += k->size;
+    if (pool->stats.outstanding_bytes > pool->stats.peak_bytes)
+        pool->stats.peak_bytes = pool->stats.outstanding_bytes;
+    return k->blocks + (size_t)i * k->size;
+}
+
+SM_API void *sm_pool_rent(sm_pool *pool, size_t bytes) {
+    int c, best = -1;
+    for (c = 0; c < pool->n_classes; c++)
+        if (pool->classes[c].size >= bytes && pool->classes[c].n_free &&
+            (best < 0 || pool->classes[c].size < pool->classes[best].size))
+            best = c;
+    return best < 0 ? NULL : sm__pool_rent_class(pool, best);
+}
+
+/* The class of a block and its number; NULL for a pointer that is no rented block of this pool. */
+static sm__pool_class *sm__pool_find(const sm_pool *pool, const void *block, uint32_t *i) {
+    int c;
+    for (c = 0; c < pool->n_classes; c++) {
+        const sm__pool_class *k = &pool->classes[c];
+        uintptr_t at = (uintptr_t)block - (uintptr_t)k->blocks;
+        if (k->size && (uintptr_t)block >= (uintptr_t)k->blocks && at / k->size < k->count) {
+            *i = (uint32_t)(at / k->size);
+            return at % k->size == 0 && k->owners[*i] ? (sm__pool_class *)k : NULL;
+        }
+    }
+    return NULL;
+}
+
+SM_API void sm_pool_retain(sm_pool *pool, void *block) {
+    uint32_t i;
+    sm__pool_class *k = sm__pool_find(pool, block, &i);
+    if (k) k->owners[i]++;
+}
+
+SM_API void sm_pool_return(sm_pool *pool, void *block) {
+    uint32_t i;
+    sm__pool_class *k = sm__pool_find(pool, block, &i);
+    if (!k || --k->owners[i]) return;
+    k->free_list[k->n_free++] = i;
+    pool->stats.returns++;
+    pool->stats.outstanding_blocks--;
+    pool->stats.outstanding_bytes -= k->size;
+}
+
+SM_API uint32_t sm_pool_owners(const sm_pool *pool, const void *block) {
+    uint32_t i;
+    const sm__pool_class *k = sm__pool_find(pool, block, &i);
+    return k ? k->owners[i] : 0;
+}
+
+SM_API sm_pool_stats sm_pool_get_stats(const sm_pool *pool) { return pool->stats; }
+
+/* ================================================================================================
+ * MARK: [SM23] TEAM
+ * Worker threads that help whatever passes are open. A pass is driven by the thread that called
+ * sm_eval; members of the team only make it faster, so nothing here can deadlock: no thread ever
+ * waits for another one to start. The team knows passes only by their help function (EVAL).
+ * ============================================================================================== */
+
+typedef struct sm__pass sm__pass;
+struct sm__pass {
+    /* The tiles that are left of the current run: run << 32 | tiles left. Members take a tile by
+     * compare-and-swap; SM__CLOSED has no tiles. */
+    volatile uint64_t ticket;
+    char pad0[SM__ALIGN - 8];
+    volatile uint32_t inside; /* members that may hold a tile or be preparing the next run */
+    volatile uint32_t done;   /* tiles finished of the current run */
+    char pad1[SM__ALIGN - 8];
+    volatile uint32_t pause;   /* the driver wants the pass to stand still */
+    volatile uint32_t helpers; /* members attached: the pass must outlive them */
+    void (*help)(sm__pass *pass, int slot);
+    /* under the team's lock: */
+    uint64_t slots[4]; /* which of the pass's working places are taken; 0 is the driver's */
+    int n_slots;
+};
+
+#define SM__CLOSED 0xffffffff00000000u
+#define SM__TEAM_PASSES 64
+#define SM__SPIN_ROUNDS 3000 /* pauses before a member gives up waiting: 50 to 200 microseconds */
+
+typedef struct sm__worker {
+    struct sm_team *team;
+#if !defined(SMALLMIND_NO_THREADS)
+#ifdef _WIN32
+    HANDLE thread;
+#else
+    pthread_t thread;
+#endif
+#endif
+} sm__worker;
+
+struct sm_team {
+    sm__heap heap;
+    int on_heap; /* made by sm_team_create; otherwise inside a context */
+    int n_members, n_started;
+    sm_jobs jobs;
+    volatile uint32_t lock;  /* guards passes[] and their slots: held for nanoseconds */
+    volatile uint32_t epoch; /* changes when there is new work */
+    volatile uint32_t stop, parked;
+    sm__pass *passes[SM__TEAM_PASSES];
+    sm__worker *workers;
+#if !defined(SMALLMIND_NO_THREADS)
+#ifdef _WIN32
+    CRITICAL_SECTION mutex;
+    CONDITION_VARIABLE wake;
+#else
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+#endif
+#endif
+};
+
+/* Waiting politely: after a few pauses the processor is offered to others, so that more members
+ * than processors do not collapse. */
+static void sm__wait_a_little(int round) {
+    sm__relax();
+#if !defined(SMALLMIND_NO_THREADS)
+    if (round > 64 && (round & 15) == 0) {
+#ifdef _WIN32
+        SwitchToThread();
+#else
+        sched_yield();
+#endif
+    }
+#else
+    (void)round;
+#endif
+}
+
+static void sm__spin_lock(volatile uint32_t *lock) {
+    int round = 0;
+    while (sm__load32(lock) || sm__add32(lock, 1) != 0) { /* 1 is taken; more are stale attempts */
+        sm__wait_a_little(round++);
+    }
+}
+static void sm__spin_unlock(volatile uint32_t *lock) { sm__store32(lock, 0); }
+
+/* Attach to an open pass that has a place left; NULL = none. */
+static sm__pass *sm__team_attach(sm_team *team, int *slot) {
+    int i, s;
+    sm__pass *found = NULL;
+    sm__spin_lock(&team->lock);
+    for (i = 0; i < SM__TEAM_PASSES && !found; i++) {
+        sm__pass *p = team->passes[i];
+        if (!p) continue;
+        for (s = 1; s < p->n_slots && (p->slots[s / 64] >> (s % 64) & 1); s++) {
+        }
+        if (s >= p->n_slots) continue;
+        p->slots[s / 64] |= (uint64_t)1 << (s % 64);
+        sm__add32(&p->helpers, 1);
+        *slot = s;
+        found = p;
+    }
+    sm__spin_unlock(&team->lock);
+    return found;
+}
+
+static void sm__team_detach(sm_team *team, sm__pass *p, int slot) {
+    sm__spin_lock(&team->lock);
+    p->slots[slot / 64] &= ~((uint64_t)1 << (slot % 64));
+    sm__spin_unlock(&team->lock);
+    sm__add32(&p->helpers, (uint32_t)-1); /* last: the pass may go away now */
+}
+
+/* New work: spinning members see the epoch, sleeping ones are woken. */
+static void sm__team_notify(sm_team *team) {
+    sm__add32(&team->epoch, 1);
+#if !defined(SMALLMIND_NO_THREADS)
+    if (sm__load32(&team->parked)) {
+#ifdef _WIN32
+        EnterCriticalSection(&team->mutex);
+        WakeAllConditionVariable(&team->wake);
+        LeaveCriticalSection(&team->mutex);
+#else
+        pthread_mutex_lock(&team->mutex);
+        pthread_cond_broadcast(&team->wake);
+        pthread_mutex_unlock(&team->mutex);
+#endif
+    }
+#endif
+}
+
+SM_API void sm_team_lend(sm_team *team) {
+    sm__pass *pass;
+    int slot = 0;
+    while (team && (pass = sm__team_attach(team, &slot)) != NULL) {
+        uint32_t epoch = sm__load32(&team->epoch);
+        pass->help(pass, slot);
+        sm__team_detach(team, pass, slot);
+        if (epoch == sm__load32(&team->epoch)) break; /* it had nothing more, and nothing came */
+    }
+}
+
+static void sm__team_job(void *team) { sm_team_lend((sm_team *)team); }
+
+/* Offer a pass to the team: at the start of an evaluation, and again when a large run begins. */
+static void sm__team_open(sm_team *team, sm__pass *pass) {
+    int i;
+    sm__spin_lock(&team->lock);
+    for (i = 0; i < SM__TEAM_PASSES && team->passes[i]; i++) {
+    }
+    if (i < SM__TEAM_PASSES) team->passes[i] = pass; /* no room: the driver works alone */
+    sm__spin_unlock(&team->lock);
+    sm__team_notify(team);
+    if (team->jobs.dispatch && team->jobs.n_workers > 0)
+        team->jobs.dispatch(team->jobs.user, sm__team_job, team, team->jobs.n_workers);
+}
+
+static void sm__team_close(sm_team *team, sm__pass *pass) {
+    int i;
+    sm__spin_lock(&team->lock);
+    for (i = 0; i < SM__TEAM_PASSES; i++)
+        if (team->passes[i] == pass) team->passes[i] = NULL;
+    sm__spin_unlock(&team->lock);
+}
+
+#if !defined(SMALLMIND_NO_THREADS)
+/* Sleep until the epoch moves on from `seen`, or the team stops. */
+static void sm__team_park(sm_team *team, uint32_t seen) {
+#ifdef _WIN32
+    EnterCriticalSection(&team->mutex);
+    sm__add32(&team->parked, 1);
+    while (sm__load32(&team->epoch) == seen && !sm__load32(&team->stop))
+        SleepConditionVariableCS(&team->wake, &team->mutex, INFINITE);
+    sm__add32(&team->parked, (uint32_t)-1);
+    LeaveCriticalSection(&team->mutex);
+#else
+    pthread_mutex_lock(&team->mutex);
+    sm__add32(&team->parked, 1);
+    while (sm__load32(&team->epoch) == seen && !sm__load32(&team->stop))
+        pthread_cond_wait(&team->wake, &team->mutex);
+    sm__add32(&team->parked, (uint32_t)-1);
+    pthread_mutex_unlock(&team->mutex);
+#endif
+}
+
+static void sm__worker_run(sm_team *team) {
+    while (!sm__load32(&team->stop)) {
+        uint32_t seen = sm__load32(&team->epoch);
+        int round = 0;
+        sm_team_lend(team);
+        while (sm__load32(&team->epoch) == seen && !sm__load32(&team->stop) &&
+               round < SM__SPIN_ROUNDS)
+            sm__wait_a_little(round++);
+        if (sm__load32(&team->epoch) == seen) sm__team_park(team, seen);
+    }
+}
+
+#ifdef _WIN32
+static DWORD WINAPI sm__worker_main(LPVOID worker) {
+    sm__worker_run(((sm__worker *)worker)->team);
+    return 0;
+}
+#else
+static void *sm__worker_main(void *worker) {
+    sm__worker_run(((sm__worker *)worker)->team);
+    return NULL;
+}
+#endif
+#endif /* SMALLMIND_NO_THREADS */
+
+static int sm__team_members(int n_threads) {
+#ifdef SMALLMIND_NO_THREADS
+    (void)n_threads;
+    return 1;
+#else
+    return n_threads > 0 ? n_threads : sm__cpu_count();
+#endif
+}
+
+/* Counts or places a team of n members; sm__team_start makes it live. */
+static sm_team *sm__team_layout(sm__arena *arena, int n_members) {
+    sm_team *team = (sm_team *)sm__arena_take(arena, 1, sizeof *team);
+    sm__worker *workers =
+        (sm__worker *)sm__arena_take(arena, (size_t)n_members, sizeof *workers);
+    if (!team) return NULL;
+    memset(team, 0, sizeof *team);
+    team->workers = workers;
+    team->n_members = n_members;
+    return team;
+}
+
+/* Stops and joins the workers; the memory stays. */
+static void sm__team_stop(sm_team *team) {
+#if !defined(SMALLMIND_NO_THREADS)
+    int i;
+    sm__store32(&team->stop, 1);
+    sm__team_notify(team);
+    for (i = 0; i < team->n_started; i++) {
+#ifdef _WIN32
+        WaitForSingleObject(team->workers[i].thread, INFINITE);
+        CloseHandle(team->workers[i].thread);
+#else
+        pthread_join(team->workers[i].thread, NULL);
+#endif
+    }
+#ifdef _WIN32
+    DeleteCriticalSection(&team->mutex);
+#else
+    pthread_cond_destroy(&team->wake);
+    pthread_mutex_destroy(&team->mutex);
+#endif
+#else
+    (void)team;
+#endif
+}
+
+static sm_status sm__team_start(sm_team *team, sm_error *error) {
+#if !defined(SMALLMIND_NO_THREADS)
+    int i, failed = 0, n = team->jobs.dispatch ? 0 : team->n_members - 1;
+#ifdef _WIN32
+    InitializeCriticalSection(&team->mutex);
+    InitializeConditionVariable(&team->wake);
+#else
+    pthread_mutex_init(&team->mutex, NULL);
+    pthread_cond_init(&team->wake, NULL);
+#endif
+    for (i = 0; i < n && !failed; i++) {
+        team->workers[i].team = team;
+#ifdef _WIN32
+        team->workers[i].thread =
+            CreateThread(NULL, 0, sm__worker_main, &team->workers[i], 0, NULL);
+        failed = !team->workers[i].thread;
+#else
+        failed = pthread_create(&team->workers[i].thread, NULL, sm__worker_main,
+                                &team->workers[i]) != 0;
+#endif
+        if (!failed) team->n_started++;
+    }
+    if (failed) {
+        int got = team->n_started;
+        sm__team_stop(team);
+        return sm__fail(error, SM_ERR_SYSTEM, "team: only %d of %d threads started", got, n);
+    }
+#else
+    (void)team, (void)error;
+#endif
+    return SM_OK;
+}
+
+SM_API sm_team_params sm_team_default(void) {
+    sm_team_params p;
+    memset(&p, 0, sizeof p);
+    return p;
+}
+
+SM_API sm_status sm_team_create(const sm_team_params *params, sm_team **out, sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    sm__heap heap;
+    sm_team *team;
+    sm_status status;
+    int n;
+    if (out) *out = NULL;
+    if (!params || !out) return sm__fail(error, SM_ERR_ARG, "team: params and team are needed");
+    if (params->n_threads < 0 || params->n_threads > 256 || params->jobs.n_workers < 0 ||
+        params->jobs.n_workers > 255 || !sm__allocator_ok(&params->allocator))
+        return sm__fail(error, SM_ERR_ARG, "team: n_threads and jobs.n_workers go up to 256, 255");
+    n = params->jobs.dispatch ? params->jobs.n_workers + 1 : sm__team_members(params->n_threads);
+    sm__team_layout(&arena, n);
+    heap = sm__heap_make(&params->allocator);
+    arena.base = (unsigned char *)sm__heap_alloc(&heap, arena.used);
+    if (!arena.base) return sm__fail(error, SM_ERR_NOMEM, "team: no memory");
+    arena.used = 0;
+    team = sm__team_layout(&arena, n);
+    team->heap = heap;
+    team->jobs = params->jobs;
+    team->on_heap = 1;
+    status = sm__team_start(team, error);
+    if (status != SM_OK) sm__heap_free(&heap, team);
+    else *out = team;
+    return status;
+}
+
+SM_API void sm_team_destroy(sm_team *team) {
+    sm__heap heap;
+    if (!team) return;
+    heap = team->heap;
+    sm__team_stop(team);
+    if (team->on_heap) sm__heap_free(&heap, team);
+}
+
+/* ================================================================================================
+ * MARK: [SM24] NUMBERS
+ * Scalar arithmetic that every variant of a kernel must reproduce to the bit: fma, rounding, exp,
+ * half floats; and the double-precision functions behind rotary tables. No libm: its bits differ
+ * from system to system, and a header should not ask for -lm.
+ * ============================================================================================== */
+
+#define SM__INFINITY ((float)(1e300 * 1e300))
+
+SM__INLINE uint32_t sm__bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+SM__INLINE float sm__from_bits(uint32_t u) {
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+/* By bits, so that -ffast-math cannot assume it away. True for NaN too. */
+SM__INLINE int sm__not_finite(float x) { return (sm__bits(x) & 0x7f800000u) == 0x7f800000u; }
+
+/* clang's -ffast-math reaches even intrinsics, whatever the pragmas say: fma becomes a product when
+ * its sum is zero, roots and quotients become estimates. Then these are the instructions. */
+#if defined(__clang__) && defined(__FAST_MATH__) && (defined(SM__X86) || defined(SM__ARM64))
+#define SM__FAST_CLANG 1
+#endif
+
+/* x * y + z, rounded once. The product of two floats is exact in double; the sum is rounded to odd
+ * (Boldo and Melquiond 2008), so that the last rounding, to float, cannot round twice. */
+SM__INLINE float sm__fma(float x, float y, float z) {
+#if defined(SM__FAST_CLANG) && defined(SM__ARM64)
+    __asm__("fmadd %s0, %s1, %s2, %s0" : "+w"(z) : "w"(x), "w"(y));
+    return z;
+#elif defined(SM__FAST_CLANG) && defined(__FMA__)
+    __asm__("vfmadd231ss %2, %1, %0" : "+x"(z) : "x"(x), "x"(y));
+    return z;
+#elif defined(__FMA__) || (defined(SM__ARM64) && !defined(_MSC_VER))
+    return __builtin_fmaf(x, y, z);
+#elif defined(SM__ARM64)
+    return vget_lane_f32(vfma_f32(vdup_n_f32(z), vdup_n_f32(x), vdup_n_f32(y)), 0);
+#else
+    double p = (double)x * y, c = z, s = p + c, b = s - p;
+    double error = (p - (s - b)) + (c - b);
+    uint64_t bits;
+    memcpy(&bits, &s, 8);
+    if (error != 0.0 && !(bits & 1) && (bits & 0x7ff0000000000000u) != 0x7ff0000000000000u) {
+        bits += (error > 0.0) == (s > 0.0) ? 1u : (uint64_t)-1;
+        memcpy(&s, &bits, 8);
+    }
+    return (float)s;
+#endif
+}
+
+SM__INLINE float sm__sqrt(float x) {
+#if defined(SM__FAST_CLANG) && defined(SM__X86)
+    __asm__("sqrtss %0, %0" : "+x"(x));
+    return x;
+#elif defined(SM__X86)
+    return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+#elif defined(SM__FAST_CLANG)
+    __asm__("fsqrt %s0, %s0" : "+w"(x));
+    return x;
+#elif defined(SM__ARM64)
+    return vgetq_lane_f32(vsqrtq_f32(vdupq_n_f32(x)), 0);
+#else /* the correctly rounded root, from a double Newton iteration */
+    double r, d = x;
+    uint64_t bits;
+    int i;
+    if (!(x > 0.0f) || sm__not_finite(x)) return x < 0.0f ? sm__from_bits(0x7fc00000u) : x;
+    memcpy(&bits, &d, 8);
+    bits = (bits >> 1) + ((uint64_t)0x1ff8 << 48); /* within 6 %: the exponent halved */
+    memcpy(&r, &bits, 8);
+    for (i = 0; i < 5; i++) r = 0.5 * (r + d / r);
+    return (float)r;
+#endif
+}
+
+SM__INLINE float sm__div(float x, float y) {
+#if defined(SM__FAST_CLANG) && defined(SM__X86)
+    __asm__("divss %1, %0" : "+x"(x) : "x"(y));
+    return x;
+#elif defined(SM__FAST_CLANG)
+    __asm__("fdiv %s0, %s0, %s1" : "+w"(x) : "w"(y));
+    return x;
+#else
+    return x / y;
+#endif
+}
+
+/* To the nearest integer, ties to even; |x| < 2^31. */
+SM__INLINE int32_t sm__round_even(float x) {
+    int32_t i = (int32_t)x;
+    float f = x - (float)i; /* exact */
+    if (f > 0.5f || (f == 0.5f && (i & 1))) i++;
+    if (f < -0.5f || (f == -0.5f && (i & 1))) i--;
+    return i;
+}
+
+/* e^x, error below 2 ulp. 0 for x < -87.3 (no denormals) and for NaN, +inf above 88.72.
+ * e^x = 2^n * e^r with n = round(x / ln 2), |r| <= ln 2 / 2, and e^r = 1 + r + r^2 * P(r). */
+#define SM__EXP_MIN (-87.3f)
+#define SM__EXP_MAX 88.72f
+#define SM__LOG2E 1.44269502f
+#define SM__LN2_HI 0.693147182f
+#define SM__LN2_LO (-1.90465421e-9f)
+#define SM__EXP_C0 0.5f
+#define SM__EXP_C1 0.16666576266288757f
+#define SM__EXP_C2 0.04166646674275398f
+#define SM__EXP_C3 0.008363181725144386f
+#define SM__EXP_C4 0.0013933652080595493f
+static float sm__exp(float x) {
+    float r, p;
+    int n, half;
+    if (x > SM__EXP_MAX) return SM__INFINITY;
+    if (!(x >= SM__EXP_MIN)) return 0.0f;
+    n = sm__round_even(x * SM__LOG2E);
+    r = sm__fma((float)n, -SM__LN2_HI, x);
+    r = sm__fma((float)n, -SM__LN2_LO, r);
+    p = sm__fma(SM__EXP_C4, r, SM__EXP_C3);
+    p = sm__fma(p, r, SM__EXP_C2);
+    p = sm__fma(p, r, SM__EXP_C1);
+    p = sm__fma(p, r, SM__EXP_C0);
+    p = 1.0f + sm__fma(p, r * r, r);
+    half = n >> 1; /* 2^n in two factors: n reaches 128 */
+    p *= sm__from_bits((uint32_t)(half + 127) << 23);
+    return p * sm__from_bits((uint32_t)(n - half + 127) << 23);
+}
+
+/* erfc(t) for t >= 0, relative error below 1e-6 where it is above 1e-7:
+ * u * exp(-t^2 + P(u)), u = 2 / (2 + t), P fitted by us. */
+#define SM__ERFC_LIST(X) /* from the highest power down */ \
+    X(0.13754378259181976f)                                                                        \
+    X(-0.6403201222419739f)                                                                        \
+    X(1.060672402381897f)                                                                          \
+    X(-0.5672950744628906f)                                                                        \
+    X(-0.18796798586845398f)                                                                       \
+    X(0.059099335223436356f)                                                                       \
+    X(0.014693795703351498f)                                                                       \
+    X(0.39086347818374634f)                                                                        \
+    X(0.9981334209442139f)                                                                         \
+    X(-1.2654229402542114f)
+static float sm__erfc(float t) {
+    float u = sm__div(2.0f, 2.0f + t), p = 0.0f;
+#define SM__ERFC_STEP(c) p = sm__fma(p, u, c);
+    SM__ERFC_LIST(SM__ERFC_STEP)
+#undef SM__ERFC_STEP
+    return u * sm__exp(sm__fma(-t, t, p));
+}
+
+/* IEEE half to float: exact; NaN keeps its payload and becomes quiet, as the hardware does it. */
+static float sm__f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, m = h & 0x3ffu;
+    if (exponent == 31) return sm__from_bits(sign | 0x7f800000u | (m ? 0x400000u | (m << 13) : 0));
+    if (exponent == 0) { /* zero or denormal: m * 2^-24 */
+        float value = (float)m * sm__from_bits(0x33800000u);
+        return sm__from_bits(sign | sm__bits(value));
+    }
+    return sm__from_bits(sign | ((exponent + 112u) << 23) | (m << 13));
+}
+
+/* Float to half, nearest even, overflow to infinity. */
+static uint16_t sm__f32_to_f16(float x) {
+    uint32_t u = sm__bits(x), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu, rest, half, shift;
+    if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | ((a >> 13) & 0x3ffu));
+    if (a >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 2^16 and above */
+    if (a >= 0x38800000u) {                                  /* normal: rebias, round at bit 13 */
+        a -= 0x38000000u;
+        shift = 13;
+    } else { /* denormal: the whole significand shifted */
+        if (a < 0x33000000u) return (uint16_t)sign;
+        shift = 126u - (a >> 23);
+        a = (a & 0x7fffffu) | 0x800000u;
+    }
+    half = a >> shift;
+    rest = a & ((1u << shift) - 1u);
+    if (rest > (1u << (shift - 1)) || (rest == (1u << (shift - 1)) && (half & 1u))) half++;
+    return (uint16_t)(sign | half);
+}
+
+SM__INLINE float sm__bf16_to_f32(uint16_t h) { return sm__from_bits((uint32_t)h << 16); }
+
+/* Nearest even; NaN stays NaN. */
+static uint16_t sm__f32_to_bf16(float x) {
+    uint32_t u = sm__bits(x);
+    if ((u & 0x7fffffffu) > 0x7f800000u) return (uint16_t)((u >> 16) | 64u);
+    return (uint16_t)((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+}
+
+/* The functions below run once per position or context, in double, with plain operations only: the
+ * same bits wherever double is IEEE. Errors are below 1e-15 relative, far below a float's. */
+static double sm__ldexp(double x, int n) {
+    uint64_t bits = (uint64_t)(1023 + n) << 52; /* |n| < 1023 */
+    double scale;
+    memcpy(&scale, &bits, 8);
+    return x * scale;
+}
+
+static double sm__exp_double(double x) { /* |x| < 700 */
+    int n = (int)(x * 1.4426950408889634 + (x < 0 ? -0.5 : 0.5)), i;
+    double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10, e = 1.0;
+    for (i = 18; i > 0; i--) e = 1.0 + e * r / i;
+    return sm__ldexp(e, n);
+}
+
+static double sm__log_double(double x) { /* x > 0, normal */
+    uint64_t bits;
+    int n, i;
+    double m, s, s2, sum = 0.0;
+    memcpy(&bits, &x, 8);
+    n = (int)((bits >> 52) & 0x7ffu) - 1023;
+    bits = (bits & 0xfffffffffffffu) | (uint64_t)1023 << 52;
+    memcpy(&m, &bits, 8);
+    if (m > 1.4142135623730951) m *= 0.5, n++;
+    s = (m - 1.0) / (m + 1.0); /* log m = 2 artanh s, |s| < 0.172 */
+    s2 = s * s;
+    for (i = 23; i > 0; i -= 2) sum = sum * s2 + 1.0 / i;
+    return n * 0.6931471805599453 + 2.0 * s * sum;
+}
+
+/* sin and cos of a radian angle, |x| < 1e9, error below 1e-15 absolute: reduced by pi/2 in three
+ * parts (Cody and Waite). The first has 33 bits, so its products with up to 20 bits are exact. */
+static void sm__sincos_double(double x, double *sine, double *cosine) {
+    double n = (double)(int64_t)(x * 0.6366197723675814 + (x < 0 ? -0.5 : 0.5)), r, r2, s, c;
+    double high = (double)((int64_t)n & ~(int64_t)0x7fff);
+    int quarter = (int)((int64_t)n & 3), i;
+    r = x - high * 1.57079632673412561417e+00;
+    r = r - (n - high) * 1.57079632673412561417e+00;
+    r = r - n * 6.07710050630396597660e-11;
+    r = r - n * 2.02226624879595063154e-21;
+    r2 = r * r;
+    s = c = 1.0;
+    for (i = 18; i > 0; i -= 2) {
+        s = 1.0 - s * r2 / (double)(i * (i + 1));
+        c = 1.0 - c * r2 / (double)(i * (i - 1));
+    }
+    s *= r;
+    *sine = quarter == 0 ? s : quarter == 1 ? c : quarter == 2 ? -s : -c;
+    *cosine = quarter == 0 ? c : quarter == 1 ? -s : quarter == 2 ? -c : s;
+}
+
+/* ================================================================================================
+ * MARK: [SM25] TYPES
+ * One row per element type: sizes, how to decode and how to encode. A later type adds a row here
+ * and a matmul in KERNELS. Blocks are read by memcpy: a file may put them at any address.
+ * ============================================================================================== */
+
+#define SM__QK 32 /* elements of a block of Q8_0 and Q4_0, and of quantised activations */
+
+/* Q8_0, 34 bytes:  | d: f16 | q0 .. q31: int8 |   x_i = d * q_i */
+typedef struct sm__block_q8_0 {
+    uint16_t d;
+    int8_t q[SM__QK];
+} sm__block_q8_0;
+
+/* Q4_0, 18 bytes:  | d: f16 | b0 .. b15 |   b_i = q_i | q_(i+16) << 4;  x_i = d * (q_i - 8) */
+typedef struct sm__block_q4_0 {
+    uint16_t d;
+    uint8_t b[SM__QK / 2];
+} sm__block_q4_0;
+
+typedef char sm__assert_q8_0[sizeof(sm__block_q8_0) == 34 ? 1 : -1];
+typedef char sm__assert_q4_0[sizeof(sm__block_q4_0) == 18 ? 1 : -1];
+
+static void sm__decode_f32(const void *src, float *dst, size_t n) { memcpy(dst, src, n * 4); }
+
+static void sm__decode_f16(const void *src, float *dst, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint16_t h;
+        memcpy(&h, (const uint8_t *)src + 2 * i, 2);
+        dst[i] = sm__f16_to_f32(h);
+    }
+}
+
+static void sm__decode_bf16(const void *src, float *dst, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint16_t h;
+        memcpy(&h, (const uint8_t *)src + 2 * i, 2);
+        dst[i] = sm__bf16_to_f32(h);
+    }
+}
+
+static void sm__decode_q8_0(const void *src, float *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++) {
+        sm__block_q8_0 block;
+        float d;
+        int i;
+        memcpy(&block, (const uint8_t *)src + b * sizeof block, sizeof block);
+        d = sm__f16_to_f32(block.d);
+        for (i = 0; i < SM__QK; i++) *dst++ = d * (float)block.q[i];
+    }
+}
+
+static void sm__decode_q4_0(const void *src, float *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, dst += SM__QK) {
+        sm__block_q4_0 block;
+        float d;
+        int i;
+        memcpy(&block, (const uint8_t *)src + b * sizeof block, sizeof block);
+        d = sm__f16_to_f32(block.d);
+        for (i = 0; i < SM__QK / 2; i++) {
+            dst[i] = d * (float)((block.b[i] & 15) - 8);
+            dst[i + SM__QK / 2] = d * (float)((block.b[i] >> 4) - 8);
+        }
+    }
+}
+
+static void sm__encode_f32(const float *src, void *dst, size_t n) { memcpy(dst, src, n * 4); }
+
+static void sm__encode_f16(const float *src, void *dst, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint16_t h = sm__f32_to_f16(src[i]);
+        memcpy((uint8_t *)dst + 2 * i, &h, 2);
+    }
+}
+
+static void sm__encode_bf16(const float *src, void *dst, size_t n) {
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint16_t h = sm__f32_to_bf16(src[i]);
+        memcpy((uint8_t *)dst + 2 * i, &h, 2);
+    }
+}
+
+/* Half away from zero, as the reference encoders of the block formats round. */
+SM__INLINE int sm__round_away(float x) {
+    int i = (int)x;
+    float f = x - (float)i;
+    return f >= 0.5f ? i + 1 : f <= -0.5f ? i - 1 : i;
+}
+
+static void sm__encode_q8_0(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, src += SM__QK) {
+        sm__block_q8_0 block;
+        float amax = 0.0f, d, inverse;
+        int i;
+        for (i = 0; i < SM__QK; i++) {
+            float a = src[i] < 0.0f ? -src[i] : src[i];
+            if (a > amax) amax = a;
+        }
+        d = sm__div(amax, 127.0f);
+        inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+        block.d = sm__f32_to_f16(d);
+        for (i = 0; i < SM__QK; i++) {
+            float q = src[i] * inverse;
+            block.q[i] = (int8_t)(q > -128.0f && q < 128.0f ? sm__round_away(q) : 0);
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+static void sm__encode_q4_0(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, src += SM__QK) {
+        sm__block_q4_0 block;
+        float amax = 0.0f, extreme = 0.0f, d, inverse;
+        int i;
+        for (i = 0; i < SM__QK; i++) {
+            float a = src[i] < 0.0f ? -src[i] : src[i];
+            if (a > amax) amax = a, extreme = src[i];
+        }
+        d = extreme * -0.125f; /* the extreme value becomes q = 0, that is -8 */
+        inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+        block.d = sm__f32_to_f16(d);
+        for (i = 0; i < SM__QK / 2; i++) {
+            float lo = src[i] * inverse + 8.5f, hi = src[i + SM__QK / 2] * inverse + 8.5f;
+            int q0 = lo > 0.0f && lo < 100.0f ? sm__min(15, (int)lo) : 0;
+            int q1 = hi > 0.0f && hi < 100.0f ? sm__min(15, (int)hi) : 0;
+            block.b[i] = (uint8_t)(q0 | q1 << 4);
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* Dense numbers for the types of this build: SM__T_F32 ... index the table and the kernels. */
+enum { SM__T_F32, SM__T_F16, SM__T_BF16, SM__T_Q8_0, SM__T_Q4_0, SM__N_TYPES };
+
+typedef struct sm__type {
+    int id; /* sm_type */
+    sm_type_info info;
+    int quantised; /* wants int8 activations */
+    void (*decode)(const void *src, float *dst, size_t n);
+    void (*encode)(const float *src, void *dst, size_t n);
+} sm__type;
+
+static const sm__type sm__types[SM__N_TYPES] = {
+    {SM_TYPE_F32, {"F32", 1, 4}, 0, sm__decode_f32, sm__encode_f32},
+    {SM_TYPE_F16, {"F16", 1, 2}, 0, sm__decode_f16, sm__encode_f16},
+    {SM_TYPE_BF16, {"BF16", 1, 2}, 0, sm__decode_bf16, sm__encode_bf16},
+    {SM_TYPE_Q8_0, {"Q8_0", SM__QK, 34}, 1, sm__decode_q8_0, sm__encode_q8_0},
+    {SM_TYPE_Q4_0, {"Q4_0", SM__QK, 18}, 1, sm__decode_q4_0, sm__encode_q4_0},
+};
+
+/* Row of the table for an sm_type, or -1. */
+static int sm__type_index(int type) {
+    int i;
+    for (i = 0; i < SM__N_TYPES; i++)
+        if (sm__types[i].id == type) return i;
+    return -1;
+}
+
+SM_API const sm_type_info *sm_type_get_info(int type) {
+    int i = sm__type_index(type);
+    return i < 0 ? NULL : &sm__types[i].info;
+}
+
+SM_API sm_status sm_type_decode(int type, const void *src, float *dst, size_t n) {
+    int i = sm__type_index(type);
+    if (i < 0 || n % (size_t)sm__types[i].info.block_elems || (n && (!src || !dst)))
+        return SM_ERR_ARG;
+    if (n) sm__types[i].decode(src, dst, n);
+    return SM_OK;
+}
+
+SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n) {
+    int i = sm__type_index(type);
+    if (i < 0 || n % (size_t)sm__types[i].info.block_elems || (n && (!src || !dst)))
+        return SM_ERR_ARG;
+    if (n) sm__types[i].encode(src, dst, n);
+    return SM_OK;
+}
+
+/* Bytes of a row of n elements (n a multiple of the block); type is an index of sm__types. */
+SM__INLINE size_t sm__row_bytes(int type, size_t n) {
+    return n / (size_t)sm__types[type].info.block_elems * (size_t)sm__types[type].info.block_bytes;
+}
+
+/* ================================================================================================
+ * MARK: [SM26] KERNELS
+ * For each operation: the contract, the scalar truth, then AVX2, AVX-512 and NEON versions that
+ * give the same bits. Dispatch starts from scalar and lets each level overwrite what it improves.
+ * No kernel writes outside its outputs or reads outside its inputs; weights lie at any address.
+ *
+ * Two summation orders are used throughout:
+ *   16 lanes  element k goes to lane k % 16; a lane is one fma chain from +0, k ascending; the
+ *             lanes are added as a tree: l[i] += l[i + 8], then 4, 2, 1. Lanes without elements
+ *             stay +0.
+ *   blocks    acc = fma((float)isum_b, d_w * d_a, acc) from +0, b ascending; isum_b is the exact
+ *             integer dot product of block b, d_w and d_a are the scales of weight and activation.
+ * ============================================================================================== */
+
+/* Rows of activations as matmul reads them: f32 for float weights, int8 blocks for quantised. */
+typedef struct sm__acts {
+    const float *x; /* [rows, k], row stride x_stride floats */
+    size_t x_stride;
+    const int8_t *q; /* [rows, k] in [-127, 127], row stride q_stride bytes, rows 64-byte aligned */
+    size_t q_stride;
+    const float *d; /* [rows, k / 32] scales, row stride d_stride */
+    const int32_t *s; /* [rows, k / 32] sums of q over the block, row stride d_stride */
+    size_t d_stride;
+} sm__acts;
+
+/* matmul: out[t, o] = sum over k of a[t, k] * w[o, k], stored once.
+ *   w    [n, k]     of one type, row stride w_stride bytes, any address; n >= 1; k >= 1, for block
+ *                   types a multiple of 32
+ *   a    [rows, k]  rows >= 1
+ *   out  [rows, n]  f32, row stride out_stride floats
+ *   scratch         SM__MATMUL_SCRATCH(k) bytes, 64-byte aligned, of the calling thread
+ * Order: 16 lanes for F32, F16, BF16 (weights converted exactly); blocks for Q8_0, Q4_0.
+ * Error: 16 lanes  |got - exact| <= (k / 16 + 5) * 2^-24 * sum |a * w|
+ *        blocks    |got - exact| <= (k / 32 + 2) * 2^-24 * sum_b |isum_b * d_w * d_a|, exact being
+ *                  the product with the quantised activations. */
+typedef void (*sm__matmul_fn)(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                              int rows, float *out, size_t out_stride, void *scratch);
+#define SM__MATMUL_SCRATCH(k) ((size_t)32 * ((size_t)(k) + 64) * 4)
+
+/* One part (at most 256 keys) of one KV head, for some query rows. */
+#define SM__KV_BLOCK 64 /* tokens of a KV block */
+#define SM__PART 256    /* keys of a part: 4 blocks */
+typedef struct sm__attend_args {
+    const void *const *keys;   /* [4] blocks [D, 64] of the KV type: a key a lane; 64-aligned */
+    const void *const *values; /* [4] blocks [64, D] of the KV type; 64-byte aligned */
+    const float *const *q;     /* [n_q] query rows [D] */
+    const int *n_keys;         /* [n_q] keys of this part that the row sees, 1 .. 256 */
+    int n_q, head_dim;         /* n_q <= SM__ATTEND_ROWS */
+    float scale;
+    float *m, *s;    /* [n_q] out: largest score, sum of the weights */
+    float *const *o; /* [n_q] out: rows [D], unnormalised */
+    float *scores;   /* [n_q, 256] scratch, 64-byte aligned */
+} sm__attend_args;
+#define SM__ATTEND_ROWS 64
+
+/* What a context calls. One table per context; filled by sm__kernels_init. */
+typedef struct sm__kernels {
+    int isa; /* sm_isa */
+    sm__matmul_fn matmul[SM__N_TYPES];
+    void (*attend[2])(const sm__attend_args *args); /* KV in F32, F16 */
+    void (*merge)(float *m, float *s, float *o, float part_m, float part_s, const float *part_o,
+                  int n);
+    void (*quant)(const float *x, int k, int8_t *q, float *d, int32_t *s);
+    void (*rms_norm)(const float *x, const float *w, float *out, int n, float eps);
+    void (*layer_norm)(const float *x, const float *w, const float *b, float *out, int n,
+                       float eps);
+    void (*softmax)(float *x, int n);
+    void (*rope)(float *x, int n_heads, int head_dim, int n_rot, const float *cosines,
+                 const float *sines, int half_split);
+    void (*swiglu)(const float *gate, const float *up, float *out, int n);
+    void (*gelu_tanh)(const float *x, float *out, int n);
+    void (*gelu_erf)(const float *x, float *out, int n);
+    void (*add)(const float *x, float *out, int n);
+    void (*scale)(float *x, float factor, int n);
+    void (*to_f16)(const float *x, uint16_t *out, int n);
+} sm__kernels;
+
+/* l[0..16) to one number by the tree 8, 4, 2, 1. */
+static float sm__tree16(const float *lanes) {
+    float l[16];
+    int i, step;
+    memcpy(l, lanes, sizeof l);
+    for (step = 8; step > 0; step >>= 1)
+        for (i = 0; i < step; i++) l[i] += l[i + step];
+    return l[0];
+}
+
+/* --- the vocabulary of the vector kernels --------------------------------------------------------
+ * Small helpers on one register: _ymm (AVX2, 8 floats) and _zmm (AVX-512, 16 floats). Sums,
+ * products and quotients go through them because of clang's -ffast-math (SM__KEEP); a multiply-add
+ * is always written as one. AVX-512 loops run to the end of a row by masks; AVX2 loops leave what
+ * is behind the last whole register to scalar code. */
+
+/* Before a loop over an array of registers: unrolled, the array lives in registers. */
+#if defined(__clang__)
+#define SM__UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SM__UNROLL _Pragma("GCC unroll 16")
+#else
+#define SM__UNROLL
+#endif
+
+/* A loaded value that is used twice stays in its register: GCC would rather load it twice. */
+#if defined(__GNUC__)
+#define SM__PIN(v) __asm__("" : "+x"(v))
+#else
+#define SM__PIN(v) ((void)0)
+#endif
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 SM__INLINE __m128 sm__add_xmm(__m128 a, __m128 b) {
+    __m128 r = _mm_add_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX2 SM__INLINE __m256 sm__add_ymm(__m256 a, __m256 b) {
+    __m256 r = _mm256_add_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX2 SM__INLINE __m256 sm__sub_ymm(__m256 a, __m256 b) {
+    __m256 r = _mm256_sub_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX2 SM__INLINE __m256 sm__mul_ymm(__m256 a, __m256 b) {
+    __m256 r = _mm256_mul_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX2 SM__INLINE __m256 sm__div_ymm(__m256 a, __m256 b) {
+#if defined(__clang__) && defined(__FAST_MATH__) /* it would multiply by an estimate of 1 / b */
+    __asm__("vdivps %1, %0, %0" : "+x"(a) : "x"(b));
+    return a;
+#else
+    return _mm256_div_ps(a, b);
+#endif
+}
+/* +0 that the compiler does not know: fma(a, b, 0) must not become a product, which may be -0. */
+SM__AVX2 SM__INLINE __m256 sm__zero_ymm(void) {
+    __m256 r = _mm256_setzero_ps();
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX2 SM__INLINE __m256 sm__negate_ymm(__m256 x) {
+    return _mm256_xor_ps(x, _mm256_set1_ps(-0.0f));
+}
+
+/* The last steps of the tree 8, 4, 2, 1: 8 lanes to one number. */
+SM__AVX2 SM__INLINE float sm__tree_ymm(__m256 v) {
+    __m128 x = sm__add_xmm(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = sm__add_xmm(x, _mm_movehl_ps(x, x));
+    x = sm__add_xmm(x, _mm_shuffle_ps(x, x, 1));
+    return _mm_cvtss_f32(x);
+}
+
+/* NaN becomes -inf: comparisons of floats are not trusted with NaN under -ffast-math. */
+SM__AVX2 SM__INLINE __m256 sm__no_nan_ymm(__m256 x) {
+    __m256i a = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+    __m256i nan = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(0x7f800000));
+    return _mm256_blendv_ps(x, _mm256_set1_ps(-SM__INFINITY), _mm256_castsi256_ps(nan));
+}
+
+/* sm__exp, step by step. Its cases are told apart by bits. */
+SM__AVX2 SM__INLINE __m256 sm__exp_ymm(__m256 x) {
+    __m256i u = _mm256_castps_si256(x), a = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+    __m256i over = _mm256_cmpgt_epi32(u, _mm256_set1_epi32((int)sm__bits(SM__EXP_MAX)));
+    __m256i under = _mm256_cmpgt_epi32(a, _mm256_set1_epi32((int)sm__bits(-SM__EXP_MIN)));
+    __m256i nan = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(0x7f800000));
+    __m256i n = _mm256_cvtps_epi32(sm__mul_ymm(x, _mm256_set1_ps(SM__LOG2E))), half;
+    __m256 f = _mm256_cvtepi32_ps(n), r, p;
+    under = _mm256_or_si256(nan, _mm256_and_si256(under, _mm256_srai_epi32(u, 31)));
+    r = _mm256_fmadd_ps(f, _mm256_set1_ps(-SM__LN2_HI), x);
+    r = _mm256_fmadd_ps(f, _mm256_set1_ps(-SM__LN2_LO), r);
+    p = _mm256_fmadd_ps(_mm256_set1_ps(SM__EXP_C4), r, _mm256_set1_ps(SM__EXP_C3));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(SM__EXP_C2));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(SM__EXP_C1));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(SM__EXP_C0));
+    p = sm__add_ymm(_mm256_set1_ps(1.0f), _mm256_fmadd_ps(p, sm__mul_ymm(r, r), r));
+    half = _mm256_srai_epi32(n, 1);
+    n = _mm256_add_epi32(_mm256_sub_epi32(n, half), _mm256_set1_epi32(127));
+    half = _mm256_add_epi32(half, _mm256_set1_epi32(127));
+    p = sm__mul_ymm(p, _mm256_castsi256_ps(_mm256_slli_epi32(half, 23)));
+    p = sm__mul_ymm(p, _mm256_castsi256_ps(_mm256_slli_epi32(n, 23)));
+    p = _mm256_blendv_ps(p, _mm256_set1_ps(SM__INFINITY), _mm256_castsi256_ps(over));
+    return _mm256_andnot_ps(_mm256_castsi256_ps(under), p);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 SM__INLINE __m512 sm__add_zmm(__m512 a, __m512 b) {
+    __m512 r = _mm512_add_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX512 SM__INLINE __m512 sm__sub_zmm(__m512 a, __m512 b) {
+    __m512 r = _mm512_sub_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX512 SM__INLINE __m512 sm__mul_zmm(__m512 a, __m512 b) {
+    __m512 r = _mm512_mul_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX512 SM__INLINE __m512 sm__div_zmm(__m512 a, __m512 b) {
+#if defined(__clang__) && defined(__FAST_MATH__)
+    __asm__("vdivps %1, %0, %0" : "+x"(a) : "x"(b));
+    return a;
+#else
+    return _mm512_div_ps(a, b);
+#endif
+}
+SM__AVX512 SM__INLINE __m512 sm__zero_zmm(void) {
+    __m512 r = _mm512_setzero_ps();
+    SM__KEEP(r);
+    return r;
+}
+SM__AVX512 SM__INLINE __m512 sm__negate_zmm(__m512 x) {
+    return _mm512_xor_ps(x, _mm512_set1_ps(-0.0f));
+}
+
+/* The first n lanes; all 16 if n is larger. */
+SM__AVX512 SM__INLINE __mmask16 sm__mask_zmm(int n) {
+    return (__mmask16)(n < 16 ? (1u << n) - 1u : 0xffffu);
+}
+
+SM__AVX512 SM__INLINE float sm__tree_zmm(__m512 v) {
+    return sm__tree_ymm(sm__add_ymm(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)));
+}
+
+SM__AVX512 SM__INLINE __m512 sm__no_nan_zmm(__m512 x) {
+    __m512i a = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+    __mmask16 nan = _mm512_cmpgt_epi32_mask(a, _mm512_set1_epi32(0x7f800000));
+    return _mm512_mask_mov_ps(x, nan, _mm512_set1_ps(-SM__INFINITY));
+}
+
+SM__AVX512 SM__INLINE __m512 sm__exp_zmm(__m512 x) {
+    __m512i u = _mm512_castps_si512(x), a = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+    __mmask16 over = _mm512_cmpgt_epi32_mask(u, _mm512_set1_epi32((int)sm__bits(SM__EXP_MAX)));
+    __mmask16 under = _mm512_cmpgt_epi32_mask(a, _mm512_set1_epi32((int)sm__bits(-SM__EXP_MIN)));
+    __mmask16 nan = _mm512_cmpgt_epi32_mask(a, _mm512_set1_epi32(0x7f800000));
+    __m512i n = _mm512_cvtps_epi32(sm__mul_zmm(x, _mm512_set1_ps(SM__LOG2E)));
+    __m512 f = _mm512_cvtepi32_ps(n), r, p;
+    r = _mm512_fmadd_ps(f, _mm512_set1_ps(-SM__LN2_HI), x);
+    r = _mm512_fmadd_ps(f, _mm512_set1_ps(-SM__LN2_LO), r);
+    p = _mm512_fmadd_ps(_mm512_set1_ps(SM__EXP_C4), r, _mm512_set1_ps(SM__EXP_C3));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(SM__EXP_C2));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(SM__EXP_C1));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(SM__EXP_C0));
+    p = sm__add_zmm(_mm512_set1_ps(1.0f), _mm512_fmadd_ps(p, sm__mul_zmm(r, r), r));
+    p = _mm512_scalef_ps(p, f); /* exact, as the product with 2^n is */
+    p = _mm512_mask_mov_ps(p, over, _mm512_set1_ps(SM__INFINITY));
+    under = (__mmask16)(nan | (under & _mm512_movepi32_mask(u)));
+    return _mm512_mask_mov_ps(p, under, _mm512_setzero_ps());
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* The vocabulary for NEON, suffix _neon, 4 floats a register.
+ * clang's -ffast-math marks even intrinsics as fast and, on ARM, knows no pragma against
+ * it: a multiply-add and a quotient are the instructions then, sums and products are fenced. */
+SM__INLINE float32x4_t sm__fma_neon(float32x4_t acc, float32x4_t a, float32x4_t b) {
+#ifdef SM__FAST_CLANG
+    __asm__("fmla %0.4s, %1.4s, %2.4s" : "+w"(acc) : "w"(a), "w"(b));
+    return acc;
+#else
+    return vfmaq_f32(acc, a, b);
+#endif
+}
+SM__INLINE float32x4_t sm__add_neon(float32x4_t a, float32x4_t b) {
+    float32x4_t r = vaddq_f32(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__INLINE float32x4_t sm__sub_neon(float32x4_t a, float32x4_t b) {
+    float32x4_t r = vsubq_f32(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__INLINE float32x4_t sm__mul_neon(float32x4_t a, float32x4_t b) {
+    float32x4_t r = vmulq_f32(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__INLINE float32x4_t sm__div_neon(float32x4_t a, float32x4_t b) {
+#ifdef SM__FAST_CLANG
+    __asm__("fdiv %0.4s, %0.4s, %1.4s" : "+w"(a) : "w"(b));
+    return a;
+#else
+    return vdivq_f32(a, b);
+#endif
+}
+/* +0 that the compiler does not know. */
+SM__INLINE float32x4_t sm__zero_neon(void) {
+    float32x4_t r = vdupq_n_f32(0.0f);
+    SM__KEEP(r);
+    return r;
+}
+SM__INLINE float32x4_t sm__negate_neon(float32x4_t x) {
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x80000000u)));
+}
+
+/* The tree 8, 4, 2, 1 over 16 lanes in 4 registers. */
+SM__INLINE float sm__tree_neon(const float32x4_t v[4]) {
+    float32x4_t s = sm__add_neon(sm__add_neon(v[0], v[2]), sm__add_neon(v[1], v[3]));
+    s = sm__add_neon(s, vextq_f32(s, s, 2));
+    return vgetq_lane_f32(sm__add_neon(s, vextq_f32(s, s, 1)), 0);
+}
+
+/* The same when the last n < 16 elements are still to come, by sm__fma or a sum: in memory. */
+SM__INLINE void sm__lanes_neon(const float32x4_t v[4], float *lanes) {
+    vst1q_f32(lanes, v[0]);
+    vst1q_f32(lanes + 4, v[1]);
+    vst1q_f32(lanes + 8, v[2]);
+    vst1q_f32(lanes + 12, v[3]);
+}
+
+/* NaN becomes -inf. */
+SM__INLINE float32x4_t sm__no_nan_neon(float32x4_t x) {
+    uint32x4_t a = vandq_u32(vreinterpretq_u32_f32(x), vdupq_n_u32(0x7fffffffu));
+    uint32x4_t nan = vcgtq_u32(a, vdupq_n_u32(0x7f800000u));
+    return vreinterpretq_f32_u32(
+        vbslq_u32(nan, vdupq_n_u32(0xff800000u), vreinterpretq_u32_f32(x)));
+}
+
+/* sm__exp, step by step. Its cases are told apart by bits. */
+SM__INLINE float32x4_t sm__exp_neon(float32x4_t x) {
+    int32x4_t u = vreinterpretq_s32_f32(x), a = vandq_s32(u, vdupq_n_s32(0x7fffffff));
+    uint32x4_t over = vcgtq_s32(u, vdupq_n_s32((int32_t)sm__bits(SM__EXP_MAX)));
+    uint32x4_t under = vcgtq_s32(a, vdupq_n_s32((int32_t)sm__bits(-SM__EXP_MIN)));
+    uint32x4_t nan = vcgtq_s32(a, vdupq_n_s32(0x7f800000));
+    int32x4_t n = vcvtnq_s32_f32(sm__mul_neon(x, vdupq_n_f32(SM__LOG2E))), half;
+    float32x4_t f = vcvtq_f32_s32(n), r, p;
+    under = vorrq_u32(nan, vandq_u32(under, vcltq_s32(u, vdupq_n_s32(0))));
+    r = sm__fma_neon(x, f, vdupq_n_f32(-SM__LN2_HI));
+    r = sm__fma_neon(r, f, vdupq_n_f32(-SM__LN2_LO));
+    p = sm__fma_neon(vdupq_n_f32(SM__EXP_C3), vdupq_n_f32(SM__EXP_C4), r);
+    p = sm__fma_neon(vdupq_n_f32(SM__EXP_C2), p, r);
+    p = sm__fma_neon(vdupq_n_f32(SM__EXP_C1), p, r);
+    p = sm__fma_neon(vdupq_n_f32(SM__EXP_C0), p, r);
+    p = sm__add_neon(vdupq_n_f32(1.0f), sm__fma_neon(r, p, sm__mul_neon(r, r)));
+    half = vshrq_n_s32(n, 1);
+    n = vaddq_s32(vsubq_s32(n, half), vdupq_n_s32(127));
+    half = vaddq_s32(half, vdupq_n_s32(127));
+    p = sm__mul_neon(p, vreinterpretq_f32_s32(vshlq_n_s32(half, 23)));
+    p = sm__mul_neon(p, vreinterpretq_f32_s32(vshlq_n_s32(n, 23)));
+    over = vbslq_u32(over, vdupq_n_u32(0x7f800000u), vreinterpretq_u32_f32(p));
+    return vreinterpretq_f32_u32(vbicq_u32(over, under));
+}
+#endif
+
+/* --- matmul ----------------------------------------------------------------------------------- */
+
+/* Float types, the truth: w is decoded 16 elements at a time. */
+static void sm__matmul_float__scalar(int type, const void *w, size_t w_stride, int n, int k,
+                                     const sm__acts *a, int rows, float *out, size_t out_stride) {
+    size_t elem = (size_t)sm__types[type].info.block_bytes;
+    int t, o, i, j;
+    for (o = 0; o < n; o++)
+        for (t = 0; t < rows; t++) {
+            const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+            const float *x = a->x + (size_t)t * a->x_stride;
+            float lanes[16] = {0}, v[16];
+            for (i = 0; i < k; i += 16) {
+                int m = sm__min(16, k - i);
+                sm__types[type].decode(row + (size_t)i * elem, v, (size_t)m);
+                for (j = 0; j < m; j++) lanes[j] = sm__fma(x[i + j], v[j], lanes[j]);
+            }
+            out[(size_t)t * out_stride + (size_t)o] = sm__tree16(lanes);
+        }
+}
+
+static void sm__matmul_f32__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                   int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float__scalar(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride);
+}
+static void sm__matmul_f16__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                   int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float__scalar(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+static void sm__matmul_bf16__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float__scalar(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+
+#ifdef SM__HAS_AVX2
+/* 8 weights as f32. type is a constant at every call, so a call is one load. */
+SM__AVX2 SM__INLINE __m256 sm__load_ymm(int type, const uint8_t *p) {
+    __m128i h;
+    if (type == SM__T_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    h = _mm_loadu_si128((const __m128i *)(const void *)p);
+    if (type == SM__T_F16) return _mm256_cvtph_ps(h);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+
+/* The end of a product if k is not a multiple of 16: n more elements, then the tree. */
+SM__AVX2 static float sm__finish_float__avx2(int type, __m256 lo, __m256 hi, const uint8_t *w,
+                                             const float *x, int n) {
+    float lanes[16], v[16];
+    int i;
+    _mm256_storeu_ps(lanes, lo);
+    _mm256_storeu_ps(lanes + 8, hi);
+    sm__types[type].decode(w, v, (size_t)n);
+    for (i = 0; i < n; i++) lanes[i] = sm__fma(x[i], v[i], lanes[i]);
+    return sm__tree16(lanes);
+}
+
+/* n_t rows of a times n_r rows of w (both constants): two registers of 8 lanes for each product. */
+SM__AVX2 SM__INLINE void sm__tile_float_ymm(int type, int n_t, int n_r, const uint8_t *w,
+                                            size_t w_stride, int n, int k, const float *x,
+                                            size_t x_stride, float *out, size_t out_stride) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    __m256 acc[3][4][2], v[4], y;
+    const uint8_t *row[4];
+    int i, t, r, h;
+    for (r = 0; r < n_r; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (t = 0; t < n_t; t++) {
+        SM__UNROLL
+        for (r = 0; r < n_r; r++) acc[t][r][0] = acc[t][r][1] = sm__zero_ymm();
+    }
+    for (i = 0; i + 16 <= k; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 2; h++) {
+            SM__UNROLL
+            for (r = 0; r < n_r; r++)
+                v[r] = sm__load_ymm(type, row[r] + (size_t)(i + 8 * h) * elem);
+            if (n_t == 1 && h == 0) { /* the next 4 rows of w */
+                SM__UNROLL
+                for (r = 0; r < n_r; r++)
+                    _mm_prefetch((const char *)row[r] + 4 * w_stride + (size_t)i * elem,
+                                 _MM_HINT_T0);
+            }
+            SM__UNROLL
+            for (t = 0; t < n_t; t++) {
+                y = _mm256_loadu_ps(x + (size_t)t * x_stride + i + 8 * h);
+                SM__PIN(y);
+                SM__UNROLL
+                for (r = 0; r < n_r; r++) acc[t][r][h] = _mm256_fmadd_ps(y, v[r], acc[t][r][h]);
+            }
+        }
+    }
+    SM__UNROLL
+    for (t = 0; t < n_t; t++) {
+        SM__UNROLL
+        for (r = 0; r < n_r; r++) {
+            __m256 *lanes = acc[t][r];
+            float sum = i == k ? sm__tree_ymm(sm__add_ymm(lanes[0], lanes[1]))
+                               : sm__finish_float__avx2(type, lanes[0], lanes[1],
+                                                        row[r] + (size_t)i * elem,
+                                                        x + (size_t)t * x_stride + i, k - i);
+            if (r < n) out[(size_t)t * out_stride + (size_t)r] = sum;
+        }
+    }
+}
+
+/* 32 rows of w at a time, which stay in L2 while all rows of a use them. */
+SM__AVX2 SM__INLINE void sm__matmul_float_ymm(int type, const void *w, size_t w_stride, int n,
+                                              int k, const sm__acts *a, int rows, float *out,
+                                              size_t out_stride) {
+    int first, o, t;
+    for (first = 0; first < n; first += 32)
+        for (t = 0; t < rows;) {
+            const float *x = a->x + (size_t)t * a->x_stride;
+            float *to = out + (size_t)t * out_stride;
+            int many = rows - t >= 3, end = sm__min(n, first + 32);
+            for (o = first; o < end; o += many ? 2 : 4) {
+                const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+                if (many)
+                    sm__tile_float_ymm(type, 3, 2, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+                else
+                    sm__tile_float_ymm(type, 1, 4, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+            }
+            t += many ? 3 : 1;
+        }
+}
+SM__AVX2 static void sm__matmul_f32__avx2(const void *w, size_t w_stride, int n, int k,
+                                          const sm__acts *a, int rows, float *out,
+                                          size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_ymm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__AVX2 static void sm__matmul_f16__avx2(const void *w, size_t w_stride, int n, int k,
+                                          const sm__acts *a, int rows, float *out,
+                                          size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_ymm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__AVX2 static void sm__matmul_bf16__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_ymm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+/* 16 weights as f32. type is a constant at every call, so a call is one load. */
+SM__AVX512 SM__INLINE __m512 sm__load_zmm(int type, const uint8_t *p) {
+    __m256i h;
+    if (type == SM__T_F32) return _mm512_loadu_ps(p);
+    h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    if (type == SM__T_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+SM__AVX512 SM__INLINE __m512 sm__load_mask_zmm(int type, const uint8_t *p, __mmask16 m) {
+    __m256i h;
+    if (type == SM__T_F32) return _mm512_maskz_loadu_ps(m, p);
+    h = _mm256_maskz_loadu_epi16(m, p);
+    if (type == SM__T_F16) return _mm512_cvtph_ps(h);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+
+/* Four registers to their four sums, each by the tree 8, 4, 2, 1. */
+SM__AVX512 SM__INLINE __m128 sm__tree4_zmm(const __m512 v[4]) {
+    __m512 a = sm__add_zmm(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
+                           _mm512_shuffle_f32x4(v[0], v[1], 0xee)); /* 8 lanes of 0, 8 of 1 */
+    __m512 b = sm__add_zmm(_mm512_shuffle_f32x4(v[2], v[3], 0x44),
+                           _mm512_shuffle_f32x4(v[2], v[3], 0xee));
+    __m512 c = sm__add_zmm(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    c = sm__add_zmm(c, _mm512_permute_ps(c, 0x4e));
+    c = sm__add_zmm(c, _mm512_permute_ps(c, 0xb1)); /* all four lanes of a quarter are its sum */
+    return _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, c));
+}
+
+/* n_t (a constant) rows of a times up to 4 rows of w: a register of 16 lanes for each product. */
+SM__AVX512 SM__INLINE void sm__tile_float_zmm(int type, int n_t, const uint8_t *w, size_t w_stride,
+                                              int n, int k, const float *x, size_t x_stride,
+                                              float *out, size_t out_stride) {
+    size_t elem = type == SM__T_F32 ? 4 : 2, ahead = 4 * w_stride; /* the next 4 rows of w */
+    __mmask16 m = sm__mask_zmm(k % 16);
+    __m512 acc[6][4], v[4], y;
+    const uint8_t *row[4];
+    int i, t, r;
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (t = 0; t < n_t; t++) {
+        SM__UNROLL
+        for (r = 0; r < 4; r++) acc[t][r] = sm__zero_zmm();
+    }
+    for (i = 0; i + 16 <= k; i += 16) {
+        SM__UNROLL
+        for (r = 0; r < 4; r++) {
+            v[r] = sm__load_zmm(type, row[r] + (size_t)i * elem);
+            if (n_t < 4) _mm_prefetch((const char *)row[r] + ahead + (size_t)i * elem, _MM_HINT_T0);
+        }
+        SM__UNROLL
+        for (t = 0; t < n_t; t++) {
+            y = _mm512_loadu_ps(x + (size_t)t * x_stride + i);
+            SM__UNROLL
+            for (r = 0; r < 4; r++) acc[t][r] = _mm512_fmadd_ps(y, v[r], acc[t][r]);
+        }
+    }
+    if (m) { /* the other lanes keep what they have, to the sign of a zero */
+        SM__UNROLL
+        for (r = 0; r < 4; r++) v[r] = sm__load_mask_zmm(type, row[r] + (size_t)i * elem, m);
+        SM__UNROLL
+        for (t = 0; t < n_t; t++) {
+            y = _mm512_maskz_loadu_ps(m, x + (size_t)t * x_stride + i);
+            SM__UNROLL
+            for (r = 0; r < 4; r++) acc[t][r] = _mm512_mask3_fmadd_ps(y, v[r], acc[t][r], m);
+        }
+    }
+    SM__UNROLL
+    for (t = 0; t < n_t; t++, out += out_stride) {
+        float sums[4];
+        if (n >= 4) _mm_storeu_ps(out, sm__tree4_zmm(acc[t]));
+        else {
+            _mm_storeu_ps(sums, sm__tree4_zmm(acc[t]));
+            for (r = 0; r < n; r++) out[r] = sums[r];
+        }
+    }
+}
+
+/* 32 rows of w at a time, which stay in L2 while all rows of a use them. */
+SM__AVX512 SM__INLINE void sm__matmul_float_zmm(int type, const void *w, size_t w_stride, int n,
+                                                int k, const sm__acts *a, int rows, float *out,
+                                                size_t out_stride) {
+    int first, o, t;
+    for (first = 0; first < n; first += 32)
+        for (t = 0; t < rows;) {
+            const float *x = a->x + (size_t)t * a->x_stride;
+            float *to = out + (size_t)t * out_stride;
+            int left = rows - t; /* 8 is 4 + 4 */
+            int n_t = left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            for (o = first; o < sm__min(n, first + 32); o += 4) {
+                const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+                if (n_t == 6)
+                    sm__tile_float_zmm(type, 6, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+                else if (n_t == 4)
+                    sm__tile_float_zmm(type, 4, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+                else if (n_t == 2)
+                    sm__tile_float_zmm(type, 2, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+                else
+                    sm__tile_float_zmm(type, 1, row, w_stride, n - o, k, x, a->x_stride, to + o,
+                                       out_stride);
+            }
+            t += n_t;
+        }
+}
+SM__AVX512 static void sm__matmul_f32__avx512(const void *w, size_t w_stride, int n, int k,
+                                              const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_zmm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__AVX512 static void sm__matmul_f16__avx512(const void *w, size_t w_stride, int n, int k,
+                                              const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_zmm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__AVX512 static void sm__matmul_bf16__avx512(const void *w, size_t w_stride, int n, int k,
+                                               const sm__acts *a, int rows, float *out,
+                                               size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_float_zmm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* 4 weights as f32. type is a constant at every call, so a call is one load. */
+SM__INLINE float32x4_t sm__load_neon(int type, const uint8_t *p) {
+    if (type == SM__T_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
+    if (type == SM__T_F16) return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
+    return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16));
+}
+
+/* The end of a product: the last n = k % 16 elements, then the tree. */
+SM__INLINE float sm__finish_float_neon(int type, const float32x4_t acc[4], const uint8_t *w,
+                                       const float *x, int n) {
+    float lanes[16], v[16];
+    int i;
+    if (n == 0) return sm__tree_neon(acc);
+    sm__lanes_neon(acc, lanes);
+    sm__types[type].decode(w, v, (size_t)n);
+    for (i = 0; i < n; i++) lanes[i] = sm__fma(x[i], v[i], lanes[i]);
+    return sm__tree16(lanes);
+}
+
+/* n_t rows of a times n_r rows of w (both constants): 4 registers for the 16 lanes of a product. */
+SM__INLINE void sm__tile_float_neon(int type, int n_t, int n_r, const uint8_t *w, size_t w_stride,
+                                    int n, int k, const float *x, size_t x_stride, float *out,
+                                    size_t out_stride) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    float32x4_t acc[3][4][4], v[4], y;
+    const uint8_t *row[4];
+    int i, t, r, h;
+    for (r = 0; r < n_r; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (t = 0; t < n_t; t++) {
+        SM__UNROLL
+        for (r = 0; r < n_r; r++) {
+            SM__UNROLL
+            for (h = 0; h < 4; h++) acc[t][r][h] = sm__zero_neon();
+        }
+    }
+    for (i = 0; i + 16 <= k; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) {
+            SM__UNROLL
+            for (r = 0; r < n_r; r++)
+                v[r] = sm__load_neon(type, row[r] + (size_t)(i + 4 * h) * elem);
+            SM__UNROLL
+            for (t = 0; t < n_t; t++) {
+                y = vld1q_f32(x + (size_t)t * x_stride + i + 4 * h);
+                SM__UNROLL
+                for (r = 0; r < n_r; r++) acc[t][r][h] = sm__fma_neon(acc[t][r][h], y, v[r]);
+            }
+        }
+    }
+    SM__UNROLL
+    for (t = 0; t < n_t; t++) {
+        SM__UNROLL
+        for (r = 0; r < n_r; r++) {
+            float sum = sm__finish_float_neon(type, acc[t][r], row[r] + (size_t)i * elem,
+                                              x + (size_t)t * x_stride + i, k - i);
+            if (r < n) out[(size_t)t * out_stride + (size_t)r] = sum;
+        }
+    }
+}
+
+/* Many rows of a times n rows of f32 w: a block of w that stays in L2. */
+static void sm__panel_f32__neon(const uint8_t *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                int rows, float *out, size_t out_stride) {
+    int t = 0, o;
+    for (; t + 3 <= rows; t += 3)
+        for (o = 0; o < n; o += 2)
+            sm__tile_float_neon(SM__T_F32, 3, 2, w + (size_t)o * w_stride, w_stride, n - o, k,
+                                a->x + (size_t)t * a->x_stride, a->x_stride,
+                                out + (size_t)t * out_stride + o, out_stride);
+    for (; t < rows; t++)
+        for (o = 0; o < n; o += 4)
+            sm__tile_float_neon(SM__T_F32, 1, 4, w + (size_t)o * w_stride, w_stride, n - o, k,
+                                a->x + (size_t)t * a->x_stride, a->x_stride,
+                                out + (size_t)t * out_stride + o, out_stride);
+}
+
+/* One row of a: straight from the weights. More: 32 rows of w at a time, halves as f32 in
+ * scratch. */
+SM__INLINE void sm__matmul_float_neon(int type, const void *w, size_t w_stride, int n, int k,
+                                      const sm__acts *a, int rows, float *out, size_t out_stride,
+                                      void *scratch) {
+    const uint8_t *row = (const uint8_t *)w;
+    size_t elem = type == SM__T_F32 ? 4 : 2, stride = sm__round_up((size_t)k, 16) + 16;
+    int o, i, r;
+    if (rows == 1) {
+        for (o = 0; o < n; o += 4, row += 4 * w_stride)
+            sm__tile_float_neon(type, 1, 4, row, w_stride, n - o, k, a->x, 0, out + o, 0);
+        return;
+    }
+    for (o = 0; o < n; o += 32) {
+        int m = sm__min(32, n - o);
+        float *panel = (float *)scratch;
+        if (type == SM__T_F32) {
+            sm__panel_f32__neon(row + (size_t)o * w_stride, w_stride, m, k, a, rows, out + o,
+                                out_stride);
+            continue;
+        }
+        for (r = 0; r < m; r++, row += w_stride, panel += stride) {
+            for (i = 0; i + 4 <= k; i += 4)
+                vst1q_f32(panel + i, sm__load_neon(type, row + (size_t)i * elem));
+            sm__types[type].decode(row + (size_t)i * elem, panel + i, (size_t)(k - i));
+        }
+        sm__panel_f32__neon((const uint8_t *)scratch, stride * 4, m, k, a, rows, out + o,
+                            out_stride);
+    }
+}
+static void sm__matmul_f32__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                 int rows, float *out, size_t out_stride, void *scratch) {
+    sm__matmul_float_neon(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+static void sm__matmul_f16__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                 int rows, float *out, size_t out_stride, void *scratch) {
+    sm__matmul_float_neon(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+static void sm__matmul_bf16__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    sm__matmul_float_neon(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+
+static void sm__matmul_q8_0__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    int t, o, b, i;
+    (void)scratch;
+    for (o = 0; o < n; o++)
+        for (t = 0; t < rows; t++) {
+            float acc = 0.0f;
+            for (b = 0; b < k / SM__QK; b++) {
+                sm__block_q8_0 block;
+                const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK;
+                int32_t isum = 0;
+                memcpy(&block, (const uint8_t *)w + (size_t)o * w_stride + (size_t)b * 34, 34);
+                for (i = 0; i < SM__QK; i++) isum += block.q[i] * q[i];
+                acc = sm__fma((float)isum,
+                              sm__f16_to_f32(block.d) * a->d[(size_t)t * a->d_stride + (size_t)b],
+                              acc);
+            }
+            out[(size_t)t * out_stride + (size_t)o] = acc;
+        }
+}
+
+static void sm__matmul_q4_0__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    int t, o, b, i;
+    (void)scratch;
+    for (o = 0; o < n; o++)
+        for (t = 0; t < rows; t++) {
+            float acc = 0.0f;
+            for (b = 0; b < k / SM__QK; b++) {
+                sm__block_q4_0 block;
+                const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK;
+                int32_t isum = 0;
+                memcpy(&block, (const uint8_t *)w + (size_t)o * w_stride + (size_t)b * 18, 18);
+                for (i = 0; i < SM__QK / 2; i++)
+                    isum += ((block.b[i] & 15) - 8) * q[i] + ((block.b[i] >> 4) - 8) * q[i + 16];
+                acc = sm__fma((float)isum,
+                              sm__f16_to_f32(block.d) * a->d[(size_t)t * a->d_stride + (size_t)b],
+                              acc);
+            }
+            out[(size_t)t * out_stride + (size_t)o] = acc;
+        }
+}
+
+/* What the vector kernels of the block types share. */
+SM__INLINE int32_t sm__load_i32(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+
+/* The last n rows of w, copied and made up to `rows` by repeating the last one. */
+SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t row_bytes, int n,
+                                       int rows, uint8_t *copy) {
+    int r;
+    for (r = 0; r < rows; r++)
+        memcpy(copy + (size_t)r * row_bytes, w + (size_t)sm__min(r, n - 1) * w_stride, row_bytes);
+    return copy;
+}
+
+/* The rows that come next are prefetched to L1 if they are at most so many bytes, else to L2. */
+#define SM__NEAR 24576
+
+#ifdef SM__HAS_AVX2
+/* Eight rows of block weights are worked on together, a row a lane. vpmaddubsw takes unsigned times
+ * signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127 fits 16 bits), for Q4_0 the
+ * nibble and a, from which 8 * s is taken at the end. */
+
+/* The first four bytes of 8 blocks. Loads that fill a register and blends are cheaper than gathers
+ * and than inserts, which all want the same port. */
+SM__AVX2 SM__INLINE __m256i sm__words_ymm(const uint8_t *p, size_t stride) {
+    const uint8_t *p4 = p + 4 * stride;
+    __m256i v = _mm256_set1_epi32(sm__load_i32(p)), w = _mm256_set1_epi32(sm__load_i32(p4));
+    v = _mm256_blend_epi32(v, _mm256_set1_epi32(sm__load_i32(p + stride)), 0x02);
+    w = _mm256_blend_epi32(w, _mm256_set1_epi32(sm__load_i32(p4 + stride)), 0x20);
+    v = _mm256_blend_epi32(v, _mm256_set1_epi32(sm__load_i32(p + 2 * stride)), 0x04);
+    w = _mm256_blend_epi32(w, _mm256_set1_epi32(sm__load_i32(p4 + 2 * stride)), 0x40);
+    v = _mm256_blend_epi32(v, _mm256_set1_epi32(sm__load_i32(p + 3 * stride)), 0x08);
+    w = _mm256_blend_epi32(w, _mm256_set1_epi32(sm__load_i32(p4 + 3 * stride)), 0x80);
+    return _mm256_blend_epi32(v, w, 0xf0);
+}
+
+/* The scales of 8 rows: d is the first two bytes of a block. */
+SM__AVX2 SM__INLINE __m256 sm__scales_ymm(const uint8_t *block, size_t stride) {
+    __m256i d = _mm256_and_si256(sm__words_ymm(block, stride), _mm256_set1_epi32(0xffff));
+    d = _mm256_permute4x64_epi64(_mm256_packus_epi32(d, d), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(d));
+}
+
+/* 16 bytes from each of two places. */
+SM__AVX2 SM__INLINE __m256i sm__load2_ymm(const uint8_t *lo, const uint8_t *hi) {
+    __m128i a = _mm_loadu_si128((const __m128i *)(const void *)lo);
+    __m128i b = _mm_loadu_si128((const __m128i *)(const void *)hi);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+}
+
+/* v[i] holds 4 numbers for each of 2 rows: i and 4 + i. Their 8 sums in order of rows. */
+SM__AVX2 SM__INLINE __m256i sm__sum4_ymm(const __m256i v[4]) {
+    __m256i a = _mm256_add_epi32(_mm256_unpacklo_epi32(v[0], v[1]),
+                                 _mm256_unpackhi_epi32(v[0], v[1]));
+    __m256i b = _mm256_add_epi32(_mm256_unpacklo_epi32(v[2], v[3]),
+                                 _mm256_unpackhi_epi32(v[2], v[3]));
+    return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
+}
+
+/* The dot products of 8 rows with one block of a, whole rows of w being stride bytes apart. */
+SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(const uint8_t *block, size_t stride,
+                                              const int8_t *q) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8], lo, hi;
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 8; i++) {
+        const uint8_t *p = block + 2 + (size_t)i * stride;
+        __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+        v[i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+        v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
+    }
+    lo = sm__sum4_ymm(v); /* halves of rows 0 - 3 */
+    hi = sm__sum4_ymm(v + 4);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(lo, hi, 0x20),
+                            _mm256_permute2x128_si256(lo, hi, 0x31));
+}
+SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t stride, const int8_t *q,
+                                              int32_t s) {
+    __m256i lo = sm__load2_ymm((const uint8_t *)q, (const uint8_t *)q);
+    __m256i hi = sm__load2_ymm((const uint8_t *)q + 16, (const uint8_t *)q + 16), v[4], u;
+    __m256i low = _mm256_set1_epi8(15);
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        const uint8_t *p = block + 2 + (size_t)i * stride;
+        u = sm__load2_ymm(p, p + 4 * stride);
+        v[i] = _mm256_maddubs_epi16(_mm256_and_si256(u, low), lo);
+        u = _mm256_and_si256(_mm256_srli_epi16(u, 4), low);
+        v[i] = _mm256_add_epi16(v[i], _mm256_maddubs_epi16(u, hi)); /* 4 * 15 * 127 at most */
+        v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
+    }
+    return _mm256_sub_epi32(sm__sum4_ymm(v), _mm256_set1_epi32(8 * s));
+}
+
+/* n <= 8 floats of a register. */
+SM__AVX2 SM__INLINE void sm__store_ymm(float *out, __m256 v, int n) {
+    float all[8];
+    int i;
+    if (n >= 8) _mm256_storeu_ps(out, v);
+    else {
+        _mm256_storeu_ps(all, v);
+        for (i = 0; i < n; i++) out[i] = all[i];
+    }
+}
+
+/* One row of a, 8 rows of w, straight from the file's blocks, n <= 8 of which are stored. The 8
+ * rows that follow are prefetched meanwhile, in the order of their addresses. */
+SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            int n_blocks, const sm__acts *a, float *out, int n) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, i;
+    const uint8_t *next = w + 8 * w_stride;
+    int in_reach = 8 * w_stride <= SM__NEAR, b;
+    __m256 acc = sm__zero_ymm(), d;
+    __m256i isum;
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
+        const int8_t *q = a->q + (size_t)b * SM__QK;
+        if (in_reach) {
+            SM__UNROLL
+            for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
+        } else {
+            SM__UNROLL
+            for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
+        }
+        isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(w, w_stride, q)
+                                  : sm__dot8_q4_0_ymm(w, w_stride, q, a->s[b]);
+        d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
+        acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
+    }
+    sm__store_ymm(out, acc, n);
+}
+
+/* A panel is 8 rows of w rearranged for many rows of a: for each block, 8 registers of bytes
+ * (register j has bytes 4 j .. 4 j + 3 of row l in its lane l), then the 8 scales. */
+#define SM__PANEL_BLOCK_YMM 288
+
+/* v[i] holds 4 words for each of 2 rows, as above. Word j of all rows becomes v[j]. */
+SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
+    __m256i a = _mm256_unpacklo_epi32(v[0], v[1]), b = _mm256_unpackhi_epi32(v[0], v[1]);
+    __m256i c = _mm256_unpacklo_epi32(v[2], v[3]), d = _mm256_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm256_unpacklo_epi64(a, c);
+    v[1] = _mm256_unpackhi_epi64(a, c);
+    v[2] = _mm256_unpacklo_epi64(b, d);
+    v[3] = _mm256_unpackhi_epi64(b, d);
+}
+
+SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
+    __m256i v[8];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) { /* bytes 0 - 15 of rows i and 4 + i, then bytes 16 - 31 */
+        const uint8_t *p = block + 2 + (size_t)i * stride, *p4 = p + 4 * stride;
+        v[i] = sm__load2_ymm(p, p4);
+        v[i + 4] = sm__load2_ymm(p + 16, p4 + 16);
+    }
+    sm__transpose4_ymm(v);
+    sm__transpose4_ymm(v + 4);
+    SM__UNROLL
+    for (i = 0; i < 8; i++) _mm256_store_si256(panel + i, v[i]);
+}
+SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
+    __m256i low = _mm256_set1_epi8(15), v[4];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        const uint8_t *p = block + 2 + (size_t)i * stride;
+        v[i] = sm__load2_ymm(p, p + 4 * stride);
+    }
+    sm__transpose4_ymm(v);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        _mm256_store_si256(panel + i, _mm256_and_si256(v[i], low));
+        _mm256_store_si256(panel + i + 4, _mm256_and_si256(_mm256_srli_epi16(v[i], 4), low));
+    }
+}
+
+/* 8 rows into a panel. */
+SM__AVX2 SM__INLINE void sm__pack_block_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            int n_blocks, uint8_t *panel) {
+    int b;
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM) {
+        __m256i *to = (__m256i *)(void *)panel;
+        if (type == SM__T_Q8_0) sm__pack_q8_0_ymm(w, w_stride, to);
+        else sm__pack_q4_0_ymm(w, w_stride, to);
+        _mm256_store_ps((float *)(void *)(to + 8), sm__scales_ymm(w, w_stride));
+        w += type == SM__T_Q8_0 ? 34 : 18;
+    }
+}
+
+/* n_t (a constant) rows of a, from row t on, times a panel. */
+SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *panel, int n,
+                                            int n_blocks, const sm__acts *a, int t, float *out,
+                                            size_t out_stride) {
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    const int32_t *s = a->s + (size_t)t * a->d_stride;
+    __m256i sum[4], v, four, one = _mm256_set1_epi16(1);
+    __m256 acc[4];
+    int b, i, j;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i] = sm__zero_ymm();
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM, q += SM__QK, d++, s++) {
+        const __m256i *w = (const __m256i *)(const void *)panel;
+        __m256 scale = _mm256_load_ps((const float *)(const void *)(w + 8));
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) sum[i] = _mm256_setzero_si256();
+        SM__UNROLL
+        for (j = 0; j < 8; j++) {
+            v = _mm256_load_si256(w + j);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
+                if (type == SM__T_Q4_0) { /* 8 * 2 * 15 * 127 still fits 16 bits */
+                    sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(v, four));
+                } else {
+                    four = _mm256_sign_epi8(four, v);
+                    four = _mm256_maddubs_epi16(_mm256_abs_epi8(v), four);
+                    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(four, one));
+                }
+            }
+        }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            __m256 both = sm__mul_ymm(scale, _mm256_set1_ps(d[(size_t)i * a->d_stride]));
+            if (type == SM__T_Q4_0)
+                sum[i] = _mm256_sub_epi32(_mm256_madd_epi16(sum[i], one),
+                                          _mm256_set1_epi32(8 * s[(size_t)i * a->d_stride]));
+            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i]), both, acc[i]);
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) sm__store_ymm(out + (size_t)i * out_stride, acc[i], n);
+}
+
+/* One row of a: 8 rows of w at a time, in place. More: panels in scratch. */
+SM__AVX2 SM__INLINE void sm__matmul_block_ymm(int type, const void *w, size_t w_stride, int n,
+                                              int k, const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    size_t row_bytes = sm__row_bytes(type, (size_t)k);
+    int n_blocks = k / SM__QK, o, m, t;
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * SM__PANEL_BLOCK_YMM;
+    for (o = 0; o < n; o += 8, out += 8) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        m = sm__min(8, n - o);
+        if (m < 8) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, 8, copy);
+            w_stride = row_bytes;
+        }
+        if (rows == 1) {
+            sm__gemv_block_ymm(type, row, w_stride, n_blocks, a, out, m);
+            continue;
+        }
+        sm__pack_block_ymm(type, row, w_stride, n_blocks, panel);
+        for (t = 0; t + 4 <= rows; t += 4)
+            sm__tile_block_ymm(type, 4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+        for (; t < rows; t++)
+            sm__tile_block_ymm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+    }
+}
+SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_block_ymm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_block_ymm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+/* Sixteen rows of block weights are worked on together, a row a lane. The weights enter vpdpbusd as
+ * unsigned bytes u = w + bias (Q8_0: bias 128, that is xor 0x80; Q4_0: 8, the nibble as it is), so
+ * isum = sum of u * a - bias * s, and -bias * s is where the accumulator starts. */
+
+/* 32 bytes from each of two places. */
+SM__AVX512 SM__INLINE __m512i sm__load2_zmm(const uint8_t *lo, const uint8_t *hi) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)lo);
+    __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)hi);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(a), b, 1);
+}
+
+/* 16 bytes from each of four places, stride apart. */
+SM__AVX512 SM__INLINE __m512i sm__load4_zmm(const uint8_t *p, size_t stride) {
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + stride)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * stride)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(const void *)(p + 3 * stride)),
+                              3);
+}
+
+/* v[i] holds 4 numbers for each of 4 rows: 4 j + i in quarter j. Their 16 sums in order of rows. */
+SM__AVX512 SM__INLINE __m512i sm__sum4_zmm(__m512i v0, __m512i v1, __m512i v2, __m512i v3) {
+    __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(v0, v1), _mm512_unpackhi_epi32(v0, v1));
+    __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(v2, v3), _mm512_unpackhi_epi32(v2, v3));
+    return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+/* The dot products of 16 rows with one block of a, whole rows of w being stride bytes apart. */
+SM__AVX512 SM__INLINE __m512i sm__dot16_q8_0_zmm(const uint8_t *block, size_t stride,
+                                                 const int8_t *q, int32_t s) {
+    __m512i a = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)q));
+    __m512i start = _mm512_set1_epi32(-16 * s), flip = _mm512_set1_epi8(-128), v[8], lo, hi;
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 8; i++) { /* rows 0, 4 | 1, 5 | 2, 6 | 3, 7 | 8, 12 | ... */
+        const uint8_t *p = block + 2 + (size_t)(i < 4 ? i : i + 4) * stride;
+        v[i] = _mm512_xor_si512(sm__load2_zmm(p, p + 4 * stride), flip);
+        v[i] = _mm512_dpbusd_epi32(start, v[i], a);
+    }
+    lo = sm__sum4_zmm(v[0], v[1], v[2], v[3]); /* halves of rows 0 - 3, of 4 - 7 */
+    hi = sm__sum4_zmm(v[4], v[5], v[6], v[7]);
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(lo, hi, 0x88),
+                            _mm512_shuffle_i32x4(lo, hi, 0xdd));
+}
+SM__AVX512 SM__INLINE __m512i sm__dot16_q4_0_zmm(const uint8_t *block, size_t stride,
+                                                 const int8_t *q, int32_t s) {
+    __m512i lo = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)q));
+    __m512i hi = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(q + 16)));
+    __m512i start = _mm512_set1_epi32(-2 * s), low = _mm512_set1_epi8(15), v[4], u;
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        u = sm__load4_zmm(block + 2 + (size_t)i * stride, 4 * stride);
+        v[i] = _mm512_dpbusd_epi32(start, _mm512_and_si512(u, low), lo);
+        v[i] = _mm512_dpbusd_epi32(v[i], _mm512_and_si512(_mm512_srli_epi16(u, 4), low), hi);
+    }
+    /* a number is 15 * 8 * 127 at most and so is half a row's sum 15 * 16 * 127: 16 bits */
+    v[0] = _mm512_madd_epi16(_mm512_packs_epi32(v[0], v[1]), _mm512_set1_epi16(1));
+    v[2] = _mm512_madd_epi16(_mm512_packs_epi32(v[2], v[3]), _mm512_set1_epi16(1));
+    return _mm512_madd_epi16(_mm512_packs_epi32(v[0], v[2]), _mm512_set1_epi16(1));
+}
+
+/* The scales of 16 rows: rows 2 i are the low halves of words, rows 2 i + 1 the high ones. */
+SM__AVX512 SM__INLINE __m512 sm__scales_zmm(const uint8_t *block, size_t stride) {
+    __m256i even = sm__words_ymm(block, 2 * stride);
+    __m256i odd = _mm256_slli_epi32(sm__words_ymm(block + stride, 2 * stride), 16);
+    return _mm512_cvtph_ps(_mm256_blend_epi16(even, odd, 0xaa));
+}
+
+/* One row of a, 16 rows of w, straight from the file's blocks, n <= 16 of which are stored. The 16
+ * rows that follow are prefetched meanwhile, in the order of their addresses. */
+SM__AVX512 SM__INLINE void sm__gemv_block_zmm(int type, const uint8_t *w, size_t w_stride,
+                                              int n_blocks, const sm__acts *a, float *out, int n) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, i;
+    const uint8_t *next = w + 16 * w_stride;
+    int in_reach = 16 * w_stride <= SM__NEAR;
+    __m512 acc = sm__zero_zmm(), d;
+    __m512i isum;
+    int b;
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
+        const int8_t *q = a->q + (size_t)b * SM__QK;
+        if (in_reach) {
+            SM__UNROLL
+            for (i = 0; i < 16 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
+        } else {
+            SM__UNROLL
+            for (i = 0; i < 16 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
+        }
+        isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, a->s[b])
+                                  : sm__dot16_q4_0_zmm(w, w_stride, q, a->s[b]);
+        d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
+        acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d, acc);
+    }
+    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+}
+
+/* A panel is 32 rows of w rearranged for many rows of a: for each block, twice (for 16 rows) 8
+ * registers of unsigned bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l) and the
+ * 16 scales. */
+#define SM__PANEL_ROWS 32
+#define SM__PANEL_BLOCK 576
+
+/* v[i] holds 4 words for each of 4 rows, as above. Word j of all rows becomes v[j]. */
+SM__AVX512 SM__INLINE void sm__transpose4_zmm(__m512i v[4]) {
+    __m512i a = _mm512_unpacklo_epi32(v[0], v[1]), b = _mm512_unpackhi_epi32(v[0], v[1]);
+    __m512i c = _mm512_unpacklo_epi32(v[2], v[3]), d = _mm512_unpackhi_epi32(v[2], v[3]);
+    v[0] = _mm512_unpacklo_epi64(a, c);
+    v[1] = _mm512_unpackhi_epi64(a, c);
+    v[2] = _mm512_unpacklo_epi64(b, d);
+    v[3] = _mm512_unpackhi_epi64(b, d);
+}
+
+SM__AVX512 SM__INLINE void sm__pack_q8_0_zmm(const uint8_t *block, size_t stride, uint8_t *panel) {
+    __m512i flip = _mm512_set1_epi8(-128), v[8];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 8; i++) {
+        const uint8_t *p = block + 2 + (size_t)(i < 4 ? i : i + 4) * stride;
+        v[i] = _mm512_xor_si512(sm__load2_zmm(p, p + 4 * stride), flip);
+    }
+    sm__transpose4_zmm(v);
+    sm__transpose4_zmm(v + 4);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        _mm512_store_si512(panel + 64 * i, _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88));
+        _mm512_store_si512(panel + 64 * i + 256, _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd));
+    }
+}
+SM__AVX512 SM__INLINE void sm__pack_q4_0_zmm(const uint8_t *block, size_t stride, uint8_t *panel) {
+    __m512i low = _mm512_set1_epi8(15), v[4];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) v[i] = sm__load4_zmm(block + 2 + (size_t)i * stride, 4 * stride);
+    sm__transpose4_zmm(v);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        _mm512_store_si512(panel + 64 * i, _mm512_and_si512(v[i], low));
+        _mm512_store_si512(panel + 64 * i + 256,
+                           _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
+    }
+}
+
+/* 16 rows into their half of a panel. */
+SM__AVX512 SM__INLINE void sm__pack_block_zmm(int type, const uint8_t *w, size_t w_stride,
+                                              int n_blocks, uint8_t *panel) {
+    int b;
+    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_BLOCK) {
+        if (type == SM__T_Q8_0) sm__pack_q8_0_zmm(w, w_stride, panel);
+        else sm__pack_q4_0_zmm(w, w_stride, panel);
+        _mm512_store_ps(panel + 512, sm__scales_zmm(w, w_stride));
+        w += type == SM__T_Q8_0 ? 34 : 18;
+    }
+}
+
+/* n_t (a constant) rows of a times a panel, n <= 32 columns of which are stored. */
+SM__AVX512 SM__INLINE void sm__tile_block_zmm(int n_t, int bias, const uint8_t *panel, int n,
+                                              int n_blocks, const sm__acts *a, int t, float *out,
+                                              size_t out_stride) {
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    const int32_t *s = a->s + (size_t)t * a->d_stride;
+    __m512i isum[6][2], lo, hi, four;
+    __m512 acc[6][2], scale;
+    int b, i, j;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_zmm();
+    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_BLOCK, q += SM__QK, d++, s++) {
+        SM__UNROLL
+        for (i = 0; i < n_t; i++)
+            isum[i][0] = isum[i][1] = _mm512_set1_epi32(-bias * s[(size_t)i * a->d_stride]);
+        SM__UNROLL
+        for (j = 0; j < 8; j++) {
+            lo = _mm512_load_si512(panel + 64 * j);
+            hi = _mm512_load_si512(panel + 64 * j + SM__PANEL_BLOCK);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                four = _mm512_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
+                isum[i][0] = _mm512_dpbusd_epi32(isum[i][0], lo, four);
+                isum[i][1] = _mm512_dpbusd_epi32(isum[i][1], hi, four);
+            }
+        }
+        SM__UNROLL
+        for (j = 0; j < 2; j++) {
+            scale = _mm512_load_ps(panel + j * SM__PANEL_BLOCK + 512);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                __m512 both = sm__mul_zmm(scale, _mm512_set1_ps(d[(size_t)i * a->d_stride]));
+                acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[i][j]), both, acc[i][j]);
+            }
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++, out += out_stride) {
+        _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc[i][0]);
+        if (n > 16) _mm512_mask_storeu_ps(out + 16, sm__mask_zmm(n - 16), acc[i][1]);
+    }
+}
+
+/* All rows of a times a panel. */
+SM__AVX512 static void sm__panel_block__avx512(int bias, const uint8_t *panel, int n, int n_blocks,
+                                               const sm__acts *a, int rows, float *out,
+                                               size_t out_stride) {
+    int t = 0;
+    for (; t + 6 <= rows; t += 6)
+        sm__tile_block_zmm(6, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
+                           out_stride);
+    for (; t + 3 <= rows; t += 3)
+        sm__tile_block_zmm(3, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
+                           out_stride);
+    for (; t < rows; t++)
+        sm__tile_block_zmm(1, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
+                           out_stride);
+}
+
+/* One row of a: 16 rows of w at a time, in place. More: panels in scratch. */
+SM__AVX512 SM__INLINE void sm__matmul_block_zmm(int type, const void *w, size_t w_stride, int n,
+                                                int k, const sm__acts *a, int rows, float *out,
+                                                size_t out_stride, void *scratch) {
+    int n_blocks = k / SM__QK, step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m;
+    size_t row_bytes = sm__row_bytes(type, (size_t)k);
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * SM__PANEL_BLOCK;
+    for (o = 0; o < n; o += step) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        m = sm__min(step, n - o);
+        if (m < step) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
+            w_stride = row_bytes;
+        }
+        if (rows == 1) {
+            sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out + o, m);
+            continue;
+        }
+        sm__pack_block_zmm(type, row, w_stride, n_blocks, panel);
+        sm__pack_block_zmm(type, row + 16 * w_stride, w_stride, n_blocks, panel + SM__PANEL_BLOCK);
+        sm__panel_block__avx512(type == SM__T_Q8_0 ? 128 : 8, panel, m, n_blocks, a, rows, out + o,
+                                out_stride);
+    }
+}
+SM__AVX512 static void sm__matmul_q8_0__avx512(const void *w, size_t w_stride, int n, int k,
+                                               const sm__acts *a, int rows, float *out,
+                                               size_t out_stride, void *scratch) {
+    sm__matmul_block_zmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, int n, int k,
+                                               const sm__acts *a, int rows, float *out,
+                                               size_t out_stride, void *scratch) {
+    sm__matmul_block_zmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* Four rows of block weights are worked on together, a row a lane. The signed products of bytes are
+ * summed by pairs in 16 bits (2 * 128 * 127 fits) or, where the processor has it (ARMv8.2), by
+ * sdot, four to a lane: as assembly, since compilers hide the intrinsic behind flags for the whole
+ * file. */
+#if defined(__clang__)
+#define SM__HAS_DOTPROD 1
+#define SM__DOTPROD SM__TARGET("dotprod")
+#define SM__SDOT(acc, w, q) __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(w), "w"(q))
+/* Every lane of w times word `word` of q. */
+#define SM__SDOT_WORD(acc, w, q, word)                                                             \
+    __asm__("sdot %0.4s, %1.16b, %2.4b[" #word "]" : "+w"(acc) : "w"(w), "w"(q))
+#elif defined(__GNUC__)
+/* GCC can only raise the whole architecture of a function, which then inlines nothing that was made
+ * for another one; and assemblers refuse. So the instruction is put together from its bits, with
+ * the numbers of the registers that GCC chose (operands print as v0 .. v31). */
+#define SM__HAS_DOTPROD 1
+#define SM__DOTPROD SM__UNUSED
+#define SM__SDOT_BITS(bits)                                                                        \
+    ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31" \
+    "\n\t.set .Lsm__v\\i, \\i\n\t.endr\n\t"                                                        \
+    ".inst " bits " + .Lsm__%0 + (.Lsm__%1 << 5) + (.Lsm__%2 << 16)"
+#define SM__SDOT(acc, w, q) __asm__(SM__SDOT_BITS("0x4e809400") : "+w"(acc) : "w"(w), "w"(q))
+#define SM__SDOT_WORD(acc, w, q, word)                                                             \
+    __asm__(SM__SDOT_BITS("0x4f80e000 + ((" #word " & 1) << 21) + ((" #word " >> 1) << 11)")       \
+            : "+w"(acc) : "w"(w), "w"(q))
+#endif
+
+/* 32 weights of a block: elements 0 - 15 and 16 - 31. */
+SM__INLINE void sm__load_block_neon(int type, const uint8_t *block, int8x16_t w[2]) {
+    if (type == SM__T_Q8_0) {
+        w[0] = vreinterpretq_s8_u8(vld1q_u8(block + 2));
+        w[1] = vreinterpretq_s8_u8(vld1q_u8(block + 18));
+    } else {
+        uint8x16_t b = vld1q_u8(block + 2);
+        w[0] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(b, vdupq_n_u8(15))), vdupq_n_s8(8));
+        w[1] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(b, 4)), vdupq_n_s8(8));
+    }
+}
+
+/* The scales of 4 rows. */
+SM__INLINE float32x4_t sm__scales_neon(const uint8_t *const block[4]) {
+    uint64_t d = 0;
+    uint16_t h;
+    int r;
+    SM__UNROLL
+    for (r = 0; r < 4; r++) {
+        memcpy(&h, block[r], 2);
+        d |= (uint64_t)h << (16 * r);
+    }
+    return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(d)));
+}
+
+/* 32 products as 4 partial sums. */
+SM__INLINE int32x4_t sm__dot_block_neon(int dotprod, const int8x16_t w[2], const int8x16_t q[2]) {
+    int16x8_t a, b;
+#ifdef SM__HAS_DOTPROD
+    if (dotprod) {
+        int32x4_t sum = vdupq_n_s32(0);
+        SM__SDOT(sum, w[0], q[0]);
+        SM__SDOT(sum, w[1], q[1]);
+        return sum;
+    }
+#endif
+    (void)dotprod;
+    a = vmull_s8(vget_low_s8(w[0]), vget_low_s8(q[0]));
+    b = vmull_s8(vget_low_s8(w[1]), vget_low_s8(q[1]));
+    a = vmlal_s8(a, vget_high_s8(w[0]), vget_high_s8(q[0]));
+    b = vmlal_s8(b, vget_high_s8(w[1]), vget_high_s8(q[1]));
+    return vpadalq_s16(vpaddlq_s16(a), b);
+}
+
+/* n_t (a constant) rows of a, from row t on, times n <= 4 rows of w, straight from the file's
+ * blocks; the last one stands in for those that are absent. */
+SM__INLINE void sm__tile_block_neon(int type, int dotprod, int n_t, const uint8_t *w,
+                                    size_t w_stride, int n, int n_blocks, const sm__acts *a, int t,
+                                    float *out, size_t out_stride) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    const uint8_t *row[4];
+    float32x4_t acc[4], scales;
+    float sums[4];
+    int b, i, r;
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
+    for (b = 0; b < n_blocks; b++, q += SM__QK, d++) {
+        int8x16_t v[4][2], y[2];
+        int32x4_t s[4];
+        scales = sm__scales_neon(row);
+        SM__UNROLL
+        for (r = 0; r < 4; r++, row[r - 1] += bytes) sm__load_block_neon(type, row[r], v[r]);
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            y[0] = vld1q_s8(q + (size_t)i * a->q_stride);
+            y[1] = vld1q_s8(q + (size_t)i * a->q_stride + 16);
+            SM__UNROLL
+            for (r = 0; r < 4; r++) s[r] = sm__dot_block_neon(dotprod, v[r], y);
+            s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+            acc[i] = sm__fma_neon(
+                acc[i], vcvtq_f32_s32(s[0]),
+                sm__mul_neon(scales, vdupq_n_f32(d[(size_t)i * a->d_stride])));
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++, out += out_stride) {
+        if (n >= 4) vst1q_f32(out, acc[i]);
+        else {
+            vst1q_f32(sums, acc[i]);
+            for (r = 0; r < n; r++) out[r] = sums[r];
+        }
+    }
+}
+
+/* A row or two of a share what is read of w. */
+SM__INLINE void sm__matmul_block_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
+                                      int k, const sm__acts *a, int rows, float *out,
+                                      size_t out_stride) {
+    int o, t, n_blocks = k / SM__QK;
+    for (o = 0; o < n; o += 4) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        for (t = 0; t + 2 <= rows; t += 2)
+            sm__tile_block_neon(type, dotprod, 2, row, w_stride, n - o, n_blocks, a, t,
+                                out + (size_t)t * out_stride + o, out_stride);
+        for (; t < rows; t++)
+            sm__tile_block_neon(type, dotprod, 1, row, w_stride, n - o, n_blocks, a, t,
+                                out + (size_t)t * out_stride + o, out_stride);
+    }
+}
+static void sm__matmul_q8_0__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_block_neon(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+static void sm__matmul_q4_0__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_block_neon(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+
+#ifdef SM__HAS_DOTPROD
+/* A panel is 8 rows of w rearranged for many rows of a: for each block, 8 pairs of registers (pair
+ * j has bytes 4 j .. 4 j + 3 of rows 0 - 3 and of rows 4 - 7, a row a lane), then the 8 scales. The
+ * sums come out a row a lane: nothing is added across. */
+#define SM__PANEL_BLOCK_NEON 288
+
+/* Word j of the four rows becomes v[j]. */
+SM__INLINE void sm__transpose4_neon(int32x4_t v[4]) {
+    int64x2_t a = vreinterpretq_s64_s32(vtrn1q_s32(v[0], v[1]));
+    int64x2_t b = vreinterpretq_s64_s32(vtrn2q_s32(v[0], v[1]));
+    int64x2_t c = vreinterpretq_s64_s32(vtrn1q_s32(v[2], v[3]));
+    int64x2_t d = vreinterpretq_s64_s32(vtrn2q_s32(v[2], v[3]));
+    v[0] = vreinterpretq_s32_s64(vtrn1q_s64(a, c));
+    v[1] = vreinterpretq_s32_s64(vtrn1q_s64(b, d));
+    v[2] = vreinterpretq_s32_s64(vtrn2q_s64(a, c));
+    v[3] = vreinterpretq_s32_s64(vtrn2q_s64(b, d));
+}
+
+/* n <= 8 rows into a panel; the last one stands in for those that are absent. */
+SM__INLINE void sm__pack_block_neon(int type, const uint8_t *w, size_t w_stride, int n,
+                                    int n_blocks, int8_t *panel) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
+    const uint8_t *row[8];
+    int b, g, r, i;
+    for (r = 0; r < 8; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_NEON) {
+        for (g = 0; g < 2; g++) {
+            int32x4_t lo[4], hi[4];
+            float32x4_t scales = sm__scales_neon(row + 4 * g);
+            SM__UNROLL
+            for (r = 0; r < 4; r++) {
+                int8x16_t v[2];
+                sm__load_block_neon(type, row[4 * g + r], v);
+                lo[r] = vreinterpretq_s32_s8(v[0]);
+                hi[r] = vreinterpretq_s32_s8(v[1]);
+                row[4 * g + r] += bytes;
+            }
+            sm__transpose4_neon(lo);
+            sm__transpose4_neon(hi);
+            SM__UNROLL
+            for (i = 0; i < 4; i++) {
+                vst1q_s8(panel + 32 * i + 16 * g, vreinterpretq_s8_s32(lo[i]));
+                vst1q_s8(panel + 32 * i + 16 * g + 128, vreinterpretq_s8_s32(hi[i]));
+            }
+            vst1q_s8(panel + 256 + 16 * g, vreinterpretq_s8_f32(scales));
+        }
+    }
+}
+
+/* sums [2] += word `word` of q times pair `word` of the panel's half p. */
+#define SM__STEP(sums, p, q, word)                                                                 \
+    SM__SDOT_WORD((sums)[0], vld1q_s8((p) + 32 * (word)), q, word);                                \
+    SM__SDOT_WORD((sums)[1], vld1q_s8((p) + 32 * (word) + 16), q, word)
+
+/* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
+SM__INLINE void sm__tile_panel_neon(int n_t, const int8_t *panel, int n, int n_blocks,
+                                    const sm__acts *a, int t, float *out, size_t out_stride) {
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    float32x4_t acc[4][2], scales[2], y;
+    float sums[8];
+    int b, i, g, r;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_neon();
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_NEON, q += SM__QK, d++) {
+        scales[0] = vreinterpretq_f32_s8(vld1q_s8(panel + 256));
+        scales[1] = vreinterpretq_f32_s8(vld1q_s8(panel + 272));
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            int32x4_t s[2];
+            int8x16_t lo = vld1q_s8(q + (size_t)i * a->q_stride);
+            int8x16_t hi = vld1q_s8(q + (size_t)i * a->q_stride + 16);
+            s[0] = s[1] = vdupq_n_s32(0);
+            SM__STEP(s, panel, lo, 0);
+            SM__STEP(s, panel, lo, 1);
+            SM__STEP(s, panel, lo, 2);
+            SM__STEP(s, panel, lo, 3);
+            SM__STEP(s, panel + 128, hi, 0);
+            SM__STEP(s, panel + 128, hi, 1);
+            SM__STEP(s, panel + 128, hi, 2);
+            SM__STEP(s, panel + 128, hi, 3);
+            y = vdupq_n_f32(d[(size_t)i * a->d_stride]);
+            SM__UNROLL
+            for (g = 0; g < 2; g++) {
+                float32x4_t both = sm__mul_neon(scales[g], y);
+                acc[i][g] = sm__fma_neon(acc[i][g], vcvtq_f32_s32(s[g]), both);
+            }
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++, out += out_stride) {
+        vst1q_f32(sums, acc[i][0]);
+        vst1q_f32(sums + 4, acc[i][1]);
+        for (r = 0; r < n; r++) out[r] = sums[r];
+    }
+}
+#undef SM__STEP
+
+/* Few rows of a: straight from the blocks. More: from a panel, four at a time. */
+SM__INLINE void sm__matmul_dotprod_neon(int type, const void *w, size_t w_stride, int n, int k,
+                                        const sm__acts *a, int rows, float *out,
+                                        size_t out_stride, void *scratch) {
+    int8_t *panel = (int8_t *)scratch;
+    int o, t, n_blocks = k / SM__QK;
+    if (rows < 4) {
+        sm__matmul_block_neon(type, 1, w, w_stride, n, k, a, rows, out, out_stride);
+        return;
+    }
+    for (o = 0; o < n; o += 8) {
+        int m = sm__min(8, n - o);
+        sm__pack_block_neon(type, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m, n_blocks,
+                            panel);
+        for (t = 0; t + 4 <= rows; t += 4)
+            sm__tile_panel_neon(4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride + o,
+                                out_stride);
+        for (; t < rows; t++)
+            sm__tile_panel_neon(1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride + o,
+                                out_stride);
+    }
+}
+SM__DOTPROD static void sm__matmul_q8_0__dotprod(const void *w, size_t w_stride, int n, int k,
+                                                 const sm__acts *a, int rows, float *out,
+                                                 size_t out_stride, void *scratch) {
+    sm__matmul_dotprod_neon(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__DOTPROD static void sm__matmul_q4_0__dotprod(const void *w, size_t w_stride, int n, int k,
+                                                 const sm__acts *a, int rows, float *out,
+                                                 size_t out_stride, void *scratch) {
+    sm__matmul_dotprod_neon(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+#endif
+
+/* --- attend, merge ---------------------------------------------------------------------------- */
+
+/* attend: softmax(q k^T * scale) v over one part, not normalised (Dao et al. 2022,
+ * arXiv:2205.14135).
+ *   score[j] = (chain over d of fma(q[d], k[d][j], .) from +0) * scale, j < n_keys
+ *   m = the largest score (NaN is skipped; -inf if there is none; a zero is +0);
+ *   p[j] = exp(score[j] - m)
+ *   s = sum of p[j] by 16 lanes; o[d] = chain over j of fma(p[j], v[j][d], .) from +0
+ * Keys at or beyond n_keys do not take part, whatever the memory holds. */
+static void sm__attend_scores__scalar(const sm__attend_args *a, int i, float *p) {
+    float m = -SM__INFINITY, lanes[16] = {0};
+    int j;
+    for (j = 0; j < a->n_keys[i]; j++) {
+        p[j] *= a->scale;
+        if (p[j] > m) m = p[j];
+    }
+    for (j = 0; j < a->n_keys[i]; j++) {
+        p[j] = sm__exp(p[j] - m);
+        lanes[j & 15] += p[j];
+    }
+    a->m[i] = m = m + 0.0f;
+    a->s[i] = sm__tree16(lanes);
+}
+
+static void sm__attend_f32__scalar(const sm__attend_args *a) {
+    int i, j, d;
+    for (i = 0; i < a->n_q; i++) {
+        float *p = a->scores + (size_t)i * SM__PART;
+        for (j = 0; j < a->n_keys[i]; j++) {
+            const float *k = (const float *)a->keys[j / SM__KV_BLOCK] + j % SM__KV_BLOCK;
+            p[j] = 0.0f;
+            for (d = 0; d < a->head_dim; d++) p[j] = sm__fma(a->q[i][d], k[d * SM__KV_BLOCK], p[j]);
+        }
+        sm__attend_scores__scalar(a, i, p);
+        for (d = 0; d < a->head_dim; d++) {
+            float sum = 0.0f;
+            for (j = 0; j < a->n_keys[i]; j++) {
+                const float *v = (const float *)a->values[j / SM__KV_BLOCK];
+                sum = sm__fma(p[j], v[(j % SM__KV_BLOCK) * a->head_dim + d], sum);
+            }
+            a->o[i][d] = sum;
+        }
+    }
+}
+
+static void sm__attend_f16__scalar(const sm__attend_args *a) {
+    int i, j, d;
+    for (i = 0; i < a->n_q; i++) {
+        float *p = a->scores + (size_t)i * SM__PART;
+        for (j = 0; j < a->n_keys[i]; j++) {
+            const uint16_t *k = (const uint16_t *)a->keys[j / SM__KV_BLOCK] + j % SM__KV_BLOCK;
+            p[j] = 0.0f;
+            for (d = 0; d < a->head_dim; d++)
+                p[j] = sm__fma(a->q[i][d], sm__f16_to_f32(k[d * SM__KV_BLOCK]), p[j]);
+        }
+        sm__attend_scores__scalar(a, i, p);
+        for (d = 0; d < a->head_dim; d++) {
+            float sum = 0.0f;
+            for (j = 0; j < a->n_keys[i]; j++) {
+                const uint16_t *v = (const uint16_t *)a->values[j / SM__KV_BLOCK];
+                uint16_t h = v[(j % SM__KV_BLOCK) * a->head_dim + d];
+                sum = sm__fma(p[j], sm__f16_to_f32(h), sum);
+            }
+            a->o[i][d] = sum;
+        }
+    }
+}
+
+/* merge: adds a part to the running (m, s, o [n]); parts come in order (Milakov and Gimelshein
+ * 2018, arXiv:1805.02867). M = larger of the two m; x = exp(m - M), y = exp(part_m - M);
+ * s = fma(part_s, y, s * x); o[d] = fma(part_o[d], y, o[d] * x). */
+static void sm__merge__scalar(float *m, float *s, float *o, float part_m, float part_s,
+                              const float *part_o, int n) {
+    float largest = part_m > *m ? part_m : *m;
+    float x = sm__exp(*m - largest), y = sm__exp(part_m - largest);
+    int d;
+    *s = sm__fma(part_s, y, *s * x);
+    for (d = 0; d < n; d++) o[d] = sm__fma(part_o[d], y, o[d] * x);
+    *m = largest;
+}
+
+#ifdef SM__HAS_AVX2
+/* The first n lanes (all 8, none) as a mask. */
+SM__AVX2 SM__INLINE __m256 sm__mask_ymm(int n) {
+    __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
+}
+
+/* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
+SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, float *p) {
+    __m256 none = _mm256_set1_ps(-SM__INFINITY), top = none, sum[2], v;
+    float lanes[8], m = -SM__INFINITY;
+    int n = a->n_keys[i], j, h;
+    for (j = 0; j < n; j += 8) {
+        v = sm__mul_ymm(_mm256_load_ps(p + j), _mm256_set1_ps(a->scale));
+        _mm256_store_ps(p + j, v);
+        top = _mm256_max_ps(top, _mm256_blendv_ps(none, sm__no_nan_ymm(v), sm__mask_ymm(n - j)));
+    }
+    _mm256_storeu_ps(lanes, top);
+    for (j = 0; j < 8; j++) m = lanes[j] > m ? lanes[j] : m;
+    a->m[i] = m = m + 0.0f;
+    sum[0] = sum[1] = sm__zero_ymm();
+    for (j = 0; j < n; j += 16)
+        for (h = 0; h < 2; h++) {
+            v = sm__sub_ymm(_mm256_load_ps(p + j + 8 * h), _mm256_set1_ps(m));
+            v = _mm256_and_ps(sm__exp_ymm(v), sm__mask_ymm(n - j - 8 * h));
+            _mm256_store_ps(p + j + 8 * h, v);
+            sum[h] = sm__add_ymm(sum[h], v);
+        }
+    a->s[i] = sm__tree_ymm(sm__add_ymm(sum[0], sum[1]));
+}
+
+/* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
+SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, const sm__attend_args *a, int i,
+                                             int j) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    __m256 acc[4][2], lo, hi, q;
+    int d, r;
+    k += (size_t)(j % SM__KV_BLOCK) * elem;
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
+    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+        lo = sm__load_ymm(type, k);
+        hi = sm__load_ymm(type, k + 8 * elem);
+        SM__UNROLL
+        for (r = 0; r < n_q; r++) {
+            q = _mm256_set1_ps(a->q[i + r][d]);
+            acc[r][0] = _mm256_fmadd_ps(q, lo, acc[r][0]);
+            acc[r][1] = _mm256_fmadd_ps(q, hi, acc[r][1]);
+        }
+    }
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        _mm256_store_ps(a->scores + (i + r) * SM__PART + j, acc[r][0]);
+        _mm256_store_ps(a->scores + (i + r) * SM__PART + j + 8, acc[r][1]);
+    }
+}
+
+/* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
+ * are constants. */
+SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm__attend_args *a,
+                                            int i, int first, int last, int d, __m256 acc[][2]) {
+    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    const float *p = a->scores + i * SM__PART;
+    __m256 v[2], weight;
+    int j, r, c;
+    while (first < last) {
+        int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
+        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
+                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
+        for (j = first; j < end; j++, row += stride) {
+            SM__UNROLL
+            for (c = 0; c < n_c; c++) v[c] = sm__load_ymm(type, row + 8 * (size_t)c * elem);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                weight = _mm256_set1_ps(p[r * SM__PART + j]);
+                SM__UNROLL
+                for (c = 0; c < n_c; c++) acc[r][c] = _mm256_fmadd_ps(weight, v[c], acc[r][c]);
+            }
+        }
+        first = end;
+    }
+}
+
+/* Elements d .. d + 8 n_c of the output rows: keys that all rows see share their loads, then each
+ * row goes on alone to its own last key. */
+SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
+                                               const sm__attend_args *a, int i, int d) {
+    __m256 acc[4][2];
+    int common = a->n_keys[i], r, c;
+    for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
+    sm__attend_sum_ymm(type, n_q, n_c, a, i, 0, common, d, acc);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        sm__attend_sum_ymm(type, 1, n_c, a, i + r, common, a->n_keys[i + r], d, acc + r);
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) _mm256_storeu_ps(a->o[i + r] + d + 8 * c, acc[r][c]);
+    }
+}
+
+/* The last head_dim % 8 elements of an output row. */
+static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    int j;
+    for (; d < a->head_dim; d++) {
+        float sum = 0.0f, v;
+        SM__KEEP(sum);
+        for (j = 0; j < a->n_keys[i]; j++) {
+            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
+            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
+            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
+        }
+        a->o[i][d] = sum;
+    }
+}
+
+SM__AVX2 SM__INLINE void sm__attend_rows_ymm(int type, int n_q, const sm__attend_args *a, int i) {
+    int r, d = 0, n = 0;
+    for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
+    for (r = 0; r < n; r += 16) sm__attend_keys_ymm(type, n_q, a, i, r);
+    for (r = 0; r < n_q; r++) sm__attend_scores__avx2(a, i + r, a->scores + (i + r) * SM__PART);
+    for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_ymm(type, n_q, 2, a, i, d);
+    for (; d + 8 <= a->head_dim; d += 8) sm__attend_values_ymm(type, n_q, 1, a, i, d);
+    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
+}
+
+SM__AVX2 SM__INLINE void sm__attend_ymm(int type, const sm__attend_args *a) {
+    int i = 0;
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_ymm(type, 4, a, i);
+    for (; i + 2 <= a->n_q; i += 2) sm__attend_rows_ymm(type, 2, a, i);
+    for (; i < a->n_q; i++) sm__attend_rows_ymm(type, 1, a, i);
+}
+SM__AVX2 static void sm__attend_f32__avx2(const sm__attend_args *a) {
+    sm__attend_ymm(SM__T_F32, a);
+}
+SM__AVX2 static void sm__attend_f16__avx2(const sm__attend_args *a) {
+    sm__attend_ymm(SM__T_F16, a);
+}
+
+SM__AVX2 static void sm__merge__avx2(float *m, float *s, float *o, float part_m, float part_s,
+                                     const float *part_o, int n) {
+    float largest = part_m > *m ? part_m : *m;
+    float x = sm__exp(*m - largest), y = sm__exp(part_m - largest);
+    int d;
+    for (d = 0; d + 8 <= n; d += 8) {
+        __m256 old = sm__mul_ymm(_mm256_loadu_ps(o + d), _mm256_set1_ps(x));
+        __m256 part = _mm256_loadu_ps(part_o + d);
+        _mm256_storeu_ps(o + d, _mm256_fmadd_ps(part, _mm256_set1_ps(y), old));
+    }
+    sm__merge__scalar(m, s, o + d, part_m, part_s, part_o + d, n - d);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+/* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
+SM__AVX512 static void sm__attend_scores__avx512(const sm__attend_args *a, int i, float *p) {
+    int n = a->n_keys[i], j;
+    __m512 top = _mm512_set1_ps(-SM__INFINITY), sum = sm__zero_zmm(), v;
+    for (j = 0; j < n; j += 16) {
+        v = sm__mul_zmm(_mm512_load_ps(p + j), _mm512_set1_ps(a->scale));
+        _mm512_store_ps(p + j, v);
+        top = _mm512_mask_max_ps(top, sm__mask_zmm(n - j), top, sm__no_nan_zmm(v));
+    }
+    a->m[i] = _mm512_reduce_max_ps(top) + 0.0f;
+    for (j = 0; j < n; j += 16) {
+        v = sm__exp_zmm(sm__sub_zmm(_mm512_load_ps(p + j), _mm512_set1_ps(a->m[i])));
+        v = _mm512_maskz_mov_ps(sm__mask_zmm(n - j), v);
+        _mm512_store_ps(p + j, v);
+        sum = sm__add_zmm(sum, v);
+    }
+    a->s[i] = sm__tree_zmm(sum);
+}
+
+/* n_q (a constant) query rows from row i on, times one block of 64 keys: 64 scores each. */
+SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__attend_args *a, int i,
+                                               int block) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    const uint8_t *k = (const uint8_t *)a->keys[block];
+    __m512 acc[4][4], v[4], q;
+    int d, r, c;
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        SM__UNROLL
+        for (c = 0; c < 4; c++) acc[r][c] = sm__zero_zmm();
+    }
+    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+        SM__UNROLL
+        for (c = 0; c < 4; c++) v[c] = sm__load_zmm(type, k + 16 * (size_t)c * elem);
+        SM__UNROLL
+        for (r = 0; r < n_q; r++) {
+            q = _mm512_set1_ps(a->q[i + r][d]);
+            SM__UNROLL
+            for (c = 0; c < 4; c++) acc[r][c] = _mm512_fmadd_ps(q, v[c], acc[r][c]);
+        }
+    }
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        float *p = a->scores + (i + r) * SM__PART + block * SM__KV_BLOCK;
+        SM__UNROLL
+        for (c = 0; c < 4; c++) _mm512_store_ps(p + 16 * c, acc[r][c]);
+    }
+}
+
+/* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
+ * are constants, m masks the last register. */
+SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const sm__attend_args *a,
+                                              int i, int first, int last, int d, __mmask16 m,
+                                              __m512 acc[][4]) {
+    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    const float *p = a->scores + i * SM__PART;
+    __m512 v[4], weight;
+    int j, r, c;
+    while (first < last) {
+        int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
+        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
+                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
+        for (j = first; j < end; j++, row += stride) {
+            SM__UNROLL
+            for (c = 0; c < n_c - 1; c++) v[c] = sm__load_zmm(type, row + 16 * (size_t)c * elem);
+            v[c] = sm__load_mask_zmm(type, row + 16 * (size_t)c * elem, m);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                weight = _mm512_set1_ps(p[r * SM__PART + j]);
+                SM__UNROLL
+                for (c = 0; c < n_c; c++) acc[r][c] = _mm512_fmadd_ps(weight, v[c], acc[r][c]);
+            }
+        }
+        first = end;
+    }
+}
+
+/* Elements d .. d + 16 n_c of the output rows: keys that all rows see share their loads, then each
+ * row goes on alone to its own last key. */
+SM__AVX512 SM__INLINE void sm__attend_values_zmm(int type, int n_q, int n_c,
+                                                 const sm__attend_args *a, int i, int d) {
+    __mmask16 m = sm__mask_zmm(a->head_dim - d - 16 * (n_c - 1));
+    __m512 acc[4][4];
+    int common = a->n_keys[i], r, c;
+    for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) acc[r][c] = sm__zero_zmm();
+    }
+    sm__attend_sum_zmm(type, n_q, n_c, a, i, 0, common, d, m, acc);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        sm__attend_sum_zmm(type, 1, n_c, a, i + r, common, a->n_keys[i + r], d, m, acc + r);
+        SM__UNROLL
+        for (c = 0; c < n_c - 1; c++) _mm512_storeu_ps(a->o[i + r] + d + 16 * c, acc[r][c]);
+        _mm512_mask_storeu_ps(a->o[i + r] + d + 16 * c, m, acc[r][c]);
+    }
+}
+
+SM__AVX512 SM__INLINE void sm__attend_rows_zmm(int type, int n_q, const sm__attend_args *a, int i) {
+    int r, d = 0, n = 0;
+    for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
+    for (r = 0; r * SM__KV_BLOCK < n; r++) sm__attend_keys_zmm(type, n_q, a, i, r);
+    for (r = 0; r < n_q; r++) sm__attend_scores__avx512(a, i + r, a->scores + (i + r) * SM__PART);
+    for (; d + 64 <= a->head_dim; d += 64) sm__attend_values_zmm(type, n_q, 4, a, i, d);
+    for (; d + 32 <= a->head_dim; d += 32) sm__attend_values_zmm(type, n_q, 2, a, i, d);
+    for (; d < a->head_dim; d += 16) sm__attend_values_zmm(type, n_q, 1, a, i, d);
+}
+
+SM__AVX512 SM__INLINE void sm__attend_zmm(int type, const sm__attend_args *a) {
+    int i = 0;
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_zmm(type, 4, a, i);
+    for (; i + 2 <= a->n_q; i += 2) sm__attend_rows_zmm(type, 2, a, i);
+    for (; i < a->n_q; i++) sm__attend_rows_zmm(type, 1, a, i);
+}
+SM__AVX512 static void sm__attend_f32__avx512(const sm__attend_args *a) {
+    sm__attend_zmm(SM__T_F32, a);
+}
+SM__AVX512 static void sm__attend_f16__avx512(const sm__attend_args *a) {
+    sm__attend_zmm(SM__T_F16, a);
+}
+
+SM__AVX512 static void sm__merge__avx512(float *m, float *s, float *o, float part_m, float part_s,
+                                         const float *part_o, int n) {
+    float largest = part_m > *m ? part_m : *m;
+    float x = sm__exp(*m - largest), y = sm__exp(part_m - largest);
+    int d;
+    for (d = 0; d < n; d += 16) {
+        __mmask16 mask = sm__mask_zmm(n - d);
+        __m512 old = sm__mul_zmm(_mm512_maskz_loadu_ps(mask, o + d), _mm512_set1_ps(x));
+        __m512 part = _mm512_maskz_loadu_ps(mask, part_o + d);
+        _mm512_mask_storeu_ps(o + d, mask, _mm512_fmadd_ps(part, _mm512_set1_ps(y), old));
+    }
+    *s = sm__fma(part_s, y, *s * x);
+    *m = largest;
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* The first n of a register's lanes (all 4, none) as a mask. */
+SM__INLINE uint32x4_t sm__mask_neon(int n) {
+    static const int32_t lanes[4] = {0, 1, 2, 3};
+    return vcgtq_s32(vdupq_n_s32(n), vld1q_s32(lanes));
+}
+
+/* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
+static void sm__attend_scores__neon(const sm__attend_args *a, int i, float *p) {
+    float32x4_t top = vreinterpretq_f32_u32(vdupq_n_u32(0xff800000u)), none = top, sum[4], v, m;
+    int n = a->n_keys[i], j, h;
+    for (j = 0; j < n; j += 4) {
+        v = sm__mul_neon(vld1q_f32(p + j), vdupq_n_f32(a->scale));
+        vst1q_f32(p + j, v);
+        top = vmaxq_f32(top, vbslq_f32(sm__mask_neon(n - j), sm__no_nan_neon(v), none));
+    }
+    m = sm__add_neon(vdupq_n_f32(vmaxvq_f32(top)), sm__zero_neon());
+    a->m[i] = vgetq_lane_f32(m, 0);
+    sum[0] = sum[1] = sum[2] = sum[3] = sm__zero_neon();
+    for (j = 0; j < n; j += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) {
+            v = sm__exp_neon(sm__sub_neon(vld1q_f32(p + j + 4 * h), m));
+            v = vreinterpretq_f32_u32(
+                vandq_u32(vreinterpretq_u32_f32(v), sm__mask_neon(n - j - 4 * h)));
+            vst1q_f32(p + j + 4 * h, v);
+            sum[h] = sm__add_neon(sum[h], v);
+        }
+    }
+    a->s[i] = sm__tree_neon(sum);
+}
+
+/* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
+SM__INLINE void sm__attend_keys_neon(int type, int n_q, const sm__attend_args *a, int i, int j) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    float32x4_t acc[4][4], v[4], q;
+    int d, r, h;
+    k += (size_t)(j % SM__KV_BLOCK) * elem;
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = sm__zero_neon();
+    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) v[h] = sm__load_neon(type, k + 4 * (size_t)h * elem);
+        SM__UNROLL
+        for (r = 0; r < n_q; r++) {
+            q = vdupq_n_f32(a->q[i + r][d]);
+            SM__UNROLL
+            for (h = 0; h < 4; h++) acc[r][h] = sm__fma_neon(acc[r][h], q, v[h]);
+        }
+    }
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) sm__lanes_neon(acc[r], a->scores + (i + r) * SM__PART + j);
+}
+
+/* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
+ * are constants. */
+SM__INLINE void sm__attend_sum_neon(int type, int n_q, int n_c, const sm__attend_args *a, int i,
+                                    int first, int last, int d, float32x4_t acc[][4]) {
+    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    const float *p = a->scores + i * SM__PART;
+    float32x4_t v[4], weight;
+    int j, r, c;
+    while (first < last) {
+        int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
+        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
+                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
+        for (j = first; j < end; j++, row += stride) {
+            SM__UNROLL
+            for (c = 0; c < n_c; c++) v[c] = sm__load_neon(type, row + 4 * (size_t)c * elem);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                weight = vdupq_n_f32(p[r * SM__PART + j]);
+                SM__UNROLL
+                for (c = 0; c < n_c; c++) acc[r][c] = sm__fma_neon(acc[r][c], weight, v[c]);
+            }
+        }
+        first = end;
+    }
+}
+
+/* Elements d .. d + 4 n_c of the output rows: keys that all rows see share their loads, then each
+ * row goes on alone to its own last key. */
+SM__INLINE void sm__attend_values_neon(int type, int n_q, int n_c, const sm__attend_args *a, int i,
+                                       int d) {
+    float32x4_t acc[4][4];
+    int common = a->n_keys[i], r, c;
+    for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) acc[r][c] = sm__zero_neon();
+    }
+    sm__attend_sum_neon(type, n_q, n_c, a, i, 0, common, d, acc);
+    SM__UNROLL
+    for (r = 0; r < n_q; r++) {
+        sm__attend_sum_neon(type, 1, n_c, a, i + r, common, a->n_keys[i + r], d, acc + r);
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) vst1q_f32(a->o[i + r] + d + 4 * c, acc[r][c]);
+    }
+}
+
+/* The last elements of an output row: as the AVX2 version's, which should stand once for both. */
+static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    int j;
+    for (; d < a->head_dim; d++) {
+        float sum = 0.0f, v;
+        for (j = 0; j < a->n_keys[i]; j++) {
+            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
+            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
+            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
+        }
+        a->o[i][d] = sum;
+    }
+}
+
+/* n_q (a constant) rows together. */
+SM__INLINE void sm__attend_rows_neon(int type, int n_q, const sm__attend_args *a, int i) {
+    int most = 0, r, j, d = 0;
+    for (r = 0; r < n_q; r++) most = sm__max(most, a->n_keys[i + r]);
+    for (j = 0; j < most; j += 16) sm__attend_keys_neon(type, n_q, a, i, j);
+    for (r = 0; r < n_q; r++) sm__attend_scores__neon(a, i + r, a->scores + (i + r) * SM__PART);
+    for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_neon(type, n_q, 4, a, i, d);
+    for (; d + 4 <= a->head_dim; d += 4) sm__attend_values_neon(type, n_q, 1, a, i, d);
+    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
+}
+static void sm__attend_f32__neon(const sm__attend_args *a) {
+    int i = 0;
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_F32, 4, a, i);
+    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_F32, 1, a, i);
+}
+static void sm__attend_f16__neon(const sm__attend_args *a) {
+    int i = 0;
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_F16, 4, a, i);
+    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_F16, 1, a, i);
+}
+
+static void sm__merge__neon(float *m, float *s, float *o, float part_m, float part_s,
+                            const float *part_o, int n) {
+    float32x4_t x, y;
+    float m_old = *m;
+    int d;
+    sm__merge__scalar(m, s, o, part_m, part_s, part_o, n % 4);
+    o += n % 4;
+    part_o += n % 4;
+    x = sm__exp_neon(sm__sub_neon(vdupq_n_f32(m_old), vdupq_n_f32(*m)));
+    y = sm__exp_neon(sm__sub_neon(vdupq_n_f32(part_m), vdupq_n_f32(*m)));
+    for (d = 0; d < n / 4; d++, o += 4, part_o += 4)
+        vst1q_f32(o, sm__fma_neon(sm__mul_neon(vld1q_f32(o), x), vld1q_f32(part_o), y));
+}
+#endif
+
+/* --- quant ------------------------------------------------------------------------------------ */
+
+/* quant: a row to int8 blocks of 32. amax = largest |x|; d = amax / 127; q = x * (127 / amax) to
+ * the nearest integer, ties to even; s = sum of q. A block with an infinity or NaN gets d = NaN and
+ * q = 0, so that it shows in the output; amax below 1e-30 counts as zero (d = 0, q = 0).
+ *   x [k] f32, k a multiple of 32; q [k], d [k / 32], s [k / 32] out */
+static void sm__quant__scalar(const float *x, int k, int8_t *q, float *d, int32_t *s) {
+    int b, i;
+    for (b = 0; b < k / SM__QK; b++, x += SM__QK, q += SM__QK) {
+        uint32_t top = 0; /* |x| compared as bits: NaN is largest */
+        float amax, inverse = 0.0f;
+        for (i = 0; i < SM__QK; i++)
+            if ((sm__bits(x[i]) & 0x7fffffffu) > top) top = sm__bits(x[i]) & 0x7fffffffu;
+        amax = sm__from_bits(top);
+        s[b] = 0;
+        if (top >= 0x7f800000u) d[b] = sm__from_bits(0x7fc00000u);
+        else if (amax < 1e-30f) d[b] = 0.0f;
+        else d[b] = sm__div(amax, 127.0f), inverse = sm__div(127.0f, amax);
+        for (i = 0; i < SM__QK; i++) {
+            q[i] = (int8_t)(inverse != 0.0f ? sm__round_even(x[i] * inverse) : 0);
+            s[b] += q[i];
+        }
+    }
+}
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__quant__avx2(const float *x, int k, int8_t *q, float *d, int32_t *s) {
+    __m256i abs = _mm256_set1_epi32(0x7fffffff), v[4], top;
+    __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the packs' */
+    int32_t lanes[8];
+    int i, j;
+    for (i = 0; i < k / SM__QK; i++, x += SM__QK, q += SM__QK) {
+        float amax;
+        int32_t largest = 0;
+        top = _mm256_setzero_si256();
+        for (j = 0; j < 4; j++) {
+            v[j] = _mm256_castps_si256(_mm256_loadu_ps(x + 8 * j));
+            top = _mm256_max_epi32(top, _mm256_and_si256(v[j], abs));
+        }
+        _mm256_storeu_si256((__m256i *)(void *)lanes, top);
+        for (j = 0; j < 8; j++) largest = sm__max(largest, lanes[j]);
+        amax = sm__from_bits((uint32_t)largest);
+        s[i] = 0;
+        d[i] = largest >= 0x7f800000 ? sm__from_bits(0x7fc00000u) : 0.0f;
+        if (largest >= 0x7f800000 || amax < 1e-30f) {
+            memset(q, 0, SM__QK);
+            continue;
+        }
+        d[i] = sm__div(amax, 127.0f);
+        for (j = 0; j < 4; j++) /* nearest even */
+            v[j] = _mm256_cvtps_epi32(sm__mul_ymm(_mm256_castsi256_ps(v[j]),
+                                                  _mm256_set1_ps(sm__div(127.0f, amax))));
+        top = _mm256_add_epi32(_mm256_add_epi32(v[0], v[1]), _mm256_add_epi32(v[2], v[3]));
+        _mm256_storeu_si256((__m256i *)(void *)lanes, top);
+        for (j = 0; j < 8; j++) s[i] += lanes[j];
+        v[0] = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+        _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(v[0], order));
+    }
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 static void sm__quant__avx512(const float *x, int k, int8_t *q, float *d, int32_t *s) {
+    __m512i abs = _mm512_set1_epi32(0x7fffffff), a, b;
+    int i;
+    for (i = 0; i < k / SM__QK; i++, x += SM__QK, q += SM__QK) {
+        __m512 lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
+        uint32_t top;
+        float amax;
+        a = _mm512_and_si512(_mm512_castps_si512(lo), abs);
+        b = _mm512_and_si512(_mm512_castps_si512(hi), abs);
+        top = (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
+        amax = sm__from_bits(top);
+        a = b = _mm512_setzero_si512();
+        if (top >= 0x7f800000u) d[i] = sm__from_bits(0x7fc00000u);
+        else if (amax < 1e-30f) d[i] = 0.0f;
+        else {
+            __m512 inverse = _mm512_set1_ps(sm__div(127.0f, amax));
+            d[i] = sm__div(amax, 127.0f);
+            a = _mm512_cvtps_epi32(sm__mul_zmm(lo, inverse)); /* nearest even */
+            b = _mm512_cvtps_epi32(sm__mul_zmm(hi, inverse));
+        }
+        s[i] = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+        _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
+        _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(b));
+    }
+}
+#endif
+
+#ifdef SM__HAS_NEON
+static void sm__quant__neon(const float *x, int k, int8_t *q, float *d, int32_t *s) {
+    int b, i;
+    for (b = 0; b < k / SM__QK; b++, x += SM__QK, q += SM__QK) {
+        uint32x4_t top = vdupq_n_u32(0), magnitude = vdupq_n_u32(0x7fffffffu);
+        float32x4_t inverse;
+        int16x8_t v[4];
+        float amax;
+        SM__UNROLL
+        for (i = 0; i < 8; i++)
+            top = vmaxq_u32(top,
+                            vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + 4 * i)), magnitude));
+        amax = sm__from_bits(vmaxvq_u32(top));
+        if (sm__not_finite(amax) || amax < 1e-30f) { /* the scalar kernel knows the rules */
+            sm__quant__scalar(x, SM__QK, q, d + b, s + b);
+            continue;
+        }
+        d[b] = sm__div(amax, 127.0f);
+        inverse = vdupq_n_f32(sm__div(127.0f, amax));
+        SM__UNROLL
+        for (i = 0; i < 4; i++) {
+            int32x4_t lo = vcvtnq_s32_f32(sm__mul_neon(vld1q_f32(x + 8 * i), inverse));
+            int32x4_t hi = vcvtnq_s32_f32(sm__mul_neon(vld1q_f32(x + 8 * i + 4), inverse));
+            v[i] = vcombine_s16(vmovn_s32(lo), vmovn_s32(hi));
+            vst1_s8(q + 8 * i, vmovn_s16(v[i]));
+        }
+        s[b] = vaddlvq_s16(vaddq_s16(vaddq_s16(v[0], v[1]), vaddq_s16(v[2], v[3])));
+    }
+}
+#endif
+
+/* --- norms ------------------------------------------------------------------------------------ */
+
+/* rms_norm: out = (x * r) * w, r = 1 / sqrt(ss / n + eps), ss = sum of x^2 by 16 lanes (Zhang and
+ * Sennrich 2019, arXiv:1910.07467). x, w, out [n]; out may be x. */
+static void sm__rms_norm__scalar(const float *x, const float *w, float *out, int n, float eps) {
+    float lanes[16] = {0}, r;
+    int i;
+    for (i = 0; i < n; i++) lanes[i & 15] = sm__fma(x[i], x[i], lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i < n; i++) out[i] = (x[i] * r) * w[i];
+}
+
+/* layer_norm: out = fma((x - mean) * r, w, b), r = 1 / sqrt(var + eps); the mean first, then the
+ * variance of x - mean, so that nothing cancels; both by 16 lanes (Ba et al. 2016,
+ * arXiv:1607.06450). b may be NULL: out = ((x - mean) * r) * w. out may be x. */
+static void sm__layer_norm__scalar(const float *x, const float *w, const float *b, float *out,
+                                   int n, float eps) {
+    float lanes[16] = {0}, mean, r;
+    int i;
+    for (i = 0; i < n; i++) lanes[i & 15] += x[i];
+    mean = sm__div(sm__tree16(lanes), (float)n);
+    memset(lanes, 0, sizeof lanes);
+    for (i = 0; i < n; i++) lanes[i & 15] = sm__fma(x[i] - mean, x[i] - mean, lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i < n; i++) {
+        float y = (x[i] - mean) * r;
+        out[i] = b ? sm__fma(y, w[i], b[i]) : y * w[i];
+    }
+}
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__rms_norm__avx2(const float *x, const float *w, float *out, int n,
+                                        float eps) {
+    __m256 lo = sm__zero_ymm(), hi = lo, v;
+    float lanes[16], r;
+    int i;
+    for (i = 0; i + 16 <= n; i += 16) {
+        v = _mm256_loadu_ps(x + i);
+        lo = _mm256_fmadd_ps(v, v, lo);
+        v = _mm256_loadu_ps(x + i + 8);
+        hi = _mm256_fmadd_ps(v, v, hi);
+    }
+    _mm256_storeu_ps(lanes, lo);
+    _mm256_storeu_ps(lanes + 8, hi);
+    for (; i < n; i++) lanes[i & 15] = sm__fma(x[i], x[i], lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i + 8 <= n; i += 8) {
+        v = sm__mul_ymm(_mm256_loadu_ps(x + i), _mm256_set1_ps(r));
+        _mm256_storeu_ps(out + i, sm__mul_ymm(v, _mm256_loadu_ps(w + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] * r) * w[i];
+}
+
+SM__AVX2 static void sm__layer_norm__avx2(const float *x, const float *w, const float *b,
+                                          float *out, int n, float eps) {
+    __m256 lo = sm__zero_ymm(), hi = lo, m, v;
+    float lanes[16], mean, r;
+    int i;
+    for (i = 0; i + 16 <= n; i += 16) {
+        lo = sm__add_ymm(lo, _mm256_loadu_ps(x + i));
+        hi = sm__add_ymm(hi, _mm256_loadu_ps(x + i + 8));
+    }
+    _mm256_storeu_ps(lanes, lo);
+    _mm256_storeu_ps(lanes + 8, hi);
+    for (; i < n; i++) lanes[i & 15] += x[i];
+    mean = sm__div(sm__tree16(lanes), (float)n);
+    m = _mm256_set1_ps(mean);
+    lo = hi = sm__zero_ymm();
+    for (i = 0; i + 16 <= n; i += 16) {
+        v = sm__sub_ymm(_mm256_loadu_ps(x + i), m);
+        lo = _mm256_fmadd_ps(v, v, lo);
+        v = sm__sub_ymm(_mm256_loadu_ps(x + i + 8), m);
+        hi = _mm256_fmadd_ps(v, v, hi);
+    }
+    _mm256_storeu_ps(lanes, lo);
+    _mm256_storeu_ps(lanes + 8, hi);
+    for (; i < n; i++) lanes[i & 15] = sm__fma(x[i] - mean, x[i] - mean, lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i + 8 <= n; i += 8) {
+        v = sm__mul_ymm(sm__sub_ymm(_mm256_loadu_ps(x + i), m), _mm256_set1_ps(r));
+        if (b) v = _mm256_fmadd_ps(v, _mm256_loadu_ps(w + i), _mm256_loadu_ps(b + i));
+        else v = sm__mul_ymm(v, _mm256_loadu_ps(w + i));
+        _mm256_storeu_ps(out + i, v);
+    }
+    for (; i < n; i++) {
+        float y = (x[i] - mean) * r;
+        out[i] = b ? sm__fma(y, w[i], b[i]) : y * w[i];
+    }
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 static void sm__rms_norm__avx512(const float *x, const float *w, float *out, int n,
+                                            float eps) {
+    __m512 ss = sm__zero_zmm(), v;
+    float r;
+    int i;
+    for (i = 0; i < n; i += 16) {
+        v = _mm512_maskz_loadu_ps(sm__mask_zmm(n - i), x + i);
+        ss = _mm512_fmadd_ps(v, v, ss);
+    }
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree_zmm(ss), (float)n) + eps));
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        v = sm__mul_zmm(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(r));
+        _mm512_mask_storeu_ps(out + i, m, sm__mul_zmm(v, _mm512_maskz_loadu_ps(m, w + i)));
+    }
+}
+
+SM__AVX512 static void sm__layer_norm__avx512(const float *x, const float *w, const float *b,
+                                              float *out, int n, float eps) {
+    __m512 sum = sm__zero_zmm(), ss = sum, mean, v;
+    __mmask16 m;
+    float r;
+    int i;
+    for (i = 0; i < n; i += 16)
+        sum = sm__add_zmm(sum, _mm512_maskz_loadu_ps(sm__mask_zmm(n - i), x + i));
+    mean = _mm512_set1_ps(sm__div(sm__tree_zmm(sum), (float)n));
+    for (i = 0; i < n; i += 16) {
+        m = sm__mask_zmm(n - i);
+        v = _mm512_maskz_mov_ps(m, sm__sub_zmm(_mm512_maskz_loadu_ps(m, x + i), mean));
+        ss = _mm512_fmadd_ps(v, v, ss);
+    }
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree_zmm(ss), (float)n) + eps));
+    for (i = 0; i < n; i += 16) {
+        __m512 scale = _mm512_maskz_loadu_ps(m = sm__mask_zmm(n - i), w + i);
+        v = sm__sub_zmm(_mm512_maskz_loadu_ps(m, x + i), mean);
+        v = sm__mul_zmm(v, _mm512_set1_ps(r));
+        if (b) v = _mm512_fmadd_ps(v, scale, _mm512_maskz_loadu_ps(m, b + i));
+        else v = sm__mul_zmm(v, scale);
+        _mm512_mask_storeu_ps(out + i, m, v);
+    }
+}
+#endif
+
+#ifdef SM__HAS_NEON
+static void sm__rms_norm__neon(const float *x, const float *w, float *out, int n, float eps) {
+    float32x4_t v[4], y;
+    float lanes[16], r;
+    int i, h;
+    v[0] = v[1] = v[2] = v[3] = sm__zero_neon();
+    for (i = 0; i + 16 <= n; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) {
+            y = vld1q_f32(x + i + 4 * h);
+            v[h] = sm__fma_neon(v[h], y, y);
+        }
+    }
+    sm__lanes_neon(v, lanes);
+    for (; i < n; i++) lanes[i & 15] = sm__fma(x[i], x[i], lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i + 4 <= n; i += 4) {
+        y = sm__mul_neon(vld1q_f32(x + i), vdupq_n_f32(r));
+        vst1q_f32(out + i, sm__mul_neon(y, vld1q_f32(w + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] * r) * w[i];
+}
+
+static void sm__layer_norm__neon(const float *x, const float *w, const float *b, float *out, int n,
+                                 float eps) {
+    float32x4_t v[4], y, shift;
+    float lanes[16], mean, r;
+    int i, h;
+    v[0] = v[1] = v[2] = v[3] = sm__zero_neon();
+    for (i = 0; i + 16 <= n; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) v[h] = sm__add_neon(v[h], vld1q_f32(x + i + 4 * h));
+    }
+    sm__lanes_neon(v, lanes);
+    for (; i < n; i++) lanes[i & 15] += x[i];
+    mean = sm__div(sm__tree16(lanes), (float)n);
+    shift = vdupq_n_f32(mean);
+    v[0] = v[1] = v[2] = v[3] = sm__zero_neon();
+    for (i = 0; i + 16 <= n; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) {
+            y = sm__sub_neon(vld1q_f32(x + i + 4 * h), shift);
+            v[h] = sm__fma_neon(v[h], y, y);
+        }
+    }
+    sm__lanes_neon(v, lanes);
+    for (; i < n; i++) lanes[i & 15] = sm__fma(x[i] - mean, x[i] - mean, lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    for (i = 0; i + 4 <= n; i += 4) {
+        y = sm__mul_neon(sm__sub_neon(vld1q_f32(x + i), shift), vdupq_n_f32(r));
+        y = b ? sm__fma_neon(vld1q_f32(b + i), y, vld1q_f32(w + i))
+              : sm__mul_neon(y, vld1q_f32(w + i));
+        vst1q_f32(out + i, y);
+    }
+    for (; i < n; i++) {
+        float z = (x[i] - mean) * r;
+        out[i] = b ? sm__fma(z, w[i], b[i]) : z * w[i];
+    }
+}
+#endif
+
+/* scale: x *= factor. */
+static void sm__scale__scalar(float *x, float factor, int n) {
+    int i;
+    for (i = 0; i < n; i++) x[i] *= factor;
+}
+
+/* softmax: x [n] in place: exp(x - max) * (1 / sum), the sum by 16 lanes; NaN gets 0. */
+static void sm__softmax__scalar(float *x, int n) {
+    float m = -SM__INFINITY, lanes[16] = {0}, r;
+    int i;
+    for (i = 0; i < n; i++)
+        if (x[i] > m) m = x[i];
+    for (i = 0; i < n; i++) {
+        x[i] = sm__exp(x[i] - m);
+        lanes[i & 15] += x[i];
+    }
+    r = sm__div(1.0f, sm__tree16(lanes));
+    for (i = 0; i < n; i++) x[i] *= r;
+}
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__softmax__avx2(float *x, int n) {
+    __m256 top = _mm256_set1_ps(-SM__INFINITY), lo = sm__zero_ymm(), hi = lo, v;
+    float lanes[16], m = -SM__INFINITY, r;
+    int i, j;
+    for (i = 0; i + 8 <= n; i += 8)
+        top = _mm256_max_ps(top, sm__no_nan_ymm(_mm256_loadu_ps(x + i)));
+    _mm256_storeu_ps(lanes, top);
+    for (j = 0; j < 8; j++) m = lanes[j] > m ? lanes[j] : m;
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    top = _mm256_set1_ps(m);
+    for (i = 0; i + 16 <= n; i += 16) {
+        _mm256_storeu_ps(x + i, v = sm__exp_ymm(sm__sub_ymm(_mm256_loadu_ps(x + i), top)));
+        lo = sm__add_ymm(lo, v);
+        _mm256_storeu_ps(x + i + 8, v = sm__exp_ymm(sm__sub_ymm(_mm256_loadu_ps(x + i + 8), top)));
+        hi = sm__add_ymm(hi, v);
+    }
+    _mm256_storeu_ps(lanes, lo);
+    _mm256_storeu_ps(lanes + 8, hi);
+    for (; i < n; i++) lanes[i & 15] += x[i] = sm__exp(x[i] - m);
+    r = sm__div(1.0f, sm__tree16(lanes));
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(x + i, sm__mul_ymm(_mm256_loadu_ps(x + i), _mm256_set1_ps(r)));
+    for (; i < n; i++) x[i] *= r;
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 static void sm__softmax__avx512(float *x, int n) {
+    __m512 top = _mm512_set1_ps(-SM__INFINITY), sum = sm__zero_zmm(), v;
+    __mmask16 m;
+    float r;
+    int i;
+    for (i = 0; i < n; i += 16) {
+        v = _mm512_mask_loadu_ps(top, m = sm__mask_zmm(n - i), x + i);
+        top = _mm512_max_ps(top, sm__no_nan_zmm(v));
+    }
+    top = _mm512_set1_ps(_mm512_reduce_max_ps(top));
+    for (i = 0; i < n; i += 16) {
+        m = sm__mask_zmm(n - i);
+        v = sm__exp_zmm(sm__sub_zmm(_mm512_maskz_loadu_ps(m, x + i), top));
+        _mm512_mask_storeu_ps(x + i, m, v);
+        sum = sm__add_zmm(sum, _mm512_maskz_mov_ps(m, v));
+    }
+    r = sm__div(1.0f, sm__tree_zmm(sum));
+    for (i = 0; i < n; i += 16) {
+        v = _mm512_maskz_loadu_ps(m = sm__mask_zmm(n - i), x + i);
+        _mm512_mask_storeu_ps(x + i, m, sm__mul_zmm(v, _mm512_set1_ps(r)));
+    }
+}
+#endif
+
+#ifdef SM__HAS_NEON
+static void sm__softmax__neon(float *x, int n) {
+    float32x4_t v[4], top = vreinterpretq_f32_u32(vdupq_n_u32(0xff800000u)), y, shift;
+    float lanes[16], m, r;
+    int i, h;
+    for (i = 0; i + 4 <= n; i += 4) top = vmaxq_f32(top, sm__no_nan_neon(vld1q_f32(x + i)));
+    m = vmaxvq_f32(top);
+    for (; i < n; i++)
+        if (x[i] > m) m = x[i];
+    shift = vdupq_n_f32(m);
+    v[0] = v[1] = v[2] = v[3] = sm__zero_neon();
+    for (i = 0; i + 16 <= n; i += 16) {
+        SM__UNROLL
+        for (h = 0; h < 4; h++) {
+            y = sm__exp_neon(sm__sub_neon(vld1q_f32(x + i + 4 * h), shift));
+            vst1q_f32(x + i + 4 * h, y);
+            v[h] = sm__add_neon(v[h], y);
+        }
+    }
+    sm__lanes_neon(v, lanes);
+    for (; i < n; i++) {
+        x[i] = sm__exp(x[i] - m);
+        lanes[i & 15] += x[i];
+    }
+    r = sm__div(1.0f, sm__tree16(lanes));
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(x + i, sm__mul_neon(vld1q_f32(x + i), vdupq_n_f32(r)));
+    for (; i < n; i++) x[i] *= r;
+}
+#endif
+
+/* --- rope, activations, small things ---------------------------------------------------------- */
+
+/* rope: rotates the pairs of the first n_rot elements of every head (Su et al. 2021,
+ * arXiv:2104.09864). Pair i is (2i, 2i + 1), or (i, i + n_rot / 2) when half_split.
+ *   x [n_heads, head_dim]; cosines, sines [n_rot / 2]; a' = fma(a, c, -(b * s)),
+ *   b' = fma(a, s, b * c) */
+static void sm__rope_pair(float *p, int step, float c, float s) {
+    float a = p[0], b = p[step];
+    p[0] = sm__fma(a, c, -(b * s));
+    p[step] = sm__fma(a, s, b * c);
+}
+static void sm__rope__scalar(float *x, int n_heads, int head_dim, int n_rot, const float *cosines,
+                             const float *sines, int half_split) {
+    int h, i, n = n_rot / 2;
+    for (h = 0; h < n_heads; h++, x += head_dim)
+        for (i = 0; i < n; i++)
+            sm__rope_pair(x + (half_split ? i : 2 * i), half_split ? n : 1, cosines[i], sines[i]);
+}
+
+/* swiglu: out = (g / (1 + exp(-g))) * u (Shazeer 2020, arXiv:2002.05202). out may be gate or up. */
+static void sm__swiglu__scalar(const float *gate, const float *up, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) out[i] = sm__div(gate[i], 1.0f + sm__exp(-gate[i])) * up[i];
+}
+
+/* gelu_tanh: x / (1 + exp(-u)), u = (1.59576912 x) * fma(0.044715 x, x, 1): the tanh form of GELU
+ * (Hendrycks and Gimpel 2016, arXiv:1606.08415), since (1 + tanh v) / 2 = 1 / (1 + exp(-2v)). */
+static void sm__gelu_tanh__scalar(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) {
+        float u = (1.59576912f * x[i]) * sm__fma(0.044715f * x[i], x[i], 1.0f);
+        out[i] = sm__div(x[i], 1.0f + sm__exp(-u));
+    }
+}
+
+/* gelu_erf: x * Phi(x); with e = erfc(|x| / sqrt 2) / 2, Phi = e below 0 and 1 - e from 0 on. */
+static void sm__gelu_erf__scalar(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) {
+        float a = sm__from_bits(sm__bits(x[i]) & 0x7fffffffu);
+        float e = 0.5f * sm__erfc(a * 0.707106769f);
+        out[i] = x[i] * (x[i] < 0.0f ? e : 1.0f - e);
+    }
+}
+
+/* add: out += x.  to_f16: nearest even. */
+static void sm__add__scalar(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) out[i] += x[i];
+}
+static void sm__to_f16__scalar(const float *x, uint16_t *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) out[i] = sm__f32_to_f16(x[i]);
+}
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__rope__avx2(float *x, int n_heads, int head_dim, int n_rot,
+                                    const float *cosines, const float *sines, int half_split) {
+    __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    int h, i, n = n_rot / 2;
+    for (h = 0; h < n_heads; h++, x += head_dim) {
+        i = 0;
+        for (; half_split && i + 8 <= n; i += 8) {
+            __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + n + i);
+            __m256 c = _mm256_loadu_ps(cosines + i), s = _mm256_loadu_ps(sines + i);
+            _mm256_storeu_ps(x + i, _mm256_fmsub_ps(a, c, sm__mul_ymm(b, s)));
+            _mm256_storeu_ps(x + n + i, _mm256_fmadd_ps(a, s, sm__mul_ymm(b, c)));
+        }
+        for (; !half_split && i + 4 <= n; i += 4) { /* 4 pairs a b a b ... */
+            __m256 v = _mm256_loadu_ps(x + 2 * i), b;
+            __m256 c = _mm256_castps128_ps256(_mm_loadu_ps(cosines + i));
+            __m256 s = _mm256_castps128_ps256(_mm_loadu_ps(sines + i));
+            c = _mm256_permutevar8x32_ps(c, twice);
+            s = _mm256_permutevar8x32_ps(s, twice);
+            b = sm__mul_ymm(_mm256_movehdup_ps(v), _mm256_blend_ps(s, c, 0xaa));
+            v = _mm256_fmaddsub_ps(_mm256_moveldup_ps(v), _mm256_blend_ps(c, s, 0xaa), b);
+            _mm256_storeu_ps(x + 2 * i, v); /* a c - b s, a s + b c */
+        }
+        for (; i < n; i++)
+            sm__rope_pair(x + (half_split ? i : 2 * i), half_split ? n : 1, cosines[i], sines[i]);
+    }
+}
+
+SM__AVX2 static void sm__swiglu__avx2(const float *gate, const float *up, float *out, int n) {
+    __m256 one = _mm256_set1_ps(1.0f), g;
+    int i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        g = _mm256_loadu_ps(gate + i);
+        g = sm__div_ymm(g, sm__add_ymm(one, sm__exp_ymm(sm__negate_ymm(g))));
+        _mm256_storeu_ps(out + i, sm__mul_ymm(g, _mm256_loadu_ps(up + i)));
+    }
+    sm__swiglu__scalar(gate + i, up + i, out + i, n - i);
+}
+
+SM__AVX2 static void sm__gelu_tanh__avx2(const float *x, float *out, int n) {
+    __m256 one = _mm256_set1_ps(1.0f), v, u;
+    int i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        v = _mm256_loadu_ps(x + i);
+        u = _mm256_fmadd_ps(sm__mul_ymm(_mm256_set1_ps(0.044715f), v), v, one);
+        u = sm__mul_ymm(sm__mul_ymm(_mm256_set1_ps(1.59576912f), v), u);
+        v = sm__div_ymm(v, sm__add_ymm(one, sm__exp_ymm(sm__negate_ymm(u))));
+        _mm256_storeu_ps(out + i, v);
+    }
+    sm__gelu_tanh__scalar(x + i, out + i, n - i);
+}
+
+SM__AVX2 static void sm__gelu_erf__avx2(const float *x, float *out, int n) {
+    __m256 one = _mm256_set1_ps(1.0f), two = _mm256_set1_ps(2.0f);
+    __m256 abs = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    int i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        __m256 v = _mm256_loadu_ps(x + i), t, u, p = sm__zero_ymm();
+        t = sm__mul_ymm(_mm256_and_ps(v, abs), _mm256_set1_ps(0.707106769f));
+        u = sm__div_ymm(two, sm__add_ymm(two, t));
+#define SM__ERFC_STEP(c) p = _mm256_fmadd_ps(p, u, _mm256_set1_ps(c));
+        SM__ERFC_LIST(SM__ERFC_STEP)
+#undef SM__ERFC_STEP
+        p = sm__mul_ymm(u, sm__exp_ymm(_mm256_fnmadd_ps(t, t, p)));
+        p = sm__mul_ymm(_mm256_set1_ps(0.5f), p);
+        u = _mm256_blendv_ps(sm__sub_ymm(one, p), p, v); /* by the sign of v */
+        _mm256_storeu_ps(out + i, sm__mul_ymm(v, u));
+    }
+    sm__gelu_erf__scalar(x + i, out + i, n - i);
+}
+
+SM__AVX2 static void sm__add__avx2(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, sm__add_ymm(_mm256_loadu_ps(out + i), _mm256_loadu_ps(x + i)));
+    sm__add__scalar(x + i, out + i, n - i);
+}
+SM__AVX2 static void sm__scale__avx2(float *x, float factor, int n) {
+    int i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(x + i, sm__mul_ymm(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
+    sm__scale__scalar(x + i, factor, n - i);
+}
+SM__AVX2 static void sm__to_f16__avx2(const float *x, uint16_t *out, int n) {
+    int i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm_storeu_si128((__m128i *)(void *)(out + i),
+                         _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+    sm__to_f16__scalar(x + i, out + i, n - i);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 static void sm__rope__avx512(float *x, int n_heads, int head_dim, int n_rot,
+                                        const float *cosines, const float *sines, int half_split) {
+    __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    int h, i, n = n_rot / 2;
+    for (h = 0; h < n_heads; h++, x += head_dim) {
+        for (i = 0; half_split && i < n; i += 16) {
+            __mmask16 m = sm__mask_zmm(n - i);
+            __m512 a = _mm512_maskz_loadu_ps(m, x + i), b = _mm512_maskz_loadu_ps(m, x + n + i);
+            __m512 c = _mm512_maskz_loadu_ps(m, cosines + i);
+            __m512 s = _mm512_maskz_loadu_ps(m, sines + i);
+            _mm512_mask_storeu_ps(x + i, m, _mm512_fmsub_ps(a, c, sm__mul_zmm(b, s)));
+            _mm512_mask_storeu_ps(x + n + i, m, _mm512_fmadd_ps(a, s, sm__mul_zmm(b, c)));
+        }
+        for (i = 0; !half_split && i < n; i += 8) { /* 8 pairs a b a b ... */
+            __mmask16 m = sm__mask_zmm(2 * (n - i)), m8 = sm__mask_zmm(n - i) & 0xff;
+            __m512 v = _mm512_maskz_loadu_ps(m, x + 2 * i);
+            __m512 c = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(m8, cosines + i));
+            __m512 s = _mm512_permutexvar_ps(twice, _mm512_maskz_loadu_ps(m8, sines + i));
+            __m512 cs = _mm512_mask_mov_ps(c, 0xaaaa, s), sc = _mm512_mask_mov_ps(s, 0xaaaa, c);
+            __m512 b = sm__mul_zmm(_mm512_movehdup_ps(v), sc);
+            v = _mm512_fmaddsub_ps(_mm512_moveldup_ps(v), cs, b); /* a c - b s, a s + b c */
+            _mm512_mask_storeu_ps(x + 2 * i, m, v);
+        }
+    }
+}
+
+SM__AVX512 static void sm__swiglu__avx512(const float *gate, const float *up, float *out, int n) {
+    __m512 one = _mm512_set1_ps(1.0f);
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 g = _mm512_maskz_loadu_ps(m, gate + i), u = _mm512_maskz_loadu_ps(m, up + i);
+        g = sm__div_zmm(g, sm__add_zmm(one, sm__exp_zmm(sm__negate_zmm(g))));
+        _mm512_mask_storeu_ps(out + i, m, sm__mul_zmm(g, u));
+    }
+}
+
+SM__AVX512 static void sm__gelu_tanh__avx512(const float *x, float *out, int n) {
+    __m512 one = _mm512_set1_ps(1.0f);
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i);
+        __m512 u = _mm512_fmadd_ps(sm__mul_zmm(_mm512_set1_ps(0.044715f), v), v, one);
+        u = sm__mul_zmm(sm__mul_zmm(_mm512_set1_ps(1.59576912f), v), u);
+        v = sm__div_zmm(v, sm__add_zmm(one, sm__exp_zmm(sm__negate_zmm(u))));
+        _mm512_mask_storeu_ps(out + i, m, v);
+    }
+}
+
+SM__AVX512 static void sm__gelu_erf__avx512(const float *x, float *out, int n) {
+    __m512 one = _mm512_set1_ps(1.0f), two = _mm512_set1_ps(2.0f);
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i), t, u, p = sm__zero_zmm();
+        t = sm__mul_zmm(_mm512_abs_ps(v), _mm512_set1_ps(0.707106769f));
+        u = sm__div_zmm(two, sm__add_zmm(two, t));
+#define SM__ERFC_STEP(c) p = _mm512_fmadd_ps(p, u, _mm512_set1_ps(c));
+        SM__ERFC_LIST(SM__ERFC_STEP)
+#undef SM__ERFC_STEP
+        p = sm__mul_zmm(u, sm__exp_zmm(_mm512_fnmadd_ps(t, t, p)));
+        p = sm__mul_zmm(_mm512_set1_ps(0.5f), p);
+        u = _mm512_mask_mov_ps(sm__sub_zmm(one, p), _mm512_movepi32_mask(_mm512_castps_si512(v)),
+                               p);
+        _mm512_mask_storeu_ps(out + i, m, sm__mul_zmm(v, u));
+    }
+}
+
+SM__AVX512 static void sm__add__avx512(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = sm__add_zmm(_mm512_maskz_loadu_ps(m, out + i), _mm512_maskz_loadu_ps(m, x + i));
+        _mm512_mask_storeu_ps(out + i, m, v);
+    }
+}
+SM__AVX512 static void sm__scale__avx512(float *x, float factor, int n) {
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = sm__mul_zmm(_mm512_maskz_loadu_ps(m, x + i), _mm512_set1_ps(factor));
+        _mm512_mask_storeu_ps(x + i, m, v);
+    }
+}
+SM__AVX512 static void sm__to_f16__avx512(const float *x, uint16_t *out, int n) {
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, x + i); /* maskz: gcc's plain one warns at -O0 */
+        __m256i h = _mm512_maskz_cvtps_ph(0xffff, v, _MM_FROUND_TO_NEAREST_INT);
+        _mm256_mask_storeu_epi16(out + i, m, h);
+    }
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* Pairs a, b rotated; 4 of them. */
+SM__INLINE void sm__rotate_neon(float32x4_t *a, float32x4_t *b, const float *c, const float *s) {
+    float32x4_t cosines = vld1q_f32(c), sines = vld1q_f32(s), x = *a;
+    *a = sm__fma_neon(sm__negate_neon(sm__mul_neon(*b, sines)), x, cosines);
+    *b = sm__fma_neon(sm__mul_neon(*b, cosines), x, sines);
+}
+
+static void sm__rope__neon(float *x, int n_heads, int head_dim, int n_rot, const float *cosines,
+                           const float *sines, int half_split) {
+    int h, i, n = n_rot / 2;
+    for (h = 0; h < n_heads; h++, x += head_dim) {
+        for (i = 0; i + 4 <= n; i += 4) {
+            if (half_split) {
+                float32x4_t a = vld1q_f32(x + i), b = vld1q_f32(x + n + i);
+                sm__rotate_neon(&a, &b, cosines + i, sines + i);
+                vst1q_f32(x + i, a);
+                vst1q_f32(x + n + i, b);
+            } else {
+                float32x4x2_t p = vld2q_f32(x + 2 * i);
+                sm__rotate_neon(&p.val[0], &p.val[1], cosines + i, sines + i);
+                vst2q_f32(x + 2 * i, p);
+            }
+        }
+        for (; i < n; i++)
+            sm__rope_pair(x + (half_split ? i : 2 * i), half_split ? n : 1, cosines[i], sines[i]);
+    }
+}
+
+static void sm__swiglu__neon(const float *gate, const float *up, float *out, int n) {
+    float32x4_t one = vdupq_n_f32(1.0f), g, e;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        g = vld1q_f32(gate + i);
+        e = sm__add_neon(one, sm__exp_neon(sm__negate_neon(g)));
+        vst1q_f32(out + i, sm__mul_neon(sm__div_neon(g, e), vld1q_f32(up + i)));
+    }
+    sm__swiglu__scalar(gate + i, up + i, out + i, n - i);
+}
+
+static void sm__gelu_tanh__neon(const float *x, float *out, int n) {
+    float32x4_t one = vdupq_n_f32(1.0f), v, u;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        v = vld1q_f32(x + i);
+        u = sm__fma_neon(one, sm__mul_neon(vdupq_n_f32(0.044715f), v), v);
+        u = sm__mul_neon(sm__mul_neon(vdupq_n_f32(1.59576912f), v), u);
+        vst1q_f32(out + i, sm__div_neon(v, sm__add_neon(one, sm__exp_neon(sm__negate_neon(u)))));
+    }
+    sm__gelu_tanh__scalar(x + i, out + i, n - i);
+}
+
+static void sm__gelu_erf__neon(const float *x, float *out, int n) {
+    float32x4_t one = vdupq_n_f32(1.0f), two = vdupq_n_f32(2.0f), v, t, u, p, e;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        v = vld1q_f32(x + i);
+        t = sm__mul_neon(vabsq_f32(v), vdupq_n_f32(0.707106769f));
+        u = sm__div_neon(two, sm__add_neon(two, t));
+        p = sm__zero_neon();
+#define SM__ERFC_STEP(c) p = sm__fma_neon(vdupq_n_f32(c), p, u);
+        SM__ERFC_LIST(SM__ERFC_STEP)
+#undef SM__ERFC_STEP
+        p = sm__exp_neon(sm__fma_neon(p, sm__negate_neon(t), t));
+        e = sm__mul_neon(vdupq_n_f32(0.5f), sm__mul_neon(u, p));
+        u = sm__sub_neon(one, e);
+        e = vbslq_f32(vcltq_s32(vreinterpretq_s32_f32(v), vdupq_n_s32(0)), e, u);
+        vst1q_f32(out + i, sm__mul_neon(v, e));
+    }
+    sm__gelu_erf__scalar(x + i, out + i, n - i);
+}
+
+static void sm__add__neon(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(out + i, sm__add_neon(vld1q_f32(out + i), vld1q_f32(x + i)));
+    sm__add__scalar(x + i, out + i, n - i);
+}
+static void sm__scale__neon(float *x, float factor, int n) {
+    int i;
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(x + i, sm__mul_neon(vld1q_f32(x + i), vdupq_n_f32(factor)));
+    sm__scale__scalar(x + i, factor, n - i);
+}
+
+static void sm__to_f16__neon(const float *x, uint16_t *out, int n) {
+    int i;
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    sm__to_f16__scalar(x + i, out + i, n - i);
+}
+#endif
+
+/* ================================================================================================
+ * MARK: [SM27] DISPATCH
+ * What the processor has, and the table of kernels for it.
+ * ============================================================================================== */
+
+SM_API const char *sm_isa_name(int isa) {
+    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "amx", "neon"};
+    return isa >= 0 && isa <= SM_ISA_NEON ? names[isa] : "unknown";
+}
+
+#ifdef SM__X86
+static void sm__cpuid(int leaf, int sub, uint32_t r[4]) {
+#if defined(_MSC_VER)
+    __cpuidex((int *)r, leaf, sub);
+#else
+    __cpuid_count(leaf, sub, r[0], r[1], r[2], r[3]);
+#endif
+}
+
+/* Which registers the operating system saves (XCR0). */
+static uint32_t sm__xgetbv(void) {
+#if defined(_MSC_VER)
+    return (uint32_t)_xgetbv(0);
+#else
+    uint32_t low, high;
+    __asm__ __volatile__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+#endif
+}
+
+static sm_isa sm__isa_detect(void) {
+    uint32_t r[4], os, leaf1, leaf7b, leaf7c;
+    sm__cpuid(0, 0, r);
+    if (r[0] < 7) return SM_ISA_SCALAR;
+    sm__cpuid(1, 0, r);
+    leaf1 = r[2];
+    if (!(leaf1 >> 27 & 1)) return SM_ISA_SCALAR; /* OSXSAVE */
+    os = sm__xgetbv();
+    sm__cpuid(7, 0, r);
+    leaf7b = r[1];
+    leaf7c = r[2];
+    /* AVX, FMA, F16C, and YMM state; AVX2 */
+    if ((os & 6) != 6 || (leaf1 >> 28 & 1) == 0 || !(leaf1 >> 12 & 1) || !(leaf1 >> 29 & 1) ||
+        !(leaf7b >> 5 & 1))
+        return SM_ISA_SCALAR;
+    /* ZMM state; F, DQ, BW, VL; VNNI */
+    if ((os & 0xe6) == 0xe6 && (leaf7b >> 16 & 1) && (leaf7b >> 17 & 1) && (leaf7b >> 30 & 1) &&
+        (leaf7b >> 31 & 1) && (leaf7c >> 11 & 1))
+        return SM_ISA_AVX512;
+    return SM_ISA_AVX2;
+}
+#endif
+
+SM_API sm_isa sm_isa_best(void) {
+    sm_isa best = SM_ISA_SCALAR;
+#if defined(SM__X86)
+    best = sm__isa_detect();
+#ifndef SM__HAS_AVX512
+    if (best == SM_ISA_AVX512) best = SM_ISA_AVX2;
+#endif
+#ifndef SM__HAS_AVX2
+    best = SM_ISA_SCALAR;
+#endif
+#elif defined(SM__HAS_NEON)
+    best = SM_ISA_NEON;
+#endif
+    return best;
+}
+
+static void sm__kernels_scalar(sm__kernels *k) {
+    k->isa = SM_ISA_SCALAR;
+    k->matmul[SM__T_F32] = sm__matmul_f32__scalar;
+    k->matmul[SM__T_F16] = sm__matmul_f16__scalar;
+    k->matmul[SM__T_BF16] = sm__matmul_bf16__scalar;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__scalar;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__scalar;
+    k->attend[0] = sm__attend_f32__scalar;
+    k->attend[1] = sm__attend_f16__scalar;
+    k->merge = sm__merge__scalar;
+    k->quant = sm__quant__scalar;
+    k->rms_norm = sm__rms_norm__scalar;
+    k->layer_norm = sm__layer_norm__scalar;
+    k->softmax = sm__softmax__scalar;
+    k->rope = sm__rope__scalar;
+    k->swiglu = sm__swiglu__scalar;
+    k->gelu_tanh = sm__gelu_tanh__scalar;
+    k->gelu_erf = sm__gelu_erf__scalar;
+    k->add = sm__add__scalar;
+    k->scale = sm__scale__scalar;
+    k->to_f16 = sm__to_f16__scalar;
+}
+
+#ifdef SM__HAS_AVX2
+static void sm__kernels_avx2(sm__kernels *k) {
+    k->isa = SM_ISA_AVX2;
+    k->matmul[SM__T_F32] = sm__matmul_f32__avx2;
+    k->matmul[SM__T_F16] = sm__matmul_f16__avx2;
+    k->matmul[SM__T_BF16] = sm__matmul_bf16__avx2;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
+    k->attend[0] = sm__attend_f32__avx2;
+    k->attend[1] = sm__attend_f16__avx2;
+    k->merge = sm__merge__avx2;
+    k->quant = sm__quant__avx2;
+    k->rms_norm = sm__rms_norm__avx2;
+    k->layer_norm = sm__layer_norm__avx2;
+    k->softmax = sm__softmax__avx2;
+    k->rope = sm__rope__avx2;
+    k->swiglu = sm__swiglu__avx2;
+    k->gelu_tanh = sm__gelu_tanh__avx2;
+    k->gelu_erf = sm__gelu_erf__avx2;
+    k->add = sm__add__avx2;
+    k->scale = sm__scale__avx2;
+    k->to_f16 = sm__to_f16__avx2;
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+static void sm__kernels_avx512(sm__kernels *k) {
+    k->isa = SM_ISA_AVX512;
+    k->matmul[SM__T_F32] = sm__matmul_f32__avx512;
+    k->matmul[SM__T_F16] = sm__matmul_f16__avx512;
+    k->matmul[SM__T_BF16] = sm__matmul_bf16__avx512;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx512;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx512;
+    k->attend[0] = sm__attend_f32__avx512;
+    k->attend[1] = sm__attend_f16__avx512;
+    k->merge = sm__merge__avx512;
+    k->quant = sm__quant__avx512;
+    k->rms_norm = sm__rms_norm__avx512;
+    k->layer_norm = sm__layer_norm__avx512;
+    k->softmax = sm__softmax__avx512;
+    k->rope = sm__rope__avx512;
+    k->swiglu = sm__swiglu__avx512;
+    k->gelu_tanh = sm__gelu_tanh__avx512;
+    k->gelu_erf = sm__gelu_erf__avx512;
+    k->add = sm__add__avx512;
+    k->scale = sm__scale__avx512;
+    k->to_f16 = sm__to_f16__avx512;
+}
+#endif
+
+#ifdef SM__HAS_NEON
+#ifdef SM__HAS_DOTPROD
+/* Whether the processor has sdot (FEAT_DotProd). */
+#if defined(__APPLE__)
+extern int sm__sysctlbyname(const char *name, void *old, size_t *old_bytes, void *value,
+                            size_t bytes) SM__SYMBOL("sysctlbyname");
+static int sm__has_dotprod(void) {
+    int has = 0;
+    size_t bytes = sizeof has;
+    return sm__sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, NULL, 0) == 0 && has;
+}
+#elif defined(__linux__)
+extern unsigned long sm__getauxval(unsigned long type) SM__SYMBOL("getauxval");
+static int sm__has_dotprod(void) {
+    return (int)(sm__getauxval(16) >> 20 & 1); /* AT_HWCAP, HWCAP_ASIMDDP */
+}
+#elif defined(_WIN32)
+static int sm__has_dotprod(void) {
+    return IsProcessorFeaturePresent(43) != 0; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
+}
+#else
+static int sm__has_dotprod(void) { return 0; }
+#endif
+#endif
+
+static void sm__kernels_neon(sm__kernels *k) {
+    k->isa = SM_ISA_NEON;
+    k->matmul[SM__T_F32] = sm__matmul_f32__neon;
+    k->matmul[SM__T_F16] = sm__matmul_f16__neon;
+    k->matmul[SM__T_BF16] = sm__matmul_bf16__neon;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
+    k->attend[0] = sm__attend_f32__neon;
+    k->attend[1] = sm__attend_f16__neon;
+    k->merge = sm__merge__neon;
+    k->quant = sm__quant__neon;
+    k->rms_norm = sm__rms_norm__neon;
+    k->layer_norm = sm__layer_norm__neon;
+    k->softmax = sm__softmax__neon;
+    k->rope = sm__rope__neon;
+    k->swiglu = sm__swiglu__neon;
+    k->gelu_tanh = sm__gelu_tanh__neon;
+    k->gelu_erf = sm__gelu_erf__neon;
+    k->add = sm__add__neon;
+    k->scale = sm__scale__neon;
+    k->to_f16 = sm__to_f16__neon;
+#ifdef SM__HAS_DOTPROD
+    if (sm__has_dotprod()) {
+        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
+        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
+    }
+#endif
+}
+#endif
+
+/* Fill the table for a level. SM_ERR_UNSUPPORTED: this processor or build does not have it. */
+static sm_status sm__kernels_init(sm__kernels *k, int isa) {
+    sm_isa best = sm_isa_best();
+    if (isa == SM_ISA_AUTO) isa = (int)best;
+    if (isa == SM_ISA_AMX) isa = sm__min((int)best, SM_ISA_AVX512); /* silent fall-back */
+    if (isa != SM_ISA_SCALAR && (isa > (int)best || (best == SM_ISA_NEON && isa != SM_ISA_NEON)))
+        return SM_ERR_UNSUPPORTED;
+    sm__kernels_scalar(k);
+#ifdef SM__HAS_AVX2
+    if (isa >= SM_ISA_AVX2) sm__kernels_avx2(k);
+#endif
+#ifdef SM__HAS_AVX512
+    if (isa >= SM_ISA_AVX512) sm__kernels_avx512(k);
+#endif
+#ifdef SM__HAS_NEON
+    if (isa == SM_ISA_NEON) sm__kernels_neon(k);
+#endif
+    return SM_OK;
+}
+
+/* ================================================================================================
+ * MARK: [SM28] ARCHITECTURES
+ * What a model is to the rest of the file: hyperparameters, a row of the architecture table,
+ * tensors under GGUF names, a vocabulary. The readers below fill it in; the tape is made from it.
+ * A model family adds a row here, not a function.
+ * ============================================================================================== */
+
+/* A piece of text that is not terminated. */
+typedef struct sm__str {
+    const char *p;
+    size_t n;
+} sm__str;
+
+static int sm__str_is(sm__str s, const char *text) {
+    size_t n = strlen(text);
+    return s.n == n && memcmp(s.p, text, n) == 0;
+}
+
+enum { SM__NORM_RMS, SM__NORM_LAYER };
+enum { SM__POS_LEARNED, SM__POS_ROPE_PAIRS, SM__POS_ROPE_HALF }; /* (2i, 2i+1); (i, i+D/2) */
+enum { SM__FFN_SWIGLU, SM__FFN_GELU_TANH, SM__FFN_GELU_ERF };
+enum {
+    SM__ARCH_FUSED_QKV = 1, /* one attn_qkv matrix [H*D + 2*K*D, C] */
+    SM__ARCH_QK_NORM = 2,   /* RMSNorm of every query and key head */
+    SM__ARCH_BIAS = 4,      /* every linear layer and norm has a bias */
+    SM__ARCH_QKV_BIAS = 8   /* q, k and v have one */
+};
+
+typedef struct sm__arch {
+    const char *name; /* general.architecture */
+    uint8_t norm, pos, ffn, flags;
+} sm__arch;
+
+/* mistral and smollm are llama files by name and by structure. */
+static const sm__arch sm__archs[] = {
+    {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0},
+    {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0},
+    {"qwen2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__ARCH_QKV_BIAS},
+    {"qwen3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__ARCH_QK_NORM},
+    {"gpt2", SM__NORM_LAYER, SM__POS_LEARNED, SM__FFN_GELU_TANH,
+     SM__ARCH_FUSED_QKV | SM__ARCH_BIAS},
+    {"cs336", SM__NORM_RMS, SM__POS_LEARNED, SM__FFN_GELU_ERF, 0}, /* Stanford's course model */
+};
+
+static const sm__arch *sm__arch_find(sm__str name) {
+    size_t i;
+    for (i = 0; i < sizeof sm__archs / sizeof *sm__archs; i++)
+        if (sm__str_is(name, sm__archs[i].name)) return &sm__archs[i];
+    return NULL;
+}
+
+enum { SM__SCALING_NONE, SM__SCALING_LINEAR, SM__SCALING_LLAMA3, SM__SCALING_YARN };
+
+/* Everything here was checked by sm__hparams_check: the products below fit in 31 bits. */
+typedef struct sm__hparams {
+    int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int pos;            /* SM__POS_*: the row's, unless the file's layout differs (HF llama) */
+    int n_rot;          /* rotated elements of a head, even, <= head_dim */
+    float norm_eps;
+    double rope_base;
+    int scaling;        /* SM__SCALING_* */
+    double scaling_factor, original_ctx;
+    double low_freq_factor, high_freq_factor;                 /* llama3 */
+    double beta_fast, beta_slow, attn_factor, ext_factor; /* YaRN; attn_factor 0 = the formula */
+} sm__hparams;
+
+#define SM__MAX_DIM (1 << 20)    /* of any one hyperparameter but the vocabulary */
+#define SM__MAX_VOCAB (1 << 24)
+#define SM__MAX_LAYERS 1024
+
+static void sm__hparams_default(sm__hparams *hp) {
+    memset(hp, 0, sizeof *hp);
+    hp->norm_eps = 1e-5f;
+    hp->rope_base = 10000.0;
+    hp->scaling_factor = 1.0;
+    hp->low_freq_factor = 1.0;
+    hp->high_freq_factor = 4.0;
+    hp->beta_fast = 32.0;
+    hp->beta_slow = 1.0;
+    hp->ext_factor = 1.0;
+}
+
+enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE };
+enum { /* token kinds, as GGUF numbers them */
+    SM__TOKEN_NORMAL = 1,
+    SM__TOKEN_UNKNOWN = 2,
+    SM__TOKEN_CONTROL = 3,
+    SM__TOKEN_USER = 4,
+    SM__TOKEN_UNUSED = 5,
+    SM__TOKEN_BYTE = 6
+};
+
+/* What the readers give (the first group) and what sm__vocab_build makes of it. */
+typedef struct sm__vocab {
+    int kind; /* SM__VOCAB_* */
+    int n;
+    sm__str *tokens;   /* [n] as in the file: views of it, or of the model's memory */
+    float *scores;     /* [n] or NULL */
+    uint8_t *kinds;    /* [n] SM__TOKEN_* */
+    sm__str *merges;   /* [n_merges] "left right", best first (BPE) */
+    int n_merges;
+    sm__str pre;       /* tokenizer.ggml.pre, or empty */
+    int32_t bos, eos, eot, unk, pad; /* -1 = none */
+    int add_bos, add_eos;            /* what the file asks for; -1 = it does not say */
+    int add_space_prefix;            /* SPM: a space before the text; -1 = it does not say */
+    int plain_spaces;                /* SPM: pieces hold ' ' (llama2.c), not U+2581 */
+
+    /* made by sm__vocab_build */
+    struct sm__vocab_tables *tables;
+    size_t max_token_bytes; /* of a token's decoded text */
+} sm__vocab;
+
+/* A metadata entry of a GGUF file: the value where it lies in the file. */
+typedef struct sm__meta {
+    sm__str key;
+    int type;            /* GGUF value type */
+    int elem_type;       /* of an array */
+    uint64_t count;      /* elements of an array, else 1 */
+    const uint8_t *data; /* first element; strings start at their length (model.length_bytes) */
+    size_t bytes;        /* of all elements */
+} sm__meta;
+
+struct sm_model {
+    sm__heap heap;
+    sm_log_fn log;
+    void *log_user;
+    sm_model_info info;
+    const sm__arch *arch; /* NULL: vocabulary only */
+    sm__hparams hp;
+    sm__vocab vocab;
+    sm__meta *meta; /* [info.n_meta] */
+    sm_tensor *tensors; /* [info.n_tensors] canonical names */
+    struct sm__named *meta_index, *tensor_index; /* the same, sorted by name */
+    int length_bytes; /* of the length of a GGUF string: 4 in version 1, else 8 */
+    struct sm__weights *weights; /* bound by name, made by sm__model_bind */
+    /* Memory of the readers: chunks from the heap, freed in sm_model_close. */
+    void **chunks;
+    int n_chunks, max_chunks;
+    /* A mapping of the file, or NULL. */
+    void *map;
+    size_t map_bytes;
+};
+
+static void sm__log(const sm_model *m, int level, const char *text) {
+    if (m->log) m->log(m->log_user, level, text);
+}
+
+/* Memory that lives as long as the model; NULL when there is none. Not cleared. */
+static void *sm__model_alloc(sm_model *m, size_t count, size_t elem_bytes) {
+    size_t bytes;
+    void *p;
+    if (sm__mul_size(count, elem_bytes, &bytes)) return NULL;
+    if (m->n_chunks == m->max_chunks) {
+        int more = m->max_chunks * 2 + 16;
+        void **chunks = (void **)sm__heap_alloc(&m->heap, (size_t)more * sizeof *chunks);
+        if (!chunks) return NULL;
+        if (m->n_chunks) memcpy(chunks, m->chunks, (size_t)m->n_chunks * sizeof *chunks);
+        sm__heap_free(&m->heap, m->chunks);
+        m->chunks = chunks;
+        m->max_chunks = more;
+    }
+    p = sm__heap_alloc(&m->heap, bytes ? bytes : 1);
+    if (p) m->chunks[m->n_chunks++] = p;
+    return p;
+}
+
+/* Gives a chunk back early (temporary tables of a reader). */
+static void sm__model_drop(sm_model *m, void *p) {
+    int i;
+    if (!p) return;
+    for (i = m->n_chunks - 1; i >= 0 && m->chunks[i] != p; i--) {
+    }
+    if (i < 0) return;
+    m->chunks[i] = m->chunks[--m->n_chunks];
+    sm__heap_free(&m->heap, p);
+}
+
+/* ================================================================================================
+ * MARK: [SM29] FILES
+ * From an sm_source to bytes: a mapping, the caller's memory, or a copy that is read in pieces with
+ * progress and cancel. Then what the readers of text formats share: numbers without a locale, and a
+ * bounded JSON reader.
+ * ============================================================================================== */
+
+#ifdef _WIN32
+#define SM__WINDOWS 1
+#else
+#define SM__WINDOWS 0
+#endif
+
+#define SM__READ_PIECE ((size_t)1 << 20) /* bytes between two progress calls */
+
+/* Bytes that stay as long as the model does (or until sm__bytes_drop). */
+typedef struct sm__bytes {
+    const uint8_t *p;
+    size_t n;
+    void *owned; /* the chunk they were read into; NULL = mapped, or the caller's memory */
+} sm__bytes;
+
+/* Names in messages: at most 63 printable characters of a text that is not terminated. */
+#define SM__QUOTE 68
+static const char *sm__quote(char *buf, sm__str s) {
+    size_t i, n = sm__min_size(s.n, SM__QUOTE - 5);
+    for (i = 0; i < n; i++) buf[i] = s.p[i] < 32 || s.p[i] > 126 ? '?' : s.p[i];
+    memcpy(buf + n, "...", 4);
+    if (n == s.n) buf[n] = 0;
+    return buf;
+}
+
+static sm__str sm__str_of(const char *text) {
+    sm__str s;
+    s.p = text;
+    s.n = strlen(text);
+    return s;
+}
+
+static int sm__str_same(sm__str a, sm__str b) {
+    return a.n == b.n && (a.n == 0 || memcmp(a.p, b.p, a.n) == 0);
+}
+
+/* A terminated copy in the model's memory; NULL when there is none. */
+static char *sm__str_copy(sm_model *m, sm__str s) {
+    char *copy = (char *)sm__model_alloc(m, s.n + 1, 1);
+    if (!copy) return NULL;
+    if (s.n) memcpy(copy, s.p, s.n);
+    copy[s.n] = 0;
+    return copy;
+}
+
+#ifndef SMALLMIND_NO_STDIO
+/* An open regular file: the only code below that knows the operating system. */
+#ifdef _WIN32
+typedef struct sm__file {
+    HANDLE handle;
+    uint64_t bytes;
+} sm__file;
+
+static sm_status sm__file_open(sm_model *m, const char *path, sm__file *file, sm_error *error) {
+    int n = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, NULL, 0);
+    LARGE_INTEGER size;
+    WCHAR *wide;
+    if (n <= 0) return sm__fail(error, SM_ERR_ARG, "path is not UTF-8: %s", path);
+    wide = (WCHAR *)sm__model_alloc(m, (size_t)n, sizeof *wide);
+    if (!wide) return sm__fail(error, SM_ERR_NOMEM, "no memory to open %s", path);
+    MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, wide, n);
+    file->handle = CreateFileW(wide, GENERIC_READ, FILE_SHARE_READ, NULL, OPEN_EXISTING,
+                               FILE_ATTRIBUTE_NORMAL, NULL);
+    sm__model_drop(m, wide);
+    if (file->handle == INVALID_HANDLE_VALUE)
+        return sm__fail(error, SM_ERR_IO, "cannot open %s (error %u)", path,
+                        (unsigned)GetLastError());
+    if (GetFileType(file->handle) != FILE_TYPE_DISK || !GetFileSizeEx(file->handle, &size)) {
+        CloseHandle(file->handle);
+        return sm__fail(error, SM_ERR_IO, "not a regular file: %s", path);
+    }
+    file->bytes = (uint64_t)size.QuadPart;
+    return SM_OK;
+}
+
+static void sm__file_close(sm__file *file) { CloseHandle(file->handle); }
+
+/* The next n bytes; 0 = all of them came. */
+static int sm__file_read(void *user, uint64_t offset, void *dst, size_t n) {
+    DWORD got = 0;
+    (void)offset; /* read in order */
+    return !ReadFile(((sm__file *)user)->handle, dst, (DWORD)n, &got, NULL) || got != n;
+}
+
+static void *sm__file_map(sm__file *file) {
+    HANDLE mapping = CreateFileMappingW(file->handle, NULL, PAGE_READONLY, 0, 0, NULL);
+    void *p = mapping ? MapViewOfFile(mapping, FILE_MAP_READ, 0, 0, (SIZE_T)file->bytes) : NULL;
+    if (mapping) CloseHandle(mapping); /* the view keeps it alive */
+    return p;
+}
+
+static void sm__file_unmap(void *p, size_t n) {
+    (void)n;
+    UnmapViewOfFile(p);
+}
+#else
+typedef struct sm__file {
+    int fd;
+    uint64_t bytes;
+} sm__file;
+
+static sm_status sm__file_open(sm_model *m, const char *path, sm__file *file, sm_error *error) {
+    struct stat info;
+    (void)m;
+    file->fd = open(path, O_RDONLY | O_NONBLOCK); /* a pipe must not make us wait */
+    if (file->fd < 0) return sm__fail(error, SM_ERR_IO, "cannot open %s (errno %d)", path, errno);
+    (void)fcntl(file->fd, F_SETFD, FD_CLOEXEC);
+    if (fstat(file->fd, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size < 0) {
+        close(file->fd);
+        return sm__fail(error, SM_ERR_IO, "not a regular file: %s", path);
+    }
+    file->bytes = (uint64_t)info.st_size;
+    return SM_OK;
+}
+
+static void sm__file_close(sm__file *file) { close(file->fd); }
+
+/* The next n bytes; 0 = all of them came. */
+static int sm__file_read(void *user, uint64_t offset, void *dst, size_t n) {
+    unsigned char *to = (unsigned char *)dst;
+    (void)offset; /* read in order */
+    while (n) {
+        ssize_t got = read(((sm__file *)user)->fd, to, n);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) return 1; /* an error, or the file was cut meanwhile */
+        to += got;
+        n -= (size_t)got;
+    }
+    return 0;
+}
+
+static void *sm__file_map(sm__file *file) {
+    void *p = mmap(NULL, (size_t)file->bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static void sm__file_unmap(void *p, size_t n) { munmap(p, n); }
+#endif
+#endif /* SMALLMIND_NO_STDIO */
+
+static void sm__model_unmap(sm_model *m) {
+#ifndef SMALLMIND_NO_STDIO
+    if (m->map) sm__file_unmap(m->map, m->map_bytes);
+#endif
+    m->map = NULL;
+}
+
+/* n bytes through read, piece by piece, into a chunk of the model's. */
+static sm_status sm__bytes_read(sm_model *m, const sm_model_params *params, const char *what,
+                                int (*read)(void *, uint64_t, void *, size_t), void *user, size_t n,
+                                sm__bytes *out, sm_error *error) {
+    uint8_t *p = (uint8_t *)sm__model_alloc(m, n, 1);
+    size_t at = 0;
+    if (!p)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for the %llu bytes of %s",
+                        (unsigned long long)n, what);
+    out->p = p;
+    out->n = n;
+    out->owned = p;
+    while (at < n) {
+        size_t piece = sm__min_size(n - at, SM__READ_PIECE);
+        if (read(user, at, p + at, piece))
+            return sm__fail(error, SM_ERR_IO, "reading byte %llu of %s failed",
+                            (unsigned long long)at, what);
+        at += piece;
+        if (params->progress && params->progress(params->progress_user, at, n))
+            return sm__fail(error, SM_ERR_CANCELLED, "cancelled while reading %s", what);
+    }
+    return SM_OK;
+}
+
+static int sm__memory_read(void *user, uint64_t offset, void *dst, size_t n) {
+    memcpy(dst, (const uint8_t *)user + (size_t)offset, n);
+    return 0;
+}
+
+static void sm__bytes_drop(sm_model *m, sm__bytes *bytes) {
+    sm__model_drop(m, bytes->owned);
+    memset(bytes, 0, sizeof *bytes);
+}
+
+static sm_status sm__size_check(uint64_t bytes, uint64_t cap, const char *what, sm_error *error) {
+    if (bytes == 0) return sm__fail(error, SM_ERR_FORMAT, "%s is empty", what);
+    if (bytes > SIZE_MAX / 2 || bytes > cap)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "%s is too large here: %llu bytes", what,
+                        (unsigned long long)bytes);
+    return SM_OK;
+}
+
+static sm_status sm__path_bytes(sm_model *m, const sm_model_params *params, const char *path,
+                                int load, uint64_t cap, sm__bytes *out, sm_error *error) {
+#ifdef SMALLMIND_NO_STDIO
+    (void)m, (void)params, (void)path, (void)load, (void)cap, (void)out;
+    return sm__fail(error, SM_ERR_UNSUPPORTED, "built without file access: give data or read");
+#else
+    sm__file file;
+    sm_status status = sm__file_open(m, path, &file, error);
+    if (status) return status;
+    status = sm__size_check(file.bytes, cap, path, error);
+    if (!status && load == SM_LOAD_COPY) {
+        status =
+            sm__bytes_read(m, params, path, sm__file_read, &file, (size_t)file.bytes, out, error);
+    } else if (!status) {
+        m->map = sm__file_map(&file);
+        m->map_bytes = (size_t)file.bytes;
+        out->p = (const uint8_t *)m->map;
+        out->n = m->map_bytes;
+        if (!m->map) status = sm__fail(error, SM_ERR_IO, "cannot map %s", path);
+    }
+    sm__file_close(&file);
+    return status;
+#endif
+}
+
+static int sm__source_set(const sm_source *source) {
+    return source->path || source->data || source->read;
+}
+
+/* The bytes of a source. SM_LOAD_MAP by path is for one file of a model, the large one. */
+static sm_status sm__source_bytes(sm_model *m, const sm_model_params *params,
+                                  const sm_source *source, const char *what, int load, uint64_t cap,
+                                  sm__bytes *out, sm_error *error) {
+    sm_status status;
+    memset(out, 0, sizeof *out);
+    if (source->path) return sm__path_bytes(m, params, source->path, load, cap, out, error);
+    status = sm__size_check(source->bytes, cap, what, error);
+    if (status) return status;
+    if (source->data && load == SM_LOAD_MAP) {
+        out->p = (const uint8_t *)source->data;
+        out->n = (size_t)source->bytes;
+        return SM_OK;
+    }
+    if (source->data)
+        return sm__bytes_read(m, params, what, sm__memory_read, (void *)(uintptr_t)source->data,
+                              (size_t)source->bytes, out, error);
+    return sm__bytes_read(m, params, what, source->read, source->user, (size_t)source->bytes, out,
+                          error);
+}
+
+/* Little-endian values at any address. */
+SM__INLINE uint32_t sm__get32(const uint8_t *p) {
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+SM__INLINE uint64_t sm__get64(const uint8_t *p) {
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
+
+/* Names to positions, found by halving. The sort is a heap sort: its worst case is n log n too, and
+ * nothing that a file says can change that. */
+typedef struct sm__named {
+    sm__str name;
+    int i;
+} sm__named;
+
+static int sm__str_order(sm__str a, sm__str b) {
+    size_t n = sm__min_size(a.n, b.n);
+    int c = n ? memcmp(a.p, b.p, n) : 0;
+    return c ? c : a.n < b.n ? -1 : a.n > b.n;
+}
+
+static void sm__named_sift(sm__named *a, size_t root, size_t n) {
+    sm__named moved = a[root];
+    size_t child;
+    for (; (child = 2 * root + 1) < n; root = child) {
+        if (child + 1 < n && sm__str_order(a[child].name, a[child + 1].name) < 0) child++;
+        if (sm__str_order(moved.name, a[child].name) >= 0) break;
+        a[root] = a[child];
+    }
+    a[root] = moved;
+}
+
+/* Sorts by name; returns a name that is there twice, or one with p NULL. */
+static sm__str sm__named_sort(sm__named *a, int count) {
+    size_t i, n = (size_t)count;
+    sm__str none = {NULL, 0};
+    for (i = n / 2; i-- > 0;) sm__named_sift(a, i, n);
+    for (i = n; i-- > 1;) {
+        sm__named last = a[i];
+        a[i] = a[0];
+        a[0] = last;
+        sm__named_sift(a, 0, i);
+    }
+    for (i = 1; i < n; i++)
+        if (sm__str_same(a[i - 1].name, a[i].name)) return a[i].name;
+    return none;
+}
+
+/* Position of a name, or -1. */
+static int sm__named_find(const sm__named *a, int n, sm__str name) {
+    int lo = 0, hi = n;
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2, c = sm__str_order(a[mid].name, name);
+        if (c == 0) return a[mid].i;
+        if (c < 0) lo = mid + 1;
+        else hi = mid;
+    }
+    return -1;
+}
+
+/* A decimal number as JSON writes it, at *p; moves *p behind it. 0 = there is none. The nearest
+ * double for up to 15 digits and exponents within +-22, within 2 ulp otherwise. */
+static int sm__parse_number(const uint8_t **p, const uint8_t *end, double *value) {
+    const uint8_t *s = *p, *digits;
+    uint64_t m = 0;
+    int negative = s < end && *s == '-', scale = 0, exponent = 0, down = 0;
+    double v, power = 1.0;
+    s += negative;
+    for (digits = s; s < end && *s >= '0' && *s <= '9'; s++) {
+        if (m < 100000000000000000u) m = m * 10 + (uint64_t)(*s - '0');
+        else if (scale < 10000) scale++;
+    }
+    if (s == digits || (s - digits > 1 && *digits == '0')) return 0;
+    if (s < end && *s == '.') {
+        for (digits = ++s; s < end && *s >= '0' && *s <= '9'; s++)
+            if (m < 100000000000000000u && scale > -10000)
+                m = m * 10 + (uint64_t)(*s - '0'), scale--;
+        if (s == digits) return 0;
+    }
+    if (s < end && (*s == 'e' || *s == 'E')) {
+        s++;
+        down = s < end && *s == '-';
+        if (s < end && (*s == '-' || *s == '+')) s++;
+        for (digits = s; s < end && *s >= '0' && *s <= '9'; s++)
+            if (exponent < 10000) exponent = exponent * 10 + (*s - '0');
+        if (s == digits) return 0;
+    }
+    scale += down ? -exponent : exponent;
+    v = (double)m;
+    down = scale < 0;
+    scale = m == 0 ? 0 : sm__min(down ? -scale : scale, 400);
+    for (; scale >= 22; scale -= 22) v = down ? v / 1e22 : v * 1e22;
+    for (; scale > 0; scale--) power *= 10.0;
+    v = down ? v / power : v * power;
+    *value = negative ? -v : v;
+    *p = s;
+    return 1;
+}
+
+/* ---- JSON: a reader that walks forward and allocates nothing. After the first mistake `bad` is
+ * set and every call answers no, so that callers check once, at the end. ---- */
+
+#define SM__JSON_DEPTH 64
+
+typedef struct sm__json {
+    const uint8_t *p, *end;
+    int fresh; /* behind an opening bracket: no comma is due */
+    int bad;
+} sm__json;
+
+static sm__json sm__json_make(const void *p, size_t n) {
+    sm__json j;
+    j.p = (const uint8_t *)p;
+    j.end = j.p + n;
+    j.fresh = j.bad = 0;
+    return j;
+}
+
+static int sm__json_fail(sm__json *j) {
+    j->bad = 1;
+    return 0;
+}
+
+/* The next byte that is no white space; 0 at the end. */
+static int sm__json_peek(sm__json *j) {
+    while (j->p < j->end && (*j->p == ' ' || *j->p == '\n' || *j->p == '\r' || *j->p == '\t'))
+        j->p++;
+    return j->p < j->end && !j->bad ? *j->p : 0;
+}
+
+/* 1 = the value is an object ('{') or an array ('['), and it was entered. */
+static int sm__json_enter(sm__json *j, int bracket) {
+    if (sm__json_peek(j) != bracket) return sm__json_fail(j);
+    j->p++;
+    j->fresh = 1;
+    return 1;
+}
+
+/* Inside an array: 1 = another element follows; 0 = the array was left. */
+static int sm__json_item_before(sm__json *j, int close) {
+    int c = sm__json_peek(j);
+    if (j->bad) return 0;
+    if (c == close) {
+        j->p++;
+        j->fresh = 0;
+        return 0;
+    }
+    if (!j->fresh) {
+        if (c != ',') return sm__json_fail(j);
+        j->p++;
+    }
+    j->fresh = 0;
+    return 1;
+}
+static int sm__json_item(sm__json *j) { return sm__json_item_before(j, ']'); }
+
+static int sm__json_hex(int c) {
+    if (c >= '0' && c <= '9') return c - '0';
+    c |= 32;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* A string as it stands in the text, escapes unresolved but checked. */
+static int sm__json_string(sm__json *j, sm__str *s) {
+    if (sm__json_peek(j) != '"') return sm__json_fail(j);
+    s->p = (const char *)++j->p;
+    for (; j->p < j->end && *j->p >= 32; j->p++) {
+        if (*j->p == '"') {
+            s->n = (size_t)(j->p++ - (const uint8_t *)s->p);
+            return 1;
+        }
+        if (*j->p != '\\') continue;
+        if (++j->p == j->end || !*j->p || !strchr("\"\\/bfnrtu", *j->p)) break;
+        if (*j->p == 'u') {
+            int i;
+            for (i = 0; i < 4; i++)
+                if (++j->p == j->end || sm__json_hex(*j->p) < 0) return sm__json_fail(j);
+        }
+    }
+    return sm__json_fail(j);
+}
+
+/* Inside an object: 1 = a member follows, its key was read; 0 = the object was left. */
+static int sm__json_member(sm__json *j, sm__str *key) {
+    if (!sm__json_item_before(j, '}') || !sm__json_string(j, key)) return 0;
+    if (sm__json_peek(j) != ':') return sm__json_fail(j);
+    j->p++;
+    return 1;
+}
+
+/* One of the words, by number; -1 = none of them. */
+static int sm__json_word(sm__json *j) {
+    static const char *const words[] = {"false", "true", "null", "NaN", "Infinity", "-Infinity"};
+    int i;
+    sm__json_peek(j);
+    for (i = 0; i < 6; i++) { /* the last three are Python's, not JSON's */
+        size_t n = strlen(words[i]);
+        if ((size_t)(j->end - j->p) >= n && memcmp(j->p, words[i], n) == 0) {
+            j->p += n;
+            return i;
+        }
+    }
+    return -1;
+}
+
+static int sm__json_number(sm__json *j, double *value) {
+    sm__json_peek(j);
+    if (j->bad || !sm__parse_number(&j->p, j->end, value)) return sm__json_fail(j);
+    return 1;
+}
+
+/* A whole number without sign, fraction or exponent; exact. */
+static int sm__json_u64(sm__json *j, uint64_t *value) {
+    const uint8_t *start;
+    uint64_t v = 0;
+    sm__json_peek(j);
+    for (start = j->p; !j->bad && j->p < j->end && *j->p >= '0' && *j->p <= '9'; j->p++) {
+        uint64_t digit = (uint64_t)(*j->p - '0');
+        if (v > (UINT64_MAX - digit) / 10) return sm__json_fail(j);
+        v = v * 10 + digit;
+    }
+    *value = v;
+    return j->p != start ? 1 : sm__json_fail(j);
+}
+
+/* Over any value. The open brackets are bits, so nesting costs no stack. */
+static void sm__json_skip(sm__json *j) {
+    uint64_t objects = 0;
+    int depth = 0;
+    do {
+        sm__str s;
+        double v;
+        int c = sm__json_peek(j);
+        if (c == '{' || c == '[') {
+            if (depth++ == SM__JSON_DEPTH) j->bad = 1;
+            objects = objects << 1 | (c == '{');
+            sm__json_enter(j, c);
+        } else if (c == '"') {
+            sm__json_string(j, &s);
+        } else if (sm__json_word(j) < 0) {
+            sm__json_number(j, &v);
+        }
+        while (depth && !j->bad && !(objects & 1 ? sm__json_member(j, &s) : sm__json_item(j))) {
+            objects >>= 1;
+            depth--;
+        }
+    } while (depth && !j->bad);
+}
+
+static unsigned sm__json_unit(const char *p) {
+    unsigned v = 0;
+    int i;
+    for (i = 0; i < 4; i++) v = v << 4 | (unsigned)sm__json_hex((unsigned char)p[i]);
+    return v;
+}
+
+/* The escape at s.p[i], of a string that sm__json_string checked: its code, and its length. Half a
+ * surrogate pair becomes U+FFFD. */
+static size_t sm__json_escape(sm__str s, size_t i, unsigned *code) {
+    static const char from[] = "\"\\/bfnrt", to[] = "\"\\/\b\f\n\r\t";
+    const char *p = s.p + i;
+    if (p[1] != 'u') {
+        *code = (unsigned char)to[strchr(from, p[1]) - from];
+        return 2;
+    }
+    *code = sm__json_unit(p + 2);
+    if ((*code & 0xfc00u) == 0xd800u && s.n - i >= 12 && p[6] == '\\' && p[7] == 'u') {
+        unsigned low = sm__json_unit(p + 8);
+        if ((low & 0xfc00u) == 0xdc00u) {
+            *code = 0x10000u + ((*code & 0x3ffu) << 10 | (low & 0x3ffu));
+            return 12;
+        }
+    }
+    if ((*code & 0xf800u) == 0xd800u) *code = 0xfffdu;
+    return 6;
+}
+
+/* The text of a string, escapes resolved to UTF-8, terminated, cut to n - 1 bytes (n > 0). Returns
+ * the length of the whole text. */
+static size_t sm__json_text(sm__str s, char *buf, size_t n) {
+    size_t i = 0, out = 0, k, bytes;
+    while (i < s.n) {
+        unsigned char utf8[4] = {0, 0, 0, 0};
+        unsigned code = 0;
+        if (s.p[i] != '\\') {
+            utf8[0] = (unsigned char)s.p[i++];
+            bytes = 1;
+        } else {
+            i += sm__json_escape(s, i, &code);
+            bytes = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+            for (k = bytes - 1; k > 0; k--, code >>= 6)
+                utf8[k] = (unsigned char)(0x80u | (code & 0x3fu));
+            utf8[0] = (unsigned char)((bytes > 1 ? 0xf00u >> bytes & 0xffu : 0u) | code);
+        }
+        for (k = 0; k < bytes; k++, out++)
+            if (out + 1 < n) buf[out] = (char)utf8[k];
+    }
+    buf[sm__min_size(out, n - 1)] = 0;
+    return out;
+}
+
+/* ================================================================================================
+ * MARK: [SM30] GGUF
+ * The container of llama.cpp: a header, typed metadata, a directory of tensors, then their data.
+ *
+ *   "GGUF" | version u32 | n_tensors | n_meta | meta... | directory... | padding | data
+ *   meta        key string | type u32 | value
+ *   directory   name string | n_dims u32 | dims | type u32 | offset u64 from the start of the data
+ *   string      length | bytes
+ *   array       type u32 | length | elements
+ *   counts, lengths and dims are u64, in version 1 u32
+ *
+ * Counts are compared with the bytes that are left before anything is allocated, so memory stays
+ * within a few times the file's size, and every item costs O(1). Refused besides what is malformed:
+ * keys and names that are there twice, arrays of arrays, dimensions of 0, big-endian files.
+ * ============================================================================================== */
+
+enum {
+    SM__GGUF_U8,
+    SM__GGUF_I8,
+    SM__GGUF_U16,
+    SM__GGUF_I16,
+    SM__GGUF_U32,
+    SM__GGUF_I32,
+    SM__GGUF_F32,
+    SM__GGUF_BOOL,
+    SM__GGUF_STRING,
+    SM__GGUF_ARRAY,
+    SM__GGUF_U64,
+    SM__GGUF_I64,
+    SM__GGUF_F64,
+    SM__GGUF_N_TYPES
+};
+
+typedef struct sm__gguf_type {
+    const char *name;
+    uint8_t bytes; /* 0: not of fixed size */
+    uint8_t is_int;
+} sm__gguf_type;
+
+static const sm__gguf_type sm__gguf_types[SM__GGUF_N_TYPES] = {
+    {"u8", 1, 1},  {"i8", 1, 1},  {"u16", 2, 1},  {"i16", 2, 1},    {"u32", 4, 1},
+    {"i32", 4, 1}, {"f32", 4, 0}, {"bool", 1, 0}, {"string", 0, 0}, {"array", 0, 0},
+    {"u64", 8, 1}, {"i64", 8, 1}, {"f64", 8, 0},
+};
+
+#define SM__MAX_ITEMS (1 << 20) /* metadata entries, tensors */
+#define SM__MAX_KEY 65535       /* the format's own limit */
+#define SM__MAX_NAME 64         /* of a tensor; the format's own limit */
+#define SM__MAX_TOKEN 65535     /* bytes of a token; longer ones have no use */
+#define SM__MAX_ALIGNMENT (1u << 20)
+
+/* Every element type that GGUF numbers, to find tensors' bounds: elements and bytes of a block, the
+ * bytes as the parts of the block. Types that were taken back have no name. */
+typedef struct sm__ggml_type {
+    const char *name;
+    uint16_t elems, bytes;
+} sm__ggml_type;
+
+static const sm__ggml_type sm__ggml_types[] = {
+    {"F32", 1, 4},
+    {"F16", 1, 2},
+    {"Q4_0", 32, 2 + 16},
+    {"Q4_1", 32, 2 + 2 + 16},
+    {NULL, 0, 0},
+    {NULL, 0, 0},
+    {"Q5_0", 32, 2 + 4 + 16},
+    {"Q5_1", 32, 2 + 2 + 4 + 16},
+    {"Q8_0", 32, 2 + 32},
+    {"Q8_1", 32, 2 + 2 + 32},
+    {"Q2_K", 256, 16 + 64 + 2 + 2},
+    {"Q3_K", 256, 32 + 64 + 12 + 2},
+    {"Q4_K", 256, 2 + 2 + 12 + 128},
+    {"Q5_K", 256, 2 + 2 + 12 + 32 + 128},
+    {"Q6_K", 256, 128 + 64 + 16 + 2},
+    {"Q8_K", 256, 4 + 256 + 32},
+    {"IQ2_XXS", 256, 2 + 64},
+    {"IQ2_XS", 256, 2 + 64 + 8},
+    {"IQ3_XXS", 256, 2 + 96},
+    {"IQ1_S", 256, 2 + 32 + 16},
+    {"IQ4_NL", 32, 2 + 16},
+    {"IQ3_S", 256, 2 + 64 + 8 + 32 + 4},
+    {"IQ2_S", 256, 2 + 64 + 8 + 8},
+    {"IQ4_XS", 256, 2 + 2 + 4 + 128},
+    {"I8", 1, 1},
+    {"I16", 1, 2},
+    {"I32", 1, 4},
+    {"I64", 1, 8},
+    {"F64", 1, 8},
+    {"IQ1_M", 256, 32 + 16 + 8},
+    {"BF16", 1, 2},
+    {NULL, 0, 0},
+    {NULL, 0, 0},
+    {NULL, 0, 0},
+    {"TQ1_0", 256, 48 + 4 + 2},
+    {"TQ2_0", 256, 64 + 2},
+    {NULL, 0, 0},
+    {NULL, 0, 0},
+    {NULL, 0, 0},
+    {"MXFP4", 32, 1 + 16},
+    {"NVFP4", 64, 4 + 32},
+};
+#define SM__N_GGML_TYPES ((int)(sizeof sm__ggml_types / sizeof *sm__ggml_types))
+
+static const char *sm__ggml_name(int type) {
+    const char *name = type >= 0 && type < SM__N_GGML_TYPES ? sm__ggml_types[type].name : NULL;
+    return name ? name : "unknown";
+}
+
+/* ---- text without printf: metadata as text, tensor names ---- */
+
+typedef struct sm__text { /* cut to fit, always terminated */
+    char *p;
+    size_t n, at;
+} sm__text;
+
+static sm__text sm__text_make(char *p, size_t n) {
+    sm__text t;
+    t.p = p;
+    t.n = n;
+    t.at = 0;
+    if (n) p[0] = 0;
+    return t;
+}
+
+static void sm__put_bytes(sm__text *t, const char *p, size_t n) {
+    size_t room = t->n > t->at ? t->n - t->at - 1 : 0;
+    if (!t->n) return;
+    n = sm__min_size(n, room);
+    memcpy(t->p + t->at, p, n);
+    t->at += n;
+    t->p[t->at] = 0;
+}
+
+static void sm__put(sm__text *t, const char *text) { sm__put_bytes(t, text, strlen(text)); }
+
+static void sm__put_u64(sm__text *t, uint64_t v) {
+    char digits[20];
+    int i = 20;
+    do {
+        digits[--i] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v);
+    sm__put_bytes(t, digits + i, (size_t)(20 - i));
+}
+
+static void sm__put_i64(sm__text *t, int64_t v) {
+    if (v < 0) sm__put(t, "-");
+    sm__put_u64(t, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+}
+
+static int sm__real_finite(double v) {
+    uint64_t bits;
+    memcpy(&bits, &v, 8);
+    return (bits >> 52 & 0x7ffu) != 0x7ffu;
+}
+
+/* "3 tensors ..." to the log. */
+static void sm__log_count(const sm_model *m, int n, const char *what) {
+    char line[96];
+    sm__text text = sm__text_make(line, sizeof line);
+    sm__put_u64(&text, (uint64_t)n);
+    sm__put(&text, what);
+    sm__log(m, 0, line);
+}
+
+static double sm__scale10(double v, int e) { /* v * 10^e, in steps that stay exact when small */
+    for (; e >= 22; e -= 22) v *= 1e22;
+    for (; e <= -22; e += 22) v /= 1e22;
+    if (e) {
+        double power = 1.0;
+        int i;
+        for (i = e < 0 ? -e : e; i > 0; i--) power *= 10.0;
+        v = e < 0 ? v / power : v * power;
+    }
+    return v;
+}
+
+/* The fewest digits that read back as the same number (as a float when single). */
+static void sm__put_real(sm__text *t, double v, int single) {
+    double a = v < 0 ? -v : v;
+    int e = 0, n, i, most = single ? 9 : 17;
+    char digits[24];
+    uint64_t m = 0, ten = 1;
+    if (!sm__real_finite(v)) {
+        sm__put(t, v < 0 ? "-inf" : v > 0 ? "inf" : "nan");
+        return;
+    }
+    while (e < 400 && sm__scale10(a, -e) >= 10.0) e++;
+    while (e > -400 && a > 0 && sm__scale10(a, -e) < 1.0) e--;
+    for (n = 1; n <= most; n++) {
+        double back;
+        m = (uint64_t)(sm__scale10(a, n - 1 - e) + 0.5);
+        back = sm__scale10((double)m, e - n + 1);
+        if (single ? (float)back == (float)a : back == a) break;
+    }
+    n = sm__min(n, most);
+    for (i = 0; i < n; i++) ten *= 10;
+    if (m >= ten) m /= 10, e++; /* rounded up to another digit */
+    for (i = n - 1; i >= 0; i--, m /= 10) digits[i] = (char)('0' + m % 10);
+    if (v < 0) sm__put(t, "-");
+    if (e >= -4 && e < 0) sm__put_bytes(t, "0.000", (size_t)(1 - e));
+    if (e >= 0 && e < 16) { /* plain */
+        for (i = 0; i < n || i <= e; i++) {
+            if (i == e + 1) sm__put(t, ".");
+            sm__put_bytes(t, i < n ? digits + i : "0", 1);
+        }
+    } else if (e >= -4 && e < 0) {
+        sm__put_bytes(t, digits, (size_t)n);
+    } else {
+        sm__put_bytes(t, digits, 1);
+        if (n > 1) sm__put(t, ".");
+        sm__put_bytes(t, digits + 1, (size_t)(n - 1));
+        sm__put(t, "e");
+        sm__put_i64(t, e);
+    }
+}
+
+/* ---- walking through the file ---- */
+
+typedef struct sm__cursor {
+    const uint8_t *p, *end;
+    int length_bytes;
+    int bad; /* the file ended too early; everything read since is 0 */
+} sm__cursor;
+
+static size_t sm__left(const sm__cursor *c) { return c->bad ? 0 : (size_t)(c->end - c->p); }
+
+static const uint8_t *sm__take(sm__cursor *c, size_t n) {
+    static const uint8_t zero[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+    const uint8_t *p = c->p;
+    if (n > sm__left(c)) {
+        c->bad = 1;
+        return zero; /* for the fixed sizes below, all at most 8 */
+    }
+    c->p += n;
+    return p;
+}
+static uint32_t sm__take32(sm__cursor *c) { return sm__get32(sm__take(c, 4)); }
+static uint64_t sm__take64(sm__cursor *c) { return sm__get64(sm__take(c, 8)); }
+static uint64_t sm__take_length(sm__cursor *c) {
+    return c->length_bytes == 4 ? sm__take32(c) : sm__take64(c);
+}
+static sm__str sm__take_str(sm__cursor *c) {
+    sm__str s = {"", 0};
+    uint64_t n = sm__take_length(c);
+    if (n > sm__left(c)) {
+        c->bad = 1;
+        return s;
+    }
+    s.n = (size_t)n;
+    s.p = (const char *)sm__take(c, s.n);
+    return s;
+}
+
+/* The value of a metadata entry: checks that it is there, and notes where. */
+static sm_status sm__gguf_value(sm__cursor *c, sm__meta *meta, sm_error *error) {
+    char q[SM__QUOTE];
+    uint32_t type = sm__take32(c), elem = type;
+    size_t bytes;
+    meta->count = 1;
+    if (type == SM__GGUF_ARRAY) {
+        elem = sm__take32(c);
+        meta->count = sm__take_length(c);
+        if (elem == SM__GGUF_ARRAY)
+            return sm__fail(error, SM_ERR_UNSUPPORTED, "key %s: an array of arrays",
+                            sm__quote(q, meta->key));
+    }
+    if (type >= SM__GGUF_N_TYPES || elem >= SM__GGUF_N_TYPES)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s: value type %u does not exist",
+                        sm__quote(q, meta->key), (unsigned)(type < SM__GGUF_N_TYPES ? elem : type));
+    meta->type = (int)type;
+    meta->elem_type = (int)elem;
+    meta->data = c->p;
+    bytes = elem == SM__GGUF_STRING ? (size_t)c->length_bytes : sm__gguf_types[elem].bytes;
+    if (c->bad || meta->count > sm__left(c) / bytes)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s: the file ends before its %llu values",
+                        sm__quote(q, meta->key), (unsigned long long)meta->count);
+    if (elem == SM__GGUF_STRING) {
+        uint64_t i;
+        for (i = 0; i < meta->count && !c->bad; i++) sm__take_str(c);
+        if (c->bad)
+            return sm__fail(error, SM_ERR_FORMAT, "key %s: string %llu does not fit into the file",
+                            sm__quote(q, meta->key), (unsigned long long)(i - 1));
+    } else {
+        c->p += (size_t)meta->count * bytes;
+    }
+    meta->bytes = (size_t)(c->p - meta->data);
+    if (type == SM__GGUF_BOOL && meta->data[0] > 1)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s: %u is no bool", sm__quote(q, meta->key),
+                        (unsigned)meta->data[0]);
+    return SM_OK;
+}
+
+static sm_status sm__gguf_meta(sm_model *m, sm__cursor *c, uint64_t count, sm_error *error) {
+    char q[SM__QUOTE];
+    sm__str twice;
+    int i, n;
+    /* the smallest entry: a key of one byte, a type, a value of one byte */
+    if (c->bad || count > sm__left(c) / ((size_t)c->length_bytes + 6) || count > SM__MAX_ITEMS)
+        return sm__fail(error, SM_ERR_FORMAT, "%llu metadata entries do not fit into the file",
+                        (unsigned long long)count);
+    n = (int)count;
+    m->meta = (sm__meta *)sm__model_alloc(m, (size_t)n, sizeof *m->meta);
+    m->meta_index = (sm__named *)sm__model_alloc(m, (size_t)n, sizeof *m->meta_index);
+    if (!m->meta || !m->meta_index)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for %d metadata entries", n);
+    for (i = 0; i < n; i++) {
+        sm__meta *meta = &m->meta[i];
+        sm_status status;
+        meta->key = sm__take_str(c);
+        if (c->bad || meta->key.n == 0 || meta->key.n > SM__MAX_KEY)
+            return sm__fail(error, SM_ERR_FORMAT, "metadata entry %d: a bad key (%llu bytes)", i,
+                            (unsigned long long)meta->key.n);
+        status = sm__gguf_value(c, meta, error);
+        if (status) return status;
+        m->meta_index[i].name = meta->key;
+        m->meta_index[i].i = i;
+    }
+    m->info.n_meta = n;
+    twice = sm__named_sort(m->meta_index, n);
+    if (twice.p)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s is there twice", sm__quote(q, twice));
+    return SM_OK;
+}
+
+/* One entry of the directory; name and bytes are checked, data is set against [data, data + n). */
+static sm_status sm__gguf_tensor(sm__cursor *c, sm_tensor *t, uint64_t *offset, int skip_unknown,
+                                 sm_error *error) {
+    const char *name = t->name;
+    uint32_t n_dims = sm__take32(c), type, d;
+    const sm__ggml_type *row;
+    uint64_t elems = 1;
+    size_t blocks;
+    if (n_dims < 1 || n_dims > 4)
+        return sm__fail(error, SM_ERR_FORMAT, "tensor %s: %u dimensions", name, (unsigned)n_dims);
+    t->n_dims = (int)n_dims;
+    for (d = 0; d < 4; d++) t->dims[d] = d < n_dims ? sm__take_length(c) : 1;
+    type = sm__take32(c);
+    *offset = sm__take64(c);
+    if (c->bad) return sm__fail(error, SM_ERR_FORMAT, "tensor %s: the directory is cut", name);
+    for (d = 0; d < 4; d++) {
+        if (t->dims[d] == 0 || elems > (uint64_t)INT64_MAX / t->dims[d])
+            return sm__fail(error, SM_ERR_FORMAT, "tensor %s: dimension %u is %llu", name,
+                            (unsigned)d, (unsigned long long)t->dims[d]);
+        elems *= t->dims[d];
+    }
+    t->type = type < (uint32_t)INT32_MAX ? (int)type : INT32_MAX;
+    t->bytes = 0;
+    row = type < (uint32_t)SM__N_GGML_TYPES ? &sm__ggml_types[type] : NULL;
+    if (!row || !row->name) {
+        if (skip_unknown) return SM_OK;
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "tensor %s has type %u, which is not known",
+                        name, (unsigned)type);
+    }
+    if (t->dims[0] % row->elems)
+        return sm__fail(error, SM_ERR_FORMAT,
+                        "tensor %s: rows of %llu elements, %s has blocks of %u", name,
+                        (unsigned long long)t->dims[0], row->name, (unsigned)row->elems);
+    elems /= row->elems;
+    blocks = elems > SIZE_MAX ? SIZE_MAX : (size_t)elems;
+    if (sm__mul_size(blocks, row->bytes, &t->bytes))
+        return sm__fail(error, SM_ERR_FORMAT, "tensor %s is too large", name);
+    return SM_OK;
+}
+
+/* The directory. Names are copied, for their terminating zero. */
+static sm_status sm__gguf_tensors(sm_model *m, sm__cursor *c, uint64_t count, int skip_unknown,
+                                  uint64_t *offsets, sm_error *error) {
+    char q[SM__QUOTE], *names;
+    sm__str twice;
+    int i, n = (int)count;
+    names = (char *)sm__model_alloc(m, (size_t)n, SM__MAX_NAME + 1);
+    m->tensors = (sm_tensor *)sm__model_alloc(m, (size_t)n, sizeof *m->tensors);
+    m->tensor_index = (sm__named *)sm__model_alloc(m, (size_t)n, sizeof *m->tensor_index);
+    if (!names || !m->tensors || !m->tensor_index)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for a directory of %d tensors", n);
+    for (i = 0; i < n; i++, names += SM__MAX_NAME + 1) {
+        sm_tensor *t = &m->tensors[i];
+        sm__str name = sm__take_str(c);
+        sm_status status;
+        if (c->bad || name.n == 0 || name.n > SM__MAX_NAME || memchr(name.p, 0, name.n))
+            return sm__fail(error, SM_ERR_FORMAT, "tensor %d: a bad name: %s", i,
+                            sm__quote(q, name));
+        memcpy(names, name.p, name.n);
+        names[name.n] = 0;
+        memset(t, 0, sizeof *t);
+        t->name = names;
+        status = sm__gguf_tensor(c, t, &offsets[i], skip_unknown, error);
+        if (status) return status;
+        m->tensor_index[i].name = name;
+        m->tensor_index[i].name.p = names;
+        m->tensor_index[i].i = i;
+    }
+    m->info.n_tensors = n;
+    twice = sm__named_sort(m->tensor_index, n);
+    if (twice.p) return sm__fail(error, SM_ERR_FORMAT, "tensor %s is there twice", twice.p);
+    return SM_OK;
+}
+
+static const sm__meta *sm__meta_find(const sm_model *m, const char *key) {
+    int i = sm__named_find(m->meta_index, m->info.n_meta, sm__str_of(key));
+    return i < 0 ? NULL : &m->meta[i];
+}
+
+static sm_status sm__gguf_alignment(const sm_model *m, uint32_t *alignment, sm_error *error) {
+    const sm__meta *meta = sm__meta_find(m, "general.alignment");
+    *alignment = 32;
+    if (!meta) return SM_OK;
+    if (meta->type != SM__GGUF_U32)
+        return sm__fail(error, SM_ERR_FORMAT, "key general.alignment is no u32");
+    *alignment = sm__get32(meta->data);
+    if (*alignment == 0 || *alignment > SM__MAX_ALIGNMENT || (*alignment & (*alignment - 1)))
+        return sm__fail(error, SM_ERR_FORMAT,
+                        "key general.alignment: %u is no power of two <= 2^20",
+                        (unsigned)*alignment);
+    return SM_OK;
+}
+
+/* Puts every tensor's data into the bytes behind the directory. */
+static sm_status sm__gguf_place(sm_model *m, const sm__bytes *file, size_t at,
+                                const uint64_t *offsets, uint32_t alignment, sm_error *error) {
+    size_t start, room;
+    int i;
+    if (sm__add_size(at, alignment - 1, &start)) start = SIZE_MAX;
+    start = start / alignment * alignment;
+    if (start > file->n)
+        return sm__fail(error, SM_ERR_FORMAT, "the file ends before the tensors' data");
+    room = file->n - start;
+    for (i = 0; i < m->info.n_tensors; i++) {
+        sm_tensor *t = &m->tensors[i];
+        if (offsets[i] % alignment)
+            return sm__fail(error, SM_ERR_FORMAT, "tensor %s: offset %llu is not aligned to %u",
+                            t->name, (unsigned long long)offsets[i], (unsigned)alignment);
+        if (offsets[i] > room || t->bytes > room - (size_t)offsets[i])
+            return sm__fail(error, SM_ERR_FORMAT,
+                            "tensor %s: %llu bytes at offset %llu, the data has %llu", t->name,
+                            (unsigned long long)t->bytes, (unsigned long long)offsets[i],
+                            (unsigned long long)room);
+        if (t->bytes) t->data = file->p + start + (size_t)offsets[i];
+    }
+    return SM_OK;
+}
+
+/* ---- metadata by key ---- */
+
+/* Element i as a double (exact below 2^53); 0 = it is no number. */
+static int sm__meta_number(const sm__meta *meta, uint64_t i, double *value) {
+    const uint8_t *p = meta->data + (size_t)i * sm__gguf_types[meta->elem_type].bytes;
+    uint64_t u = 0;
+    float f;
+    if (meta->elem_type == SM__GGUF_STRING) return 0;
+    memcpy(&u, p, sm__gguf_types[meta->elem_type].bytes);
+    switch (meta->elem_type) {
+    case SM__GGUF_I8: *value = (int8_t)u; break;
+    case SM__GGUF_I16: *value = (int16_t)u; break;
+    case SM__GGUF_I32: *value = (int32_t)u; break;
+    case SM__GGUF_I64: *value = (double)(int64_t)u; break;
+    case SM__GGUF_F32: *value = (memcpy(&f, p, 4), f); break;
+    case SM__GGUF_F64: memcpy(value, p, 8); break;
+    default: *value = (double)u;
+    }
+    return 1;
+}
+
+/* A string value, or an empty string. */
+static sm__str sm__meta_string(const sm_model *m, const char *key) {
+    const sm__meta *meta = sm__meta_find(m, key);
+    sm__str s = {"", 0};
+    if (!meta || meta->type != SM__GGUF_STRING) return s;
+    s.p = (const char *)meta->data + m->length_bytes;
+    s.n = meta->bytes - (size_t)m->length_bytes;
+    return s;
+}
+
+/* A bool that may be missing: -1. */
+static int sm__meta_bool(const sm_model *m, const char *key) {
+    const sm__meta *meta = sm__meta_find(m, key);
+    return meta && meta->type == SM__GGUF_BOOL ? meta->data[0] : -1;
+}
+
+SM_API const char *sm_model_meta_at(const sm_model *model, int i, char *buf, size_t n) {
+    sm__text t = sm__text_make(buf, buf ? n : 0);
+    if (!model || i < 0 || i >= model->info.n_meta) return NULL;
+    sm__put_bytes(&t, model->meta[i].key.p, model->meta[i].key.n);
+    return t.n ? buf : "";
+}
+
+SM_API const char *sm_model_meta(const sm_model *model, const char *key, char *buf, size_t n) {
+    sm__text t = sm__text_make(buf, buf ? n : 0);
+    const sm__meta *meta = model && key ? sm__meta_find(model, key) : NULL;
+    double v = 0.0;
+    if (!meta) return NULL;
+    if (meta->type == SM__GGUF_ARRAY) {
+        sm__put(&t, "[");
+        sm__put(&t, sm__gguf_types[meta->elem_type].name);
+        sm__put(&t, " x ");
+        sm__put_u64(&t, meta->count);
+        sm__put(&t, "]");
+    } else if (meta->type == SM__GGUF_STRING) {
+        sm__put_bytes(&t, (const char *)meta->data + model->length_bytes,
+                      meta->bytes - (size_t)model->length_bytes);
+    } else if (meta->type == SM__GGUF_BOOL) {
+        sm__put(&t, meta->data[0] ? "true" : "false");
+    } else if (meta->type == SM__GGUF_U64) {
+        sm__put_u64(&t, sm__get64(meta->data));
+    } else if (meta->type == SM__GGUF_I64) {
+        sm__put_i64(&t, (int64_t)sm__get64(meta->data));
+    } else {
+        uint64_t fp = sm__fp_enter(); /* denormals have digits too */
+        sm__meta_number(meta, 0, &v);
+        if (sm__gguf_types[meta->type].is_int) sm__put_i64(&t, (int64_t)v);
+        else sm__put_real(&t, v, meta->type == SM__GGUF_F32);
+        sm__fp_leave(fp);
+    }
+    return t.n ? buf : "";
+}
+
+/* ---- hyperparameters ---- */
+
+/* lo <= v <= hi, and false for NaN even where the host asked for -ffast-math. */
+static int sm__real_in(double v, double lo, double hi) {
+    return sm__real_finite(v) && v >= lo && v <= hi;
+}
+
+/* The one place where hyperparameters are judged, whatever file they came from. After it
+ * (n_heads + 2 * n_kv_heads) * head_dim and 2 * n_ff fit in 31 bits, nothing divides by zero, and
+ * angles stay below 1e9. */
+static sm_status sm__hparams_check(const sm_model *m, sm_error *error) {
+    const sm__hparams *h = &m->hp;
+    struct {
+        const char *name;
+        int value, max;
+    } list[8];
+    int i;
+#define SM__ITEM(k, n, v, m) list[k].name = n, list[k].value = v, list[k].max = m
+    SM__ITEM(0, "vocabulary size", h->n_vocab, SM__MAX_VOCAB);
+    SM__ITEM(1, "context length", h->n_ctx, SM__MAX_DIM);
+    SM__ITEM(2, "embedding length", h->n_embd, SM__MAX_DIM);
+    SM__ITEM(3, "layer count", h->n_layers, SM__MAX_LAYERS);
+    SM__ITEM(4, "head count", h->n_heads, SM__MAX_DIM);
+    SM__ITEM(5, "key/value head count", h->n_kv_heads, h->n_heads);
+    SM__ITEM(6, "head width", h->head_dim, SM__MAX_DIM);
+    SM__ITEM(7, "feed-forward length", h->n_ff, SM__MAX_DIM);
+#undef SM__ITEM
+    for (i = 0; i < 8; i++)
+        if (list[i].value < 1 || list[i].value > list[i].max)
+            return sm__fail(error, SM_ERR_FORMAT, "%s %d is not within 1 and %d", list[i].name,
+                            list[i].value, list[i].max);
+    if (h->n_heads % h->n_kv_heads)
+        return sm__fail(error, SM_ERR_FORMAT, "%d heads do not share %d key/value heads evenly",
+                        h->n_heads, h->n_kv_heads);
+    if ((int64_t)h->n_heads * h->head_dim > 1 << 24)
+        return sm__fail(error, SM_ERR_FORMAT, "%d heads of width %d are too large", h->n_heads,
+                        h->head_dim);
+    if (h->pos != SM__POS_LEARNED && (h->n_rot < 2 || h->n_rot > h->head_dim || h->n_rot % 2))
+        return sm__fail(error, SM_ERR_FORMAT, "%d rotated elements of a head of %d", h->n_rot,
+                        h->head_dim);
+    if (!sm__real_in(h->norm_eps, 1e-30, 1.0))
+        return sm__fail(error, SM_ERR_FORMAT, "the norm's epsilon is not within 1e-30 and 1");
+    if (!sm__real_in(h->rope_base, 1.0001, 1e15))
+        return sm__fail(error, SM_ERR_FORMAT, "the rope's base is not within 1.0001 and 1e15");
+    if (!sm__real_in(h->scaling_factor, 0.1, 1e6) || !sm__real_in(h->original_ctx, 0.0, 1e9) ||
+        (h->scaling >= SM__SCALING_LLAMA3 && h->original_ctx < 1.0))
+        return sm__fail(error, SM_ERR_FORMAT, "rope scaling: a bad factor or original context");
+    if (!sm__real_in(h->low_freq_factor, 1e-3, 1e6) ||
+        !sm__real_in(h->high_freq_factor, 1e-3, 1e6) || h->high_freq_factor <= h->low_freq_factor)
+        return sm__fail(error, SM_ERR_FORMAT, "rope scaling: bad frequency factors");
+    if (!sm__real_in(h->beta_fast, 1e-3, 1e6) || !sm__real_in(h->beta_slow, 1e-3, 1e6) ||
+        !sm__real_in(h->ext_factor, 0.0, 1.0) || !sm__real_in(h->attn_factor, 0.0, 1e3))
+        return sm__fail(error, SM_ERR_FORMAT, "rope scaling: bad YaRN parameters");
+    return SM_OK;
+}
+
+static const sm__meta *sm__arch_find_key(const sm_model *m, const char *suffix) {
+    char key[160];
+    sm__text t = sm__text_make(key, sizeof key);
+    sm__put(&t, m->info.arch);
+    sm__put(&t, ".");
+    sm__put(&t, suffix);
+    return sm__meta_find(m, key);
+}
+
+/* An integer under "{arch}.suffix". A list with a value per layer must have equal ones. *out stays
+ * as it is when the key is missing and need is 0. */
+static sm_status sm__gguf_int(const sm_model *m, const char *suffix, int need, int *out,
+                              sm_error *error) {
+    const sm__meta *meta = sm__arch_find_key(m, suffix);
+    uint64_t i;
+    double v = 0.0, next;
+    if (!meta && need)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is missing", m->info.arch, suffix);
+    if (!meta) return SM_OK;
+    if (!sm__gguf_types[meta->elem_type].is_int || meta->count == 0)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is no integer", m->info.arch, suffix);
+    sm__meta_number(meta, 0, &v);
+    for (i = 1; i < meta->count; i++) {
+        sm__meta_number(meta, i, &next);
+        if (next != v)
+            return sm__fail(error, SM_ERR_UNSUPPORTED, "key %s.%s differs from layer to layer",
+                            m->info.arch, suffix);
+    }
+    if (v < 0 || v > INT32_MAX)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is out of range", m->info.arch, suffix);
+    *out = (int)v;
+    return SM_OK;
+}
+
+/* A real number under "{arch}.suffix"; 1 = it was there. What is no number becomes -1, which no
+ * range below contains. */
+static int sm__gguf_real(const sm_model *m, const char *suffix, double *out) {
+    const sm__meta *meta = sm__arch_find_key(m, suffix);
+    if (!meta) return 0;
+    if (meta->type == SM__GGUF_ARRAY || !sm__meta_number(meta, 0, out)) *out = -1.0;
+    return 1;
+}
+
+/* Rotary scaling. A YaRN attention factor in GGUF multiplies the formula; ours replaces it. */
+static sm_status sm__gguf_scaling(sm_model *m, sm_error *error) {
+    sm__hparams *h = &m->hp;
+    const sm__meta *meta = sm__arch_find_key(m, "rope.scaling.type");
+    sm__str type = {"linear", 6}; /* what a factor alone means */
+    double attn = 1.0, factor = 0.0;
+    char q[SM__QUOTE];
+    if (meta && meta->type == SM__GGUF_STRING) {
+        type.p = (const char *)meta->data + m->length_bytes;
+        type.n = meta->bytes - (size_t)m->length_bytes;
+    }
+    if (!sm__gguf_real(m, "rope.scaling.factor", &factor))
+        sm__gguf_real(m, "rope.scale_linear", &factor);
+    if (factor == 0.0) factor = 1.0;
+    h->scaling_factor = factor;
+    h->original_ctx = h->n_ctx;
+    sm__gguf_real(m, "rope.scaling.original_context_length", &h->original_ctx);
+    if (sm__str_is(type, "none")) {
+        h->scaling_factor = 1.0;
+    } else if (sm__str_is(type, "linear")) {
+        h->scaling = factor == 1.0 ? SM__SCALING_NONE : SM__SCALING_LINEAR;
+    } else if (sm__str_is(type, "yarn")) {
+        h->scaling = SM__SCALING_YARN;
+        sm__gguf_real(m, "rope.scaling.yarn_ext_factor", &h->ext_factor);
+        sm__gguf_real(m, "rope.scaling.yarn_beta_fast", &h->beta_fast);
+        sm__gguf_real(m, "rope.scaling.yarn_beta_slow", &h->beta_slow);
+        if (h->ext_factor < 0.0) h->ext_factor = 1.0;
+        if (h->ext_factor == 0.0) h->attn_factor = 1.0;
+        if (sm__gguf_real(m, "rope.scaling.attn_factor", &attn) ||
+            sm__gguf_real(m, "rope.scaling.yarn_attn_factor", &attn)) {
+            double formula = 1.0;
+            if (h->ext_factor != 0.0 && sm__real_in(factor, 1.0, 1e6))
+                formula = 1.0 + 0.1 * sm__log_double(factor);
+            h->attn_factor = attn * formula;
+        }
+    } else {
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "rope scaling of type %s", sm__quote(q, type));
+    }
+    return SM_OK;
+}
+
+static sm_status sm__gguf_heads(sm_model *m, sm_error *error) {
+    sm__hparams *h = &m->hp;
+    sm_status status;
+    int v_dim;
+    if ((status = sm__gguf_int(m, "attention.head_count", 1, &h->n_heads, error))) return status;
+    h->n_kv_heads = h->n_heads;
+    if ((status = sm__gguf_int(m, "attention.head_count_kv", 0, &h->n_kv_heads, error)))
+        return status;
+    if ((status = sm__gguf_int(m, "attention.key_length", 0, &h->head_dim, error))) return status;
+    if (h->head_dim == 0) {
+        if (h->n_heads == 0 || h->n_embd % h->n_heads)
+            return sm__fail(error, SM_ERR_FORMAT, "embedding length %d is no multiple of %d heads",
+                            h->n_embd, h->n_heads);
+        h->head_dim = h->n_embd / h->n_heads;
+    }
+    v_dim = h->head_dim;
+    if ((status = sm__gguf_int(m, "attention.value_length", 0, &v_dim, error))) return status;
+    if (v_dim != h->head_dim)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "heads with keys of %d and values of %d",
+                        h->head_dim, v_dim);
+    h->n_rot = h->pos == SM__POS_LEARNED ? 0 : h->head_dim;
+    if (h->pos == SM__POS_LEARNED) return SM_OK;
+    return sm__gguf_int(m, "rope.dimension_count", 0, &h->n_rot, error);
+}
+
+static int sm__tensor_at(const sm_model *m, const char *name) {
+    return sm__named_find(m->tensor_index, m->info.n_tensors, sm__str_of(name));
+}
+
+static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
+    sm__hparams *h = &m->hp;
+    sm_status status;
+    double eps = 0.0;
+    int experts = 0, window = 0, embed = sm__tensor_at(m, "token_embd.weight");
+    const char *eps_key = m->arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                        : "attention.layer_norm_epsilon";
+    h->pos = m->arch->pos;
+    if ((status = sm__gguf_int(m, "block_count", 1, &h->n_layers, error)) ||
+        (status = sm__gguf_int(m, "context_length", 1, &h->n_ctx, error)) ||
+        (status = sm__gguf_int(m, "embedding_length", 1, &h->n_embd, error)) ||
+        (status = sm__gguf_int(m, "feed_forward_length", 1, &h->n_ff, error)) ||
+        (status = sm__gguf_int(m, "vocab_size", 0, &h->n_vocab, error)) ||
+        (status = sm__gguf_int(m, "expert_count", 0, &experts, error)) ||
+        (status = sm__gguf_int(m, "attention.sliding_window", 0, &window, error)))
+        return status;
+    if (experts) return sm__fail(error, SM_ERR_UNSUPPORTED, "a mixture of %d experts", experts);
+    if ((status = sm__gguf_heads(m, error))) return status;
+    if (m->vocab.kind != SM__VOCAB_NONE) h->n_vocab = m->vocab.n;
+    if (embed >= 0 && m->tensors[embed].dims[1] <= SM__MAX_VOCAB)
+        h->n_vocab = (int)m->tensors[embed].dims[1];
+    if (m->vocab.kind != SM__VOCAB_NONE && h->n_vocab != m->vocab.n)
+        return sm__fail(error, SM_ERR_FORMAT, "%d tokens, but token_embd.weight has %d rows",
+                        m->vocab.n, h->n_vocab);
+    if (!sm__gguf_real(m, eps_key, &eps))
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is missing", m->info.arch, eps_key);
+    h->norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
+    sm__gguf_real(m, "rope.freq_base", &h->rope_base);
+    if ((status = sm__gguf_scaling(m, error))) return status;
+    /* Nothing is wrong within a window that attention would not leave anyway. */
+    if (window > 0) h->n_ctx = sm__min(h->n_ctx, window);
+    if (h->pos != SM__POS_LEARNED) h->n_ctx = sm__min(h->n_ctx, SM__MAX_DIM);
+    return sm__hparams_check(m, error);
+}
+
+/* ---- vocabulary ---- */
+
+/* An array of strings as views of the file. */
+static sm_status sm__gguf_strings(sm_model *m, const char *key, sm__str **out, int *n,
+                                  sm_error *error) {
+    const sm__meta *meta = sm__meta_find(m, key);
+    sm__cursor c;
+    int i;
+    if (!meta) return sm__fail(error, SM_ERR_FORMAT, "key %s is missing", key);
+    if (meta->type != SM__GGUF_ARRAY || meta->elem_type != SM__GGUF_STRING)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s is no array of strings", key);
+    if (meta->count > SM__MAX_VOCAB)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s has too many strings", key);
+    *n = (int)meta->count;
+    *out = (sm__str *)sm__model_alloc(m, (size_t)*n, sizeof **out);
+    if (!*out) return sm__fail(error, SM_ERR_NOMEM, "no memory for the %d strings of %s", *n, key);
+    memset(&c, 0, sizeof c);
+    c.p = meta->data;
+    c.end = meta->data + meta->bytes;
+    c.length_bytes = m->length_bytes;
+    for (i = 0; i < *n; i++) {
+        (*out)[i] = sm__take_str(&c);
+        if ((*out)[i].n > SM__MAX_TOKEN)
+            return sm__fail(error, SM_ERR_FORMAT, "key %s: string %d has %llu bytes", key, i,
+                            (unsigned long long)(*out)[i].n);
+    }
+    return SM_OK;
+}
+
+/* An array with a number per token; NULL when the key is missing. */
+static sm_status sm__gguf_per_token(const sm_model *m, const char *key, int want_int,
+                                    const sm__meta **out, sm_error *error) {
+    const sm__meta *meta = sm__meta_find(m, key);
+    *out = meta;
+    if (!meta) return SM_OK;
+    if (meta->type != SM__GGUF_ARRAY ||
+        (want_int ? meta->elem_type != SM__GGUF_I32 && meta->elem_type != SM__GGUF_U32
+                  : meta->elem_type != SM__GGUF_F32))
+        return sm__fail(error, SM_ERR_FORMAT, "key %s is no array of %s", key,
+                        want_int ? "i32" : "f32");
+    if (meta->count != (uint64_t)m->vocab.n)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s has %llu values for %d tokens", key,
+                        (unsigned long long)meta->count, m->vocab.n);
+    return SM_OK;
+}
+
+static sm_status sm__gguf_scores(sm_model *m, sm_error *error) {
+    const sm__meta *meta;
+    sm_status status = sm__gguf_per_token(m, "tokenizer.ggml.scores", 0, &meta, error);
+    int i;
+    if (status || !meta) return status;
+    m->vocab.scores = (float *)sm__model_alloc(m, (size_t)m->vocab.n, sizeof(float));
+    if (!m->vocab.scores) return sm__fail(error, SM_ERR_NOMEM, "no memory for the scores");
+    memcpy(m->vocab.scores, meta->data, meta->bytes);
+    for (i = 0; i < m->vocab.n; i++)
+        if ((sm__bits(m->vocab.scores[i]) & 0x7fffffffu) > 0x7f800000u)
+            return sm__fail(error, SM_ERR_FORMAT, "the score of token %d is no number", i);
+    return SM_OK;
+}
+
+static sm_status sm__gguf_kinds(sm_model *m, sm_error *error) {
+    const sm__meta *meta;
+    sm_status status = sm__gguf_per_token(m, "tokenizer.ggml.token_type", 1, &meta, error);
+    int i;
+    if (status) return status;
+    m->vocab.kinds = (uint8_t *)sm__model_alloc(m, (size_t)m->vocab.n, 1);
+    if (!m->vocab.kinds) return sm__fail(error, SM_ERR_NOMEM, "no memory for the token types");
+    for (i = 0; i < m->vocab.n; i++) {
+        uint32_t kind = meta ? sm__get32(meta->data + 4 * (size_t)i) : 0;
+        if (kind > SM__TOKEN_BYTE)
+            return sm__fail(error, SM_ERR_FORMAT, "token %d has type %u", i, (unsigned)kind);
+        m->vocab.kinds[i] = kind ? (uint8_t)kind : (uint8_t)SM__TOKEN_NORMAL; /* 0 = undefined */
+    }
+    return SM_OK;
+}
+
+/* A token id; what no token has is none (-1), as others read it, with a line in the log. */
+static int32_t sm__gguf_id(const sm_model *m, const char *key, int32_t missing) {
+    const sm__meta *meta = sm__meta_find(m, key);
+    char line[128];
+    sm__text text = sm__text_make(line, sizeof line);
+    double v;
+    if (!meta) return missing < m->vocab.n ? missing : -1;
+    if (meta->type != SM__GGUF_ARRAY && sm__gguf_types[meta->type].is_int &&
+        sm__meta_number(meta, 0, &v) && v >= 0 && v < m->vocab.n)
+        return (int32_t)v;
+    sm__put(&text, "key ");
+    sm__put(&text, key);
+    sm__put(&text, " names no token: ignored");
+    sm__log(m, 0, line);
+    return -1;
+}
+
+static sm_status sm__gguf_vocab(sm_model *m, sm_error *error) {
+    sm__str model = sm__meta_string(m, "tokenizer.ggml.model");
+    sm__vocab *v = &m->vocab;
+    sm_status status;
+    char q[SM__QUOTE];
+    int spm;
+    if (model.n == 0 || sm__str_is(model, "none")) return SM_OK;
+    spm = sm__str_is(model, "llama");
+    if (!spm && !sm__str_is(model, "gpt2"))
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "a tokenizer of kind %s", sm__quote(q, model));
+    if ((status = sm__gguf_strings(m, "tokenizer.ggml.tokens", &v->tokens, &v->n, error)))
+        return status;
+    if (v->n == 0) return sm__fail(error, SM_ERR_FORMAT, "tokenizer.ggml.tokens is empty");
+    v->kind = spm ? SM__VOCAB_SPM : SM__VOCAB_BPE;
+    if ((status = sm__gguf_scores(m, error))) return status;
+    if ((status = sm__gguf_kinds(m, error))) return status;
+    if (!spm) {
+        status = sm__gguf_strings(m, "tokenizer.ggml.merges", &v->merges, &v->n_merges, error);
+        if (status) return status;
+    }
+    v->pre = sm__meta_string(m, "tokenizer.ggml.pre");
+    v->bos = sm__gguf_id(m, "tokenizer.ggml.bos_token_id", spm ? 1 : -1);
+    v->eos = sm__gguf_id(m, "tokenizer.ggml.eos_token_id", spm ? 2 : -1);
+    v->unk = sm__gguf_id(m, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1);
+    v->eot = sm__gguf_id(m, "tokenizer.ggml.eot_token_id", -1);
+    v->pad = sm__gguf_id(m, "tokenizer.ggml.padding_token_id", -1);
+    v->add_bos = sm__meta_bool(m, "tokenizer.ggml.add_bos_token");
+    v->add_eos = sm__meta_bool(m, "tokenizer.ggml.add_eos_token");
+    v->add_space_prefix = sm__meta_bool(m, "tokenizer.ggml.add_space_prefix");
+    return SM_OK;
+}
+
+/* general.architecture; a file without weights may have any, or none. */
+static sm_status sm__gguf_arch(sm_model *m, int weights, sm_error *error) {
+    sm__str arch = sm__meta_string(m, "general.architecture");
+    sm__str name = sm__meta_string(m, "general.name");
+    char q[SM__QUOTE];
+    if (arch.n > SM__MAX_NAME || memchr(arch.p, 0, arch.n)) arch.n = 0;
+    name.n = sm__min_size(name.n, 255);
+    m->info.arch = sm__str_copy(m, arch);
+    m->info.name = sm__str_copy(m, name);
+    if (!m->info.arch || !m->info.name)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for the model's name");
+    m->arch = sm__arch_find(arch);
+    if (weights && arch.n == 0)
+        return sm__fail(error, SM_ERR_FORMAT, "key general.architecture is missing");
+    if (weights && !m->arch)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "architecture %s", sm__quote(q, arch));
+    return SM_OK;
+}
+
+static int sm__is_gguf(const sm__bytes *file) {
+    return file->n >= 4 && memcmp(file->p, "GGUF", 4) == 0;
+}
+
+/* Magic, version, counts. */
+static sm_status sm__gguf_header(sm_model *m, sm__cursor *c, uint64_t *n_tensors, uint64_t *n_meta,
+                                 sm_error *error) {
+    static const char *const formats[] = {"GGUF v1", "GGUF v2", "GGUF v3"};
+    uint32_t version;
+    sm__take(c, 4);
+    version = sm__take32(c);
+    if (!c->bad && version && (version & 0xffffu) == 0)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "a big-endian GGUF file");
+    if (c->bad || version == 0)
+        return sm__fail(error, SM_ERR_FORMAT, "the GGUF header is cut, or has no version");
+    if (version > 3)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "GGUF version %u", (unsigned)version);
+    m->length_bytes = c->length_bytes = version == 1 ? 4 : 8;
+    m->info.format = formats[version - 1];
+    *n_tensors = sm__take_length(c);
+    *n_meta = sm__take_length(c);
+    if (c->bad) return sm__fail(error, SM_ERR_FORMAT, "the GGUF header is cut");
+    return SM_OK;
+}
+
+/* Fills the model from a GGUF file: metadata, directory, vocabulary, hyperparameters. */
+static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_only,
+                               sm_error *error) {
+    sm__cursor c;
+    uint64_t n_tensors = 0, n_meta = 0, *offsets;
+    uint32_t alignment = 32;
+    sm_status status;
+    memset(&c, 0, sizeof c);
+    c.p = file->p;
+    c.end = file->p + file->n;
+    if ((status = sm__gguf_header(m, &c, &n_tensors, &n_meta, error))) return status;
+    /* the smallest directory entry: a name of one byte, one dimension, type, offset */
+    if (n_tensors > sm__left(&c) / (2 * (size_t)c.length_bytes + 17) || n_tensors > SM__MAX_ITEMS)
+        return sm__fail(error, SM_ERR_FORMAT, "%llu tensors do not fit into the file",
+                        (unsigned long long)n_tensors);
+    if ((status = sm__gguf_meta(m, &c, n_meta, error))) return status;
+    if ((status = sm__gguf_alignment(m, &alignment, error))) return status;
+    if (n_tensors) {
+        if (n_tensors > sm__left(&c) / (2 * (size_t)c.length_bytes + 17))
+            return sm__fail(error, SM_ERR_FORMAT, "%llu tensors do not fit into the file",
+                            (unsigned long long)n_tensors);
+        offsets = (uint64_t *)sm__model_alloc(m, (size_t)n_tensors, sizeof *offsets);
+        if (!offsets) return sm__fail(error, SM_ERR_NOMEM, "no memory for the directory");
+        status = sm__gguf_tensors(m, &c, n_tensors, vocab_only, offsets, error);
+        if (!status)
+            status = sm__gguf_place(m, file, (size_t)(c.p - file->p), offsets, alignment, error);
+        sm__model_drop(m, offsets);
+        if (status) return status;
+    }
+    if ((status = sm__gguf_arch(m, n_tensors != 0 && !vocab_only, error))) return status;
+    if ((status = sm__gguf_vocab(m, error))) return status;
+    if (n_tensors && !vocab_only) return sm__gguf_hparams(m, error);
+    if (m->vocab.kind == SM__VOCAB_NONE)
+        return sm__fail(error, SM_ERR_FORMAT, "the file holds no %s",
+                        vocab_only ? "vocabulary" : "tensors and no vocabulary");
+    /* Only for sm_model_get_info: what the file tells about the model it belongs to. */
+    if (m->arch && sm__gguf_hparams(m, NULL)) sm__hparams_default(&m->hp);
+    m->hp.n_vocab = m->vocab.n;
+    m->arch = NULL;
+    return SM_OK;
+}
+
+/* ================================================================================================
+ * MARK: [SM31] LLAMA2.C AND SAFETENSORS
+ * Two simpler formats, brought to the names and the layout of GGUF: [out, in] matrices under names
+ * like blk.0.attn_q.weight. What the file does not say (rotary base, epsilon) is what the programs
+ * that wrote it assume.
+ * ============================================================================================== */
+
+#define SM__MAX_ST_HEADER ((uint64_t)100 << 20) /* the format's own limit */
+#define SM__MAX_CONFIG ((uint64_t)16 << 20)
+#define SM__MAX_TOKENIZER ((uint64_t)256 << 20)
+
+/* Room for a directory of at most n tensors; sm__tensor_add fills it, sm__tensors_done sorts it. */
+static sm_status sm__tensors_room(sm_model *m, int n, sm_error *error) {
+    m->tensors = (sm_tensor *)sm__model_alloc(m, (size_t)n, sizeof *m->tensors);
+    m->tensor_index = (sm__named *)sm__model_alloc(m, (size_t)n, sizeof *m->tensor_index);
+    if (!m->tensors || !m->tensor_index)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for a directory of %d tensors", n);
+    return SM_OK;
+}
+
+/* A matrix [rows, cols] or, with rows 0, a vector. In the name '#' stands for the layer. */
+static sm_status sm__tensor_add(sm_model *m, const char *name, int layer, int type, uint64_t cols,
+                                uint64_t rows, const void *data, size_t bytes, sm_error *error) {
+    sm_tensor *t = &m->tensors[m->info.n_tensors];
+    char *copy = (char *)sm__model_alloc(m, SM__MAX_NAME + 1, 1);
+    sm__text text = sm__text_make(copy, copy ? SM__MAX_NAME + 1 : 0);
+    if (!copy) return sm__fail(error, SM_ERR_NOMEM, "no memory for a tensor's name");
+    for (; *name; name++) {
+        if (*name == '#') sm__put_u64(&text, (uint64_t)layer);
+        else sm__put_bytes(&text, name, 1);
+    }
+    t->name = copy;
+    t->type = type;
+    t->n_dims = rows ? 2 : 1;
+    t->dims[0] = cols;
+    t->dims[1] = rows ? rows : 1;
+    t->dims[2] = t->dims[3] = 1;
+    t->data = data;
+    t->bytes = bytes;
+    m->tensor_index[m->info.n_tensors].name = sm__str_of(copy);
+    m->tensor_index[m->info.n_tensors].i = m->info.n_tensors;
+    m->info.n_tensors++;
+    return SM_OK;
+}
+
+static sm_status sm__tensors_done(sm_model *m, sm_error *error) {
+    sm__str twice = sm__named_sort(m->tensor_index, m->info.n_tensors);
+    if (twice.p) return sm__fail(error, SM_ERR_FORMAT, "tensor %s is there twice", twice.p);
+    return SM_OK;
+}
+
+/* ---- llama2.c, version 0 of its export: seven int32, then F32 tensors in a fixed order ---- */
+
+typedef struct sm__llama2c {
+    sm_model *m;
+    sm_error *error;
+    const uint8_t *at; /* NULL: only count */
+    uint64_t bytes;    /* counted so far, header included; below 2^60, as the hyperparameters are */
+    sm_status status;
+} sm__llama2c;
+
+/* Tensors [rows, cols] (vectors: rows 0) of all layers in a row, or one. */
+static void sm__llama2c_tensor(sm__llama2c *r, const char *name, int rows, int cols) {
+    int i, n = strchr(name, '#') ? r->m->hp.n_layers : 1;
+    uint64_t bytes = 4 * (uint64_t)cols * (uint64_t)(rows ? rows : 1);
+    r->bytes += bytes * (uint64_t)n;
+    if (!r->at) return;
+    for (i = 0; i < n && !r->status; i++, r->at += (size_t)bytes)
+        r->status = sm__tensor_add(r->m, name, i, SM_TYPE_F32, (uint64_t)cols, (uint64_t)rows,
+                                   r->at, (size_t)bytes, r->error);
+}
+
+static void sm__llama2c_tensors(sm__llama2c *r, int untied) {
+    const sm__hparams *h = &r->m->hp;
+    int c = h->n_embd, kv = h->n_kv_heads * h->head_dim, f = h->n_ff;
+    uint64_t tables = 4 * (uint64_t)h->n_ctx * (uint64_t)h->head_dim;
+    sm__llama2c_tensor(r, "token_embd.weight", h->n_vocab, c);
+    sm__llama2c_tensor(r, "blk.#.attn_norm.weight", 0, c);
+    sm__llama2c_tensor(r, "blk.#.attn_q.weight", c, c);
+    sm__llama2c_tensor(r, "blk.#.attn_k.weight", kv, c);
+    sm__llama2c_tensor(r, "blk.#.attn_v.weight", kv, c);
+    sm__llama2c_tensor(r, "blk.#.attn_output.weight", c, c);
+    sm__llama2c_tensor(r, "blk.#.ffn_norm.weight", 0, c);
+    sm__llama2c_tensor(r, "blk.#.ffn_gate.weight", f, c);
+    sm__llama2c_tensor(r, "blk.#.ffn_down.weight", c, f);
+    sm__llama2c_tensor(r, "blk.#.ffn_up.weight", f, c);
+    sm__llama2c_tensor(r, "output_norm.weight", 0, c);
+    r->bytes += tables; /* rotary tables: we make our own */
+    if (r->at) r->at += (size_t)tables;
+    if (untied) sm__llama2c_tensor(r, "output.weight", h->n_vocab, c);
+}
+
+static sm_status sm__llama2c_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    sm__hparams *h = &m->hp;
+    int32_t head[7];
+    int untied;
+    sm__llama2c r;
+    sm_status status;
+    memset(head, 0, sizeof head);
+    memcpy(head, file->p, sm__min_size(file->n, sizeof head));
+    if ((uint32_t)head[0] == 0x616b3432u) /* "ak42" */
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "a llama2.c file of version %d: only 0 is read",
+                        head[1]);
+    untied = head[5] < 0;
+    h->n_embd = head[0];
+    h->n_ff = head[1];
+    h->n_layers = head[2];
+    h->n_heads = head[3];
+    h->n_kv_heads = head[4];
+    h->n_vocab = untied && head[5] > -SM__MAX_VOCAB ? -head[5] : head[5];
+    h->n_ctx = head[6];
+    h->head_dim = h->n_rot = h->n_heads > 0 ? h->n_embd / h->n_heads : 0;
+    h->pos = SM__POS_ROPE_PAIRS;
+    memset(&r, 0, sizeof r);
+    r.m = m;
+    r.error = error;
+    r.bytes = sizeof head;
+    if (file->n < sizeof head || sm__hparams_check(m, NULL) || h->n_embd % h->n_heads)
+        return sm__fail(error, SM_ERR_FORMAT, "neither a GGUF, a safetensors nor a llama2.c file");
+    sm__llama2c_tensors(&r, untied);
+    if (r.bytes != file->n)
+        return sm__fail(error, SM_ERR_FORMAT,
+                        "a llama2.c file with this header has %llu bytes, this file %llu",
+                        (unsigned long long)r.bytes, (unsigned long long)file->n);
+    m->info.format = "llama2.c";
+    m->info.arch = "llama";
+    m->arch = sm__arch_find(sm__str_of("llama"));
+    if ((status = sm__tensors_room(m, 9 * h->n_layers + 3, error))) return status;
+    r.at = file->p + sizeof head;
+    sm__llama2c_tensors(&r, untied);
+    return r.status ? r.status : sm__tensors_done(m, error);
+}
+
+/* llama2.c's tokenizer.bin: the longest length, then for every token score, length and bytes. It
+ * does not say what a token is; the positions of the special ones are SentencePiece's for Llama. */
+static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    size_t at = 4;
+    int i, n = m->hp.n_vocab;
+    if (file->n < 4 || (size_t)n > (file->n - 4) / 8)
+        return sm__fail(error, SM_ERR_FORMAT, "the tokenizer ends before its %d tokens", n);
+    v->tokens = (sm__str *)sm__model_alloc(m, (size_t)n, sizeof *v->tokens);
+    v->scores = (float *)sm__model_alloc(m, (size_t)n, sizeof *v->scores);
+    v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)n, 1);
+    if (!v->tokens || !v->scores || !v->kinds)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for %d tokens", n);
+    for (i = 0; i < n; i++) {
+        uint32_t bits, length;
+        if (file->n - at < 8)
+            return sm__fail(error, SM_ERR_FORMAT, "the tokenizer ends before token %d", i);
+        bits = sm__get32(file->p + at);
+        length = sm__get32(file->p + at + 4);
+        at += 8;
+        if (length > SM__MAX_TOKEN || length > file->n - at)
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d has %u bytes", i,
+                            (unsigned)length);
+        if ((bits & 0x7fffffffu) > 0x7f800000u)
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the score of token %d is no number",
+                            i);
+        v->scores[i] = sm__from_bits(bits);
+        v->tokens[i].p = (const char *)file->p + at;
+        v->tokens[i].n = length;
+        v->kinds[i] = SM__TOKEN_NORMAL;
+        if (i < 3) v->kinds[i] = i ? SM__TOKEN_CONTROL : SM__TOKEN_UNKNOWN;
+        else if (i < 259 && length == 6 && memcmp(file->p + at, "<0x", 3) == 0)
+            v->kinds[i] = SM__TOKEN_BYTE; /* sm__vocab_build checks the rest */
+        at += length;
+    }
+    if (at != file->n)
+        return sm__fail(error, SM_ERR_FORMAT, "the tokenizer has more than %d tokens", n);
+    v->kind = SM__VOCAB_SPM;
+    v->n = n;
+    v->unk = 0;
+    if (v->bos < 0 && n > 1) v->bos = 1; /* config.json may have named others */
+    if (v->eos < 0 && n > 2) v->eos = 2;
+    v->add_bos = v->add_space_prefix = v->plain_spaces = 1;
+    return SM_OK;
+}
+
+/* ---- safetensors: u64 length of a JSON header, the header, the data ---- */
+
+enum { SM__FAMILY_LLAMA = 1, SM__FAMILY_GPT2 = 2, SM__FAMILY_CS336 = 4 };
+
+/* Names of Hugging Face and of the CS336 course, without "model." and "transformer."; '#' is the
+ * layer. conv: a matrix that GPT-2's Conv1D stores as [in, out]. */
+typedef struct sm__st_rule {
+    const char *from, *to;
+    uint8_t families, conv;
+} sm__st_rule;
+
+static const sm__st_rule sm__st_rules[] = {
+    {"lm_head.weight", "output.weight", 7, 0},
+    {"embed_tokens.weight", "token_embd.weight", SM__FAMILY_LLAMA, 0},
+    {"norm.weight", "output_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.input_layernorm.weight", "blk.#.attn_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.q_proj.weight", "blk.#.attn_q.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.k_proj.weight", "blk.#.attn_k.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.v_proj.weight", "blk.#.attn_v.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.o_proj.weight", "blk.#.attn_output.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.q_proj.bias", "blk.#.attn_q.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.k_proj.bias", "blk.#.attn_k.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.v_proj.bias", "blk.#.attn_v.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.o_proj.bias", "blk.#.attn_output.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.q_norm.weight", "blk.#.attn_q_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.k_norm.weight", "blk.#.attn_k_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.post_attention_layernorm.weight", "blk.#.ffn_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.gate_proj.weight", "blk.#.ffn_gate.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.up_proj.weight", "blk.#.ffn_up.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.down_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.gate_proj.bias", "blk.#.ffn_gate.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.up_proj.bias", "blk.#.ffn_up.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.down_proj.bias", "blk.#.ffn_down.bias", SM__FAMILY_LLAMA, 0},
+    {"wte.weight", "token_embd.weight", SM__FAMILY_GPT2, 0},
+    {"wpe.weight", "position_embd.weight", SM__FAMILY_GPT2, 0},
+    {"ln_f.weight", "output_norm.weight", SM__FAMILY_GPT2, 0},
+    {"ln_f.bias", "output_norm.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.ln_1.weight", "blk.#.attn_norm.weight", SM__FAMILY_GPT2, 0},
+    {"h.#.ln_1.bias", "blk.#.attn_norm.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.attn.c_attn.weight", "blk.#.attn_qkv.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.attn.c_attn.bias", "blk.#.attn_qkv.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.attn.c_proj.weight", "blk.#.attn_output.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.attn.c_proj.bias", "blk.#.attn_output.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.ln_2.weight", "blk.#.ffn_norm.weight", SM__FAMILY_GPT2, 0},
+    {"h.#.ln_2.bias", "blk.#.ffn_norm.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.mlp.c_fc.weight", "blk.#.ffn_up.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.mlp.c_fc.bias", "blk.#.ffn_up.bias", SM__FAMILY_GPT2, 0},
+    {"h.#.mlp.c_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.mlp.c_proj.bias", "blk.#.ffn_down.bias", SM__FAMILY_GPT2, 0},
+    {"token_embeddings.weight", "token_embd.weight", SM__FAMILY_CS336, 0},
+    {"position_embeddings.weight", "position_embd.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.ln1.weight", "blk.#.attn_norm.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.attn.q_proj.weight", "blk.#.attn_q.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.attn.k_proj.weight", "blk.#.attn_k.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.attn.v_proj.weight", "blk.#.attn_v.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.attn.output_proj.weight", "blk.#.attn_output.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.ln2.weight", "blk.#.ffn_norm.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.ffn.w1.weight", "blk.#.ffn_up.weight", SM__FAMILY_CS336, 0},
+    {"layers.#.ffn.w2.weight", "blk.#.ffn_down.weight", SM__FAMILY_CS336, 0},
+    {"ln_final.weight", "output_norm.weight", SM__FAMILY_CS336, 0},
+};
+#define SM__N_ST_RULES ((int)(sizeof sm__st_rules / sizeof *sm__st_rules))
+
+/* Whether a name fits a pattern; '#' takes a decimal number below SM__MAX_LAYERS. */
+static int sm__st_fits(sm__str name, const char *pattern, int *layer) {
+    size_t i = 0;
+    *layer = 0;
+    for (; *pattern; pattern++) {
+        size_t start = i;
+        if (*pattern != '#') {
+            if (i == name.n || name.p[i++] != *pattern) return 0;
+            continue;
+        }
+        for (; i < name.n && name.p[i] >= '0' && name.p[i] <= '9'; i++) {
+            *layer = *layer * 10 + (name.p[i] - '0');
+            if (*layer >= SM__MAX_LAYERS) return 0;
+        }
+        if (i == start || (i - start > 1 && name.p[start] == '0')) return 0;
+    }
+    return i == name.n;
+}
+
+typedef struct sm__st_entry {
+    sm__str name; /* as in the header, escapes unresolved */
+    int type;     /* sm_type, or -1: one that is not computed with */
+    int n_dims;
+    uint64_t dims[4]; /* in the file's order; of more than four dimensions the first ones */
+    const uint8_t *data;
+    size_t bytes;
+    const sm__st_rule *rule; /* NULL: not part of a model that is known here */
+    int layer;
+} sm__st_entry;
+
+typedef struct sm__st {
+    sm_model *m;
+    sm_error *error;
+    const uint8_t *data;
+    size_t data_bytes;
+    sm__st_entry *entries;
+    int n;
+    int family;
+    int conv; /* matrices of Conv1D are [in, out] */
+} sm__st;
+
+static const sm__st_rule *sm__st_find_rule(sm__str name, int *layer) {
+    static const char *const prefixes[] = {"model.", "transformer."};
+    int i;
+    for (i = 0; i < 2; i++) {
+        size_t n = strlen(prefixes[i]);
+        if (name.n > n && memcmp(name.p, prefixes[i], n) == 0) {
+            name.p += n;
+            name.n -= n;
+            break;
+        }
+    }
+    for (i = 0; i < SM__N_ST_RULES; i++)
+        if (sm__st_fits(name, sm__st_rules[i].from, layer)) return &sm__st_rules[i];
+    return NULL;
+}
+
+typedef struct sm__st_dtype {
+    const char *name;
+    int type, bytes;
+} sm__st_dtype;
+
+static const sm__st_dtype sm__st_dtypes[] = {
+    {"F32", SM_TYPE_F32, 4}, {"F16", SM_TYPE_F16, 2}, {"BF16", SM_TYPE_BF16, 2},
+    {"F64", -1, 8},          {"I64", -1, 8},          {"I32", -1, 4},
+    {"I16", -1, 2},          {"I8", -1, 1},           {"U64", -1, 8},
+    {"U32", -1, 4},          {"U16", -1, 2},          {"U8", -1, 1},
+    {"BOOL", -1, 1},         {"F8_E4M3", -1, 1},      {"F8_E5M2", -1, 1},
+};
+
+/* {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} */
+static sm_status sm__st_read_entry(sm__st *st, sm__json *j, sm__st_entry *e) {
+    char q[SM__QUOTE], plain[128];
+    sm__str key, dtype = {"", 0};
+    uint64_t elems = 1, dim, offsets[2] = {1, 0}, expected;
+    int i, n_offsets = 0, shaped = 0;
+    sm__json_enter(j, '{');
+    while (sm__json_member(j, &key)) {
+        if (sm__str_is(key, "dtype")) {
+            sm__json_string(j, &dtype);
+        } else if (sm__str_is(key, "shape")) {
+            e->n_dims = 0, elems = 1, shaped = 1;
+            sm__json_enter(j, '[');
+            while (sm__json_item(j) && sm__json_u64(j, &dim)) {
+                if (dim && elems > (uint64_t)INT64_MAX / dim) j->bad = 1;
+                else elems *= dim;
+                if (e->n_dims < 4) e->dims[e->n_dims] = dim;
+                if (e->n_dims++ == 64) j->bad = 1;
+            }
+        } else if (sm__str_is(key, "data_offsets")) {
+            sm__json_enter(j, '[');
+            for (n_offsets = 0; sm__json_item(j) && sm__json_u64(j, &dim); n_offsets++)
+                if (n_offsets < 2) offsets[n_offsets] = dim;
+        } else {
+            sm__json_skip(j);
+        }
+    }
+    if (j->bad || !shaped || n_offsets != 2)
+        return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s: a malformed entry of the header",
+                        sm__quote(q, e->name));
+    if (offsets[0] > offsets[1] || offsets[1] > st->data_bytes)
+        return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s: bytes %llu to %llu of %llu",
+                        sm__quote(q, e->name), (unsigned long long)offsets[0],
+                        (unsigned long long)offsets[1], (unsigned long long)st->data_bytes);
+    e->data = st->data + (size_t)offsets[0];
+    e->bytes = (size_t)(offsets[1] - offsets[0]);
+    e->type = -1;
+    for (i = 0; i < (int)(sizeof sm__st_dtypes / sizeof *sm__st_dtypes); i++) {
+        if (!sm__str_is(dtype, sm__st_dtypes[i].name)) continue;
+        e->type = sm__st_dtypes[i].type;
+        expected = (uint64_t)sm__st_dtypes[i].bytes;
+        if (e->bytes % expected || e->bytes / expected != elems)
+            return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s: %llu elements in %llu bytes",
+                            sm__quote(q, e->name), (unsigned long long)elems,
+                            (unsigned long long)e->bytes);
+        break;
+    }
+    key = e->name;
+    if (key.n && memchr(key.p, '\\', key.n)) { /* no known name is longer than the buffer */
+        key.n = sm__min_size(sm__json_text(e->name, plain, sizeof plain), sizeof plain);
+        key.p = plain;
+    }
+    e->rule = sm__st_find_rule(key, &e->layer);
+    return SM_OK;
+}
+
+/* All entries; a name that is there twice is refused, and so is data that no tensor owns. */
+static sm_status sm__st_read_header(sm__st *st, const uint8_t *header, size_t n) {
+    sm_model *m = st->m;
+    sm__json j = sm__json_make(header, n);
+    sm__named *index;
+    sm__str key, twice;
+    uint64_t owned = 0;
+    char q[SM__QUOTE];
+    int i, count = 0;
+    sm__json_enter(&j, '{');
+    for (; sm__json_member(&j, &key); count++) sm__json_skip(&j);
+    sm__json_peek(&j);
+    if (j.bad || j.p != j.end || count > SM__MAX_ITEMS)
+        return sm__fail(st->error, SM_ERR_FORMAT,
+                        "the safetensors header is malformed at byte %llu",
+                        (unsigned long long)(j.p - header));
+    st->entries = (sm__st_entry *)sm__model_alloc(m, (size_t)count, sizeof *st->entries);
+    index = (sm__named *)sm__model_alloc(m, (size_t)count, sizeof *index);
+    if (!st->entries || !index)
+        return sm__fail(st->error, SM_ERR_NOMEM, "no memory for the header's %d entries", count);
+    memset(st->entries, 0, (size_t)count * sizeof *st->entries);
+    j = sm__json_make(header, n);
+    sm__json_enter(&j, '{');
+    while (sm__json_member(&j, &key)) {
+        sm__st_entry *e = &st->entries[st->n];
+        sm_status status;
+        if (sm__str_is(key, "__metadata__")) {
+            sm__json_skip(&j);
+            continue;
+        }
+        e->name = key;
+        status = sm__st_read_entry(st, &j, e);
+        if (status) return status;
+        owned += e->bytes; /* both are at most data_bytes: it cannot wrap */
+        if (owned > st->data_bytes) break;
+        index[st->n].name = key;
+        index[st->n].i = st->n;
+        st->n++;
+    }
+    if (owned != st->data_bytes)
+        return sm__fail(st->error, SM_ERR_FORMAT, "%llu bytes of data, the tensors have %llu",
+                        (unsigned long long)st->data_bytes, (unsigned long long)owned);
+    twice = sm__named_sort(index, st->n);
+    sm__model_drop(m, index);
+    if (twice.p)
+        return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s is there twice", sm__quote(q, twice));
+    for (i = 0; i < st->n && !st->family; i++)
+        if (st->entries[i].rule && st->entries[i].rule->families != 7)
+            st->family = st->entries[i].rule->families;
+    if (!st->family)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "no tensor has a name that is known here");
+    return SM_OK;
+}
+
+/* ---- config.json ---- */
+
+typedef struct sm__config { /* a number that is not there is -1 */
+    double n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    double eps, rope_theta, rotary, window, use_window, tie, bos;
+    double eos, eot; /* of a list of end ids the first two */
+    double inverse_layer, scale_attn;
+    double factor, low, high, original, beta_fast, beta_slow, attn, mscale;
+    sm__str model_type, architecture, act, scaling;
+} sm__config;
+
+typedef struct sm__config_key {
+    const char *key;
+    char kind; /* 'n' number, bool or null; 's' string; 'o' object with rotary parameters */
+    uint16_t offset;
+} sm__config_key;
+
+#define SM__KEY(name, kind, field) {name, kind, (uint16_t)offsetof(sm__config, field)}
+static const sm__config_key sm__config_keys[] = {
+    SM__KEY("model_type", 's', model_type),
+    SM__KEY("architectures", 's', architecture),
+    SM__KEY("vocab_size", 'n', n_vocab),
+    SM__KEY("hidden_size", 'n', n_embd),
+    SM__KEY("n_embd", 'n', n_embd),
+    SM__KEY("d_model", 'n', n_embd),
+    SM__KEY("num_hidden_layers", 'n', n_layers),
+    SM__KEY("n_layer", 'n', n_layers),
+    SM__KEY("num_layers", 'n', n_layers),
+    SM__KEY("num_attention_heads", 'n', n_heads),
+    SM__KEY("n_head", 'n', n_heads),
+    SM__KEY("num_heads", 'n', n_heads),
+    SM__KEY("num_key_value_heads", 'n', n_kv_heads),
+    SM__KEY("head_dim", 'n', head_dim),
+    SM__KEY("intermediate_size", 'n', n_ff),
+    SM__KEY("n_inner", 'n', n_ff),
+    SM__KEY("d_ff", 'n', n_ff),
+    SM__KEY("max_position_embeddings", 'n', n_ctx),
+    SM__KEY("n_positions", 'n', n_ctx),
+    SM__KEY("block_size", 'n', n_ctx),
+    SM__KEY("context_length", 'n', n_ctx),
+    SM__KEY("rms_norm_eps", 'n', eps),
+    SM__KEY("layer_norm_epsilon", 'n', eps),
+    SM__KEY("hidden_act", 's', act),
+    SM__KEY("activation_function", 's', act),
+    SM__KEY("rope_theta", 'n', rope_theta),
+    SM__KEY("partial_rotary_factor", 'n', rotary),
+    SM__KEY("sliding_window", 'n', window),
+    SM__KEY("use_sliding_window", 'n', use_window),
+    SM__KEY("tie_word_embeddings", 'n', tie),
+    SM__KEY("bos_token_id", 'n', bos),
+    SM__KEY("eos_token_id", 'n', eos),
+    SM__KEY("scale_attn_by_inverse_layer_idx", 'n', inverse_layer),
+    SM__KEY("scale_attn_weights", 'n', scale_attn),
+    SM__KEY("rope_scaling", 'o', scaling),
+    SM__KEY("rope_parameters", 'o', scaling),
+};
+static const sm__config_key sm__rope_keys[] = {
+    SM__KEY("type", 's', scaling),
+    SM__KEY("rope_type", 's', scaling),
+    SM__KEY("rope_theta", 'n', rope_theta),
+    SM__KEY("partial_rotary_factor", 'n', rotary),
+    SM__KEY("factor", 'n', factor),
+    SM__KEY("low_freq_factor", 'n', low),
+    SM__KEY("high_freq_factor", 'n', high),
+    SM__KEY("original_max_position_embeddings", 'n', original),
+    SM__KEY("beta_fast", 'n', beta_fast),
+    SM__KEY("beta_slow", 'n', beta_slow),
+    SM__KEY("attention_factor", 'n', attn),
+    SM__KEY("mscale", 'n', mscale),
+};
+#undef SM__KEY
+#define SM__N_CONFIG_KEYS ((int)(sizeof sm__config_keys / sizeof *sm__config_keys))
+#define SM__N_ROPE_KEYS ((int)(sizeof sm__rope_keys / sizeof *sm__rope_keys))
+
+/* A number, bool or null into *out; of a list the first element, the second into out[1] (the ids
+ * that end a text). */
+static void sm__config_number(sm__json *j, double *out) {
+    int c = sm__json_peek(j), word, n = 0;
+    double ignored;
+    if (c == '[') {
+        sm__json_enter(j, '[');
+        for (; sm__json_item(j); n++) sm__json_number(j, n < 2 ? &out[n] : &ignored);
+    } else if (c == '-' || (c >= '0' && c <= '9')) {
+        if (sm__json_word(j) < 0) sm__json_number(j, out);
+    } else {
+        word = sm__json_word(j);
+        if (word < 0) sm__json_fail(j);
+        else if (word < 2) *out = word;
+    }
+}
+
+/* A string; of a list the first one. null leaves *out as it is. */
+static void sm__config_string(sm__json *j, sm__str *out) {
+    int n = 0;
+    sm__str ignored;
+    if (sm__json_peek(j) == '[') {
+        sm__json_enter(j, '[');
+        for (; sm__json_item(j); n++) sm__json_string(j, n ? &ignored : out);
+    } else if (sm__json_word(j) < 0) {
+        sm__json_string(j, out);
+    }
+}
+
+static sm_status sm__config_object(sm__json *j, sm__config *c, const sm__config_key *keys, int n,
+                                   sm_error *error) {
+    char q[SM__QUOTE];
+    sm__str key;
+    sm__json_enter(j, '{');
+    while (sm__json_member(j, &key)) {
+        sm_status status = SM_OK;
+        int i = 0;
+        while (i < n && !sm__str_is(key, keys[i].key)) i++;
+        if (i == n) {
+            sm__json_skip(j);
+        } else if (keys[i].kind == 'n') {
+            sm__config_number(j, (double *)(void *)((char *)c + keys[i].offset));
+        } else if (keys[i].kind == 's') {
+            sm__config_string(j, (sm__str *)(void *)((char *)c + keys[i].offset));
+        } else if (sm__json_peek(j) == '{') { /* its own table has no objects: one level deep */
+            status = sm__config_object(j, c, sm__rope_keys, SM__N_ROPE_KEYS, error);
+        } else if (sm__json_word(j) != 2) {
+            sm__json_fail(j);
+        }
+        if (status) return status;
+        if (j->bad)
+            return sm__fail(error, SM_ERR_FORMAT, "config.json: a bad value of %s",
+                            sm__quote(q, key));
+    }
+    if (j->bad) return sm__fail(error, SM_ERR_FORMAT, "config.json is malformed");
+    return SM_OK;
+}
+
+static sm_status sm__config_read(const sm__bytes *file, sm__config *c, sm_error *error) {
+    sm__json j = sm__json_make(file->p, file->n);
+    double *numbers = &c->n_vocab;
+    size_t i;
+    sm_status status;
+    memset(c, 0, sizeof *c);
+    for (i = 0; i < offsetof(sm__config, model_type) / sizeof(double); i++) numbers[i] = -1.0;
+    c->model_type = c->architecture = c->act = c->scaling = sm__str_of("");
+    status = sm__config_object(&j, c, sm__config_keys, SM__N_CONFIG_KEYS, error);
+    if (!status && (sm__json_peek(&j), j.p != j.end))
+        return sm__fail(error, SM_ERR_FORMAT, "config.json has something behind its object");
+    return status;
+}
+
+/* A number of the config as an int; a fallback below 0 says that it must be there. */
+static sm_status sm__config_int(double v, const char *name, int fallback, int *out,
+                                sm_error *error) {
+    *out = fallback;
+    if (v < 0 && fallback < 0) return sm__fail(error, SM_ERR_FORMAT, "config.json has no %s", name);
+    if (v < 0) return SM_OK;
+    if (!sm__real_in(v, 0, INT32_MAX) || v != (double)(int)v)
+        return sm__fail(error, SM_ERR_FORMAT, "config.json: %s is out of range", name);
+    *out = (int)v;
+    return SM_OK;
+}
+
+/* Which row of the table of architectures this is. */
+static sm_status sm__config_arch(sm__st *st, const sm__config *c) {
+    static const char *const types[][3] = {
+        {"llama", "LlamaForCausalLM", "llama"},
+        {"mistral", "MistralForCausalLM", "mistral"},
+        {"qwen2", "Qwen2ForCausalLM", "qwen2"},
+        {"qwen3", "Qwen3ForCausalLM", "qwen3"},
+    };
+    sm__str type = c->model_type.n ? c->model_type : c->architecture;
+    const char *arch = st->family == SM__FAMILY_GPT2    ? "gpt2"
+                       : st->family == SM__FAMILY_CS336 ? "cs336"
+                                                        : NULL;
+    char q[SM__QUOTE];
+    int i;
+    for (i = 0; i < 4 && !arch; i++)
+        if (sm__str_is(type, types[i][0]) || sm__str_is(type, types[i][1])) arch = types[i][2];
+    if (!arch)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: model_type %s",
+                        sm__quote(q, type));
+    st->m->info.arch = arch;
+    st->m->arch = sm__arch_find(sm__str_of(arch));
+    return SM_OK;
+}
+
+/* What would change the computation and is not done here. */
+static sm_status sm__config_refuse(const sm__st *st, const sm__config *c) {
+    static const char *const acts[][3] = {{"silu", "swish", ""},
+                                          {"gelu_new", "gelu_pytorch_tanh", "gelu_fast"},
+                                          {"gelu", "gelu_python", ""}};
+    int i, ok = c->act.n == 0;
+    char q[SM__QUOTE];
+    for (i = 0; i < 3; i++)
+        if (sm__str_is(c->act, acts[st->m->arch->ffn][i])) ok = 1;
+    if (!ok)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: activation %s",
+                        sm__quote(q, c->act));
+    if (c->inverse_layer > 0 || c->scale_attn == 0.0)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: attention with another scale");
+    return SM_OK;
+}
+
+static sm_status sm__config_scaling(const sm__st *st, const sm__config *c) {
+    sm__hparams *h = &st->m->hp;
+    char q[SM__QUOTE];
+    if (c->scaling.n == 0 || sm__str_is(c->scaling, "default") ||
+        sm__str_is(c->scaling, "dynamic")) /* does nothing within the trained length */
+        return SM_OK;
+    if (c->factor < 0)
+        return sm__fail(st->error, SM_ERR_FORMAT, "config.json: rope_scaling has no factor");
+    h->scaling_factor = c->factor;
+    h->original_ctx = c->original > 0 ? c->original : (double)h->n_ctx;
+    if (sm__str_is(c->scaling, "linear")) {
+        h->scaling = SM__SCALING_LINEAR;
+    } else if (sm__str_is(c->scaling, "llama3")) {
+        h->scaling = SM__SCALING_LLAMA3;
+        if (c->low >= 0) h->low_freq_factor = c->low;
+        if (c->high >= 0) h->high_freq_factor = c->high;
+    } else if (sm__str_is(c->scaling, "yarn") && c->mscale < 0) {
+        h->scaling = SM__SCALING_YARN;
+        if (c->beta_fast >= 0) h->beta_fast = c->beta_fast;
+        if (c->beta_slow >= 0) h->beta_slow = c->beta_slow;
+        if (c->attn > 0) h->attn_factor = c->attn;
+    } else {
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "rope scaling of type %s",
+                        sm__quote(q, c->scaling));
+    }
+    return SM_OK;
+}
+
+static int32_t sm__config_id(double v, int n_vocab) {
+    return sm__real_in(v, 0, (double)n_vocab - 1) ? (int32_t)v : -1;
+}
+
+/* The sizes that config.json must tell, and those that follow from them when it does not. */
+static sm_status sm__config_sizes(const sm__st *st, const sm__config *c) {
+    sm__hparams *h = &st->m->hp;
+    sm_error *e = st->error;
+    sm_status s;
+    int heads, ff = -1;
+    if ((s = sm__config_int(c->n_vocab, "vocab_size", -1, &h->n_vocab, e)) ||
+        (s = sm__config_int(c->n_embd, "hidden_size", -1, &h->n_embd, e)) ||
+        (s = sm__config_int(c->n_layers, "num_hidden_layers", -1, &h->n_layers, e)) ||
+        (s = sm__config_int(c->n_heads, "num_attention_heads", -1, &h->n_heads, e)) ||
+        (s = sm__config_int(c->n_ctx, "max_position_embeddings", -1, &h->n_ctx, e)))
+        return s;
+    heads = sm__max(h->n_heads, 1);
+    if (st->family != SM__FAMILY_LLAMA && h->n_embd <= SM__MAX_DIM) ff = 4 * h->n_embd;
+    if ((s = sm__config_int(c->n_kv_heads, "num_key_value_heads", heads, &h->n_kv_heads, e)) ||
+        (s = sm__config_int(c->head_dim, "head_dim", h->n_embd / heads, &h->head_dim, e)) ||
+        (s = sm__config_int(c->n_ff, "intermediate_size", ff, &h->n_ff, e)))
+        return s;
+    if (c->head_dim < 0 && h->n_embd % heads)
+        return sm__fail(e, SM_ERR_FORMAT, "hidden_size %d is no multiple of %d heads", h->n_embd,
+                        h->n_heads);
+    return SM_OK;
+}
+
+/* Rotary positions: Hugging Face rotates the two halves of a head. */
+static sm_status sm__config_rope(const sm__st *st, const sm__config *c) {
+    sm__hparams *h = &st->m->hp;
+    double rotary = c->rotary < 0 ? 1.0 : c->rotary;
+    sm_status status;
+    int window, windowed = c->use_window > 0;
+    h->pos = SM__POS_ROPE_HALF;
+    if (c->rope_theta >= 0) h->rope_base = c->rope_theta;
+    if (!sm__real_in(rotary, 0.0, 1.0))
+        return sm__fail(st->error, SM_ERR_FORMAT, "config.json: a bad partial_rotary_factor");
+    h->n_rot = (int)(rotary * (double)h->head_dim);
+    if ((status = sm__config_scaling(st, c))) return status;
+    status = sm__config_int(c->window, "sliding_window", 0, &window, st->error);
+    if (status) return status;
+    if (c->use_window < 0) /* Qwen's default is not to have one */
+        windowed = !sm__str_is(c->model_type, "qwen2") && !sm__str_is(c->model_type, "qwen3");
+    /* Within one window nothing differs from full attention. */
+    if (windowed && window > 0) h->n_ctx = sm__min(h->n_ctx, window);
+    h->n_ctx = sm__min(h->n_ctx, SM__MAX_DIM);
+    return SM_OK;
+}
+
+static sm_status sm__config_apply(sm__st *st, const sm__config *c) {
+    sm_model *m = st->m;
+    sm_status s;
+    double eps = c->eps < 0 ? (st->family == SM__FAMILY_LLAMA ? 1e-6 : 1e-5) : c->eps;
+    if ((s = sm__config_arch(st, c)) || (s = sm__config_refuse(st, c)) ||
+        (s = sm__config_sizes(st, c)))
+        return s;
+    m->hp.norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
+    m->hp.pos = SM__POS_LEARNED;
+    if (m->arch->pos != SM__POS_LEARNED && (s = sm__config_rope(st, c))) return s;
+    m->vocab.bos = sm__config_id(c->bos, m->hp.n_vocab);
+    m->vocab.eos = sm__config_id(c->eos, m->hp.n_vocab);
+    m->vocab.eot = sm__config_id(c->eot, m->hp.n_vocab);
+    return sm__hparams_check(m, st->error);
+}
+
+/* ---- from entries to tensors ---- */
+
+/* dst [cols, rows] = src [rows, cols] transposed, in tiles that stay in the cache. */
+static void sm__transpose(const uint8_t *src, uint8_t *dst, size_t rows, size_t cols, size_t elem) {
+    size_t r0, c0, r, c;
+    for (r0 = 0; r0 < rows; r0 += 32)
+        for (c0 = 0; c0 < cols; c0 += 32)
+            for (r = r0; r < sm__min_size(rows, r0 + 32); r++)
+                for (c = c0; c < sm__min_size(cols, c0 + 32); c++)
+                    memcpy(dst + (c * rows + r) * elem, src + (r * cols + c) * elem, elem);
+}
+
+static sm_status sm__st_add(sm__st *st, const sm__st_entry *e, const char *to) {
+    const uint8_t *data = e->data;
+    uint64_t rows = e->n_dims == 2 ? e->dims[0] : 0, cols = e->dims[e->n_dims == 2];
+    char q[SM__QUOTE];
+    if (e->type < 0)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "tensor %s is not F32, F16 or BF16",
+                        sm__quote(q, e->name));
+    if (e->n_dims < 1 || e->n_dims > 2 || e->bytes == 0)
+        return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s has %d dimensions and %llu bytes",
+                        sm__quote(q, e->name), e->n_dims, (unsigned long long)e->bytes);
+    if (e->rule->conv && st->conv && rows) {
+        uint8_t *turned = (uint8_t *)sm__model_alloc(st->m, e->bytes, 1);
+        if (!turned)
+            return sm__fail(st->error, SM_ERR_NOMEM, "no memory to transpose tensor %s",
+                            sm__quote(q, e->name));
+        sm__transpose(e->data, turned, (size_t)rows, (size_t)cols, e->type == SM_TYPE_F32 ? 4 : 2);
+        data = turned;
+        rows = cols;
+        cols = e->dims[0];
+    }
+    return sm__tensor_add(st->m, to, e->layer, e->type, cols, rows, data, e->bytes, st->error);
+}
+
+static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
+    const sm__st_entry *embed = NULL, *head = NULL;
+    uint64_t width = 3 * (uint64_t)st->m->hp.n_embd;
+    sm_status status = sm__tensors_room(st->m, st->n + 1, st->error);
+    int i, ignored = 0;
+    for (i = 0; i < st->n; i++) { /* decides about Conv1D before any matrix is touched */
+        const sm__st_entry *e = &st->entries[i];
+        if (!e->rule || !(e->rule->families & st->family)) continue;
+        if (strcmp(e->rule->to, "output.weight") == 0) head = e;
+        if (strcmp(e->rule->to, "token_embd.weight") == 0) embed = e;
+        if (strcmp(e->rule->to, "blk.#.attn_qkv.weight") == 0)
+            st->conv = e->n_dims == 2 && e->dims[1] == width;
+    }
+    if (!status && embed && !head && c->tie == 0.0)
+        return sm__fail(st->error, SM_ERR_FORMAT, "tensor lm_head.weight is missing");
+    for (i = 0; i < st->n && !status; i++) {
+        const sm__st_entry *e = &st->entries[i];
+        const char *to = e->rule ? e->rule->to : "";
+        if (!e->rule || !(e->rule->families & st->family)) {
+            ignored++;
+            continue;
+        }
+        if (e == head && embed && c->tie > 0.0) continue;  /* declared the same as the embedding */
+        if (e == head && !embed) to = "token_embd.weight"; /* tied, stored under this name */
+        status = sm__st_add(st, e, to);
+    }
+    if (ignored) sm__log_count(st->m, ignored, " tensors have names that are not known here");
+    return status ? status : sm__tensors_done(st->m, st->error);
+}
+
+static int sm__is_safetensors(const sm__bytes *file) {
+    return file->n >= 10 && sm__get32(file->p + 4) == 0 && file->p[8] == '{';
+}
+
+static sm_status sm__safetensors_read(sm_model *m, const sm__bytes *file, const sm__bytes *config,
+                                      sm_error *error) {
+    uint64_t header = sm__get64(file->p);
+    sm__config c;
+    sm__st st;
+    sm_status status;
+    memset(&st, 0, sizeof st);
+    if (header > file->n - 8 || header > SM__MAX_ST_HEADER)
+        return sm__fail(error, SM_ERR_FORMAT, "a safetensors header of %llu bytes does not fit",
+                        (unsigned long long)header);
+    st.m = m;
+    st.error = error;
+    st.data = file->p + 8 + (size_t)header;
+    st.data_bytes = file->n - 8 - (size_t)header;
+    m->info.format = "safetensors";
+    if ((status = sm__st_read_header(&st, file->p + 8, (size_t)header))) return status;
+    if ((status = sm__config_read(config, &c, error))) return status;
+    if ((status = sm__config_apply(&st, &c))) return status;
+    status = sm__st_tensors(&st, &c);
+    sm__model_drop(m, st.entries);
+    return status;
+}
+
+/* The config of a safetensors file: params.config, or config.json beside the path. */
+static sm_status sm__config_bytes(sm_model *m, const sm_model_params *params, sm__bytes *config,
+                                  sm_error *error) {
+    sm_source source = params->config;
+    sm_status status;
+    char *path = NULL;
+    if (!sm__source_set(&source)) {
+        size_t n = 0, i;
+        if (!params->file.path)
+            return sm__fail(error, SM_ERR_ARG, "a safetensors file needs params.config");
+        for (i = 0; params->file.path[i]; i++)
+            if (params->file.path[i] == '/' || (SM__WINDOWS && params->file.path[i] == '\\'))
+                n = i + 1;
+        path = (char *)sm__model_alloc(m, n + sizeof "config.json", 1);
+        if (!path) return sm__fail(error, SM_ERR_NOMEM, "no memory for a path");
+        memcpy(path, params->file.path, n);
+        memcpy(path + n, "config.json", sizeof "config.json");
+        source.path = path;
+    }
+    status =
+        sm__source_bytes(m, params, &source, "config.json",
+                         source.path ? SM_LOAD_COPY : params->load, SM__MAX_CONFIG, config, error);
+    sm__model_drop(m, path);
+    return status;
+}
+
+/* ================================================================================================
+ * MARK: [SM32] MODEL
+ * Opening and closing, and binding: every tensor that the architecture wants is found by name, its
+ * shape is compared with the hyperparameters, and views of it are put where the tape will look.
+ * ============================================================================================== */
+
+/* y [n] = w [n, k] x [k] + bias. Row i lies at data + i * stride, at any address. */
+typedef struct sm__weight {
+    int type; /* index of sm__types */
+    int n, k; /* outputs, inputs */
+    size_t stride;
+    const uint8_t *data; /* NULL: the architecture has none */
+    const float *bias;   /* [n] or NULL */
+} sm__weight;
+
+typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = none */
+    const float *attn_norm, *attn_norm_bias; /* [C] */
+    const float *ffn_norm, *ffn_norm_bias;   /* [C] */
+    const float *q_norm, *k_norm;            /* [D] */
+    sm__weight q, k, v, attn_out;            /* [H*D, C] [K*D, C] [K*D, C] [C, H*D] */
+    sm__weight gate, up, down;               /* [F, C] [F, C] [C, F] */
+} sm__layer;
+
+typedef struct sm__weights {
+    sm__weight embed, output; /* [V, C]; the same one when the file has no output.weight */
+    sm__weight position;      /* [n_ctx, C] of learned positions, any type; else data NULL */
+    const float *output_norm, *output_norm_bias; /* [C] */
+    const float *rope_factors;                   /* [n_rot / 2] what to divide angles by, or NULL */
+    sm__layer *layers;
+} sm__weights;
+
+/* TEXT: checks the vocabulary that a reader gave and builds its tables. */
+static sm_status sm__vocab_build(sm_model *m, sm_error *error);
+
+typedef struct sm__binder {
+    sm_model *m;
+    sm_error *error;
+    int layer;        /* -1: outside the layers */
+    int used;         /* tensors found */
+    sm_status status; /* of the first failure; nothing is done after it */
+    char name[SM__MAX_NAME + 1];
+} sm__binder;
+
+/* "blk.3.attn_q" + ".weight" */
+static const char *sm__bind_name(sm__binder *b, const char *stem, const char *suffix) {
+    sm__text t = sm__text_make(b->name, sizeof b->name);
+    if (b->layer >= 0) {
+        sm__put(&t, "blk.");
+        sm__put_u64(&t, (uint64_t)b->layer);
+        sm__put(&t, ".");
+    }
+    sm__put(&t, stem);
+    sm__put(&t, suffix);
+    return b->name;
+}
+
+static void sm__put_shape(sm__text *t, uint64_t d0, uint64_t d1, uint64_t d2, uint64_t d3) {
+    uint64_t dims[4];
+    int i, n = d3 > 1 ? 4 : d2 > 1 ? 3 : d1 > 1 ? 2 : 1;
+    dims[0] = d0, dims[1] = d1, dims[2] = d2, dims[3] = d3;
+    for (i = 0; i < n; i++) {
+        sm__put(t, i ? ", " : "[");
+        sm__put_u64(t, dims[i]);
+    }
+    sm__put(t, "]");
+}
+
+/* The tensor of that name with rows of k elements and n rows, of a type that this build computes
+ * with; NULL when it is not there (an error if it is needed), or something is wrong with it. */
+static const sm_tensor *sm__bind_find(sm__binder *b, const char *stem, const char *suffix, int k,
+                                      int n, int need) {
+    const char *name = sm__bind_name(b, stem, suffix);
+    const sm_tensor *t;
+    int i;
+    if (b->status) return NULL;
+    i = sm__tensor_at(b->m, name);
+    if (i < 0 && need) b->status = sm__fail(b->error, SM_ERR_FORMAT, "tensor %s is missing", name);
+    if (i < 0) return NULL;
+    b->used++;
+    t = &b->m->tensors[i];
+    if (sm__type_index(t->type) < 0) {
+        b->status = sm__fail(b->error, SM_ERR_UNSUPPORTED, "tensor %s has the type %s", name,
+                             sm__ggml_name(t->type));
+        return NULL;
+    }
+    if (t->dims[0] != (uint64_t)k || t->dims[1] != (uint64_t)n || t->dims[2] != 1 ||
+        t->dims[3] != 1) {
+        char shapes[200];
+        sm__text text = sm__text_make(shapes, sizeof shapes);
+        sm__put_shape(&text, t->dims[0], t->dims[1], t->dims[2], t->dims[3]);
+        sm__put(&text, ", expected ");
+        sm__put_shape(&text, (uint64_t)k, (uint64_t)n, 1, 1);
+        b->status = sm__fail(b->error, SM_ERR_FORMAT, "tensor %s is %s", name, shapes);
+        return NULL;
+    }
+    return t;
+}
+
+/* A vector as f32, in the model's memory. */
+static const float *sm__bind_vector(sm__binder *b, const char *stem, const char *suffix, int n,
+                                    int need) {
+    const sm_tensor *t = sm__bind_find(b, stem, suffix, n, 1, need);
+    float *copy;
+    if (!t) return NULL;
+    copy = (float *)sm__model_alloc(b->m, (size_t)n, sizeof *copy);
+    if (!copy) b->status = sm__fail(b->error, SM_ERR_NOMEM, "no memory for tensor %s", b->name);
+    else sm__types[sm__type_index(t->type)].decode(t->data, copy, (size_t)n);
+    return copy;
+}
+
+/* A matrix, and its bias when there is one (an error when need_bias and there is none). */
+static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k, int need,
+                                  int need_bias) {
+    const sm_tensor *t = sm__bind_find(b, stem, ".weight", k, n, need);
+    sm__weight w;
+    memset(&w, 0, sizeof w);
+    if (!t) return w;
+    w.type = sm__type_index(t->type);
+    w.n = n;
+    w.k = k;
+    w.stride = sm__row_bytes(w.type, (size_t)k);
+    w.data = (const uint8_t *)t->data;
+    w.bias = sm__bind_vector(b, stem, ".bias", n, need_bias);
+    return w;
+}
+
+/* n rows of a matrix, from a row on. */
+static sm__weight sm__weight_rows(const sm__weight *w, int row, int n) {
+    sm__weight part = *w;
+    part.n = n;
+    part.data = w->data ? w->data + (size_t)row * w->stride : NULL;
+    part.bias = w->bias ? w->bias + row : NULL;
+    return part;
+}
+
+static void sm__bind_layer(sm__binder *b, sm__layer *l) {
+    const sm__hparams *h = &b->m->hp;
+    int flags = b->m->arch->flags, bias = (flags & SM__ARCH_BIAS) != 0;
+    int norm_bias = b->m->arch->norm == SM__NORM_LAYER && bias;
+    int qkv_bias = bias || (flags & SM__ARCH_QKV_BIAS) != 0;
+    int c = h->n_embd, q = h->n_heads * h->head_dim, kv = h->n_kv_heads * h->head_dim;
+    l->attn_norm = sm__bind_vector(b, "attn_norm", ".weight", c, 1);
+    l->ffn_norm = sm__bind_vector(b, "ffn_norm", ".weight", c, 1);
+    if (norm_bias) {
+        l->attn_norm_bias = sm__bind_vector(b, "attn_norm", ".bias", c, 1);
+        l->ffn_norm_bias = sm__bind_vector(b, "ffn_norm", ".bias", c, 1);
+    }
+    if (flags & SM__ARCH_FUSED_QKV) {
+        sm__weight qkv = sm__bind_matrix(b, "attn_qkv", q + 2 * kv, c, 1, qkv_bias);
+        l->q = sm__weight_rows(&qkv, 0, q);
+        l->k = sm__weight_rows(&qkv, q, kv);
+        l->v = sm__weight_rows(&qkv, q + kv, kv);
+    } else {
+        l->q = sm__bind_matrix(b, "attn_q", q, c, 1, qkv_bias);
+        l->k = sm__bind_matrix(b, "attn_k", kv, c, 1, qkv_bias);
+        l->v = sm__bind_matrix(b, "attn_v", kv, c, 1, qkv_bias);
+    }
+    if (flags & SM__ARCH_QK_NORM) {
+        l->q_norm = sm__bind_vector(b, "attn_q_norm", ".weight", h->head_dim, 1);
+        l->k_norm = sm__bind_vector(b, "attn_k_norm", ".weight", h->head_dim, 1);
+    }
+    l->attn_out = sm__bind_matrix(b, "attn_output", c, q, 1, bias);
+    if (b->m->arch->ffn == SM__FFN_SWIGLU)
+        l->gate = sm__bind_matrix(b, "ffn_gate", h->n_ff, c, 1, bias);
+    l->up = sm__bind_matrix(b, "ffn_up", h->n_ff, c, 1, bias);
+    l->down = sm__bind_matrix(b, "ffn_down", c, h->n_ff, 1, bias);
+}
+
+static void sm__bind_rope_factors(sm__binder *b, sm__weights *w) {
+    int i, n = b->m->hp.n_rot / 2;
+    if (b->m->hp.pos == SM__POS_LEARNED) return;
+    w->rope_factors = sm__bind_vector(b, "rope_freqs", ".weight", n, 0);
+    for (i = 0; w->rope_factors && i < n; i++)
+        if (!sm__real_in(w->rope_factors[i], 0.1, 1e6))
+            b->status =
+                sm__fail(b->error, SM_ERR_FORMAT,
+                         "tensor rope_freqs.weight: factor %d is not within 0.1 and 1e6", i);
+}
+
+/* Bytes of weights that one token reads: every matrix but the embedding, of which it is a row. */
+static size_t sm__decode_bytes(const sm_model *m) {
+    const sm__weights *w = m->weights;
+    size_t bytes = (size_t)w->output.n * w->output.stride + w->embed.stride + w->position.stride;
+    int i, j;
+    for (i = 0; i < m->hp.n_layers; i++) {
+        const sm__layer *l = &w->layers[i];
+        const sm__weight *list[7];
+        list[0] = &l->q, list[1] = &l->k, list[2] = &l->v, list[3] = &l->attn_out;
+        list[4] = &l->gate, list[5] = &l->up, list[6] = &l->down;
+        for (j = 0; j < 7; j++) bytes += (size_t)list[j]->n * list[j]->stride;
+    }
+    return bytes;
+}
+
+static sm_status sm__model_bind(sm_model *m, sm_error *error) {
+    const sm__hparams *h = &m->hp;
+    sm__weights *w;
+    sm__binder b;
+    int i;
+    memset(&b, 0, sizeof b);
+    b.m = m;
+    b.error = error;
+    b.layer = -1;
+    w = (sm__weights *)sm__model_alloc(m, 1, sizeof *w);
+    if (!w) return sm__fail(error, SM_ERR_NOMEM, "no memory for the weights' table");
+    memset(w, 0, sizeof *w);
+    w->layers = (sm__layer *)sm__model_alloc(m, (size_t)h->n_layers, sizeof *w->layers);
+    if (!w->layers) return sm__fail(error, SM_ERR_NOMEM, "no memory for the weights' table");
+    memset(w->layers, 0, (size_t)h->n_layers * sizeof *w->layers);
+    w->embed = sm__bind_matrix(&b, "token_embd", h->n_vocab, h->n_embd, 1, 0);
+    w->output = sm__bind_matrix(&b, "output", h->n_vocab, h->n_embd, 0, 0);
+    if (!w->output.data) w->output = w->embed;
+    if (h->pos == SM__POS_LEARNED)
+        w->position = sm__bind_matrix(&b, "position_embd", h->n_ctx, h->n_embd, 1, 0);
+    w->output_norm = sm__bind_vector(&b, "output_norm", ".weight", h->n_embd, 1);
+    if (m->arch->norm == SM__NORM_LAYER && (m->arch->flags & SM__ARCH_BIAS))
+        w->output_norm_bias = sm__bind_vector(&b, "output_norm", ".bias", h->n_embd, 1);
+    sm__bind_rope_factors(&b, w);
+    for (i = 0; i < h->n_layers && !b.status; i++) {
+        b.layer = i;
+        sm__bind_layer(&b, &w->layers[i]);
+    }
+    if (b.status) return b.status;
+    if (b.used < m->info.n_tensors)
+        sm__log_count(m, m->info.n_tensors - b.used, " tensors of the file are not used");
+    m->weights = w;
+    m->info.decode_bytes = sm__decode_bytes(m);
+    return SM_OK;
+}
+
+/* ---- open and close ---- */
+
+SM_API sm_model_params sm_model_default(void) {
+    sm_model_params params;
+    memset(&params, 0, sizeof params);
+    return params;
+}
+
+/* The summary, from what was read and bound. */
+static void sm__model_info(sm_model *m, const sm__bytes *file) {
+    sm_model_info *info = &m->info;
+    const sm__hparams *h = &m->hp;
+    size_t best = 0, bytes[SM__N_TYPES];
+    int i;
+    memset(bytes, 0, sizeof bytes);
+    info->n_vocab = h->n_vocab;
+    info->n_ctx_train = h->n_ctx;
+    info->n_embd = h->n_embd;
+    info->n_layers = h->n_layers;
+    info->n_heads = h->n_heads;
+    info->n_kv_heads = h->n_kv_heads;
+    info->head_dim = h->head_dim;
+    info->n_ff = h->n_ff;
+    info->type = SM_TYPE_AUTO;
+    for (i = 0; i < info->n_tensors; i++) {
+        const sm_tensor *t = &m->tensors[i];
+        int type = sm__type_index(t->type);
+        info->n_params += t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+        info->weight_bytes += t->bytes;
+        if (type < 0) continue;
+        bytes[type] += t->bytes;
+        if (bytes[type] > best) best = bytes[type], info->type = t->type;
+    }
+    info->mapped_bytes = file->owned ? 0 : file->n;
+    info->has_vocab = m->vocab.kind != SM__VOCAB_NONE;
+    info->tokenizer = m->vocab.kind == SM__VOCAB_SPM   ? "spm"
+                      : m->vocab.kind == SM__VOCAB_BPE ? "bpe"
+                                                       : "";
+    info->bos = m->vocab.bos;
+    info->eos = m->vocab.eos;
+    info->eot = m->vocab.eot;
+    info->unk = m->vocab.unk;
+    info->pad = m->vocab.pad;
+    info->heap_bytes = m->heap.bytes;
+}
+
+/* The formats whose vocabulary, and maybe configuration, lie in files of their own. */
+static sm_status sm__other_read(sm_model *m, const sm_model_params *params, const sm__bytes *file,
+                                sm__bytes *tokenizer, sm_error *error) {
+    sm__bytes config = {NULL, 0, NULL};
+    sm_status status;
+    if (sm__is_safetensors(file)) {
+        status = sm__config_bytes(m, params, &config, error);
+        if (!status) status = sm__safetensors_read(m, file, &config, error);
+        sm__bytes_drop(m, &config);
+    } else {
+        status = sm__llama2c_read(m, file, error);
+    }
+    if (!status && sm__source_set(&params->tokenizer)) {
+        status = sm__source_bytes(m, params, &params->tokenizer, "the tokenizer",
+                                  params->tokenizer.path ? SM_LOAD_COPY : params->load,
+                                  SM__MAX_TOKENIZER, tokenizer, error);
+        if (!status) status = sm__tokenizer_bin_read(m, tokenizer, error);
+    }
+    if (status || !params->vocab_only) return status;
+    m->arch = NULL;
+    if (m->vocab.kind == SM__VOCAB_NONE)
+        return sm__fail(error, SM_ERR_FORMAT, "the file holds no vocabulary: params.tokenizer?");
+    return SM_OK;
+}
+
+static sm_status sm__model_read(sm_model *m, const sm_model_params *params, sm_error *error) {
+    sm__bytes file, tokenizer = {NULL, 0, NULL};
+    sm_status status = sm__source_bytes(m, params, &params->file, "the model", params->load,
+                                        UINT64_MAX, &file, error);
+    if (status) return status;
+    if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params->vocab_only, error);
+    else status = sm__other_read(m, params, &file, &tokenizer, error);
+    if (!status && m->vocab.kind != SM__VOCAB_NONE) status = sm__vocab_build(m, error);
+    sm__bytes_drop(m, &tokenizer); /* the tables hold copies */
+    if (!status && m->arch) status = sm__model_bind(m, error);
+    if (!status) sm__model_info(m, &file);
+    return status;
+}
+
+SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error) {
+    sm__heap heap;
+    sm_model *m;
+    sm_status status;
+    uint64_t fp;
+    if (!model) return sm__fail(error, SM_ERR_ARG, "model is NULL");
+    *model = NULL;
+    if (!params || !sm__source_set(&params->file))
+        return sm__fail(error, SM_ERR_ARG, "no path, data or read in params.file");
+    if (!sm__allocator_ok(&params->allocator))
+        return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
+    if (params->load != SM_LOAD_MAP && params->load != SM_LOAD_COPY)
+        return sm__fail(error, SM_ERR_ARG, "params.load is %d", params->load);
+    heap = sm__heap_make(&params->allocator);
+    m = (sm_model *)sm__heap_alloc(&heap, sizeof *m);
+    if (!m) return sm__fail(error, SM_ERR_NOMEM, "no memory for a model");
+    memset(m, 0, sizeof *m);
+    m->heap = heap;
+    m->log = params->log;
+    m->log_user = params->log_user;
+    m->info.format = m->info.arch = m->info.name = m->info.tokenizer = "";
+    sm__hparams_default(&m->hp);
+    m->vocab.bos = m->vocab.eos = m->vocab.eot = m->vocab.unk = m->vocab.pad = -1;
+    m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_space_prefix = -1;
+    fp = sm__fp_enter();
+    status = sm__model_read(m, params, error);
+    sm__fp_leave(fp);
+    if (status) sm_model_close(m);
+    else *model = m;
+    return status;
+}
+
+SM_API void sm_model_close(sm_model *model) {
+    sm__heap heap;
+    int i;
+    if (!model) return;
+    sm__model_unmap(model);
+    for (i = model->n_chunks - 1; i >= 0; i--) sm__heap_free(&model->heap, model->chunks[i]);
+    sm__heap_free(&model->heap, model->chunks);
+    heap = model->heap; /* it must outlive what it frees */
+    sm__heap_free(&heap, model);
+}
+
+SM_API const sm_model_info *sm_model_get_info(const sm_model *model) {
+    return model ? &model->info : NULL;
+}
+
+SM_API sm_status sm_model_tensor(const sm_model *model, int i, sm_tensor *tensor) {
+    if (!model || !tensor || i < 0 || i >= model->info.n_tensors) return SM_ERR_ARG;
+    *tensor = model->tensors[i];
+    return SM_OK;
+}
+
+/* ================================================================================================
+ * MARK: [SM33] UTF-8 AND UNICODE
+ * Text is bytes that should be UTF-8 and may be anything. One function reads a character; what is
+ * none is answered with the length of the bad part, so that no caller can run past it. Of Unicode
+ * only what the pre-tokenizers ask is kept: letter, number, white space, punctuation, or none.
+ * ============================================================================================== */
+
+#define SM__BAD_CHAR 0xFFFDu
+static const char sm__bad_text[] = "\xEF\xBF\xBD"; /* U+FFFD, three bytes */
+
+/* Reads one character of s [n], n >= 1, as RFC 3629 defines it: no overlong forms, no surrogates,
+ * nothing above U+10FFFF. Returns
+ *   1..4  its length; *code is the character
+ *   0     s ends inside a character that is well-formed so far
+ *   -1..-3  minus the length of an ill-formed part: the longest beginning of a character, or one
+ *           byte that begins none ("maximal subpart", Unicode 14 section 3.9). Decoders write one
+ *           U+FFFD for it. *code is U+FFFD. */
+static int sm__utf8_read(const unsigned char *s, size_t n, uint32_t *code) {
+    uint32_t c = s[0], value, low = 0x80, high = 0xBF;
+    int i, length;
+    *code = c;
+    if (c < 0x80) return 1;
+    *code = SM__BAD_CHAR;
+    if (c < 0xC2 || c > 0xF4) return -1;
+    length = c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
+    if (c == 0xE0) low = 0xA0;  /* below: two bytes were enough */
+    if (c == 0xED) high = 0x9F; /* above: surrogates */
+    if (c == 0xF0) low = 0x90;  /* below: three bytes were enough */
+    if (c == 0xF4) high = 0x8F; /* above: no character has this number */
+    value = c & (0x7Fu >> length);
+    for (i = 1; i < length; i++) {
+        if ((size_t)i == n) return 0;
+        if (s[i] < low || s[i] > high) return -i;
+        value = value << 6 | (s[i] & 0x3Fu);
+        low = 0x80;
+        high = 0xBF;
+    }
+    *code = value;
+    return length;
+}
+
+/* Classes of characters, as bits: sets of them are masks. `other` is everything else, also marks,
+ * symbols, controls and what is not assigned. */
+enum {
+    SM__CHAR_OTHER = 1,
+    SM__CHAR_LETTER = 2, /* categories L* */
+    SM__CHAR_NUMBER = 4, /* N* */
+    SM__CHAR_SPACE = 8,  /* the property White_Space */
+    SM__CHAR_PUNCT = 16, /* P* */
+    SM__CHAR_SIGN = SM__CHAR_OTHER | SM__CHAR_PUNCT /* [^\s\p{L}\p{N}] of the regular expressions */
+};
+
+/* BEGIN generated by tests/make_unicode.py */
+/* Unicode 14.0.0. Runs of characters of one class, from U+0080 on: length << 3 | class. */
+#define SM__CHARS_END 0x3134B /* from here on everything is of class other */
+#define SM__CHAR_STEP 32
+#define SM__CHAR_RUNS 1756
+#define SM__CHAR_INDEX 55
+static const uint16_t sm__char_runs[SM__CHAR_RUNS] = {
+    40, 11, 208, 11, 12, 40, 12, 16, 9, 12, 48, 18, 8, 9, 20, 8, 10, 9, 12, 26, 12, 185, 8, 249, 8,
+    3665, 32, 97, 112, 41, 56, 9, 8, 9, 1032, 41, 8, 17, 16, 33, 12, 9, 48, 9, 12, 25, 8, 9, 8,
+    161, 8, 665, 8, 1113, 64, 1329, 8, 305, 16, 9, 52, 329, 20, 408, 12, 8, 12, 16, 12, 16, 12, 72,
+    217, 32, 33, 20, 160, 20, 8, 20, 104, 12, 8, 28, 345, 168, 82, 36, 17, 8, 793, 12, 9, 120, 17,
+    56, 17, 82, 25, 16, 9, 116, 16, 9, 8, 241, 232, 713, 88, 9, 112, 82, 265, 72, 17, 8, 28, 9, 40,
+    177, 32, 9, 72, 9, 24, 9, 56, 124, 8, 201, 40, 12, 8, 89, 40, 193, 8, 49, 136, 337, 464, 433,
+    24, 9, 144, 9, 56, 81, 16, 20, 82, 12, 129, 32, 65, 16, 17, 16, 177, 8, 57, 8, 9, 24, 33, 24,
+    9, 128, 9, 104, 17, 8, 25, 32, 82, 17, 16, 50, 16, 9, 12, 56, 49, 32, 17, 16, 177, 8, 57, 8,
+    17, 8, 17, 8, 17, 248, 33, 8, 9, 56, 82, 16, 25, 8, 12, 112, 73, 8, 25, 8, 177, 8, 57, 8, 17,
+    8, 41, 24, 9, 144, 9, 120, 17, 32, 82, 12, 64, 9, 88, 65, 16, 17, 16, 177, 8, 57, 8, 17, 8, 41,
+    24, 9, 240, 17, 8, 25, 32, 82, 8, 9, 50, 88, 9, 8, 49, 24, 25, 8, 33, 24, 17, 8, 9, 8, 17, 24,
+    17, 24, 25, 24, 97, 176, 9, 168, 106, 144, 65, 8, 25, 8, 185, 8, 129, 24, 9, 208, 25, 16, 9,
+    16, 17, 32, 82, 56, 12, 58, 8, 9, 24, 12, 65, 8, 25, 8, 185, 8, 81, 8, 41, 24, 9, 248, 17, 8,
+    17, 32, 82, 8, 17, 136, 73, 8, 25, 8, 329, 16, 9, 128, 9, 40, 25, 8, 58, 25, 32, 154, 8, 49,
+    40, 145, 24, 193, 8, 73, 8, 9, 16, 57, 248, 82, 32, 12, 96, 385, 8, 17, 96, 57, 64, 12, 82, 20,
+    296, 17, 8, 9, 8, 41, 8, 193, 8, 9, 8, 81, 8, 17, 72, 9, 16, 41, 8, 9, 72, 82, 16, 33, 256, 9,
+    24, 124, 8, 12, 88, 162, 48, 36, 16, 65, 8, 289, 192, 12, 16, 41, 536, 44, 32, 20, 296, 345,
+    160, 9, 82, 52, 49, 32, 33, 24, 9, 24, 17, 56, 25, 32, 105, 96, 9, 8, 82, 48, 305, 8, 9, 40, 9,
+    16, 345, 12, 2665, 8, 33, 16, 57, 8, 9, 8, 33, 16, 329, 8, 33, 16, 265, 8, 33, 16, 57, 8, 9, 8,
+    33, 16, 121, 8, 457, 8, 33, 16, 537, 40, 76, 162, 24, 129, 128, 689, 16, 49, 16, 12, 4961, 8,
+    12, 137, 11, 209, 20, 24, 601, 28, 26, 65, 56, 145, 104, 153, 24, 20, 72, 145, 112, 105, 8, 25,
+    120, 417, 256, 28, 9, 28, 8, 9, 24, 82, 48, 82, 48, 92, 40, 82, 48, 713, 56, 41, 16, 273, 8, 9,
+    40, 561, 80, 249, 296, 20, 82, 241, 16, 41, 88, 353, 32, 209, 48, 90, 296, 185, 56, 20, 425,
+    344, 82, 48, 82, 48, 60, 9, 52, 696, 377, 136, 65, 24, 82, 60, 224, 20, 32, 241, 104, 17, 82,
+    353, 176, 36, 289, 184, 44, 82, 24, 25, 82, 289, 20, 73, 56, 345, 16, 25, 68, 88, 12, 168, 33,
+    8, 49, 8, 17, 24, 9, 40, 1537, 512, 2225, 16, 49, 16, 305, 16, 49, 16, 65, 8, 9, 8, 9, 8, 9, 8,
+    249, 16, 425, 8, 57, 8, 9, 24, 25, 8, 57, 24, 33, 16, 49, 32, 105, 40, 25, 8, 57, 24, 91, 40,
+    196, 19, 40, 11, 164, 8, 108, 8, 100, 11, 128, 10, 9, 16, 50, 24, 20, 9, 82, 24, 20, 8, 105,
+    808, 9, 32, 9, 16, 81, 8, 9, 24, 41, 48, 9, 8, 9, 8, 9, 8, 33, 8, 89, 16, 33, 40, 41, 32, 9, 8,
+    410, 17, 42, 3056, 36, 232, 20, 2472, 482, 624, 178, 4928, 116, 242, 392, 20, 248, 84, 3224,
+    180, 504, 36, 256, 20, 4112, 1833, 48, 33, 24, 17, 40, 36, 10, 20, 305, 8, 9, 40, 9, 16, 449,
+    56, 9, 12, 120, 185, 72, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 264, 380, 9, 260,
+    16, 100, 3344, 11, 28, 8, 17, 10, 84, 16, 100, 8, 74, 48, 12, 41, 16, 26, 17, 12, 24, 689, 48,
+    25, 12, 721, 12, 33, 40, 345, 8, 753, 24, 34, 80, 257, 384, 129, 256, 82, 240, 66, 8, 122, 256,
+    82, 312, 122, 2560, 52737, 512, 65529, 65529, 46201, 536, 369, 20, 2153, 28, 129, 82, 17, 160,
+    377, 32, 12, 80, 12, 249, 16, 561, 82, 16, 52, 248, 73, 16, 825, 16, 513, 40, 17, 8, 9, 8, 41,
+    192, 129, 8, 25, 8, 33, 8, 185, 104, 50, 80, 417, 36, 80, 401, 208, 20, 82, 192, 49, 28, 9, 12,
+    17, 8, 82, 225, 64, 20, 185, 192, 12, 233, 56, 377, 112, 108, 8, 9, 82, 32, 20, 41, 8, 81, 82,
+    41, 8, 329, 184, 25, 8, 65, 32, 82, 16, 36, 185, 24, 9, 24, 401, 8, 9, 24, 17, 16, 41, 16, 9,
+    8, 9, 192, 25, 20, 89, 40, 20, 25, 96, 49, 16, 49, 16, 49, 72, 57, 8, 57, 8, 345, 8, 113, 48,
+    921, 64, 12, 32, 82, 48, 65529, 23849, 96, 185, 32, 393, 65528, 2088, 2929, 16, 849, 304, 57,
+    96, 41, 40, 9, 8, 81, 8, 105, 8, 41, 8, 9, 8, 17, 8, 17, 8, 865, 264, 2905, 20, 128, 513, 16,
+    433, 320, 97, 160, 84, 176, 284, 8, 116, 8, 12, 32, 12, 8, 20, 32, 41, 8, 1081, 32, 28, 8, 52,
+    8, 36, 82, 20, 24, 20, 209, 28, 8, 12, 8, 209, 12, 8, 12, 8, 60, 713, 24, 49, 16, 49, 16, 49,
+    16, 25, 280, 97, 8, 209, 8, 153, 8, 17, 8, 121, 16, 113, 272, 985, 40, 28, 32, 362, 96, 458,
+    136, 18, 1952, 233, 24, 393, 128, 218, 32, 257, 34, 72, 161, 10, 65, 10, 40, 305, 80, 241, 8,
+    12, 289, 32, 65, 12, 42, 336, 1265, 16, 82, 48, 289, 32, 289, 32, 321, 64, 417, 88, 12, 89, 8,
+    121, 8, 57, 8, 17, 8, 89, 8, 121, 8, 57, 8, 17, 536, 2489, 72, 177, 80, 65, 192, 49, 8, 337, 8,
+    73, 552, 49, 16, 9, 8, 353, 8, 17, 24, 9, 16, 185, 8, 12, 66, 185, 16, 58, 249, 64, 74, 384,
+    153, 8, 17, 40, 42, 177, 50, 24, 12, 209, 40, 12, 512, 449, 32, 18, 17, 130, 16, 370, 9, 120,
+    33, 8, 25, 8, 233, 80, 74, 56, 76, 56, 233, 18, 12, 233, 26, 256, 65, 8, 225, 48, 42, 60, 72,
+    433, 24, 60, 177, 16, 66, 153, 40, 66, 145, 56, 36, 96, 58, 640, 585, 440, 409, 104, 409, 56,
+    50, 289, 96, 82, 2352, 250, 8, 337, 24, 12, 16, 17, 624, 233, 82, 9, 64, 177, 88, 34, 44, 176,
+    145, 32, 36, 304, 169, 58, 160, 185, 96, 425, 120, 60, 32, 242, 8, 17, 16, 9, 104, 361, 88, 20,
+    8, 36, 112, 201, 56, 82, 72, 289, 120, 82, 36, 9, 16, 9, 64, 281, 8, 20, 9, 96, 385, 112, 33,
+    36, 32, 12, 16, 82, 9, 12, 9, 28, 8, 162, 88, 145, 8, 201, 96, 52, 528, 57, 8, 9, 8, 33, 8,
+    121, 8, 81, 12, 48, 377, 136, 82, 88, 65, 16, 17, 16, 177, 8, 57, 8, 17, 8, 41, 24, 9, 144, 9,
+    96, 41, 1264, 425, 144, 33, 44, 82, 20, 8, 12, 8, 25, 240, 385, 160, 17, 12, 9, 64, 82, 1328,
+    377, 144, 188, 33, 288, 385, 136, 28, 9, 88, 82, 48, 108, 152, 345, 104, 9, 12, 48, 82, 432,
+    217, 168, 98, 28, 8, 57, 1480, 353, 120, 12, 800, 513, 154, 96, 65, 16, 9, 16, 65, 8, 17, 8,
+    193, 120, 9, 8, 9, 16, 28, 72, 82, 560, 65, 16, 313, 128, 9, 12, 9, 224, 9, 80, 321, 56, 9, 32,
+    68, 72, 9, 88, 369, 128, 28, 9, 44, 104, 585, 2104, 73, 8, 297, 136, 9, 44, 80, 234, 24, 20,
+    241, 896, 57, 8, 17, 8, 305, 168, 9, 72, 82, 48, 49, 8, 17, 8, 257, 112, 9, 56, 82, 2480, 153,
+    32, 20, 1464, 9, 120, 170, 336, 12, 7377, 816, 890, 8, 44, 88, 1569, 21088, 777, 20, 104, 8569,
+    32392, 4665, 65528, 3536, 4553, 56, 249, 8, 82, 32, 20, 633, 8, 82, 48, 241, 56, 12, 80, 385,
+    56, 44, 32, 33, 12, 88, 82, 8, 58, 8, 169, 40, 153, 5504, 513, 186, 36, 808, 601, 40, 9, 528,
+    105, 512, 17, 12, 9, 224, 49089, 64, 9905, 336, 73, 65528, 5952, 33, 8, 57, 8, 17, 8, 2329,
+    360, 25, 136, 33, 64, 3169, 18464, 857, 40, 105, 24, 73, 56, 81, 40, 12, 45568, 162, 864, 202,
+    1080, 681, 8, 569, 8, 17, 16, 9, 16, 17, 16, 33, 8, 97, 8, 9, 8, 57, 8, 521, 8, 33, 16, 65, 8,
+    57, 8, 225, 8, 33, 8, 41, 8, 9, 24, 57, 8, 2721, 16, 201, 8, 201, 8, 249, 8, 201, 8, 249, 8,
+    201, 8, 249, 8, 201, 8, 249, 8, 201, 8, 65, 16, 402, 5176, 44, 9120, 249, 3848, 361, 80, 57,
+    16, 82, 32, 9, 2568, 241, 144, 353, 32, 82, 10032, 57, 8, 33, 8, 17, 8, 121, 8, 1577, 16, 74,
+    384, 545, 56, 9, 32, 82, 32, 20, 6280, 474, 8, 26, 8, 34, 608, 362, 8, 122, 1552, 33, 8, 217,
+    8, 17, 8, 9, 16, 9, 8, 81, 8, 33, 8, 9, 8, 9, 48, 9, 32, 9, 8, 9, 8, 9, 8, 25, 8, 17, 8, 9, 16,
+    9, 8, 9, 8, 9, 8, 9, 8, 9, 8, 17, 8, 9, 16, 33, 8, 57, 8, 33, 8, 33, 8, 9, 8, 81, 8, 137, 40,
+    25, 8, 41, 8, 137, 4640, 106, 22296, 82, 8240, 65529, 65529, 65529, 65529, 65529, 14121, 256,
+    33225, 56, 1777, 16, 46097, 112, 59785, 24824, 4337, 12048, 39513,
+};
+/* The first character of every SM__CHAR_STEP-th run. */
+static const uint32_t sm__char_index[SM__CHAR_INDEX] = {
+    128, 749, 1470, 1774, 2111, 2474, 2613, 2790, 2958, 3165, 3332, 3573, 3802, 4186, 4704, 5121,
+    6109, 6619, 7227, 8008, 8192, 8469, 10088, 11633, 12308, 12880, 42744, 43256, 43588, 43793,
+    64285, 65124, 65480, 66257, 66864, 67590, 67904, 68343, 69294, 69808, 70108, 70442, 71087,
+    71904, 72250, 73030, 77809, 93026, 110592, 119977, 120540, 123536, 126209, 126545, 126625,
+};
+/* U+0000..007F, one by one. */
+static const uint8_t sm__char_ascii[128] = {
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    3, 4, 4, 4, 0, 4, 4, 4, 4, 4, 4, 0, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 0, 0, 0, 4,
+    4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 4, 4, 0, 4,
+    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 0, 4, 0, 0,
+};
+/* END */
+
+/* The class of a character: a binary search for the group of runs, then at most SM__CHAR_STEP
+ * additions. */
+static int sm__char_class(uint32_t code) {
+    uint32_t at;
+    int low = 0, high = SM__CHAR_INDEX, run;
+    if (code < 128) return 1 << sm__char_ascii[code];
+    if (code >= SM__CHARS_END) return SM__CHAR_OTHER;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (sm__char_index[middle] <= code) low = middle;
+        else high = middle;
+    }
+    at = sm__char_index[low];
+    for (run = low * SM__CHAR_STEP;; run++) {
+        at += (uint32_t)sm__char_runs[run] >> 3;
+        if (code < at) return 1 << (sm__char_runs[run] & 7);
+    }
+}
+
+/* The character at s[at]. At the end of the text length and kind are 0; a byte that is no UTF-8 is
+ * a character of its own, of class other. */
+typedef struct sm__char {
+    uint32_t code;
+    int kind; /* SM__CHAR_* */
+    size_t length;
+} sm__char;
+
+static sm__char sm__char_at(const unsigned char *s, size_t n, size_t at) {
+    sm__char c = {0, 0, 0};
+    int length;
+    if (at >= n) return c;
+    length = sm__utf8_read(s + at, n - at, &c.code);
+    c.length = length > 0 ? (size_t)length : 1;
+    c.kind = length > 0 ? sm__char_class(c.code) : SM__CHAR_OTHER;
+    return c;
+}
+
+/* The end of the run of characters of the classes in mask, from `at`. */
+static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask) {
+    sm__char c = sm__char_at(s, n, at);
+    while (c.kind & mask) {
+        at += c.length;
+        c = sm__char_at(s, n, at);
+    }
+    return at;
+}
+
+/* ================================================================================================
+ * MARK: [SM34] TOKENIZER
+ * Two ways from text to ids. Both begin with symbols (characters or bytes) and merge neighbours,
+ * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
+ *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
+ *        when their text is a token; the highest score wins. Characters without a token become
+ *        bytes.
+ *   BPE  byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019): the text is
+ *        cut into words first; in a word, two neighbours merge when the file lists the pair; the
+ *        first in the list wins.
+ * Ties go to the left. A binary heap holds the candidates, so that n symbols take O(n log n) steps
+ * whatever the text. Tables are made once, when the model is opened, from a vocabulary that may be
+ * hostile: their memory is linear in it, a lookup has a fixed number of probes at most.
+ * ============================================================================================== */
+
+#define SM__MAX_TOKEN_BYTES 4096  /* the longest tokens of real vocabularies have some hundreds */
+#define SM__MAX_SPECIAL_BYTES 512 /* of a control or user-defined token */
+#define SM__MAX_MERGES (1 << 25)
+#define SM__MAX_PROBES 512 /* of a hash table at most 2/3 full: only texts made for it need more */
+#define SM__MAX_TEXT ((size_t)1 << 29)
+
+/* How byte-level vocabularies cut text into words before merging (tokenizer.ggml.pre). The names
+ * and what belongs to them are llama.cpp's. */
+enum { SM__WORDS_GPT2, SM__WORDS_LLAMA3 };
+enum { SM__SPLIT_NONE, SM__SPLIT_DIGIT, SM__SPLIT_DEFAULT };
+enum {
+    SM__PRE_WHOLE = 1, /* a word that is a token is not merged (ignore_merges) */
+    SM__PRE_BOS = 2    /* BOS goes in front unless the file says no */
+};
+
+typedef struct sm__pre {
+    const char *name;
+    uint8_t words, split;
+    uint8_t digits; /* SM__WORDS_LLAMA3: digits of a word at most */
+    uint8_t flags;
+} sm__pre;
+
+static const sm__pre sm__pres[] = {
+    {"default", SM__WORDS_GPT2, SM__SPLIT_DEFAULT, 0, 0}, /* the first: for files without a name */
+    {"gpt-2", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
+    {"phi-2", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
+    {"mpt", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
+    {"olmo", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
+    {"exaone4", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
+    {"llama-bpe", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
+    {"llama-v3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
+    {"llama3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
+    {"falcon3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
+    {"lfm2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
+    {"smaug-bpe", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, 0},
+    {"qwen2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
+    {"deepseek-r1-qwen", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
+    {"stablelm2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
+    {"megrez", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
+    {"smollm", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"starcoder", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"refact", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"command-r", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"codeshell", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"exaone", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+};
+
+typedef struct sm__slot { /* of the table text -> id */
+    uint32_t tag;         /* high half of the hash */
+    int32_t id;           /* -1 = free */
+} sm__slot;
+
+typedef struct sm__pair { /* of the table (left id, right id) -> merge */
+    int32_t left, right;  /* left -1 = free */
+    int32_t merged;
+    uint32_t rank;
+} sm__pair;
+
+struct sm__vocab_tables {
+    unsigned char *bytes; /* the decoded texts, one after another */
+    uint32_t *offsets;    /* [n + 1] */
+    sm__slot *slots;      /* [slot_mask + 1] decoded text of tokens that text can become */
+    size_t slot_mask;
+    sm__pair *pairs; /* [pair_mask + 1] BPE */
+    size_t pair_mask;
+    uint32_t *order;      /* [n] SPM: scores as integers, the best is the smallest */
+    int space_inside;     /* SPM: some token has a space after another character */
+    int32_t byte_id[256]; /* -1 = none */
+    int16_t byte_of[324]; /* GPT-2's characters for bytes, back to the bytes; -1 = none */
+    int32_t *specials;    /* [n_specials] control, unknown and user-defined tokens by their text */
+    int n_specials;
+    int32_t special_first[257];   /* those that begin with byte b: [first[b], first[b + 1]) */
+    uint8_t special_start[256];   /* 1: a user-defined token begins so; 2: another special one */
+    uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
+    const sm__pre *pre;           /* BPE */
+    int add_bos, space_prefix;    /* what the file says, or what the kind of vocabulary does */
+};
+
+/* --- Texts of tokens -------------------------------------------------------------------------- */
+
+static sm__str sm__token_str(const struct sm__vocab_tables *t, int32_t id) {
+    sm__str s;
+    s.p = (const char *)t->bytes + t->offsets[id];
+    s.n = t->offsets[id + 1] - t->offsets[id];
+    return s;
+}
+
+static int sm__is_special(int kind) {
+    return kind == SM__TOKEN_CONTROL || kind == SM__TOKEN_USER || kind == SM__TOKEN_UNKNOWN;
+}
+
+static int sm__hex_digit(int c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* The byte that a token "<0xHH>" stands for; -1 = it is not written exactly so. */
+static int sm__byte_token(sm__str s) {
+    int high, low;
+    if (s.n != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>') return -1;
+    high = sm__hex_digit(s.p[3]);
+    low = sm__hex_digit(s.p[4]);
+    return high < 0 || low < 0 ? -1 : high * 16 + low;
+}
+
+/* GPT-2 writes bytes as characters that print: those that do already stand for themselves, the
+ * other 68 follow at U+0100. */
+static void sm__byte_map(int16_t *byte_of) {
+    int b, next = 256;
+    for (b = 0; b < 324; b++) byte_of[b] = -1;
+    for (b = 0; b < 256; b++) {
+        int prints = (b > 32 && b < 127) || (b > 160 && b != 173);
+        byte_of[prints ? b : next++] = (int16_t)b;
+    }
+}
+
+/* Byte-level text to its bytes, out [s.n]. Returns how many; -1: a character is none of the 256. */
+static int sm__bytes_decode(const struct sm__vocab_tables *t, sm__str s, unsigned char *out) {
+    size_t at = 0;
+    int n = 0;
+    while (at < s.n) {
+        uint32_t code;
+        int length = sm__utf8_read((const unsigned char *)s.p + at, s.n - at, &code);
+        if (length <= 0 || code >= 324 || t->byte_of[code] < 0) return -1;
+        out[n++] = (unsigned char)t->byte_of[code];
+        at += (size_t)length;
+    }
+    return n;
+}
+
+/* A copy of s in out [s.n] with spaces for U+2581. Returns its length. */
+static size_t sm__spaces_decode(const char *s, size_t n, unsigned char *out) {
+    size_t i = 0, used = 0;
+    while (i < n) {
+        int mark = n - i >= 3 && memcmp(s + i, "\xE2\x96\x81", 3) == 0;
+        out[used++] = mark ? (unsigned char)' ' : (unsigned char)s[i];
+        i += mark ? 3 : 1;
+    }
+    return used;
+}
+
+/* The text that a token stands for, in out [its length in the file]. *plain = 1: text may become
+ * this token; 0: only SM_TEXT_SPECIAL or the byte fallback give it. */
+static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, int *plain) {
+    sm__str s = v->tokens[id];
+    int kind = v->kinds[id], n;
+    *plain = 0;
+    if (kind == SM__TOKEN_BYTE) {
+        out[0] = (unsigned char)sm__byte_token(s);
+        return 1;
+    }
+    if (!sm__is_special(kind)) {
+        if (v->kind == SM__VOCAB_SPM) {
+            *plain = 1;
+            if (!v->plain_spaces) return sm__spaces_decode(s.p, s.n, out);
+        } else {
+            n = sm__bytes_decode(v->tables, s, out);
+            *plain = n >= 0;
+            if (n >= 0) return (size_t)n;
+        }
+    }
+    if (s.n) memcpy(out, s.p, s.n); /* literally */
+    return s.n;
+}
+
+/* --- Hash tables: open addressing, linear probing, powers of two ------------------------------ */
+
+/* MurmurHash3's finalizer (Appleby 2011): every bit of h changes every bit of the result. */
+static uint64_t sm__mix64(uint64_t h) {
+    h = (h ^ (h >> 33)) * 0xFF51AFD7ED558CCDu;
+    h = (h ^ (h >> 33)) * 0xC4CEB9FE1A85EC53u;
+    return h ^ (h >> 33);
+}
+
+static uint64_t sm__hash_bytes(const unsigned char *s, size_t n) {
+    uint64_t h = n * 0x9E3779B97F4A7C15u, word;
+    for (; n >= 8; s += 8, n -= 8) {
+        memcpy(&word, s, 8);
+        h = (h ^ word) * 0x9FB21C651E98DF25u;
+        h ^= h >> 29;
+    }
+    for (word = 0; n > 0; n--) word = word << 8 | s[n - 1];
+    return sm__mix64(h ^ word);
+}
+
+/* The slot of a text, or the free one where it belongs; NULL after SM__MAX_PROBES. */
+static sm__slot *sm__slot_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n) {
+    uint64_t h = sm__hash_bytes(s, n);
+    uint32_t tag = (uint32_t)(h >> 32);
+    int probe;
+    for (probe = 0; probe < SM__MAX_PROBES; probe++) {
+        sm__slot *slot = &t->slots[(size_t)(h + (uint64_t)probe) & t->slot_mask];
+        if (slot->id < 0) return slot;
+        if (slot->tag == tag) {
+            sm__str text = sm__token_str(t, slot->id);
+            if (text.n == n && memcmp(text.p, s, n) == 0) return slot;
+        }
+    }
+    return NULL;
+}
+
+/* The token with exactly this text (decoded), or -1. */
+static int32_t sm__text_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n) {
+    const sm__slot *slot = sm__slot_find(t, s, n);
+    return slot ? slot->id : -1;
+}
+
+/* Adds a token's text unless it is there: the first one stays. 1 = the texts collide. */
+static int sm__text_put(struct sm__vocab_tables *t, int32_t id) {
+    sm__str text = sm__token_str(t, id);
+    const unsigned char *s = (const unsigned char *)text.p;
+    sm__slot *slot;
+    if (text.n == 0) return 0;
+    slot = sm__slot_find(t, s, text.n);
+    if (!slot) return 1;
+    if (slot->id < 0) {
+        slot->id = id;
+        slot->tag = (uint32_t)(sm__hash_bytes(s, text.n) >> 32);
+    }
+    return 0;
+}
+
+static sm__pair *sm__pair_find(const struct sm__vocab_tables *t, int32_t left, int32_t right) {
+    uint64_t h = sm__mix64((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+    int probe;
+    for (probe = 0; probe < SM__MAX_PROBES; probe++) {
+        sm__pair *pair = &t->pairs[(size_t)(h + (uint64_t)probe) & t->pair_mask];
+        if (pair->left < 0 || (pair->left == left && pair->right == right)) return pair;
+    }
+    return NULL;
+}
+
+/* The slots of a table for n entries. */
+static size_t sm__table_size(size_t n) {
+    size_t size = 16;
+    while (size < n + n / 2) size *= 2;
+    return size;
+}
+
+/* --- Building the tables ---------------------------------------------------------------------- */
+
+/* What the reader gave, before anything is made of it. */
+static sm_status sm__vocab_check(const sm__vocab *v, sm_error *error) {
+    const char *const names[] = {"bos", "eos", "eot", "unknown", "padding"};
+    int32_t ids[5];
+    int i;
+    if (v->kind != SM__VOCAB_SPM && v->kind != SM__VOCAB_BPE)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: kind %d is not known", v->kind);
+    if (v->n < 1 || v->n > SM__MAX_VOCAB || !v->tokens)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: %d tokens, 1 to %d are possible", v->n,
+                        SM__MAX_VOCAB);
+    if (v->n_merges < 0 || v->n_merges > SM__MAX_MERGES || (v->n_merges && !v->merges))
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: %d merges, at most %d are possible",
+                        v->n_merges, SM__MAX_MERGES);
+    ids[0] = v->bos, ids[1] = v->eos, ids[2] = v->eot, ids[3] = v->unk, ids[4] = v->pad;
+    for (i = 0; i < 5; i++)
+        if (ids[i] < -1 || ids[i] >= v->n)
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the %s id is %d, there are %d tokens",
+                            names[i], (int)ids[i], v->n);
+    for (i = 0; i < v->n; i++) {
+        int kind = SM__TOKEN_NORMAL;
+        if (v->kinds) kind = v->kinds[i];
+        if (v->tokens[i].n > SM__MAX_TOKEN_BYTES)
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d has more than %d bytes", i,
+                            SM__MAX_TOKEN_BYTES);
+        if (kind == SM__TOKEN_BYTE && sm__byte_token(v->tokens[i]) < 0)
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: byte token %d is not <0xHH>", i);
+        if (sm__is_special(kind) && v->tokens[i].n > SM__MAX_SPECIAL_BYTES)
+            return sm__fail(error, SM_ERR_FORMAT,
+                            "tokenizer: special token %d has more than %d bytes", i,
+                            SM__MAX_SPECIAL_BYTES);
+    }
+    return SM_OK;
+}
+
+/* Whether a space follows another character in s [n]. */
+static int sm__space_inside(const unsigned char *s, size_t n) {
+    size_t i;
+    for (i = 1; i < n; i++)
+        if (s[i] == ' ' && s[i - 1] != ' ') return 1;
+    return 0;
+}
+
+/* Decodes all texts into one block and enters those that text can become. Tokens that the user
+ * defined come second: they are found before merging starts and must not hide a token of merges. */
+static sm_status sm__vocab_texts(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    size_t total = 0, used = 0, n;
+    int i, plain;
+    for (i = 0; i < v->n; i++)
+        if (sm__add_size(total, v->tokens[i].n, &total) || total > 0x7FFFFFFFu)
+            return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: 2 GB of tokens");
+    t->slot_mask = sm__table_size((size_t)v->n) - 1;
+    t->bytes = (unsigned char *)sm__model_alloc(m, total, 1);
+    t->offsets = (uint32_t *)sm__model_alloc(m, (size_t)v->n + 1, sizeof *t->offsets);
+    t->slots = (sm__slot *)sm__model_alloc(m, t->slot_mask + 1, sizeof *t->slots);
+    if (!t->bytes || !t->offsets || !t->slots)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+    memset(t->slots, 0xFF, (t->slot_mask + 1) * sizeof *t->slots);
+    t->offsets[0] = 0;
+    for (i = 0; i < v->n; i++) {
+        n = sm__token_decode(v, i, t->bytes + used, &plain);
+        if (plain || v->kinds[i] == SM__TOKEN_USER)
+            t->space_inside |= sm__space_inside(t->bytes + used, n);
+        used += n;
+        t->offsets[i + 1] = (uint32_t)used;
+        if (n > v->max_token_bytes) v->max_token_bytes = n;
+        if (plain && sm__text_put(t, i))
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides with many", i);
+    }
+    for (i = 0; i < v->n; i++)
+        if (v->kinds[i] == SM__TOKEN_USER && sm__text_put(t, i))
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides with many", i);
+    return SM_OK;
+}
+
+/* byte -> id: the byte tokens of SPM, the tokens of one byte of BPE. */
+static void sm__vocab_bytes(const sm__vocab *v) {
+    struct sm__vocab_tables *t = v->tables;
+    int i;
+    for (i = 0; i < 256; i++) {
+        unsigned char byte = (unsigned char)i;
+        t->byte_id[i] = v->kind == SM__VOCAB_BPE ? sm__text_find(t, &byte, 1) : -1;
+    }
+    for (i = v->n - 1; i >= 0; i--) /* downwards: the lowest id stays */
+        if (v->kinds[i] == SM__TOKEN_BYTE && v->kind == SM__VOCAB_SPM)
+            t->byte_id[t->bytes[t->offsets[i]]] = i;
+}
+
+/* Scores as integers in the opposite order, so that a heap key is one number. Equal scores (also
+ * -0 and +0) are equal; NaN counts as the worst score. */
+static sm_status sm__vocab_scores(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    uint32_t *order = (uint32_t *)sm__model_alloc(m, (size_t)v->n, sizeof *order);
+    int i;
+    if (!order) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d scores", v->n);
+    for (i = 0; i < v->n; i++) {
+        uint32_t bits = 0;
+        if (v->scores) memcpy(&bits, &v->scores[i], sizeof bits);
+        if ((bits & 0x7FFFFFFFu) > 0x7F800000u) order[i] = 0xFFFFFFFFu;
+        else if ((bits & 0x7FFFFFFFu) == 0) order[i] = 0x7FFFFFFFu;
+        else order[i] = bits >> 31 ? bits : 0x7FFFFFFFu - bits;
+    }
+    v->tables->order = order;
+    return SM_OK;
+}
+
+/* One line "left right" of the list. The first of equal pairs stays, as its rank is better. */
+static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
+    const struct sm__vocab_tables *t = v->tables;
+    unsigned char text[SM__MAX_TOKEN_BYTES];
+    sm__str line = v->merges[i], left = line, right;
+    const char *space = line.n > 2 ? (const char *)memchr(line.p + 1, ' ', line.n - 1) : NULL;
+    int n_left, n_right;
+    sm__pair *pair, new_pair;
+    if (!space || line.n > SM__MAX_TOKEN_BYTES)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not \"left right\"", i);
+    left.n = (size_t)(space - line.p);
+    right.p = space + 1;
+    right.n = line.n - left.n - 1;
+    n_left = sm__bytes_decode(t, left, text);
+    n_right = n_left > 0 ? sm__bytes_decode(t, right, text + n_left) : -1;
+    if (n_right < 1)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not byte-level text", i);
+    new_pair.left = sm__text_find(t, text, (size_t)n_left);
+    new_pair.right = sm__text_find(t, text + n_left, (size_t)n_right);
+    new_pair.merged = sm__text_find(t, text, (size_t)(n_left + n_right));
+    new_pair.rank = (uint32_t)i;
+    if (new_pair.left < 0 || new_pair.right < 0 || new_pair.merged < 0)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d: the %s is not a token", i,
+                        new_pair.left < 0    ? "left side"
+                        : new_pair.right < 0 ? "right side"
+                                             : "result");
+    pair = sm__pair_find(t, new_pair.left, new_pair.right);
+    if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d collides with many", i);
+    if (pair->left < 0) *pair = new_pair;
+    return SM_OK;
+}
+
+static sm_status sm__vocab_merges(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    sm_status status;
+    int i;
+    t->pair_mask = sm__table_size((size_t)v->n_merges) - 1;
+    t->pairs = (sm__pair *)sm__model_alloc(m, t->pair_mask + 1, sizeof *t->pairs);
+    if (!t->pairs)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d merges", v->n_merges);
+    memset(t->pairs, 0xFF, (t->pair_mask + 1) * sizeof *t->pairs);
+    for (i = 0; i < v->n_merges; i++) {
+        status = sm__vocab_merge(v, i, error);
+        if (status) return status;
+    }
+    return SM_OK;
+}
+
+/* What chat and instruct models end their turn with, besides the eos and eot ids: files often name
+ * one id only. */
+static const char *const sm__end_names[] = {
+    "</s>",          "<eos>",          "<|endoftext|>",   "<|end_of_text|>", "<|im_end|>",
+    "<|eot_id|>",    "<|eom_id|>",     "<|end|>",         "<end_of_turn>",   "<end_of_utterance>",
+    "<|fim_pad|>",   "<|repo_name|>",  "<|file_sep|>",    "<EOT>",           "[EOT]",
+};
+
+/* Marks the ids that end a generation, by id and by name. A user-defined token with such a name is
+ * a control token that was filed wrongly, and becomes one. */
+static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    size_t i, n = ((size_t)v->n + 7) / 8;
+    uint8_t *ends = (uint8_t *)sm__model_alloc(m, n, 1);
+    int id;
+    if (!ends) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+    memset(ends, 0, n);
+    v->tables->ends = ends;
+    for (id = 0; id < v->n; id++) {
+        int end = id == v->eos || id == v->eot;
+        if (v->kinds[id] == SM__TOKEN_CONTROL || v->kinds[id] == SM__TOKEN_USER) {
+            for (i = 0; i < sizeof sm__end_names / sizeof *sm__end_names && !end; i++)
+                end = sm__str_is(v->tokens[id], sm__end_names[i]);
+            if (end) v->kinds[id] = SM__TOKEN_CONTROL;
+        }
+        if (end) ends[id >> 3] = (uint8_t)(ends[id >> 3] | 1 << (id & 7));
+    }
+    return SM_OK;
+}
+
+/* The order of special tokens: by text; of equal texts user-defined ones first, then by id. */
+static int sm__special_before(const sm__vocab *v, int32_t a, int32_t b) {
+    sm__str s = sm__token_str(v->tables, a), t = sm__token_str(v->tables, b);
+    int user_a = v->kinds[a] == SM__TOKEN_USER, user_b = v->kinds[b] == SM__TOKEN_USER;
+    int order = memcmp(s.p, t.p, sm__min_size(s.n, t.n));
+    if (order) return order < 0;
+    if (s.n != t.n) return s.n < t.n;
+    return user_a != user_b ? user_a : a < b;
+}
+
+/* Heap sort: no recursion, no memory, O(n log n) for whatever a file holds. */
+static void sm__special_sort(const sm__vocab *v, int32_t *ids, int n) {
+    int start = n / 2, end = n;
+    while (end > 1) {
+        int32_t id;
+        int at, child;
+        if (start > 0) id = ids[--start];
+        else {
+            id = ids[--end];
+            ids[end] = ids[0];
+        }
+        for (at = start; (child = 2 * at + 1) < end; at = child) {
+            if (child + 1 < end && sm__special_before(v, ids[child], ids[child + 1])) child++;
+            if (!sm__special_before(v, id, ids[child])) break;
+            ids[at] = ids[child];
+        }
+        ids[at] = id;
+    }
+}
+
+/* The sorted list of special tokens, each text once, and where each first byte begins in it. */
+static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    int i, n = 0, kept = 0, b = 0;
+    for (i = 0; i < v->n; i++) n += sm__is_special(v->kinds[i]) && v->tokens[i].n;
+    t->specials = (int32_t *)sm__model_alloc(m, (size_t)n, sizeof *t->specials);
+    if (!t->specials) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
+    for (i = 0, n = 0; i < v->n; i++)
+        if (sm__is_special(v->kinds[i]) && v->tokens[i].n) t->specials[n++] = i;
+    sm__special_sort(v, t->specials, n);
+    for (i = 0; i < n; i++) {
+        sm__str s = sm__token_str(t, t->specials[i]), last;
+        if (kept) {
+            last = sm__token_str(t, t->specials[kept - 1]);
+            if (last.n == s.n && memcmp(last.p, s.p, s.n) == 0) continue;
+        }
+        for (; b <= (unsigned char)s.p[0]; b++) t->special_first[b] = kept;
+        t->special_start[(unsigned char)s.p[0]] |=
+            (uint8_t)(v->kinds[t->specials[i]] == SM__TOKEN_USER ? 1 : 2);
+        t->specials[kept++] = t->specials[i];
+    }
+    for (; b <= 256; b++) t->special_first[b] = kept;
+    t->n_specials = kept;
+    return SM_OK;
+}
+
+/* The row of the pre-tokenizer. An unknown one is an error: wrong words are wrong ids, silently. */
+static sm_status sm__vocab_pre(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    char name[64];
+    size_t i, n;
+    v->tables->pre = &sm__pres[0];
+    if (v->pre.n == 0) {
+        sm__log(m, 2, "tokenizer: the file names no pre-tokenizer; \"default\" may be wrong");
+        return SM_OK;
+    }
+    for (i = 0; i < sizeof sm__pres / sizeof *sm__pres; i++) {
+        v->tables->pre = &sm__pres[i];
+        if (sm__str_is(v->pre, sm__pres[i].name)) return SM_OK;
+    }
+    n = sm__min_size(v->pre.n, sizeof name - 1);
+    for (i = 0; i < n; i++) name[i] = v->pre.p[i] > ' ' && v->pre.p[i] < 127 ? v->pre.p[i] : '?';
+    name[n] = 0;
+    return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: pre-tokenizer \"%s\" is unknown", name);
+}
+
+/* The reader's lists are in the tables now: their memory goes back. */
+static void sm__vocab_drop_lists(sm_model *m) {
+    sm__vocab *v = &m->vocab;
+    sm__model_drop(m, v->merges);
+    sm__model_drop(m, v->scores);
+    sm__model_drop(m, v->tokens);
+    v->merges = NULL;
+    v->scores = NULL;
+    v->tokens = NULL;
+}
+
+/* Checks the vocabulary that a reader filled in and makes the tables; of what the reader made only
+ * the kinds stay. Memory is the model's, also on failure. Without a vocabulary nothing is done. */
+static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t;
+    sm_status status;
+    int i;
+    if (v->kind == SM__VOCAB_NONE) return SM_OK;
+    status = sm__vocab_check(v, error);
+    if (status) return status;
+    t = (struct sm__vocab_tables *)sm__model_alloc(m, 1, sizeof *t);
+    if (!v->kinds) {
+        v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
+        if (v->kinds) memset(v->kinds, SM__TOKEN_NORMAL, (size_t)v->n);
+    }
+    if (!t || !v->kinds)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+    memset(t, 0, sizeof *t);
+    v->tables = t;
+    v->max_token_bytes = 0;
+    for (i = 0; i < v->n && v->unk < 0; i++)
+        if (v->kinds[i] == SM__TOKEN_UNKNOWN) v->unk = i;
+    sm__byte_map(t->byte_of);
+    status = sm__vocab_ends(m, error);
+    if (!status) status = sm__vocab_texts(m, error);
+    if (!status) status = sm__vocab_specials(m, error);
+    if (!status && v->kind == SM__VOCAB_SPM) status = sm__vocab_scores(m, error);
+    if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
+    if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_merges(m, error);
+    if (status) {
+        v->tables = NULL;
+        return status;
+    }
+    sm__vocab_bytes(v);
+    sm__vocab_drop_lists(m);
+    t->space_prefix = v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0;
+    t->add_bos = v->add_bos >= 0 ? v->add_bos : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0 : 1;
+    return SM_OK;
+}
+
+/* --- Words: what the regular expressions of the pre-tokenizers say, by hand ------------------- */
+
+/* 's 't 'm 'd 're 've 'll at the start of s [n]: the length, or 0. */
+static size_t sm__word_contraction(const unsigned char *s, size_t n, int any_case) {
+    int a, b, fold = any_case ? 0x20 : 0;
+    if (n < 2 || s[0] != '\'') return 0;
+    a = s[1] | fold;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if (n < 3) return 0;
+    b = s[2] | fold;
+    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* \s+(?!\S)|\s+ : white space up to the end of the text, or without its last character, which
+ * belongs to the word after it; a single one stands alone. */
+static size_t sm__word_space(const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t at = 0, last = 0;
+    while (c.kind & SM__CHAR_SPACE) {
+        last = at;
+        at += c.length;
+        c = sm__char_at(s, n, at);
+    }
+    return at == n || last == 0 ? at : last;
+}
+
+/* GPT-2: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
+    size_t length = sm__word_contraction(s, n, 0), at = s[0] == ' ';
+    int kind = sm__char_at(s, n, at).kind;
+    if (length) return length;
+    if (kind & SM__CHAR_LETTER) return sm__char_run(s, n, at, SM__CHAR_LETTER);
+    if (kind & SM__CHAR_NUMBER) return sm__char_run(s, n, at, SM__CHAR_NUMBER);
+    if (kind & SM__CHAR_SIGN) return sm__char_run(s, n, at, SM__CHAR_SIGN);
+    return sm__word_space(s, n);
+}
+
+/* Llama 3 and Qwen 2, which differ in the number of digits:
+ * (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
+ * \s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t sm__word_llama3(const unsigned char *s, size_t n, int digits) {
+    size_t length = sm__word_contraction(s, n, 1), at, line_end = 0;
+    sm__char c = sm__char_at(s, n, 0);
+    if (length) return length;
+    if (c.kind & SM__CHAR_LETTER) return sm__char_run(s, n, 0, SM__CHAR_LETTER);
+    if (c.kind & SM__CHAR_NUMBER) {
+        for (at = 0; (c.kind & SM__CHAR_NUMBER) && digits > 0; digits--) {
+            at += c.length;
+            c = sm__char_at(s, n, at);
+        }
+        return at;
+    }
+    if (c.code != '\r' && c.code != '\n' && (sm__char_at(s, n, c.length).kind & SM__CHAR_LETTER))
+        return sm__char_run(s, n, c.length, SM__CHAR_LETTER);
+    at = s[0] == ' ';
+    if (sm__char_at(s, n, at).kind & SM__CHAR_SIGN) {
+        at = sm__char_run(s, n, at, SM__CHAR_SIGN);
+        while (at < n && (s[at] == '\r' || s[at] == '\n')) at++;
+        return at;
+    }
+    for (at = 0; c.kind & SM__CHAR_SPACE; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (c.code == '\r' || c.code == '\n') line_end = at;
+    }
+    return line_end ? line_end : sm__word_space(s, n);
+}
+
+/* SM__SPLIT_DIGIT: every \p{N} stands alone before words are looked for. */
+static size_t sm__piece_digit(const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    if (c.kind & SM__CHAR_NUMBER) return c.length;
+    return sm__char_run(s, n, 0, ~SM__CHAR_NUMBER);
+}
+
+/* SM__SPLIT_DEFAULT: runs of [\p{P}$+<=>^~|] stand alone before words are looked for ... */
+static size_t sm__piece_default(const unsigned char *s, size_t n) {
+    size_t at = 0;
+    int first = -1;
+    for (;;) {
+        sm__char c = sm__char_at(s, n, at);
+        int sign = (c.kind & SM__CHAR_PUNCT) ||
+                   (c.code > 0 && c.code < 128 && strchr("$+<=>^~|", (int)c.code));
+        if (first < 0) first = sign;
+        if (!c.kind || sign != first) return at;
+        at += c.length;
+    }
+}
+
+/* ... and a word of digits is cut: off the space before it, then into [0-9][0-9][0-9]. */
+static size_t sm__word_cut_digits(const unsigned char *s, size_t n) {
+    size_t at = 0;
+    if (s[0] == ' ' && (sm__char_at(s, n, 1).kind & SM__CHAR_NUMBER)) return 1;
+    if (!(sm__char_at(s, n, 0).kind & SM__CHAR_NUMBER)) return n;
+    for (; at + 3 <= n; at++)
+        if (s[at] - 48u < 10 && s[at + 1] - 48u < 10 && s[at + 2] - 48u < 10)
+            return at ? at : 3;
+    return n;
+}
+
+/* The length of the word at the start of s [n], n >= 1. *piece is what is left of the piece that
+ * the splits made; it is 0 at the start of the text. */
+static size_t sm__word_next(const sm__pre *pre, const unsigned char *s, size_t n, size_t *piece) {
+    size_t length;
+    if (*piece == 0) {
+        *piece = pre->split == SM__SPLIT_DIGIT     ? sm__piece_digit(s, n)
+                 : pre->split == SM__SPLIT_DEFAULT ? sm__piece_default(s, n)
+                                                   : n;
+    }
+    length = pre->words == SM__WORDS_LLAMA3 ? sm__word_llama3(s, *piece, pre->digits)
+                                            : sm__word_gpt2(s, *piece);
+    if (pre->split == SM__SPLIT_DEFAULT) length = sm__word_cut_digits(s, length);
+    *piece -= length;
+    return length;
+}
+
+/* --- Merging ---------------------------------------------------------------------------------- */
+
+/* A symbol is n bytes of text; it stands in the array at the place of its first byte. */
+typedef struct sm__symbol {
+    int32_t prev, next; /* places, -1 = none */
+    uint32_t n;         /* 0: part of another one */
+    int32_t id;         /* -1 = none, or not looked up yet */
+} sm__symbol;
+
+/* Two neighbours that may merge. It is outdated when one of them has merged elsewhere: symbols only
+ * grow, so the sum of their lengths tells. */
+typedef struct sm__merge {
+    uint64_t key; /* rank or order of the score << 32 | place of the left one */
+    uint32_t n;   /* bytes of both */
+    int32_t id;   /* the token they become */
+} sm__merge;
+
+struct sm_tokenizer {
+    const sm_model *model;
+    size_t max_text;
+    sm__heap heap;       /* unused when somebody else owns the memory */
+    sm__symbol *symbols; /* [max_text + 1] */
+    sm__merge *queue;    /* [2 * (max_text + 1)] a heap: the smallest key first. Every symbol but
+                            one begins with a candidate, a merge takes one and adds two at most */
+    size_t n_queue;
+    unsigned char *text; /* [max_text + 1] SPM: spaces for U+2581, one more in front */
+    int32_t *ids;        /* of the call that runs */
+    int max_ids, n_ids;
+};
+
+static void sm__queue_push(sm_tokenizer *t, uint64_t key, uint32_t n, int32_t id) {
+    size_t at = t->n_queue++;
+    sm__merge *q = t->queue;
+    for (; at > 0 && key < q[(at - 1) / 2].key; at = (at - 1) / 2) q[at] = q[(at - 1) / 2];
+    q[at].key = key;
+    q[at].n = n;
+    q[at].id = id;
+}
+
+static sm__merge sm__queue_pop(sm_tokenizer *t) {
+    sm__merge *q = t->queue, top = q[0], last = q[--t->n_queue];
+    size_t at = 0, child;
+    for (; (child = 2 * at + 1) < t->n_queue; at = child) {
+        if (child + 1 < t->n_queue && q[child + 1].key < q[child].key) child++;
+        if (last.key <= q[child].key) break;
+        q[at] = q[child];
+    }
+    q[at] = last;
+    return top;
+}
+
+/* Puts the pair (left, the symbol after it) of text s into the queue when it can merge. */
+static void sm__pair_try(sm_tokenizer *t, const unsigned char *s, int32_t left) {
+    const struct sm__vocab_tables *v = t->model->vocab.tables;
+    const sm__symbol *a = &t->symbols[left], *b;
+    uint32_t n, order;
+    int32_t id;
+    if (a->next < 0) return;
+    b = &t->symbols[a->next];
+    n = a->n + b->n;
+    if (v->pairs) {
+        const sm__pair *pair = a->id < 0 || b->id < 0 ? NULL : sm__pair_find(v, a->id, b->id);
+        if (!pair || pair->left < 0) return;
+        id = pair->merged;
+        order = pair->rank;
+    } else {
+        if (n > t->model->vocab.max_token_bytes) return;
+        id = sm__text_find(v, s + left, n);
+        if (id < 0) return;
+        order = v->order[id];
+    }
+    sm__queue_push(t, (uint64_t)order << 32 | (uint32_t)left, n, id);
+}
+
+/* Merges the chain of symbols that begins at place 0 of text s until no pair is left. */
+static void sm__symbols_merge(sm_tokenizer *t, const unsigned char *s) {
+    int32_t at;
+    t->n_queue = 0;
+    for (at = 0; at >= 0; at = t->symbols[at].next) sm__pair_try(t, s, at);
+    while (t->n_queue) {
+        sm__merge merge = sm__queue_pop(t);
+        int32_t left = (int32_t)(merge.key & 0xFFFFFFFFu), right = t->symbols[left].next;
+        sm__symbol *a = &t->symbols[left], *b;
+        if (a->n == 0 || right < 0) continue;
+        b = &t->symbols[right];
+        if (a->n + b->n != merge.n) continue;
+        a->n = merge.n;
+        a->id = merge.id;
+        a->next = b->next;
+        b->n = 0;
+        if (a->next >= 0) t->symbols[a->next].prev = left;
+        if (a->prev >= 0) sm__pair_try(t, s, a->prev);
+        sm__pair_try(t, s, left);
+    }
+}
+
+static void sm__emit(sm_tokenizer *t, int32_t id) {
+    if (id < 0) return;
+    if (t->n_ids < t->max_ids) t->ids[t->n_ids] = id;
+    t->n_ids++;
+}
+
+/* What has no token of its own: its bytes when all of them have one, else the unknown id; nothing
+ * when the vocabulary has neither. */
+static void sm__emit_bytes(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    size_t i;
+    for (i = 0; i < n; i++)
+        if (v->tables->byte_id[s[i]] < 0) {
+            sm__emit(t, v->unk);
+            return;
+        }
+    for (i = 0; i < n; i++) sm__emit(t, v->tables->byte_id[s[i]]);
+}
+
+static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const struct sm__vocab_tables *tables = t->model->vocab.tables;
+    size_t at = 0;
+    int32_t prev = -1, i;
+    while (at < n) {
+        size_t length = sm__char_at(s, n, at).length;
+        sm__symbol *symbol = &t->symbols[at];
+        symbol->prev = prev;
+        symbol->n = (uint32_t)length;
+        symbol->id = -1;
+        prev = (int32_t)at;
+        at += length;
+        symbol->next = at < n ? (int32_t)at : -1;
+    }
+    sm__symbols_merge(t, s);
+    for (i = 0; i >= 0; i = t->symbols[i].next) {
+        int32_t id = t->symbols[i].id;
+        if (id < 0) id = sm__text_find(tables, s + i, t->symbols[i].n);
+        if (id >= 0) sm__emit(t, id);
+        else sm__emit_bytes(t, s + i, t->symbols[i].n);
+    }
+}
+
+/* A piece of text between special tokens. SentencePiece merges the piece as a whole; when no token
+ * has a space inside, nothing can merge across the start of a word, and word by word gives the same
+ * ids with a queue that stays in the cache. */
+static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    unsigned char *text = t->text;
+    size_t used = 0, start = 0, end;
+    if (n == 0) return;
+    if (v->tables->space_prefix) text[used++] = ' ';
+    if (v->plain_spaces) {
+        memcpy(text + used, s, n);
+        used += n;
+    } else used += sm__spaces_decode((const char *)s, n, text + used);
+    for (; start < used; start = end) {
+        end = v->tables->space_inside ? used : start + 1;
+        while (end < used && (text[end] != ' ' || text[end - 1] == ' ')) end++;
+        sm__spm_word(t, text + start, end - start);
+    }
+}
+
+/* One word of a byte-level vocabulary. */
+static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    const struct sm__vocab_tables *tables = v->tables;
+    int32_t i, count = (int32_t)n;
+    if ((tables->pre->flags & SM__PRE_WHOLE) && n <= v->max_token_bytes) {
+        int32_t id = sm__text_find(tables, s, n);
+        if (id >= 0) {
+            sm__emit(t, id);
+            return;
+        }
+    }
+    for (i = 0; i < count; i++) {
+        sm__symbol *symbol = &t->symbols[i];
+        symbol->prev = i - 1;
+        symbol->next = i + 1 < count ? i + 1 : -1;
+        symbol->n = 1;
+        symbol->id = tables->byte_id[s[i]];
+    }
+    sm__symbols_merge(t, s);
+    for (i = 0; i >= 0; i = t->symbols[i].next)
+        sm__emit(t, t->symbols[i].id >= 0 ? t->symbols[i].id : v->unk);
+}
+
+static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    size_t at = 0, length, piece = 0;
+    for (; at < n; at += length) {
+        length = sm__word_next(t->model->vocab.tables->pre, s + at, n - at, &piece);
+        sm__bpe_word(t, s + at, length);
+    }
+}
+
+/* --- Special tokens in text ------------------------------------------------------------------- */
+
+/* The first of specials[low, high) whose byte number `depth` is not below b. */
+static int sm__special_bound(const struct sm__vocab_tables *t, int low, int high, size_t depth,
+                             int b) {
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if ((unsigned char)sm__token_str(t, t->specials[middle]).p[depth] < b) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* The longest special token at the start of s [n], or -1: the sorted list is narrowed byte by byte.
+ * `all` = 0: user-defined ones only. */
+static int32_t sm__special_at(const sm__vocab *v, const unsigned char *s, size_t n, int all) {
+    const struct sm__vocab_tables *t = v->tables;
+    int low = t->special_first[s[0]], high = t->special_first[s[0] + 1];
+    int32_t best = -1;
+    size_t depth = 1;
+    while (low < high) {
+        int32_t id = t->specials[low];
+        if (sm__token_str(t, id).n == depth) { /* a beginning of the others: it sorts first */
+            if (all || v->kinds[id] == SM__TOKEN_USER) best = id;
+            low++;
+        } else {
+            if (depth == n) break;
+            low = sm__special_bound(t, low, high, depth, s[depth]);
+            high = sm__special_bound(t, low, high, depth, s[depth] + 1);
+            depth++;
+        }
+    }
+    return best;
+}
+
+/* The place of the next special token in s [n], from `at`; n when there is none. */
+static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_t n, size_t at,
+                               int all, int32_t *id) {
+    int starts = all ? 3 : 1;
+    for (; at < n; at++) {
+        if (!(v->tables->special_start[s[at]] & starts)) continue;
+        *id = sm__special_at(v, s + at, n - at, all);
+        if (*id >= 0) return at;
+    }
+    return n;
+}
+
+/* --- The public functions --------------------------------------------------------------------- */
+
+static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memory) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_tokenizer scratch;
+    if (max_text > SM__MAX_TEXT) return 0;
+    arena.base = (unsigned char *)memory;
+    if (!t) t = &scratch;
+    sm__arena_take(&arena, 1, sizeof *t);
+    t->symbols = (sm__symbol *)sm__arena_take(&arena, max_text + 1, sizeof *t->symbols);
+    t->queue = (sm__merge *)sm__arena_take(&arena, max_text + 1, 2 * sizeof *t->queue);
+    t->text = (unsigned char *)sm__arena_take(&arena, max_text + 1, 1);
+    return arena.overflow ? 0 : arena.used;
+}
+
+/* Bytes of a tokenizer for texts of max_text bytes; 0 = no vocabulary, or too much text. */
+static size_t sm__tokenizer_bytes(const sm_model *m, size_t max_text) {
+    return m->vocab.tables ? sm__tokenizer_layout(NULL, max_text, NULL) : 0;
+}
+
+/* A tokenizer in memory of that many bytes, 64-byte aligned, that somebody else owns. */
+static sm_tokenizer *sm__tokenizer_place(const sm_model *m, size_t max_text, void *memory) {
+    sm_tokenizer *t = (sm_tokenizer *)memory;
+    memset(t, 0, sizeof *t);
+    t->model = m;
+    t->max_text = max_text;
+    sm__tokenizer_layout(t, max_text, memory);
+    return t;
+}
+
+SM_API sm_status sm_tokenizer_create(const sm_model *model, size_t max_text_bytes,
+                                     const sm_allocator *allocator, sm_tokenizer **tokenizer,
+                                     sm_error *error) {
+    sm__heap heap;
+    void *memory;
+    size_t bytes;
+    if (!tokenizer) return sm__fail(error, SM_ERR_ARG, "tokenizer: nowhere to put it");
+    *tokenizer = NULL;
+    if (!model || (allocator && !sm__allocator_ok(allocator)))
+        return sm__fail(error, SM_ERR_ARG, "tokenizer: %s",
+                        model ? "the allocator is half a one" : "no model");
+    if (!model->vocab.tables)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: the model has no vocabulary");
+    bytes = sm__tokenizer_bytes(model, max_text_bytes);
+    if (!bytes)
+        return sm__fail(error, SM_ERR_ARG, "tokenizer: texts of more than %u bytes",
+                        (unsigned)SM__MAX_TEXT);
+    heap = sm__heap_make(allocator);
+    memory = sm__heap_alloc(&heap, bytes);
+    if (!memory)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %llu bytes",
+                        (unsigned long long)bytes);
+    *tokenizer = sm__tokenizer_place(model, max_text_bytes, memory);
+    (*tokenizer)->heap = heap;
+    return SM_OK;
+}
+
+/* A tokenizer inside a context is the context's: its heap holds nothing, and this does nothing. */
+SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer) {
+    sm__heap heap;
+    if (!tokenizer || !tokenizer->heap.bytes) return;
+    heap = tokenizer->heap;
+    sm__heap_free(&heap, tokenizer);
+}
+
+/* Text is cut at special tokens, the longest at the leftmost place first. SPM's space goes in front
+ * of what begins the text or follows a special token, as llama.cpp has it. */
+static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
+    const sm__vocab *v = &t->model->vocab;
+    size_t at = 0;
+    if ((flags & SM_TEXT_BOS) && v->tables->add_bos) sm__emit(t, v->bos);
+    while (at < n) {
+        int32_t id = -1;
+        size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, &id);
+        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, s + at, next - at);
+        else sm__bpe_encode(t, s + at, next - at);
+        if (id < 0) break;
+        sm__emit(t, id);
+        at = next + sm__token_str(v->tables, id).n;
+    }
+}
+
+SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t bytes, int flags,
+                             int32_t *ids, int max, int *n_ids) {
+    if (n_ids) *n_ids = 0;
+    if (!tokenizer || (bytes && !text) || max < 0 || (max && !ids)) return SM_ERR_ARG;
+    if (bytes > tokenizer->max_text) return SM_ERR_FULL;
+    tokenizer->ids = ids;
+    tokenizer->max_ids = max;
+    tokenizer->n_ids = 0;
+    sm__encode(tokenizer, (const unsigned char *)text, bytes, flags);
+    tokenizer->ids = NULL;
+    if (n_ids) *n_ids = tokenizer->n_ids;
+    return tokenizer->n_ids > max && ids ? SM_ERR_FULL : SM_OK;
+}
+
+SM_API const char *sm_token_text(const sm_model *model, int32_t id, size_t *bytes) {
+    sm__str s;
+    if (bytes) *bytes = 0;
+    if (!model || !model->vocab.tables || id < 0 || id >= model->vocab.n) return NULL;
+    s = sm__token_str(model->vocab.tables, id);
+    if (bytes) *bytes = s.n;
+    return s.p;
+}
+
+SM_API int sm_token_is_end(const sm_model *model, int32_t id) {
+    if (!model || id < 0) return 0;
+    if (id == model->vocab.eos || id == model->vocab.eot) return 1; /* also without a vocabulary */
+    if (!model->vocab.tables || id >= model->vocab.n) return 0;
+    return model->vocab.tables->ends[id >> 3] >> (id & 7) & 1;
+}
+
+/* Where decoded text goes: whole characters until one does not fit, then they are only counted. */
+typedef struct sm__sink {
+    char *out;
+    size_t max, n; /* n counts on beyond max */
+    size_t written;
+} sm__sink;
+
+static void sm__sink_put(sm__sink *sink, const void *bytes, size_t n) {
+    if (sink->n == sink->written && n <= sink->max - sink->n) {
+        memcpy(sink->out + sink->n, bytes, n);
+        sink->written += n;
+    }
+    sink->n += n;
+}
+
+/* Bytes of a token through the decoder: a character goes out when its last byte came; one U+FFFD
+ * for every maximal subpart of what is no character (see sm__utf8_read). */
+static void sm__decoder_bytes(sm_decoder *d, const char *s, size_t n, sm__sink *sink) {
+    size_t i;
+    uint32_t code;
+    for (i = 0; i < n; i++) {
+        d->tail[d->n_tail++] = (unsigned char)s[i];
+        while (d->n_tail) {
+            int used = sm__utf8_read(d->tail, (size_t)d->n_tail, &code);
+            if (used == 0) break;
+            if (used > 0) sm__sink_put(sink, d->tail, (size_t)used);
+            else {
+                sm__sink_put(sink, sm__bad_text, 3);
+                used = -used;
+            }
+            d->n_tail -= used;
+            memmove(d->tail, d->tail + used, (size_t)d->n_tail);
+        }
+    }
+}
+
+/* A token through the decoder. Control and unknown tokens are silent unless SM_TEXT_RAW. The space
+ * that SPM puts in front of a text is taken off the first token that has text. */
+static void sm__decoder_token(sm_decoder *d, const sm_model *m, int32_t id, int flags,
+                              sm__sink *sink) {
+    sm__str s = sm__token_str(m->vocab.tables, id);
+    int kind = m->vocab.kinds[id];
+    if ((kind == SM__TOKEN_CONTROL || kind == SM__TOKEN_UNKNOWN) && !(flags & SM_TEXT_RAW)) return;
+    if (s.n == 0) return;
+    if (!d->started && m->vocab.tables->space_prefix && s.p[0] == ' ' && !sm__is_special(kind)) {
+        s.p++;
+        s.n--;
+    }
+    d->started = 1;
+    sm__decoder_bytes(d, s.p, s.n, sink);
+}
+
+SM_API void sm_decoder_init(sm_decoder *decoder) { memset(decoder, 0, sizeof *decoder); }
+
+SM_API sm_status sm_decoder_push(sm_decoder *decoder, const sm_model *model, int32_t id, int flags,
+                                 char *out, size_t max, size_t *bytes) {
+    sm__sink sink = {NULL, 0, 0, 0};
+    sm_decoder after;
+    if (bytes) *bytes = 0;
+    if (!decoder || (max && !out) || decoder->n_tail < 0 || decoder->n_tail > 3 ||
+        !sm_token_text(model, id, NULL))
+        return SM_ERR_ARG;
+    after = *decoder;
+    sm__decoder_token(&after, model, id, flags, &sink); /* counts */
+    if (sink.n > max) return SM_ERR_FULL;
+    sink.out = out;
+    sink.max = max;
+    sink.n = 0;
+    sm__decoder_token(decoder, model, id, flags, &sink);
+    if (bytes) *bytes = sink.n;
+    return SM_OK;
+}
+
+SM_API size_t sm_decoder_flush(sm_decoder *decoder, char *out, size_t max) {
+    if (!decoder || !decoder->n_tail || !out || max < 3) return 0;
+    memcpy(out, sm__bad_text, 3);
+    decoder->n_tail = 0;
+    return 3;
+}
+
+SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n, int flags,
+                               char *text, size_t max, size_t *bytes) {
+    sm__sink sink = {NULL, 0, 0, 0};
+    sm_decoder decoder;
+    int i;
+    if (bytes) *bytes = 0;
+    if (n < 0 || (n && !ids) || (max && !text)) return SM_ERR_ARG;
+    for (i = 0; i < n; i++)
+        if (!sm_token_text(model, ids[i], NULL)) return SM_ERR_ARG;
+    sink.out = text;
+    sink.max = max ? max - 1 : 0; /* room for the NUL */
+    sm_decoder_init(&decoder);
+    for (i = 0; i < n; i++) sm__decoder_token(&decoder, model, ids[i], flags, &sink);
+    if (decoder.n_tail) sm__sink_put(&sink, sm__bad_text, 3);
+    if (max) text[sink.written] = 0;
+    if (bytes) *bytes = sink.n;
+    return text && (sink.n > sink.max || !max) ? SM_ERR_FULL : SM_OK;
+}
+
+/* ================================================================================================
+ * MARK: [SM35] TAPE
+ * The forward pass as data. sm__tape_emit walks the architecture row once and appends steps; while
+ * it does, buffers are taken and dropped, so that their lifetimes give the scratch plan. Each step
+ * is cut into tiles by sm__step_shape for the rows at hand; sm__step_tile does one tile.
+ *
+ *   EMBED    x[t] = row of the embedding (+ learned position)
+ *   ROTARY   cos and sin of every pair's angle at the row's position, used by all layers
+ *   NORM     x -> normed row, f32 and/or int8 blocks
+ *   MATMUL   up to three weights that read the same input (q k v; gate up); may add into x
+ *   KV_PUT   q and k: head norm, rotation; k and v into the cache
+ *   ATTEND   softmax(q k^T) v by parts of 256 keys
+ *   MERGE    the parts joined in order, divided by the sum, quantised
+ *   ACT      SwiGLU or GELU, quantised
+ *   LOGITS   MATMUL into the rented rows
+ * ============================================================================================== */
+
+enum {
+    SM__OP_EMBED,
+    SM__OP_ROTARY,
+    SM__OP_NORM,
+    SM__OP_MATMUL,
+    SM__OP_KV_PUT,
+    SM__OP_ATTEND,
+    SM__OP_MERGE,
+    SM__OP_ACT,
+    SM__OP_LOGITS
+};
+
+/* A buffer in scratch: row r begins at + r * stride (bytes). */
+typedef struct sm__buf {
+    size_t at, stride;
+    int width; /* floats (or bytes of q) used of a row */
+} sm__buf;
+
+/* A matmul's input: f32 rows, and their int8 blocks when a weight wants them (q.stride != 0). */
+typedef struct sm__act_buf {
+    sm__buf x, q, d, s;
+} sm__act_buf;
+
+typedef struct sm__step {
+    const char *name;
+    uint8_t op, accumulate, wanted_rows; /* wanted_rows: only rows whose logits are wanted */
+    int layer;
+    sm__act_buf in;  /* MATMUL, LOGITS: input. ATTEND, KV_PUT: in.x = q */
+    sm__act_buf out; /* NORM, MERGE, ACT: output. EMBED, ROTARY: out.x */
+    sm__buf k, v;    /* KV_PUT: projections. ACT: k = up. ATTEND, MERGE: k = (m, s) pairs */
+    sm__buf dst[3];
+    const sm__weight *w[3];
+    int n_w;
+    const float *norm, *norm_bias, *k_norm;
+    /* shape for the rows at hand, set by sm__step_shape */
+    uint32_t tiles, phases;
+    int tile_n, tile_t;
+    uint64_t run_ns; /* estimate of one run */
+    /* profile */
+    uint64_t calls, ns, bytes, ops;
+} sm__step;
+
+typedef struct sm__emitter {
+    const sm_model *model;
+    sm__step *steps; /* NULL: count only, into dummy */
+    sm__step dummy;
+    int n_steps;
+    size_t rows, wanted_rows; /* of a buffer */
+    struct {
+        size_t at, end;
+    } live[24]; /* sorted by address */
+    int n_live;
+    size_t peak;
+    int overflow;
+} sm__emitter;
+
+/* First fit among the live buffers; remembers the peak. */
+static size_t sm__emit_take(sm__emitter *e, size_t rows, size_t stride) {
+    size_t bytes, at = 0;
+    int i, j;
+    if (sm__mul_size(rows, stride, &bytes) || bytes > SIZE_MAX / 4) {
+        e->overflow = 1;
+        return 0;
+    }
+    bytes = sm__round_up(bytes, SM__ALIGN);
+    for (i = 0; i < e->n_live && e->live[i].at - at < bytes; i++) at = e->live[i].end;
+    SMALLMIND_ASSERT(e->n_live < 24);
+    for (j = e->n_live++; j > i; j--) e->live[j] = e->live[j - 1];
+    e->live[i].at = at;
+    e->live[i].end = at + bytes;
+    if (at + bytes > e->peak) e->peak = at + bytes;
+    if (e->peak > SIZE_MAX / 4) e->overflow = 1;
+    return at;
+}
+
+static void sm__emit_drop(sm__emitter *e, sm__buf buf) {
+    int i;
+    if (!buf.stride) return;
+    for (i = 0; i < e->n_live && e->live[i].at != buf.at; i++) {
+    }
+    if (i == e->n_live) return;
+    e->n_live--;
+    for (; i < e->n_live; i++) e->live[i] = e->live[i + 1];
+}
+
+static sm__buf sm__emit_buf(sm__emitter *e, int wanted, int width, size_t elem_bytes) {
+    sm__buf buf;
+    buf.width = width;
+    buf.stride = sm__round_up((size_t)width * elem_bytes, SM__ALIGN);
+    buf.at = sm__emit_take(e, wanted ? e->wanted_rows : e->rows, buf.stride);
+    return buf;
+}
+
+static sm__buf sm__no_buf(void) {
+    sm__buf none = {0, 0, 0};
+    return none;
+}
+
+/* The int8 planes beside x, if one of the weights that will read it is quantised. */
+static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x, const sm__weight *a,
+                                 const sm__weight *b, const sm__weight *c) {
+    sm__act_buf acts;
+    const sm__weight *w[3];
+    int i, quantised = 0;
+    w[0] = a, w[1] = b, w[2] = c;
+    for (i = 0; i < 3; i++) quantised |= w[i] && sm__types[w[i]->type].quantised;
+    acts.x = x;
+    acts.q = acts.d = acts.s = sm__no_buf();
+    if (!quantised) return acts;
+    acts.q = sm__emit_buf(e, wanted, x.width, 1);
+    acts.d = sm__emit_buf(e, wanted, x.width / SM__QK, sizeof(float));
+    acts.s = sm__emit_buf(e, wanted, x.width / SM__QK, sizeof(int32_t));
+    return acts;
+}
+
+static void sm__emit_drop_acts(sm__emitter *e, sm__act_buf acts) {
+    sm__emit_drop(e, acts.x);
+    sm__emit_drop(e, acts.q);
+    sm__emit_drop(e, acts.d);
+    sm__emit_drop(e, acts.s);
+}
+
+static sm__step *sm__emit_step(sm__emitter *e, int op, const char *name, int layer) {
+    sm__step *s = e->steps ? &e->steps[e->n_steps] : &e->dummy;
+    e->n_steps++;
+    memset(s, 0, sizeof *s);
+    s->op = (uint8_t)op;
+    s->name = name;
+    s->layer = layer;
+    return s;
+}
+
+/* in -> up to three outputs; with `into` the one product is added to that buffer's rows. */
+static sm__step *sm__emit_matmul(sm__emitter *e, const char *name, int layer, sm__act_buf in,
+                                 const sm__weight *w0, sm__buf dst0) {
+    sm__step *s = sm__emit_step(e, SM__OP_MATMUL, name, layer);
+    s->in = in;
+    s->w[0] = w0;
+    s->dst[0] = dst0;
+    s->n_w = 1;
+    return s;
+}
+
+static void sm__matmul_also(sm__step *s, const sm__weight *w, sm__buf dst) {
+    s->w[s->n_w] = w;
+    s->dst[s->n_w++] = dst;
+}
+
+static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, int wanted, sm__buf x,
+                                 const float *norm, const float *bias, const sm__weight *a,
+                                 const sm__weight *b, const sm__weight *c) {
+    sm__act_buf out =
+        sm__emit_acts(e, wanted, sm__emit_buf(e, wanted, x.width, sizeof(float)), a, b, c);
+    sm__step *s = sm__emit_step(e, SM__OP_NORM, name, layer);
+    s->wanted_rows = (uint8_t)wanted;
+    s->in.x = x;
+    s->out = out;
+    s->norm = norm;
+    s->norm_bias = bias;
+    return out;
+}
+
+/* x += attention(norm(x)). parts: scratch for split attention, made once. */
+static void sm__emit_attention(sm__emitter *e, int il, sm__buf x, sm__buf rotary, sm__buf parts) {
+    const sm__hparams *hp = &e->model->hp;
+    const sm__layer *l = &e->model->weights->layers[il];
+    int q_dim = hp->n_heads * hp->head_dim, kv_dim = hp->n_kv_heads * hp->head_dim;
+    sm__act_buf in = sm__emit_norm(e, "attn_norm", il, 0, x, l->attn_norm, l->attn_norm_bias, &l->q,
+                                   &l->k, &l->v);
+    sm__buf q = sm__emit_buf(e, 0, q_dim, sizeof(float));
+    sm__buf k = sm__emit_buf(e, 0, kv_dim, sizeof(float));
+    sm__buf v = sm__emit_buf(e, 0, kv_dim, sizeof(float)), o, ms;
+    sm__act_buf out;
+    sm__step *s = sm__emit_matmul(e, "qkv", il, in, &l->q, q);
+    sm__matmul_also(s, &l->k, k);
+    sm__matmul_also(s, &l->v, v);
+    sm__emit_drop_acts(e, in);
+
+    s = sm__emit_step(e, SM__OP_KV_PUT, "kv_put", il);
+    s->in.x = q, s->k = k, s->v = v, s->out.x = rotary;
+    s->norm = l->q_norm, s->k_norm = l->k_norm;
+    sm__emit_drop(e, k);
+    sm__emit_drop(e, v);
+
+    o = sm__emit_buf(e, 0, q_dim, sizeof(float));
+    ms = sm__emit_buf(e, 0, hp->n_heads * 2, sizeof(float));
+    s = sm__emit_step(e, SM__OP_ATTEND, "attend", il);
+    s->in.x = q, s->out.x = o, s->k = ms, s->v = parts;
+    sm__emit_drop(e, q);
+
+    out = sm__emit_acts(e, 0, o, &l->attn_out, NULL, NULL);
+    s = sm__emit_step(e, SM__OP_MERGE, "merge", il);
+    s->out = out, s->k = ms, s->v = parts;
+    sm__emit_drop(e, ms);
+    s = sm__emit_matmul(e, "attn_out", il, out, &l->attn_out, x);
+    s->accumulate = 1;
+    sm__emit_drop_acts(e, out);
+}
+
+/* x += ffn(norm(x)) */
+static void sm__emit_ffn(sm__emitter *e, int il, sm__buf x) {
+    const sm__hparams *hp = &e->model->hp;
+    const sm__layer *l = &e->model->weights->layers[il];
+    int gated = e->model->arch->ffn == SM__FFN_SWIGLU;
+    sm__act_buf in = sm__emit_norm(e, "ffn_norm", il, 0, x, l->ffn_norm, l->ffn_norm_bias, &l->up,
+                                   gated ? &l->gate : NULL, NULL);
+    sm__buf up = sm__emit_buf(e, 0, hp->n_ff, sizeof(float)), gate = sm__no_buf();
+    sm__act_buf out;
+    sm__step *s = sm__emit_matmul(e, gated ? "gate_up" : "up", il, in, &l->up, up);
+    if (gated) {
+        gate = sm__emit_buf(e, 0, hp->n_ff, sizeof(float));
+        sm__matmul_also(s, &l->gate, gate);
+    }
+    sm__emit_drop_acts(e, in);
+    out = sm__emit_acts(e, 0, up, &l->down, NULL, NULL);
+    s = sm__emit_step(e, SM__OP_ACT, "act", il);
+    s->in.x = up, s->k = gate, s->out = out;
+    sm__emit_drop(e, gate);
+    s = sm__emit_matmul(e, "ffn_out", il, out, &l->down, x);
+    s->accumulate = 1;
+    sm__emit_drop_acts(e, out);
+}
+
+/* The whole model. parts_bytes: for split attention (see sm__op_attend). */
+static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
+    const sm__hparams *hp = &e->model->hp;
+    const sm__weights *w = e->model->weights;
+    sm__buf x = sm__emit_buf(e, 0, hp->n_embd, sizeof(float)), rotary = sm__no_buf(), parts;
+    sm__act_buf last;
+    sm__step *s;
+    int il;
+    parts.width = 0;
+    parts.stride = parts_bytes;
+    parts.at = sm__emit_take(e, 1, parts_bytes);
+    s = sm__emit_step(e, SM__OP_EMBED, "embed", -1);
+    s->out.x = x;
+    if (hp->pos != SM__POS_LEARNED) {
+        rotary = sm__emit_buf(e, 0, hp->n_rot, sizeof(float));
+        s = sm__emit_step(e, SM__OP_ROTARY, "rotary", -1);
+        s->out.x = rotary;
+    }
+    for (il = 0; il < hp->n_layers; il++) {
+        sm__emit_attention(e, il, x, rotary, parts);
+        sm__emit_ffn(e, il, x);
+    }
+    last = sm__emit_norm(e, "output_norm", -1, 1, x, w->output_norm, w->output_norm_bias,
+                         &w->output, NULL, NULL);
+    s = sm__emit_step(e, SM__OP_LOGITS, "logits", -1);
+    s->wanted_rows = 1;
+    s->in = last;
+    s->w[0] = &w->output;
+    s->n_w = 1;
+}
+
+/* --- rotary frequencies ----------------------------------------------------------------------- */
+
+/* The angle of pair i at position p is p * freq[i]; cos and sin are multiplied by *magnitude. */
+static double sm__yarn_pair(const sm__hparams *hp, double rotations) {
+    double at = hp->original_ctx / (rotations * 6.283185307179586);
+    return hp->n_rot * sm__log_double(at) / (2.0 * sm__log_double(hp->rope_base));
+}
+
+/* Frequencies are interpolated fully above the pair that turns beta_slow times over the original
+ * context, not at all below the one that turns beta_fast times (Peng et al. 2023,
+ * arXiv:2309.00071). */
+static void sm__rope_yarn(const sm__hparams *hp, double *freq, double *magnitude) {
+    double low = sm__yarn_pair(hp, hp->beta_fast), high = sm__yarn_pair(hp, hp->beta_slow);
+    int i;
+    low = low < 0 ? 0 : (double)(int)low;
+    high = high < 0 ? 0 : (double)((int)high + (high > (int)high));
+    if (high > hp->n_rot - 1) high = hp->n_rot - 1;
+    for (i = 0; i < hp->n_rot / 2; i++) {
+        double span = high - low < 0.001 ? 0.001 : high - low, ramp = (i - low) / span;
+        ramp = (ramp < 0 ? 1 : ramp > 1 ? 0 : 1 - ramp) * hp->ext_factor;
+        freq[i] = freq[i] / hp->scaling_factor * (1 - ramp) + freq[i] * ramp;
+    }
+    *magnitude = hp->attn_factor > 0 ? hp->attn_factor
+                                     : 1.0 + 0.1 * sm__log_double(hp->scaling_factor);
+}
+
+/* Long wavelengths are interpolated, short ones kept, with a smooth step between (Llama 3.1). */
+static void sm__rope_llama3(const sm__hparams *hp, double *freq) {
+    int i;
+    for (i = 0; i < hp->n_rot / 2; i++) {
+        double turns = hp->original_ctx * freq[i] / 6.283185307179586;
+        double smooth =
+            (turns - hp->low_freq_factor) / (hp->high_freq_factor - hp->low_freq_factor);
+        smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
+        freq[i] = freq[i] / hp->scaling_factor * (1 - smooth) + freq[i] * smooth;
+    }
+}
+
+static void sm__rope_frequencies(const sm_model *m, double *freq, double *magnitude) {
+    const sm__hparams *hp = &m->hp;
+    const float *factors = m->weights->rope_factors;
+    double log_base = sm__log_double(hp->rope_base);
+    int i;
+    *magnitude = 1.0;
+    for (i = 0; i < hp->n_rot / 2; i++) {
+        freq[i] = sm__exp_double(-2.0 * i / hp->n_rot * log_base);
+        if (factors) freq[i] /= (double)factors[i];
+    }
+    if (hp->scaling == SM__SCALING_LINEAR)
+        for (i = 0; i < hp->n_rot / 2; i++) freq[i] /= hp->scaling_factor;
+    if (hp->scaling == SM__SCALING_YARN) sm__rope_yarn(hp, freq, magnitude);
+    if (hp->scaling == SM__SCALING_LLAMA3) sm__rope_llama3(hp, freq);
+}
+
+/* ================================================================================================
+ * MARK: [SM36] CONTEXT
+ * The object that owns a tape and everything it works on, laid out in one block by one function
+ * that runs twice: counting (sm_ctx_plan) and placing (sm_ctx_create).
+ * ============================================================================================== */
+
+/* A generation, see GENERATION. One per sequence, laid out with its two text buffers behind it. */
+struct sm_gen {
+    sm_ctx *ctx;
+    int seq;
+    int32_t *ids; /* [n_ctx + 1] the prompt, then what was generated */
+    int n_ids, n_done; /* ids; evaluated ones */
+    int pending, end_length; /* a pass is running; the sequence's length after the last one */
+    int max_tokens, ignore_end;
+    int32_t token;
+    sm_sampler sampler;
+    uint64_t stream, start;
+    sm_gen_stats stats;
+    sm_decoder decoder;
+    char *text, *piece; /* held back; given out */
+    size_t n_text, n_piece;
+    int n_stops, n_stop_ids;
+    size_t stop_bytes[SMALLMIND_MAX_STOPS];
+    char stops[SMALLMIND_MAX_STOPS][SMALLMIND_MAX_STOP_BYTES];
+    int32_t stop_ids[SMALLMIND_MAX_STOPS];
+};
+
+/* A text buffer takes what is held back, one more token (three bytes for a bad one), and the rest
+ * of the decoder. */
+static size_t sm__gen_text_bytes(const sm_model *m) {
+    return sm__round_up(SMALLMIND_MAX_STOP_BYTES + 3 * m->vocab.max_token_bytes + 32, SM__ALIGN);
+}
+static size_t sm__gen_bytes(const sm_model *m) {
+    return sm__round_up(sizeof(struct sm_gen), SM__ALIGN) + 2 * sm__gen_text_bytes(m);
+}
+
+static void sm__pass_help(sm__pass *pass, int slot);
+
+/* Layers that cache alike share a table of blocks: sequence -> blocks of 64 tokens. (Today there is
+ * one class, full attention; windowed layers will be another.)
+ * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D]. */
+typedef struct sm__kv {
+    int n_layers, pool_class;
+    int blocks_per_seq;
+    size_t block_bytes, head_bytes; /* of a block; of one head's keys (or values) in it */
+    void **table;                   /* [n_seqs, blocks_per_seq] */
+} sm__kv;
+
+/* What a pending pass changed in the table, so that it can be undone. */
+typedef struct sm__kv_change {
+    int seq, index;
+    void *before; /* NULL, or the shared block that was copied */
+} sm__kv_change;
+
+/* Rows of the chunk that follow each other in one sequence: they share keys. */
+typedef struct sm__group {
+    int row, n;
+} sm__group;
+
+struct sm_ctx {
+    sm__pass pass; /* first: the team's help function finds the context through it */
+    const sm_model *model;
+    sm_ctx_params params; /* with automatic values filled in */
+    sm_plan plan;
+    sm__heap heap;
+    size_t used_bytes;
+    sm_error error;
+    sm__kernels kernels;
+    sm_team *team;
+    int own_team, n_members;
+
+    sm__step *steps;
+    int n_steps;
+    unsigned char *scratch;
+    unsigned char *member_scratch; /* [n_members] pieces of member_bytes */
+    size_t member_bytes;
+    double *rope_freq;
+    float rope_magnitude, attn_scale;
+    int split_rows, max_parts; /* split attention: at most so many rows; parts of a full context */
+
+    sm_pool *pool;
+    sm__kv kv;
+    int *seq_length; /* [n_seqs] committed tokens */
+
+    /* the batch of the pending pass, [max_batch] each */
+    int max_batch, n_batch;
+    int32_t *tokens, *seqs;
+    int *positions, *logits_row; /* logits_row: index into rows, or -1 */
+    float **rows;                       /* [max_logits] rented */
+    int n_rows;
+    sm__kv_change *changes;
+    int n_changes;
+    int *seq_new; /* [n_seqs] tokens that the pass adds */
+
+    /* the chunk of the batch that is being evaluated, and the run of the tape */
+    int chunk, n_chunk; /* first entry, entries */
+    int *wanted;        /* [n_batch rows] chunk rows whose logits are wanted */
+    int n_wanted;
+    sm__group *groups;
+    int n_groups, split, n_parts, phase_parts;
+    int shape[4]; /* what the steps were last shaped for */
+    uint32_t run, next_run; /* step << 12 | phase */
+    uint32_t resume_left;   /* tiles left of next_run, when the walk stands inside a run */
+    int handoff;            /* next_run is to be prepared by whoever goes on */
+    volatile uint32_t finished, pass_id, cancel_id;
+    uint32_t pass_count;
+    uint64_t run_start;
+
+    uint64_t n_passes, n_tokens;
+    sm_tokenizer *tokenizer;
+    unsigned char *gens; /* [n_seqs] pieces of sm__gen_bytes */
+    void *sample_work;
+    int32_t *gen_ids;    /* [n_seqs, n_ctx + 1] prompt and history of each generation */
+    int32_t *prompt_ids; /* [n_ctx + 1] of a prompt that is being looked at */
+};
+
+/* Estimated speeds of a level, for cutting tiles only: float and int8 operations, and bytes of
+ * weights, per nanosecond; row work in elements per nanosecond. */
+typedef struct sm__speed {
+    double flops, int_ops, bytes, elems;
+} sm__speed;
+
+static const sm__speed sm__speeds[] = {
+    {1, 1, 1, 1},        {0.1, 0.8, 0.2, 0.02}, /* auto (unused), scalar */
+    {30, 80, 8, 1},      {60, 250, 10, 2},      /* avx2, avx512 */
+    {60, 250, 10, 2},    {12, 40, 5, 0.5},      /* amx, neon */
+};
+
+#define SM__TILE_NS 70000.0 /* a tile's length: below the 100 us of the contract */
+
+SM_API sm_ctx_params sm_ctx_default(void) {
+    sm_ctx_params p;
+    memset(&p, 0, sizeof p);
+    p.kv_type = SM_TYPE_AUTO;
+    return p;
+}
+
+static sm_status sm__ctx_range(sm_error *error, const char *name, int value, int low, int high) {
+    if (value >= low && value <= high) return SM_OK;
+    return sm__fail(error, SM_ERR_ARG, "context: %s is %d, not in [%d, %d]", name, value, low,
+                    high);
+}
+
+/* Checks the parameters and replaces automatic values; *isa gets the level. */
+static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_ctx_params *p,
+                                 sm__kernels *kernels, sm_error *error) {
+    const sm__hparams *hp;
+    if (!m || !in) return sm__fail(error, SM_ERR_ARG, "context: model and params are needed");
+    if (!m->weights)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: the model has no weights");
+    hp = &m->hp;
+    *p = *in;
+    if (!p->n_ctx) p->n_ctx = sm__min(hp->n_ctx, 4096);
+    if (!p->n_seqs) p->n_seqs = 1;
+    if (sm__ctx_range(error, "n_ctx", p->n_ctx, 1, 1 << 20) ||
+        sm__ctx_range(error, "n_seqs", p->n_seqs, 1, 1024) ||
+        sm__ctx_range(error, "n_threads", p->n_threads, 0, 256) ||
+        sm__ctx_range(error, "kv_tokens", p->kv_tokens, 0, 1 << 30) ||
+        sm__ctx_range(error, "max_logits", p->max_logits, 0, 1 << 24) ||
+        sm__ctx_range(error, "max_text", p->max_text, 0, 1 << 28) ||
+        sm__ctx_range(error, "n_batch", p->n_batch, 0, 1 << 16))
+        return SM_ERR_ARG;
+    if (hp->pos == SM__POS_LEARNED && p->n_ctx > hp->n_ctx)
+        return sm__fail(error, SM_ERR_ARG, "context: n_ctx is %d, the model has %d positions",
+                        p->n_ctx, hp->n_ctx);
+    if (p->kv_type == SM_TYPE_AUTO) p->kv_type = SM_TYPE_F16;
+    if (p->kv_type != SM_TYPE_F16 && p->kv_type != SM_TYPE_F32)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: kv_type must be F16 or F32");
+    if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, 256);
+    if (!p->kv_tokens) {
+        int64_t all = (int64_t)p->n_ctx * p->n_seqs;
+        if (all > 1 << 30) return sm__fail(error, SM_ERR_ARG, "context: set kv_tokens (< 2^30)");
+        p->kv_tokens = (int)all;
+    }
+    if (!p->max_logits) p->max_logits = p->n_seqs;
+    if (!p->max_text) p->max_text = sm__min(sm__max(4 * sm__min(p->n_ctx, 16384), 4096), 65536);
+    if (!sm__allocator_ok(&p->allocator))
+        return sm__fail(error, SM_ERR_ARG, "context: allocator needs both alloc and free");
+    if (sm__kernels_init(kernels, p->isa) != SM_OK)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: no %s kernels on this machine",
+                        sm_isa_name(p->isa));
+    return SM_OK;
+}
+
+/* Scratch of one member: a matmul's panel, a tile's result, attention's scores and parts. */
+#define SM__TILE_FLOATS 16384
+static size_t sm__member_scratch(const sm_model *m) {
+    const sm__hparams *hp = &m->hp;
+    size_t k = (size_t)sm__max(sm__max(hp->n_embd, hp->n_ff), hp->n_heads * hp->head_dim);
+    size_t matmul = SM__MATMUL_SCRATCH(k) + SM__TILE_FLOATS * sizeof(float);
+    size_t rows = SM__ATTEND_ROWS;
+    size_t attend = rows * SM__PART * sizeof(float) + rows * ((size_t)hp->head_dim + 32) * 4;
+    size_t put = (size_t)hp->head_dim * 4;
+    size_t most = matmul > attend ? matmul : attend;
+    return sm__round_up(most > put ? most : put, SM__ALIGN);
+}
+
+/* Split attention keeps (m, s, o[D]) of every part: rows that may be split, within 8 MB. */
+static size_t sm__part_stride(const sm__hparams *hp) {
+    return sm__round_up(((size_t)hp->head_dim + 2) * sizeof(float), SM__ALIGN);
+}
+
+static void sm__split_plan(const sm__hparams *hp, int n_ctx, int n_batch, int *rows, int *parts,
+                           size_t *bytes) {
+    size_t row;
+    *parts = (n_ctx + SM__PART - 1) / SM__PART;
+    row = (size_t)hp->n_heads * (size_t)*parts * sm__part_stride(hp);
+    *rows = sm__min(n_batch, 8);
+    while (*rows > 1 && (size_t)*rows * row > (size_t)8 << 20) --*rows;
+    *bytes = (size_t)*rows * row;
+}
+
+static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
+                            sm_plan *plan, int n_members) {
+    sm__emitter e;
+    size_t parts_bytes, start = a->used, member = sm__member_scratch(m);
+    int split_rows, max_parts, n_steps;
+    sm__split_plan(&m->hp, p->n_ctx, p->n_batch, &split_rows, &max_parts, &parts_bytes);
+    memset(&e, 0, sizeof e);
+    e.model = m;
+    e.rows = (size_t)p->n_batch;
+    e.wanted_rows = (size_t)sm__min(p->n_batch, p->max_logits);
+    sm__tape_emit(&e, parts_bytes);
+    n_steps = e.n_steps;
+    if (e.overflow) a->overflow = 1;
+    e.steps = (sm__step *)sm__arena_take(a, (size_t)n_steps, sizeof(sm__step));
+    plan->tape_bytes = a->used - start;
+    start = a->used;
+    if (ctx) {
+        ctx->steps = e.steps;
+        ctx->n_steps = n_steps;
+        ctx->split_rows = split_rows;
+        ctx->max_parts = max_parts;
+        ctx->member_bytes = member;
+        e.n_steps = e.n_live = 0;
+        e.peak = 0;
+        sm__tape_emit(&e, parts_bytes);
+        ctx->scratch = (unsigned char *)sm__arena_take(a, e.peak, 1);
+        ctx->member_scratch = (unsigned char *)sm__arena_take(a, (size_t)n_members, member);
+        ctx->rope_freq =
+            (double *)sm__arena_take(a, (size_t)m->hp.n_rot / 2 + 1, sizeof(double));
+    } else {
+        sm__arena_take(a, e.peak, 1);
+        sm__arena_take(a, (size_t)n_members, member);
+        sm__arena_take(a, (size_t)m->hp.n_rot / 2 + 1, sizeof(double));
+    }
+    plan->scratch_bytes = a->used - start;
+}
+
+static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
+                          sm_plan *plan) {
+    const sm__hparams *hp = &m->hp;
+    size_t sizes[2], elem = p->kv_type == SM_TYPE_F16 ? 2 : 4, start = a->used;
+    uint32_t counts[2];
+    int per_seq = (p->n_ctx + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+    size_t head_bytes = (size_t)hp->head_dim * SM__KV_BLOCK * elem;
+    sm_pool *pool;
+    void **table;
+    if (sm__mul_size(head_bytes * 2, (size_t)hp->n_kv_heads, &sizes[0]) ||
+        sm__mul_size(sizes[0], (size_t)hp->n_layers, &sizes[0]))
+        a->overflow = 1;
+    sizes[1] = (size_t)hp->n_vocab * sizeof(float);
+    counts[0] = (uint32_t)((p->kv_tokens + SM__KV_BLOCK - 1) / SM__KV_BLOCK);
+    if ((int64_t)p->kv_tokens == (int64_t)p->n_ctx * p->n_seqs) /* whole blocks for each */
+        counts[0] = (uint32_t)(per_seq * p->n_seqs);
+    counts[1] = (uint32_t)p->max_logits;
+    pool = sm__pool_layout(a, sizes, counts, 2);
+    plan->logits_bytes = (size_t)counts[1] * sm__round_up(sizes[1], SM__ALIGN);
+    table = (void **)sm__arena_take(a, (size_t)per_seq * (size_t)p->n_seqs, sizeof *table);
+    plan->kv_bytes = a->used - start - (a->overflow ? 0 : plan->logits_bytes);
+    if (!ctx) return;
+    ctx->pool = pool;
+    ctx->kv.n_layers = hp->n_layers;
+    ctx->kv.pool_class = 0;
+    ctx->kv.blocks_per_seq = per_seq;
+    ctx->kv.block_bytes = sizes[0];
+    ctx->kv.head_bytes = head_bytes;
+    ctx->kv.table = table;
+    memset(table, 0, (size_t)per_seq * (size_t)p->n_seqs * sizeof *table);
+}
+
+/* The pass: arrays for the largest batch, which is all tokens that the KV cache can take. */
+static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) {
+    size_t n = (size_t)p->kv_tokens, rows = (size_t)p->n_batch, seqs = (size_t)p->n_seqs;
+    size_t changes = n / SM__KV_BLOCK + 2 * seqs + 2;
+    int32_t *tokens = (int32_t *)sm__arena_take(a, 2 * n, sizeof *tokens);
+    int *batch = (int *)sm__arena_take(a, 2 * n, sizeof *batch);
+    float **logits = (float **)sm__arena_take(a, (size_t)p->max_logits, sizeof *logits);
+    sm__kv_change *undo = (sm__kv_change *)sm__arena_take(a, changes, sizeof *undo);
+    int *lengths = (int *)sm__arena_take(a, 2 * seqs, sizeof *lengths);
+    int *wanted = (int *)sm__arena_take(a, rows, sizeof *wanted);
+    sm__group *groups = (sm__group *)sm__arena_take(a, rows, sizeof *groups);
+    if (!ctx) return;
+    ctx->max_batch = p->kv_tokens;
+    ctx->tokens = tokens;
+    ctx->seqs = tokens + n;
+    ctx->positions = batch;
+    ctx->logits_row = batch + n;
+    ctx->rows = logits;
+    ctx->changes = undo;
+    ctx->seq_length = lengths;
+    ctx->seq_new = lengths + seqs;
+    ctx->wanted = wanted;
+    ctx->groups = groups;
+    memset(lengths, 0, 2 * seqs * sizeof *lengths);
+}
+
+static void sm__layout_text(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p) {
+    size_t seqs = (size_t)p->n_seqs;
+    unsigned char *gens = (unsigned char *)sm__arena_take(a, seqs, sm__gen_bytes(m));
+    size_t room = (size_t)p->n_ctx + 1;
+    int32_t *ids = (int32_t *)sm__arena_take(a, (seqs + 1) * room, sizeof *ids);
+    void *work = sm__arena_take(a, SMALLMIND_SAMPLE_BYTES(m->hp.n_vocab), 1);
+    void *text = NULL;
+    size_t bytes = 0;
+    if (m->vocab.kind != SM__VOCAB_NONE) {
+        bytes = sm__tokenizer_bytes(m, (size_t)p->max_text);
+        text = sm__arena_take(a, bytes, 1);
+    }
+    if (!ctx) return;
+    ctx->gens = gens;
+    ctx->gen_ids = ids;
+    ctx->prompt_ids = ids + seqs * room;
+    ctx->sample_work = work;
+    if (text) ctx->tokenizer = sm__tokenizer_place(m, (size_t)p->max_text, text);
+    memset(gens, 0, seqs * sm__gen_bytes(m));
+}
+
+/* The one layout: with arena->base NULL it counts, otherwise it places and returns the context. */
+static sm_ctx *sm__ctx_layout(sm__arena *a, const sm_model *m, const sm_ctx_params *p,
+                              sm_plan *plan) {
+    sm_ctx *ctx = (sm_ctx *)sm__arena_take(a, 1, sizeof *ctx);
+    int own = !p->team, members = own ? sm__team_members(p->n_threads) : p->team->n_members;
+    size_t start;
+    memset(plan, 0, sizeof *plan);
+    if (ctx) memset(ctx, 0, sizeof *ctx);
+    start = a->used;
+    if (own && members > 1) {
+        sm_team *team = sm__team_layout(a, members);
+        if (ctx) ctx->team = team, ctx->own_team = 1;
+    } else if (ctx) {
+        ctx->team = p->team;
+    }
+    plan->team_bytes = a->used - start;
+    sm__layout_tape(a, ctx, m, p, plan, members);
+    sm__layout_kv(a, ctx, m, p, plan);
+    start = a->used;
+    sm__layout_batch(a, ctx, p);
+    plan->tape_bytes += a->used - start;
+    start = a->used;
+    sm__layout_text(a, ctx, m, p);
+    plan->text_bytes = a->used - start;
+    plan->n_ctx = p->n_ctx;
+    plan->n_seqs = p->n_seqs;
+    plan->n_batch = p->n_batch;
+    plan->n_threads = members;
+    plan->kv_type = p->kv_type;
+    plan->weight_bytes = m->info.weight_bytes;
+    plan->total_bytes = a->used + 2 * SM__ALIGN; /* with the header of sm__heap_alloc */
+    if (ctx) ctx->n_members = members;
+    return ctx;
+}
+
+SM_API sm_status sm_ctx_plan(const sm_model *model, const sm_ctx_params *params, sm_plan *plan,
+                             sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_ctx_params p;
+    sm__kernels kernels;
+    sm_status status;
+    if (!plan) return sm__fail(error, SM_ERR_ARG, "context: plan is needed");
+    status = sm__ctx_resolve(model, params, &p, &kernels, error);
+    if (status != SM_OK) return status;
+    sm__ctx_layout(&arena, model, &p, plan);
+    plan->isa = kernels.isa;
+    if (arena.overflow || arena.used > SIZE_MAX / 2)
+        return sm__fail(error, SM_ERR_FULL, "context: it would not fit in the address space");
+    return SM_OK;
+}
+
+/* Places a context in `base` (64-byte aligned) and starts its team. */
+static sm_status sm__ctx_make(const sm_model *model, const sm_ctx_params *params,
+                              unsigned char *base, sm_ctx **out, sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_ctx_params p;
+    sm_plan plan;
+    sm__kernels kernels;
+    double magnitude = 1.0;
+    sm_ctx *ctx;
+    uint64_t fp;
+    sm_status status = sm__ctx_resolve(model, params, &p, &kernels, error);
+    if (status != SM_OK) return status;
+    arena.base = base;
+    ctx = sm__ctx_layout(&arena, model, &p, &plan);
+    ctx->model = model;
+    ctx->params = p;
+    ctx->plan = plan;
+    ctx->plan.isa = kernels.isa;
+    ctx->used_bytes = arena.used + 2 * SM__ALIGN;
+    ctx->kernels = kernels;
+    fp = sm__fp_enter();
+    ctx->attn_scale = sm__div(1.0f, sm__sqrt((float)model->hp.head_dim));
+    if (model->hp.pos != SM__POS_LEARNED) sm__rope_frequencies(model, ctx->rope_freq, &magnitude);
+    ctx->rope_magnitude = (float)magnitude;
+    sm__fp_leave(fp);
+    ctx->pass.ticket = SM__CLOSED;
+    ctx->pass.help = sm__pass_help;
+    ctx->pass.n_slots = sm__min(ctx->n_members, 256);
+    ctx->pass.slots[0] = 1;
+    if (ctx->own_team) {
+        status = sm__team_start(ctx->team, error);
+        if (status != SM_OK) return status;
+    }
+    *out = ctx;
+    return SM_OK;
+}
+
+static void sm__hint_huge_pages(void *memory, size_t bytes) {
+#if defined(__linux__)
+    uintptr_t first = ((uintptr_t)memory + 4095u) & ~(uintptr_t)4095u;
+    uintptr_t end = ((uintptr_t)memory + bytes) & ~(uintptr_t)4095u;
+    if (end > first) (void)sm__madvise((void *)first, end - first, 14); /* MADV_HUGEPAGE */
+#else
+    (void)memory, (void)bytes;
+#endif
+}
+
+SM_API sm_status sm_ctx_create(const sm_model *model, const sm_ctx_params *params, sm_ctx **out,
+                               sm_error *error) {
+    sm_plan plan;
+    sm__heap heap;
+    sm_status status;
+    unsigned char *block;
+    if (out) *out = NULL;
+    if (!out) return sm__fail(error, SM_ERR_ARG, "context: ctx is needed");
+    status = sm_ctx_plan(model, params, &plan, error);
+    if (status != SM_OK) return status;
+    heap = sm__heap_make(&params->allocator);
+    block = (unsigned char *)sm__heap_alloc(&heap, plan.total_bytes - 2 * SM__ALIGN);
+    if (!block)
+        return sm__fail(error, SM_ERR_NOMEM, "context: no memory for %llu bytes",
+                        (unsigned long long)plan.total_bytes);
+    if (params->huge_pages) sm__hint_huge_pages(block, plan.total_bytes - 2 * SM__ALIGN);
+    status = sm__ctx_make(model, params, block, out, error);
+    if (status != SM_OK) sm__heap_free(&heap, block);
+    else (*out)->heap = heap;
+    return status;
+}
+
+SM_API sm_status sm_ctx_create_in(const sm_model *model, const sm_ctx_params *params, void *memory,
+                                  size_t bytes, sm_ctx **out, sm_error *error) {
+    sm_plan plan;
+    sm_status status;
+    if (out) *out = NULL;
+    if (!out || !memory) return sm__fail(error, SM_ERR_ARG, "context: ctx and memory are needed");
+    status = sm_ctx_plan(model, params, &plan, error);
+    if (status != SM_OK) return status;
+    if (bytes < plan.total_bytes)
+        return sm__fail(error, SM_ERR_FULL, "context: %llu bytes needed, %llu given",
+                        (unsigned long long)plan.total_bytes, (unsigned long long)bytes);
+    if (params->huge_pages) sm__hint_huge_pages(memory, bytes);
+    return sm__ctx_make(model, params, sm__align_pointer(memory), out, error);
+}
+
+SM_API void sm_ctx_destroy(sm_ctx *ctx) {
+    sm__heap heap;
+    int round = 0;
+    if (!ctx) return;
+    if (ctx->team && !ctx->own_team) sm__team_close(ctx->team, &ctx->pass);
+    if (ctx->own_team) sm__team_stop(ctx->team);
+    while (sm__load32(&ctx->pass.helpers)) sm__wait_a_little(round++);
+    heap = ctx->heap;
+    if (heap.bytes) sm__heap_free(&heap, ctx);
+}
+
+SM_API const char *sm_ctx_error(const sm_ctx *ctx) { return ctx ? ctx->error.text : ""; }
+SM_API const sm_model *sm_ctx_model(const sm_ctx *ctx) { return ctx ? ctx->model : NULL; }
+SM_API sm_tokenizer *sm_ctx_tokenizer(sm_ctx *ctx) { return ctx ? ctx->tokenizer : NULL; }
+
+SM_API sm_ctx_stats sm_ctx_get_stats(const sm_ctx *ctx) {
+    sm_ctx_stats stats;
+    memset(&stats, 0, sizeof stats);
+    stats.plan = ctx->plan;
+    stats.used_bytes = ctx->used_bytes;
+    stats.heap_calls = ctx->heap.calls;
+    stats.pool = sm_pool_get_stats(ctx->pool);
+    stats.passes = ctx->n_passes;
+    stats.tokens = ctx->n_tokens;
+    stats.n_steps = ctx->n_steps;
+    stats.isa = sm_isa_name(ctx->kernels.isa);
+    return stats;
+}
+
+SM_API sm_status sm_ctx_profile(const sm_ctx *ctx, int i, sm_profile *profile) {
+    const sm__step *s;
+    if (!ctx || !profile || i < 0 || i >= ctx->n_steps) return SM_ERR_ARG;
+    s = &ctx->steps[i];
+    profile->step = s->name;
+    profile->layer = s->layer;
+    profile->calls = s->calls;
+    profile->ns = s->ns;
+    profile->bytes = s->bytes;
+    profile->ops = s->ops;
+    return SM_OK;
+}
+
+/* --- sequences -------------------------------------------------------------------------------- */
+
+SM__INLINE void **sm__kv_row(const sm_ctx *ctx, int seq) {
+    return ctx->kv.table + (size_t)seq * (size_t)ctx->kv.blocks_per_seq;
+}
+
+static sm_status sm__seq_check(sm_ctx *ctx, int seq, const char *what) {
+    if (seq < 0 || seq >= ctx->params.n_seqs)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "%s: sequence %d, not in [0, %d)", what, seq,
+                        ctx->params.n_seqs);
+    if (sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_BUSY, "%s: a pass is pending", what);
+    return SM_OK;
+}
+
+SM_API int sm_seq_length(const sm_ctx *ctx, int seq) {
+    return ctx && seq >= 0 && seq < ctx->params.n_seqs ? ctx->seq_length[seq] : 0;
+}
+
+SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length) {
+    sm_status status;
+    void **row;
+    int i;
+    if (!ctx) return SM_ERR_ARG;
+    status = sm__seq_check(ctx, seq, "rewind");
+    if (status != SM_OK) return status;
+    if (length < 0 || length > ctx->seq_length[seq])
+        return sm__fail(&ctx->error, SM_ERR_ARG, "rewind: to %d, sequence %d has %d tokens", length,
+                        seq, ctx->seq_length[seq]);
+    row = sm__kv_row(ctx, seq);
+    i = (length + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+    for (; i < ctx->kv.blocks_per_seq && row[i]; i++) {
+        sm_pool_return(ctx->pool, row[i]);
+        row[i] = NULL;
+    }
+    ctx->seq_length[seq] = length;
+    return SM_OK;
+}
+
+SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq) { return sm_seq_rewind(ctx, seq, 0); }
+
+SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to) {
+    sm_status status;
+    void **source, **target;
+    int i;
+    if (!ctx) return SM_ERR_ARG;
+    status = sm__seq_check(ctx, from, "fork");
+    if (status == SM_OK) status = sm__seq_check(ctx, to, "fork");
+    if (status != SM_OK) return status;
+    if (from == to) return SM_OK;
+    sm_seq_rewind(ctx, to, 0);
+    source = sm__kv_row(ctx, from);
+    target = sm__kv_row(ctx, to);
+    for (i = 0; i < ctx->kv.blocks_per_seq && source[i]; i++) {
+        sm_pool_retain(ctx->pool, source[i]);
+        target[i] = source[i];
+    }
+    ctx->seq_length[to] = ctx->seq_length[from];
+    return SM_OK;
+}
+
+/* ================================================================================================
+ * MARK: [SM37] STEPS
+ * How each step is cut into tiles for the rows of a chunk, and what a tile does. A tile reads what
+ * earlier steps wrote and writes what no other tile of its step writes; how it is cut never changes
+ * a bit, so the cuts follow the processor's speed and the number of members.
+ * ============================================================================================== */
+
+SM__INLINE float *sm__row_f32(const sm_ctx *ctx, sm__buf b, int row) {
+    return (float *)(void *)(ctx->scratch + b.at + (size_t)row * b.stride);
+}
+
+static sm__acts sm__acts_at(const sm_ctx *ctx, const sm__act_buf *in, int row) {
+    sm__acts a;
+    a.x = sm__row_f32(ctx, in->x, row);
+    a.x_stride = in->x.stride / sizeof(float);
+    a.q = NULL, a.d = NULL, a.s = NULL;
+    a.q_stride = a.d_stride = 0;
+    if (in->q.stride) {
+        a.q = (const int8_t *)ctx->scratch + in->q.at + (size_t)row * in->q.stride;
+        a.q_stride = in->q.stride;
+        a.d = sm__row_f32(ctx, in->d, row);
+        a.s = (const int32_t *)(const void *)sm__row_f32(ctx, in->s, row);
+        a.d_stride = in->d.stride / sizeof(float);
+    }
+    return a;
+}
+
+/* The int8 blocks of one row, where a step's consumer wants them. */
+static void sm__quant_row(sm_ctx *ctx, const sm__act_buf *b, int row) {
+    if (!b->q.stride) return;
+    ctx->kernels.quant(sm__row_f32(ctx, b->x, row), b->x.width,
+                       (int8_t *)ctx->scratch + b->q.at + (size_t)row * b->q.stride,
+                       sm__row_f32(ctx, b->d, row),
+                       (int32_t *)(void *)sm__row_f32(ctx, b->s, row));
+}
+
+/* --- shapes ----------------------------------------------------------------------------------- */
+
+static int sm__ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+/* Row-wise steps: whole rows, as many as fit a tile's time. */
+static void sm__shape_rows(const sm_ctx *ctx, sm__step *s, int rows, double row_ns) {
+    double fit = SM__TILE_NS / (row_ns + 1.0);
+    int share = sm__ceil_div(rows, ctx->n_members * 2);
+    s->tile_t = sm__max(1, sm__min(fit > rows ? rows : (int)fit, share));
+    if (row_ns * rows < 10000.0) s->tile_t = rows; /* not worth a barrier */
+    s->tiles = rows ? (uint32_t)sm__ceil_div(rows, s->tile_t) : 0;
+    s->run_ns = (uint64_t)(row_ns * rows);
+}
+
+/* MATMUL, LOGITS: tile_n outputs (of one weight) by tile_t rows. */
+static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
+    const sm__speed *speed = &sm__speeds[ctx->kernels.isa];
+    int unit = ctx->kernels.isa == SM_ISA_SCALAR ? 1 : 32, i, n_max = 0, blocks; /* a panel */
+    double total = 0.0, unit_ns = 0.0, target, weight_ns, math_ns = 0.0;
+    s->tiles = 0;
+    s->tile_t = rows;
+    if (!rows) return;
+    for (i = 0; i < s->n_w; i++) {
+        const sm__weight *w = s->w[i];
+        double ops = 2.0 * unit * w->k / (sm__types[w->type].quantised ? speed->int_ops
+                                                                         : speed->flops);
+        weight_ns = (double)w->stride * unit / speed->bytes;
+        if (ops > math_ns) math_ns = ops;
+        if (weight_ns > unit_ns) unit_ns = weight_ns;
+        total += (ops * rows > weight_ns ? ops * rows : weight_ns) * w->n / unit;
+        n_max = sm__max(n_max, w->n);
+    }
+    while (s->tile_t > 16 &&
+           (math_ns * s->tile_t > SM__TILE_NS || s->tile_t * unit > SM__TILE_FLOATS))
+        s->tile_t = (s->tile_t + 1) / 2;
+    if (math_ns * s->tile_t > unit_ns) unit_ns = math_ns * s->tile_t;
+    target = ctx->n_members > 1 ? total / (ctx->n_members * 4) : SM__TILE_NS;
+    if (target < 8000.0) target = 8000.0;
+    if (target > SM__TILE_NS) target = SM__TILE_NS;
+    blocks = sm__max(1, (int)(target / unit_ns > 1e6 ? 1e6 : target / unit_ns));
+    if (s->accumulate || (s->op == SM__OP_LOGITS && rows > 1))
+        blocks = sm__max(1, sm__min(blocks, SM__TILE_FLOATS / (unit * s->tile_t)));
+    if (total < 8000.0 && !s->accumulate) blocks = sm__ceil_div(n_max, unit);
+    s->tile_n = blocks * unit;
+    for (i = 0; i < s->n_w; i++)
+        s->tiles += (uint32_t)(sm__ceil_div(s->w[i]->n, s->tile_n) * sm__ceil_div(rows, s->tile_t));
+    s->run_ns = (uint64_t)total;
+}
+
+/* ATTEND: few rows: a tile per (row, KV head, part), joined in MERGE. Many rows: a tile per (group
+ * of rows, KV head), the parts in phases of 1024 keys, each joining its parts in order. */
+static void sm__shape_attend(sm_ctx *ctx, sm__step *s) {
+    const sm__hparams *hp = &ctx->model->hp;
+    const sm__speed *speed = &sm__speeds[ctx->kernels.isa];
+    double row_ns = 4.0 * hp->n_heads * hp->head_dim * SM__PART * ctx->n_parts / speed->flops;
+    if (ctx->split) {
+        s->phases = 1;
+        s->tiles = (uint32_t)(ctx->n_chunk * hp->n_kv_heads * ctx->n_parts);
+    } else {
+        s->phases = (uint32_t)sm__ceil_div(ctx->n_parts, ctx->phase_parts);
+        s->tiles = (uint32_t)(ctx->n_groups * hp->n_kv_heads);
+    }
+    s->run_ns = (uint64_t)(row_ns * ctx->n_chunk / s->phases);
+}
+
+static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
+    const sm__hparams *hp = &ctx->model->hp;
+    double elems = sm__speeds[ctx->kernels.isa].elems;
+    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk;
+    s->phases = 1;
+    switch (s->op) {
+    case SM__OP_EMBED:
+    case SM__OP_NORM: sm__shape_rows(ctx, s, rows, hp->n_embd / elems); break;
+    case SM__OP_ROTARY: sm__shape_rows(ctx, s, rows, hp->n_rot * 20.0); break;
+    case SM__OP_KV_PUT:
+        sm__shape_rows(ctx, s, rows, (hp->n_heads + 3 * hp->n_kv_heads) * hp->head_dim / elems);
+        break;
+    case SM__OP_MERGE:
+        sm__shape_rows(ctx, s, rows,
+                       hp->n_heads * hp->head_dim * (ctx->split ? ctx->n_parts + 1 : 1) / elems);
+        break;
+    case SM__OP_ACT: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_ff / elems); break;
+    case SM__OP_ATTEND: sm__shape_attend(ctx, s); break;
+    default: sm__shape_matmul(ctx, s, rows); break;
+    }
+}
+
+/* --- tiles ------------------------------------------------------------------------------------ */
+
+static void sm__tile_embed(sm_ctx *ctx, const sm__step *s, int row) {
+    const sm__weight *w = &ctx->model->weights->embed, *pos = &ctx->model->weights->position;
+    float *x = sm__row_f32(ctx, s->out.x, row), *other;
+    int entry = ctx->chunk + row, i;
+    sm__types[w->type].decode(w->data + (size_t)ctx->tokens[entry] * w->stride, x, (size_t)w->k);
+    if (ctx->model->hp.pos != SM__POS_LEARNED) return;
+    for (i = 0; i < pos->k; i += SM__QK) { /* in pieces: no row-sized buffer on the stack */
+        float piece[SM__QK];
+        int n = sm__min(SM__QK, pos->k - i);
+        const uint8_t *at = pos->data + (size_t)ctx->positions[entry] * pos->stride;
+        other = piece;
+        sm__types[pos->type].decode(at + sm__row_bytes(pos->type, (size_t)i), other, (size_t)n);
+        ctx->kernels.add(other, x + i, n);
+    }
+}
+
+static void sm__tile_rotary(sm_ctx *ctx, const sm__step *s, int row) {
+    int i, half = ctx->model->hp.n_rot / 2;
+    float *c = sm__row_f32(ctx, s->out.x, row), *sn = c + half;
+    for (i = 0; i < half; i++) {
+        double sine, cosine;
+        sm__sincos_double(ctx->positions[ctx->chunk + row] * ctx->rope_freq[i], &sine, &cosine);
+        c[i] = (float)(cosine * (double)ctx->rope_magnitude);
+        sn[i] = (float)(sine * (double)ctx->rope_magnitude);
+    }
+}
+
+static void sm__norm_into(sm_ctx *ctx, const float *x, const float *w, const float *b, float *out,
+                          int n) {
+    if (ctx->model->arch->norm == SM__NORM_RMS)
+        ctx->kernels.rms_norm(x, w, out, n, ctx->model->hp.norm_eps);
+    else ctx->kernels.layer_norm(x, w, b, out, n, ctx->model->hp.norm_eps);
+}
+
+static void sm__tile_norm(sm_ctx *ctx, const sm__step *s, int row) {
+    int from = s->wanted_rows ? ctx->wanted[row] : row;
+    sm__norm_into(ctx, sm__row_f32(ctx, s->in.x, from), s->norm, s->norm_bias,
+                  sm__row_f32(ctx, s->out.x, row), s->in.x.width);
+    sm__quant_row(ctx, &s->out, row);
+}
+
+static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned char *scratch) {
+    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk, i = 0, o0, n, t0, t, t_tiles, direct;
+    float *temp = (float *)(void *)scratch, *out;
+    void *rest = scratch + SM__TILE_FLOATS * sizeof(float);
+    size_t stride;
+    const sm__weight *w;
+    sm__acts a;
+    t_tiles = sm__ceil_div(rows, s->tile_t);
+    for (; tile >= sm__ceil_div(s->w[i]->n, s->tile_n) * t_tiles; i++)
+        tile -= sm__ceil_div(s->w[i]->n, s->tile_n) * t_tiles;
+    w = s->w[i];
+    o0 = tile / t_tiles * s->tile_n;
+    n = sm__min(s->tile_n, w->n - o0);
+    t0 = tile % t_tiles * s->tile_t;
+    rows = sm__min(s->tile_t, rows - t0);
+    a = sm__acts_at(ctx, &s->in, t0);
+    direct = !s->accumulate && (s->op != SM__OP_LOGITS || rows == 1);
+    if (s->op == SM__OP_LOGITS) out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0]]] + o0;
+    else out = sm__row_f32(ctx, s->dst[i], t0) + o0;
+    stride = s->op == SM__OP_LOGITS ? 0 : s->dst[i].stride / sizeof(float);
+    ctx->kernels.matmul[w->type](w->data + (size_t)o0 * w->stride, w->stride, n, w->k, &a, rows,
+                                 direct ? out : temp, direct ? stride : (size_t)n, rest);
+    for (t = 0; t < rows; t++) {
+        float *got = direct ? out + (size_t)t * stride : temp + (size_t)t * (size_t)n;
+        if (w->bias) ctx->kernels.add(w->bias + o0, got, n);
+        if (direct) continue;
+        if (s->op == SM__OP_LOGITS) {
+            out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0 + t]]] + o0;
+            memcpy(out, got, (size_t)n * sizeof(float));
+        } else {
+            ctx->kernels.add(got, out + (size_t)t * stride, n);
+        }
+    }
+}
+
+/* Where the keys of a layer and KV head are in a block; the values follow at + head_bytes. */
+SM__INLINE unsigned char *sm__kv_head(const sm_ctx *ctx, void *block, int layer, int head) {
+    size_t i = (size_t)layer * (size_t)ctx->model->hp.n_kv_heads + (size_t)head;
+    return (unsigned char *)block + i * 2 * ctx->kv.head_bytes;
+}
+
+/* Keys go in transposed (a token a lane), so that scores need no horizontal sums. */
+static void sm__kv_store(sm_ctx *ctx, unsigned char *head, int lane, const float *k, const float *v,
+                         void *temp) {
+    int d, n = ctx->model->hp.head_dim;
+    unsigned char *values = head + ctx->kv.head_bytes;
+    if (ctx->params.kv_type == SM_TYPE_F32) {
+        float *keys = (float *)(void *)head;
+        for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = k[d];
+        memcpy(values + (size_t)lane * (size_t)n * 4, v, (size_t)n * 4);
+    } else {
+        uint16_t *keys = (uint16_t *)(void *)head, *half = (uint16_t *)temp;
+        ctx->kernels.to_f16(k, half, n);
+        for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = half[d];
+        ctx->kernels.to_f16(v, (uint16_t *)(void *)values + (size_t)lane * (size_t)n, n);
+    }
+}
+
+static void sm__tile_kv_put(sm_ctx *ctx, const sm__step *s, int row, unsigned char *scratch) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int entry = ctx->chunk + row, at = ctx->positions[entry], h, dim = hp->head_dim;
+    float *q = sm__row_f32(ctx, s->in.x, row), *k = sm__row_f32(ctx, s->k, row);
+    float *v = sm__row_f32(ctx, s->v, row);
+    void *block = sm__kv_row(ctx, ctx->seqs[entry])[at / SM__KV_BLOCK];
+    for (h = 0; s->norm && h < hp->n_heads; h++)
+        sm__norm_into(ctx, q + h * dim, s->norm, NULL, q + h * dim, dim);
+    for (h = 0; s->k_norm && h < hp->n_kv_heads; h++)
+        sm__norm_into(ctx, k + h * dim, s->k_norm, NULL, k + h * dim, dim);
+    if (hp->pos != SM__POS_LEARNED) {
+        const float *c = sm__row_f32(ctx, s->out.x, row), *sn = c + hp->n_rot / 2;
+        int half = hp->pos == SM__POS_ROPE_HALF;
+        ctx->kernels.rope(q, hp->n_heads, dim, hp->n_rot, c, sn, half);
+        ctx->kernels.rope(k, hp->n_kv_heads, dim, hp->n_rot, c, sn, half);
+    }
+    for (h = 0; h < hp->n_kv_heads; h++)
+        sm__kv_store(ctx, sm__kv_head(ctx, block, s->layer, h), at % SM__KV_BLOCK, k + h * dim,
+                     v + h * dim, scratch);
+}
+
+/* One part for up to SM__ATTEND_ROWS query rows: collected here, then handed to the kernel. */
+typedef struct sm__attend_job {
+    sm__attend_args args;
+    const void *keys[4], *values[4];
+    const float *q[SM__ATTEND_ROWS];
+    int n_keys[SM__ATTEND_ROWS];
+    float *o[SM__ATTEND_ROWS];   /* where the kernel writes */
+    float *state[SM__ATTEND_ROWS]; /* NULL, or the running (m, s) that the part joins */
+    float *sum[SM__ATTEND_ROWS]; /* the running o */
+    float m[SM__ATTEND_ROWS], s[SM__ATTEND_ROWS];
+    float *parts; /* [SM__ATTEND_ROWS, D] for results that join a running one */
+} sm__attend_job;
+
+static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int head, int seq,
+                             int part, int last_key, unsigned char *scratch) {
+    void **row = sm__kv_row(ctx, seq);
+    int i, dim = ctx->model->hp.head_dim;
+    for (i = 0; i < 4; i++) { /* blocks behind the last key are not touched: repeat one that is */
+        int block = sm__min(part * 4 + i, last_key / SM__KV_BLOCK);
+        unsigned char *keys = sm__kv_head(ctx, row[block], layer, head);
+        job->keys[i] = keys;
+        job->values[i] = keys + ctx->kv.head_bytes;
+    }
+    job->args.keys = job->keys, job->args.values = job->values;
+    job->args.q = job->q, job->args.n_keys = job->n_keys, job->args.o = job->o;
+    job->args.m = job->m, job->args.s = job->s;
+    job->args.n_q = 0;
+    job->args.head_dim = dim;
+    job->args.scale = ctx->attn_scale;
+    job->args.scores = (float *)(void *)scratch;
+    job->parts = job->args.scores + SM__ATTEND_ROWS * SM__PART;
+}
+
+static void sm__attend_flush(sm_ctx *ctx, sm__attend_job *job) {
+    int i, dim = job->args.head_dim;
+    if (!job->args.n_q) return;
+    ctx->kernels.attend[ctx->params.kv_type == SM_TYPE_F16](&job->args);
+    for (i = 0; i < job->args.n_q; i++) {
+        float *state = job->state[i];
+        if (job->o[i] != job->sum[i]) {
+            ctx->kernels.merge(&state[0], &state[1], job->sum[i], job->m[i], job->s[i], job->o[i],
+                               dim);
+        } else {
+            state[0] = job->m[i];
+            state[1] = job->s[i];
+        }
+    }
+    job->args.n_q = 0;
+}
+
+/* A query row whose part goes to (state, sum): as the first one, or joining what is there. */
+static void sm__attend_add(sm_ctx *ctx, sm__attend_job *job, const float *q, int n_keys,
+                           float *state, float *sum, int joins) {
+    int i = job->args.n_q++, pad = (int)sm__round_up((size_t)job->args.head_dim, 16);
+    job->q[i] = q;
+    job->n_keys[i] = n_keys;
+    job->state[i] = state;
+    job->sum[i] = sum;
+    job->o[i] = joins ? job->parts + (size_t)i * (size_t)pad : sum;
+    if (job->args.n_q == SM__ATTEND_ROWS) sm__attend_flush(ctx, job);
+}
+
+/* Split: (m, s, o[D]) of one part of one row and head. */
+static float *sm__part_at(const sm_ctx *ctx, const sm__step *s, int row, int head, int part) {
+    const sm__hparams *hp = &ctx->model->hp;
+    size_t i = ((size_t)row * (size_t)hp->n_heads + (size_t)head) * (size_t)ctx->max_parts;
+    return (float *)(void *)(ctx->scratch + s->v.at + (i + (size_t)part) * sm__part_stride(hp));
+}
+
+static void sm__tile_attend_split(sm_ctx *ctx, const sm__step *s, int tile,
+                                  unsigned char *scratch) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int per_head = hp->n_heads / hp->n_kv_heads, part = tile % ctx->n_parts, g;
+    int head = tile / ctx->n_parts % hp->n_kv_heads, row = tile / ctx->n_parts / hp->n_kv_heads;
+    int entry = ctx->chunk + row, at = ctx->positions[entry];
+    int n = sm__min(at + 1 - part * SM__PART, SM__PART);
+    sm__attend_job job;
+    if (n <= 0) return; /* this row has fewer parts */
+    sm__attend_begin(ctx, &job, s->layer, head, ctx->seqs[entry], part, at, scratch);
+    for (g = head * per_head; g < (head + 1) * per_head; g++) {
+        float *p = sm__part_at(ctx, s, row, g, part);
+        const float *q = sm__row_f32(ctx, s->in.x, row) + g * hp->head_dim;
+        sm__attend_add(ctx, &job, q, n, p, p + 2, 0);
+    }
+    sm__attend_flush(ctx, &job);
+}
+
+static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
+                            unsigned char *scratch) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int per_head = hp->n_heads / hp->n_kv_heads, head = tile % hp->n_kv_heads, part, row, g;
+    sm__group group = ctx->groups[tile / hp->n_kv_heads];
+    int end = group.row + group.n, last = ctx->positions[ctx->chunk + end - 1];
+    int seq = ctx->seqs[ctx->chunk + group.row], first = phase * ctx->phase_parts;
+    sm__attend_job job;
+    for (part = first; part < first + ctx->phase_parts && part * SM__PART <= last; part++) {
+        sm__attend_begin(ctx, &job, s->layer, head, seq, part, last, scratch);
+        for (row = group.row; row < end; row++) {
+            int n = ctx->positions[ctx->chunk + row] + 1 - part * SM__PART;
+            if (n <= 0) continue;
+            for (g = head * per_head; g < (head + 1) * per_head; g++)
+                sm__attend_add(ctx, &job, sm__row_f32(ctx, s->in.x, row) + g * hp->head_dim,
+                               sm__min(n, SM__PART), sm__row_f32(ctx, s->k, row) + 2 * g,
+                               sm__row_f32(ctx, s->out.x, row) + g * hp->head_dim, part > 0);
+        }
+        sm__attend_flush(ctx, &job);
+    }
+}
+
+static void sm__tile_merge(sm_ctx *ctx, const sm__step *s, int row) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int h, part, dim = hp->head_dim, at = ctx->positions[ctx->chunk + row];
+    for (h = 0; h < hp->n_heads; h++) {
+        float *state = sm__row_f32(ctx, s->k, row) + 2 * h;
+        float *o = sm__row_f32(ctx, s->out.x, row) + h * dim;
+        for (part = 0; ctx->split && part * SM__PART <= at; part++) {
+            const float *p = sm__part_at(ctx, s, row, h, part);
+            if (part == 0) {
+                memcpy(state, p, 2 * sizeof(float));
+                memcpy(o, p + 2, (size_t)dim * sizeof(float));
+            } else {
+                ctx->kernels.merge(&state[0], &state[1], o, p[0], p[1], p + 2, dim);
+            }
+        }
+        ctx->kernels.scale(o, sm__div(1.0f, state[1]), dim);
+    }
+    sm__quant_row(ctx, &s->out, row);
+}
+
+static void sm__tile_act(sm_ctx *ctx, const sm__step *s, int row) {
+    float *up = sm__row_f32(ctx, s->in.x, row);
+    int n = s->in.x.width;
+    switch (ctx->model->arch->ffn) {
+    case SM__FFN_SWIGLU: ctx->kernels.swiglu(sm__row_f32(ctx, s->k, row), up, up, n); break;
+    case SM__FFN_GELU_TANH: ctx->kernels.gelu_tanh(up, up, n); break;
+    default: ctx->kernels.gelu_erf(up, up, n); break;
+    }
+    sm__quant_row(ctx, &s->out, row);
+}
+
+static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, int member) {
+    unsigned char *scratch = ctx->member_scratch + (size_t)member * ctx->member_bytes;
+    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk;
+    int row = tile * s->tile_t, end = sm__min(row + s->tile_t, rows);
+    switch (s->op) {
+    case SM__OP_MATMUL:
+    case SM__OP_LOGITS: sm__tile_matmul(ctx, s, tile, scratch); return;
+    case SM__OP_ATTEND:
+        if (ctx->split) sm__tile_attend_split(ctx, s, tile, scratch);
+        else sm__tile_attend(ctx, s, phase, tile, scratch);
+        return;
+    default: break;
+    }
+    for (; row < end; row++) switch (s->op) {
+        case SM__OP_EMBED: sm__tile_embed(ctx, s, row); break;
+        case SM__OP_ROTARY: sm__tile_rotary(ctx, s, row); break;
+        case SM__OP_NORM: sm__tile_norm(ctx, s, row); break;
+        case SM__OP_KV_PUT: sm__tile_kv_put(ctx, s, row, scratch); break;
+        case SM__OP_MERGE: sm__tile_merge(ctx, s, row); break;
+        default: sm__tile_act(ctx, s, row); break;
+        }
+}
+
+/* ================================================================================================
+ * MARK: [SM38] EVALUATION
+ * A pass: reserve KV blocks, walk the tape for each chunk of the batch, commit the lengths. The
+ * walk is a sequence of runs (step, phase). Members take tiles of the current run from the ticket;
+ * whoever finishes a run's last tile prepares the next one, doing small runs on the spot, so that
+ * they cost no barrier. The driver (the thread in sm_eval_step) watches time and cancellation; to
+ * stop, it closes the ticket and waits for the tiles that are out, one tile at most.
+ * ============================================================================================== */
+
+#define SM__RUN_END 0xfffffffeu
+#define SM__WALKING 0xfffffffd00000000u /* ticket: the driver prepares the next run */
+
+/* Fills in the chunk that starts at entry `first`. */
+static void sm__chunk_set(sm_ctx *ctx, int first) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int n = sm__min(ctx->params.n_batch, ctx->n_batch - first), row, i, last = 0, limit;
+    int shape[4];
+    double key_ns;
+    ctx->chunk = first;
+    ctx->n_chunk = n;
+    ctx->n_wanted = ctx->n_groups = 0;
+    for (row = 0; row < n; row++) {
+        if (ctx->logits_row[first + row] >= 0) ctx->wanted[ctx->n_wanted++] = row;
+        last = sm__max(last, ctx->positions[first + row]);
+    }
+    ctx->n_parts = last / SM__PART + 1;
+    ctx->split = n <= ctx->split_rows;
+    ctx->phase_parts = ctx->kernels.isa == SM_ISA_SCALAR ? 1 : 4;
+    /* query rows that share a tile: bounded by the kernel and by a tile's time */
+    key_ns = 4.0 * hp->n_heads / hp->n_kv_heads * hp->head_dim /
+             sm__speeds[ctx->kernels.isa].flops;
+    limit = (int)(SM__TILE_NS / (key_ns * SM__PART * sm__min(ctx->phase_parts, ctx->n_parts)));
+    limit = sm__max(1, sm__min(limit, SM__ATTEND_ROWS * hp->n_kv_heads / hp->n_heads));
+    for (row = 0; row < n; row++) {
+        sm__group *g = ctx->n_groups ? &ctx->groups[ctx->n_groups - 1] : NULL;
+        if (g && g->n < limit && ctx->seqs[first + g->row] == ctx->seqs[first + row]) {
+            g->n++;
+        } else {
+            ctx->groups[ctx->n_groups].row = row;
+            ctx->groups[ctx->n_groups++].n = 1;
+        }
+    }
+    shape[0] = n, shape[1] = ctx->n_wanted, shape[2] = ctx->n_groups, shape[3] = ctx->n_parts;
+    if (memcmp(shape, ctx->shape, sizeof shape) == 0) return; /* most decode steps */
+    memcpy(ctx->shape, shape, sizeof shape);
+    for (i = 0; i < ctx->n_steps; i++) sm__step_shape(ctx, &ctx->steps[i]);
+}
+
+/* The run after `run`; steps without tiles are passed over. The chunk's end starts the next one. */
+static uint32_t sm__run_after(sm_ctx *ctx, uint32_t run) {
+    uint32_t step = run >> 12, phase = (run & 0xfffu) + 1;
+    if (phase >= ctx->steps[step].phases) step++, phase = 0;
+    for (;; step++) {
+        if (step == (uint32_t)ctx->n_steps) {
+            if (ctx->chunk + ctx->n_chunk >= ctx->n_batch) return SM__RUN_END;
+            sm__chunk_set(ctx, ctx->chunk + ctx->n_chunk);
+            step = 0;
+        }
+        if (ctx->steps[step].tiles) return step << 12 | phase;
+    }
+}
+
+static void sm__trace_step(sm_ctx *ctx, const sm__step *s) {
+    sm_trace trace;
+    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk, i, r;
+    memset(&trace, 0, sizeof trace);
+    trace.step = s->name;
+    trace.layer = s->layer;
+    trace.row0 = ctx->chunk;
+    for (i = 0; i < 3; i++) { /* a step shows each of its outputs; rows of logits one by one */
+        sm__buf b = s->op == SM__OP_MATMUL ? s->dst[i] : i ? sm__no_buf() : s->out.x;
+        if (s->op == SM__OP_KV_PUT) b = i == 0 ? s->in.x : i == 1 ? s->k : s->v;
+        if (s->op == SM__OP_LOGITS || !b.stride) break;
+        trace.rows = rows;
+        trace.width = b.width;
+        trace.stride = b.stride / sizeof(float);
+        trace.data = sm__row_f32(ctx, b, 0);
+        ctx->params.trace(ctx->params.trace_user, &trace);
+    }
+    for (r = 0; s->op == SM__OP_LOGITS && r < rows; r++) {
+        trace.row0 = ctx->chunk + ctx->wanted[r];
+        trace.rows = 1;
+        trace.width = ctx->model->hp.n_vocab;
+        trace.data = ctx->rows[ctx->logits_row[trace.row0]];
+        ctx->params.trace(ctx->params.trace_user, &trace);
+    }
+}
+
+static void sm__run_finished(sm_ctx *ctx) {
+    sm__step *s = &ctx->steps[ctx->run >> 12];
+    if (ctx->params.profile) {
+        uint64_t now = sm__now_ns();
+        uint64_t rows = (uint64_t)(s->wanted_rows ? ctx->n_wanted : ctx->n_chunk);
+        int i;
+        s->ns += now - ctx->run_start;
+        s->calls++;
+        ctx->run_start = now;
+        for (i = 0; i < s->n_w; i++) {
+            s->bytes += s->w[i]->stride * (uint64_t)s->w[i]->n;
+            s->ops += 2u * (uint64_t)s->w[i]->n * (uint64_t)s->w[i]->k * rows;
+        }
+    }
+    if (ctx->params.trace && (ctx->run & 0xfffu) + 1 == s->phases) sm__trace_step(ctx, s);
+}
+
+/* Called by the one member that holds the walk (no tile is out): goes on from `run`, doing runs of
+ * one tile itself, until it has published a run of many tiles, finished, or the driver wants a
+ * pause. `expected` is the ticket as this member left it: when the driver closed it meanwhile, the
+ * walk is handed over to whoever resumes. */
+static void sm__pass_advance(sm_ctx *ctx, uint32_t run, uint64_t expected, int member,
+                             uint64_t deadline) {
+    sm__pass *p = &ctx->pass;
+    uint64_t ticket = SM__CLOSED;
+    int worked = expected != SM__WALKING; /* a budget that is already spent buys one tile */
+    for (; run != SM__RUN_END; run = sm__run_after(ctx, run)) {
+        const sm__step *s = &ctx->steps[run >> 12];
+        ctx->run = run;
+        if (s->tiles > 1) {
+            ticket = (uint64_t)run << 32 | s->tiles;
+            sm__store32(&p->done, 0);
+            break;
+        }
+        if (sm__load32(&p->pause) || sm__load32(&ctx->cancel_id) == ctx->pass_id ||
+            (worked && deadline && sm__now_ns() >= deadline))
+            break;
+        sm__step_tile(ctx, s, (int)(run & 0xfffu), 0, member);
+        sm__run_finished(ctx);
+        worked = 1;
+    }
+    ctx->next_run = run;
+    if (run == SM__RUN_END) {
+        sm__store32(&ctx->finished, 1);
+    } else if (ticket == SM__CLOSED || !sm__cas64(&p->ticket, &expected, ticket)) {
+        ctx->handoff = 1;
+    } else if (ctx->team && ctx->steps[run >> 12].run_ns > 200000) {
+        sm__team_notify(ctx->team);
+    }
+}
+
+/* Take one tile and do it. 0 = there was none. */
+static int sm__pass_work(sm_ctx *ctx, int member, uint64_t deadline) {
+    sm__pass *p = &ctx->pass;
+    uint64_t ticket = sm__load64(&p->ticket);
+    const sm__step *s;
+    uint32_t run, left;
+    if ((uint32_t)ticket == 0) return 0;
+    sm__add32(&p->inside, 1);
+    ticket = sm__load64(&p->ticket);
+    do {
+        if ((uint32_t)ticket == 0) {
+            sm__add32(&p->inside, (uint32_t)-1);
+            return 0;
+        }
+    } while (!sm__cas64(&p->ticket, &ticket, ticket - 1));
+    run = (uint32_t)(ticket >> 32);
+    left = (uint32_t)ticket;
+    s = &ctx->steps[run >> 12];
+    sm__step_tile(ctx, s, (int)(run & 0xfffu), (int)(s->tiles - left), member);
+    if (sm__add32(&p->done, 1) + 1 == s->tiles) {
+        sm__run_finished(ctx);
+        sm__pass_advance(ctx, sm__run_after(ctx, run), (uint64_t)run << 32, member, deadline);
+    }
+    sm__add32(&p->inside, (uint32_t)-1);
+    return 1;
+}
+
+/* A team member's part: work until the pass stands still, or there was nothing for a while. */
+static void sm__pass_help(sm__pass *pass, int slot) {
+    sm_ctx *ctx = (sm_ctx *)(void *)pass;
+    uint64_t fp = sm__fp_enter();
+    int round = 0;
+    while (round < SM__SPIN_ROUNDS && sm__load64(&pass->ticket) != SM__CLOSED) {
+        if (sm__pass_work(ctx, slot, 0)) round = 0;
+        else sm__wait_a_little(round++);
+    }
+    sm__fp_leave(fp);
+}
+
+/* The driver stops the walk: no new tiles, and those that are out are waited for. */
+static uint64_t sm__pass_pause(sm_ctx *ctx) {
+    sm__pass *p = &ctx->pass;
+    uint64_t old;
+    int round = 0;
+    sm__store32(&p->pause, 1);
+    old = sm__swap64(&p->ticket, SM__CLOSED);
+    while (sm__load32(&p->inside)) sm__wait_a_little(round++);
+    sm__store32(&p->pause, 0);
+    return old;
+}
+
+/* Undo the reservations of a pass that did not happen. */
+static void sm__kv_rollback(sm_ctx *ctx) {
+    int i;
+    for (i = ctx->n_changes - 1; i >= 0; i--) {
+        sm__kv_change c = ctx->changes[i];
+        void **row = sm__kv_row(ctx, c.seq);
+        sm_pool_return(ctx->pool, row[c.index]);
+        row[c.index] = c.before;
+    }
+    ctx->n_changes = 0;
+}
+
+static void sm__rows_return(sm_ctx *ctx) {
+    int i;
+    for (i = 0; i < ctx->n_rows; i++) sm_pool_return(ctx->pool, ctx->rows[i]);
+    ctx->n_rows = ctx->n_batch = 0;
+}
+
+static void sm__pass_rollback(sm_ctx *ctx) {
+    sm__kv_rollback(ctx);
+    sm__rows_return(ctx);
+    sm__store32(&ctx->pass_id, 0);
+}
+
+static void sm__pass_commit(sm_ctx *ctx) {
+    int i;
+    for (i = 0; i < ctx->n_changes; i++) sm_pool_return(ctx->pool, ctx->changes[i].before);
+    for (i = 0; i < ctx->params.n_seqs; i++) ctx->seq_length[i] += ctx->seq_new[i];
+    ctx->n_changes = 0;
+    ctx->n_passes++;
+    ctx->n_tokens += (uint64_t)ctx->n_batch;
+    sm__store32(&ctx->pass_id, 0);
+}
+
+/* Whether a sequence may write behind its tokens in a block: when it is the only owner, or the only
+ * one left: all others were given copies in this pass and, should it be undone, get back a block
+ * whose tokens are untouched, because theirs end no later. */
+static int sm__kv_writable(const sm_ctx *ctx, int seq, const void *block) {
+    uint32_t left = sm_pool_owners(ctx->pool, block);
+    int i;
+    for (i = 0; i < ctx->n_changes && left > 1; i++)
+        if (ctx->changes[i].before == block &&
+            ctx->seq_length[ctx->changes[i].seq] <= ctx->seq_length[seq])
+            left--;
+    return left == 1;
+}
+
+/* Makes block `index` of a sequence present and its own. */
+static sm_status sm__kv_reserve(sm_ctx *ctx, int seq, int index) {
+    void **row = sm__kv_row(ctx, seq), *block;
+    sm__kv_change *c = &ctx->changes[ctx->n_changes];
+    if (row[index] && sm__kv_writable(ctx, seq, row[index])) return SM_OK;
+    block = sm__pool_rent_class(ctx->pool, ctx->kv.pool_class);
+    if (!block)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "eval: no free KV block (%d in all)",
+                        (int)ctx->pool->classes[ctx->kv.pool_class].count);
+    c->seq = seq;
+    c->index = index;
+    c->before = row[index];
+    ctx->n_changes++;
+    if (row[index]) memcpy(block, row[index], ctx->kv.block_bytes);
+    row[index] = block;
+    return SM_OK;
+}
+
+/* Checks a batch; changes nothing but the counts in seq_new. */
+static sm_status sm__batch_check(sm_ctx *ctx, const sm_batch *b) {
+    int i, n_rows = 0;
+    if (b->n < 1 || !b->tokens)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "eval: an empty batch");
+    memset(ctx->seq_new, 0, (size_t)ctx->params.n_seqs * sizeof *ctx->seq_new);
+    for (i = 0; i < b->n; i++) {
+        int seq = b->seqs ? b->seqs[i] : 0;
+        n_rows += b->want ? b->want[i] != 0 : i == b->n - 1;
+        if (b->tokens[i] < 0 || b->tokens[i] >= ctx->model->hp.n_vocab)
+            return sm__fail(&ctx->error, SM_ERR_ARG, "eval: token %d is %d, not in [0, %d)", i,
+                            (int)b->tokens[i], ctx->model->hp.n_vocab);
+        if (seq < 0 || seq >= ctx->params.n_seqs)
+            return sm__fail(&ctx->error, SM_ERR_ARG, "eval: entry %d: sequence %d, not in [0, %d)",
+                            i, seq, ctx->params.n_seqs);
+        if (ctx->seq_length[seq] + ctx->seq_new[seq]++ >= ctx->params.n_ctx)
+            return sm__fail(&ctx->error, SM_ERR_FULL, "eval: sequence %d is full (%d tokens)", seq,
+                            ctx->params.n_ctx);
+    }
+    if (n_rows > ctx->params.max_logits)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "eval: %d rows of logits, max_logits is %d",
+                        n_rows, ctx->params.max_logits);
+    if (b->n > ctx->max_batch)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "eval: %d tokens, the KV cache takes %d", b->n,
+                        ctx->max_batch);
+    return SM_OK;
+}
+
+/* The blocks that a checked batch writes; all or none. Sequences that end early in a block come
+ * first: so the last owner of a shared block can keep it (sm__kv_writable). */
+static sm_status sm__batch_reserve(sm_ctx *ctx) {
+    sm_status status = SM_OK;
+    int n = ctx->params.n_seqs, turns = n > 1 ? SM__KV_BLOCK : 1, turn, seq, i;
+    ctx->n_changes = 0;
+    for (turn = 0; turn < turns; turn++)
+        for (seq = 0; seq < n && status == SM_OK; seq++) {
+            int from = ctx->seq_length[seq], to = from + ctx->seq_new[seq];
+            if (from == to || from % turns != turn) continue;
+            for (i = from / SM__KV_BLOCK; i * SM__KV_BLOCK < to && status == SM_OK; i++)
+                status = sm__kv_reserve(ctx, seq, i);
+        }
+    if (status != SM_OK) sm__kv_rollback(ctx);
+    return status;
+}
+
+/* Copies a checked batch and rents its rows of logits; the last pass's rows go back. */
+static void sm__batch_take(sm_ctx *ctx, const sm_batch *b) {
+    int i;
+    sm__rows_return(ctx);
+    memset(ctx->seq_new, 0, (size_t)ctx->params.n_seqs * sizeof *ctx->seq_new);
+    for (i = 0; i < b->n; i++) {
+        int seq = b->seqs ? b->seqs[i] : 0, want = b->want ? b->want[i] != 0 : i == b->n - 1;
+        ctx->tokens[i] = b->tokens[i];
+        ctx->seqs[i] = seq;
+        ctx->positions[i] = ctx->seq_length[seq] + ctx->seq_new[seq]++;
+        ctx->logits_row[i] = want ? ctx->n_rows : -1;
+        if (want) ctx->rows[ctx->n_rows++] = (float *)sm__pool_rent_class(ctx->pool, 1);
+    }
+    ctx->n_batch = b->n;
+}
+
+SM_API sm_status sm_eval_begin(sm_ctx *ctx, const sm_batch *batch) {
+    sm_status status;
+    if (!ctx || !batch) return SM_ERR_ARG;
+    if (sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_BUSY, "eval: a pass is pending");
+    status = sm__batch_check(ctx, batch);
+    if (status == SM_OK) status = sm__batch_reserve(ctx);
+    if (status != SM_OK) return status;
+    sm__batch_take(ctx, batch);
+    sm__store32(&ctx->finished, 0);
+    sm__store32(&ctx->cancel_id, 0);
+    sm__chunk_set(ctx, 0);
+    ctx->handoff = 1;
+    ctx->next_run = 0;
+    if (++ctx->pass_count == 0) ctx->pass_count = 1;
+    sm__store32(&ctx->pass_id, ctx->pass_count);
+    return SM_OK;
+}
+
+/* Work on the pending pass until it ends, is cancelled, or the deadline (0 = none) has passed. */
+static sm_status sm__pass_drive(sm_ctx *ctx, uint64_t deadline) {
+    sm__pass *p = &ctx->pass;
+    uint32_t id = ctx->pass_id;
+    uint64_t ticket;
+    int worked = 0, round = 0, cancelled = 0, late = 0;
+    if (ctx->params.profile) ctx->run_start = sm__now_ns();
+    if (ctx->team && !ctx->params.trace) sm__team_open(ctx->team, p);
+    if (!ctx->handoff) sm__swap64(&p->ticket, (uint64_t)ctx->next_run << 32 | ctx->resume_left);
+    while (!sm__load32(&ctx->finished)) {
+        cancelled = sm__load32(&ctx->cancel_id) == id;
+        late = worked && deadline && sm__now_ns() >= deadline;
+        if (cancelled || late) break;
+        if (ctx->handoff) { /* the walk is ours: prepare its next run */
+            ctx->handoff = 0;
+            sm__swap64(&p->ticket, SM__WALKING);
+            sm__pass_advance(ctx, ctx->next_run, SM__WALKING, 0, deadline);
+            worked = 1;
+        } else if (sm__pass_work(ctx, 0, deadline)) {
+            worked = 1;
+            round = 0;
+        } else {
+            sm__wait_a_little(round++);
+        }
+    }
+    ticket = sm__pass_pause(ctx);
+    if (ctx->team && !ctx->params.trace) sm__team_close(ctx->team, p);
+    if (sm__load32(&ctx->finished)) {
+        sm__pass_commit(ctx);
+        return SM_OK;
+    }
+    if (cancelled) {
+        sm__pass_rollback(ctx);
+        return sm__fail(&ctx->error, SM_ERR_CANCELLED, "eval: cancelled");
+    }
+    if (!ctx->handoff) {
+        ctx->next_run = (uint32_t)(ticket >> 32);
+        ctx->resume_left = (uint32_t)ticket;
+    }
+    return SM_PENDING;
+}
+
+SM_API sm_status sm_eval_step(sm_ctx *ctx, int64_t budget_us) {
+    sm_status status;
+    uint64_t fp, deadline = 0;
+    if (!ctx) return SM_ERR_ARG;
+    if (!sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_ARG, "eval: no pass is pending");
+    if (budget_us >= 0) deadline = sm__now_ns() + (uint64_t)budget_us * 1000u;
+    fp = sm__fp_enter();
+    status = sm__pass_drive(ctx, deadline);
+    sm__fp_leave(fp);
+    return status;
+}
+
+SM_API sm_status sm_eval(sm_ctx *ctx, const sm_batch *batch) {
+    sm_status status = sm_eval_begin(ctx, batch);
+    return status == SM_OK ? sm_eval_step(ctx, -1) : status;
+}
+
+SM_API uint32_t sm_eval_pass(const sm_ctx *ctx) { return ctx ? sm__load32(&ctx->pass_id) : 0; }
+
+SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass) {
+    uint32_t pending = sm_eval_pass(ctx);
+    if (pending && (pass == 0 || pass == pending)) sm__store32(&ctx->cancel_id, pending);
+}
+
+SM_API const float *sm_logits(const sm_ctx *ctx, int i) {
+    if (!ctx || sm__load32(&ctx->pass_id)) return NULL;
+    if (i < 0) i += ctx->n_batch;
+    if (i < 0 || i >= ctx->n_batch || ctx->logits_row[i] < 0) return NULL;
+    return ctx->rows[ctx->logits_row[i]];
+}
+
+/* ================================================================================================
+ * MARK: [SM39] SAMPLER
+ * Candidates are (logit, id) pairs in the workspace. Nothing is sorted that need not be: top-k is a
+ * heap of k, top-p takes candidates from a heap until the probability is reached. Ties are broken
+ * by the lower id, so that the choice does not depend on how the work was done.
+ * ============================================================================================== */
+
+/* Philox4x32-10 (Salmon et al. 2011): ten rounds of multiply, xor and key schedule. */
+SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = (uint32_t)stream;
+    uint32_t c3 = (uint32_t)(stream >> 32), k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    int round;
+    for (round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
+        c1 = (uint32_t)p1;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
+        c3 = (uint32_t)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return c0;
+}
+
+typedef struct sm__candidate {
+    float logit;
+    int32_t id;
+} sm__candidate;
+
+SM__INLINE int sm__better(sm__candidate a, sm__candidate b) {
+    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+}
+
+/* Binary heap with the best candidate on top (sign 1), or the worst (sign -1). */
+static void sm__sift_down(sm__candidate *c, int n, int i, int worst_on_top) {
+    for (;;) {
+        int child = 2 * i + 1;
+        sm__candidate x = c[i];
+        if (child >= n) return;
+        if (child + 1 < n && sm__better(c[child + 1], c[child]) != worst_on_top) child++;
+        if (sm__better(c[child], x) == worst_on_top) return;
+        c[i] = c[child];
+        c[child] = x;
+        i = child;
+    }
+}
+
+static void sm__heapify(sm__candidate *c, int n, int worst_on_top) {
+    int i;
+    for (i = n / 2 - 1; i >= 0; i--) sm__sift_down(c, n, i, worst_on_top);
+}
+
+/* Moves the best k to the front, in no order; returns how many there are. O(n log k). */
+static int sm__keep_top_k(sm__candidate *c, int n, int k) {
+    int i;
+    if (k <= 0 || k >= n) return n;
+    sm__heapify(c, k, 1);
+    for (i = k; i < n; i++) {
+        if (!sm__better(c[i], c[0])) continue;
+        c[0] = c[i];
+        sm__sift_down(c, k, 0, 1);
+    }
+    return k;
+}
+
+/* Sorts the best candidates to the front until their probability reaches p; returns their number.
+ * The heap shrinks from the back, the sorted ones gather behind it and are moved to the front. */
+static int sm__keep_top_p(sm__candidate *c, int n, float p, float best, double total) {
+    double sum = 0.0;
+    int kept = 0, i;
+    sm__heapify(c, n, 0);
+    while (kept < n && sum < (double)p * total) {
+        sm__candidate top = c[0];
+        int left = n - kept - 1;
+        sum += (double)sm__exp(top.logit - best);
+        c[0] = c[left];
+        c[left] = top; /* sorted ones: c[left .. n), worst first */
+        kept++;
+        sm__sift_down(c, left, 0, 0);
+    }
+    for (i = 0; i < kept / 2; i++) { /* best first */
+        sm__candidate x = c[n - 1 - i];
+        c[n - 1 - i] = c[n - kept + i];
+        c[n - kept + i] = x;
+    }
+    memmove(c, c + n - kept, (size_t)kept * sizeof *c);
+    return kept;
+}
+
+/* The softmax's denominator, relative to the best logit, in the order of the candidates. */
+static double sm__candidate_sum(const sm__candidate *c, int n, float best, float scale) {
+    double sum = 0.0;
+    int i;
+    for (i = 0; i < n; i++) sum += (double)sm__exp((c[i].logit - best) * scale);
+    return sum;
+}
+
+static int sm__keep_min_p(sm__candidate *c, int n, float min_p, float best) {
+    int i, kept = 0;
+    for (i = 0; i < n; i++)
+        if (sm__exp(c[i].logit - best) >= min_p) c[kept++] = c[i];
+    return kept;
+}
+
+/* Divides (multiplies, when negative) the logits of recent ids, each id once. */
+static void sm__penalise(const sm_sampler *s, sm__candidate *c, int n_vocab, const int32_t *recent,
+                         int n_recent) {
+    int i, j, window = s->repeat_window > 0 ? s->repeat_window : 64;
+    int first = n_recent > window ? n_recent - window : 0;
+    for (i = first; i < n_recent; i++) {
+        int32_t id = recent[i];
+        int seen = 0;
+        for (j = first; j < i && !seen; j++) seen = recent[j] == id;
+        if (seen || id < 0 || id >= n_vocab) continue;
+        if (c[id].logit > 0.0f) c[id].logit = sm__div(c[id].logit, s->repeat_penalty);
+        else c[id].logit *= s->repeat_penalty;
+    }
+}
+
+static int32_t sm__argmax(const float *logits, int n) {
+    int i, best = -1;
+    float value = -SM__INFINITY;
+    for (i = 0; i < n; i++)
+        if (logits[i] > value) value = logits[i], best = i;
+    return best < 0 ? 0 : best;
+}
+
+static int32_t sm__draw(const sm_sampler *s, const sm__candidate *c, int n, float best,
+                        uint32_t random) {
+    float scale = sm__div(1.0f, s->temperature);
+    double at = (double)random * (1.0 / 4294967296.0) * sm__candidate_sum(c, n, best, scale);
+    int i;
+    for (i = 0; i < n - 1; i++) {
+        at -= (double)sm__exp((c[i].logit - best) * scale);
+        if (at < 0.0) break;
+    }
+    return c[i].id;
+}
+
+/* The pure choice; the caller has set the floating-point state. */
+static int32_t sm__choose(const sm_sampler *s, const float *logits, int n_vocab,
+                          const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
+                          sm__candidate *c) {
+    int i, n = n_vocab, penalty = s->repeat_penalty > 0.0f && s->repeat_penalty != 1.0f && n_recent;
+    float best = -SM__INFINITY;
+    int32_t best_id = 0;
+    if (s->temperature <= 0.0f && !penalty) return sm__argmax(logits, n_vocab);
+    if (!c) return -1;
+    for (i = 0; i < n_vocab; i++) {
+        c[i].logit = sm__bits(logits[i]) << 1 > 0xff000000u ? -SM__INFINITY : logits[i];
+        c[i].id = i;
+    }
+    if (penalty) sm__penalise(s, c, n_vocab, recent, n_recent);
+    for (i = 0; i < n; i++)
+        if (c[i].logit > best) best = c[i].logit, best_id = c[i].id;
+    if (s->temperature <= 0.0f || sm__not_finite(best) ||
+        sm__not_finite(sm__div(1.0f, s->temperature)))
+        return best_id;
+    n = sm__keep_top_k(c, n, s->top_k);
+    if (s->top_p > 0.0f && s->top_p < 1.0f)
+        n = sm__keep_top_p(c, n, s->top_p, best, sm__candidate_sum(c, n, best, 1.0f));
+    if (s->min_p > 0.0f) n = sm__keep_min_p(c, n, s->min_p < 1.0f ? s->min_p : 1.0f, best);
+    return sm__draw(s, c, n, best, sm_random(s->seed, stream, index));
+}
+
+SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_vocab,
+                         const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
+                         void *work) {
+    uint64_t fp;
+    int32_t id;
+    if (!sampler || !logits || n_vocab < 1 || n_recent < 0 || (n_recent && !recent)) return -1;
+    fp = sm__fp_enter();
+    id = sm__choose(sampler, logits, n_vocab, recent, n_recent, stream, index,
+                    (sm__candidate *)work);
+    sm__fp_leave(fp);
+    return id;
+}
+
+/* ================================================================================================
+ * MARK: [SM40] GENERATION
+ * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
+ * back while it may still become a stop string. Everything lives in the context's block.
+ * ============================================================================================== */
+
+SM_API sm_gen_params sm_gen_default(void) {
+    sm_gen_params p;
+    memset(&p, 0, sizeof p);
+    p.text_flags = SM_TEXT_BOS;
+    return p;
+}
+
+SM__INLINE sm_gen *sm__gen_at(const sm_ctx *ctx, int seq) {
+    return (sm_gen *)(void *)(ctx->gens + (size_t)seq * sm__gen_bytes(ctx->model));
+}
+
+/* Moves the first n held-back bytes behind what the piece has already. */
+static void sm__gen_emit(sm_gen *g, size_t n) {
+    memcpy(g->piece + g->n_piece, g->text, n);
+    g->n_piece += n;
+    g->piece[g->n_piece] = 0;
+    g->n_text -= n;
+    memmove(g->text, g->text + n, g->n_text);
+}
+
+static void sm__gen_finish(sm_gen *g, sm_finish finish) {
+    g->stats.finish = finish;
+    if (g->ctx->model->vocab.kind == SM__VOCAB_NONE || finish == SM_FINISH_STOP) return;
+    sm__gen_emit(g, g->n_text); /* no stop string can complete any more */
+    g->n_text = sm_decoder_flush(&g->decoder, g->text, 16);
+    sm__gen_emit(g, g->n_text);
+}
+
+static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
+    int i;
+    if (!p || p->seq < 0 || p->seq >= ctx->params.n_seqs || (!p->prompt == !p->prompt_ids))
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: give prompt or prompt_ids, and a seq");
+    if (p->n_stops < 0 || p->n_stops > SMALLMIND_MAX_STOPS || p->n_stop_ids < 0 ||
+        p->n_stop_ids > SMALLMIND_MAX_STOPS || (p->n_stops && !p->stops) ||
+        (p->n_stop_ids && !p->stop_ids) || p->max_tokens < 0 || p->n_prompt_ids < 0)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: at most %d stops; counts from 0",
+                        SMALLMIND_MAX_STOPS);
+    for (i = 0; i < p->n_stops; i++) {
+        size_t n = p->stops[i] ? strlen(p->stops[i]) : 0;
+        if (n < 1 || n > SMALLMIND_MAX_STOP_BYTES)
+            return sm__fail(&ctx->error, SM_ERR_ARG, "generate: stop string %d has %d bytes", i,
+                            (int)sm__min_size(n, 1u << 20));
+    }
+    if (p->prompt && !ctx->tokenizer)
+        return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED, "generate: the model has no vocabulary");
+    if (sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_BUSY, "generate: a pass is pending");
+    return SM_OK;
+}
+
+/* The prompt's ids into ids [room]; *n = how many there are. */
+static sm_status sm__gen_prompt(sm_ctx *ctx, const sm_gen_params *p, int32_t *ids, int room,
+                                int *n) {
+    sm_status status = SM_OK;
+    int i;
+    if (p->prompt) {
+        size_t bytes = p->prompt_bytes ? p->prompt_bytes : strlen(p->prompt);
+        status = sm_tokenize(ctx->tokenizer, p->prompt, bytes, p->text_flags, ids, room, n);
+        if (status == SM_ERR_ARG) return sm__fail(&ctx->error, status, "generate: a bad prompt");
+    } else {
+        *n = p->n_prompt_ids;
+        if (*n > room) status = SM_ERR_FULL;
+        else memcpy(ids, p->prompt_ids, (size_t)*n * sizeof *ids);
+    }
+    if (status != SM_OK)
+        return sm__fail(&ctx->error, SM_ERR_FULL,
+                        "generate: the prompt has %d tokens, there is room for %d (text: %d bytes)",
+                        *n, room, ctx->params.max_text);
+    for (i = 0; i < *n; i++)
+        if (ids[i] < 0 || ids[i] >= ctx->model->hp.n_vocab)
+            return sm__fail(&ctx->error, SM_ERR_ARG, "generate: id %d is %d", i, (int)ids[i]);
+    if (*n < 1) return sm__fail(&ctx->error, SM_ERR_ARG, "generate: an empty prompt");
+    return SM_OK;
+}
+
+/* A new generation in its slot; ids [n] are in place. */
+static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t *ids, int n) {
+    size_t text = sm__gen_text_bytes(ctx->model);
+    int i;
+    memset(g, 0, sizeof *g);
+    g->ctx = ctx;
+    g->text = (char *)g + sm__round_up(sizeof *g, SM__ALIGN);
+    g->piece = g->text + text;
+    g->piece[0] = 0;
+    g->ids = ids;
+    g->n_ids = n;
+    g->seq = p->seq;
+    g->sampler = p->sampler;
+    g->stream = p->stream ? p->stream : (uint64_t)p->seq;
+    g->max_tokens = p->max_tokens;
+    g->ignore_end = p->ignore_end;
+    g->token = -1;
+    g->n_stops = p->n_stops;
+    for (i = 0; i < p->n_stops; i++) {
+        g->stop_bytes[i] = strlen(p->stops[i]);
+        memcpy(g->stops[i], p->stops[i], g->stop_bytes[i]);
+    }
+    g->n_stop_ids = p->n_stop_ids;
+    for (i = 0; i < p->n_stop_ids; i++) g->stop_ids[i] = p->stop_ids[i];
+    g->start = sm__now_ns();
+    sm_decoder_init(&g->decoder);
+}
+
+SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out) {
+    sm_gen *g;
+    sm_status status;
+    int32_t *ids;
+    int n = 0, kept, left = 0;
+    if (out) *out = NULL;
+    if (!ctx || !out) return SM_ERR_ARG;
+    status = sm__gen_check(ctx, p);
+    if (status != SM_OK) return status;
+    g = sm__gen_at(ctx, p->seq);
+    ids = ctx->gen_ids + (size_t)p->seq * ((size_t)ctx->params.n_ctx + 1);
+    kept = p->append ? ctx->seq_length[p->seq] : 0;
+    if (p->append && g->ctx && g->end_length == kept) /* ids chosen last, not evaluated yet */
+        left = g->n_ids - g->n_done;
+    status = sm__gen_prompt(ctx, p, ctx->prompt_ids,
+                            sm__max(0, ctx->params.n_ctx - kept - left), &n);
+    if (status != SM_OK) return status;
+    if (left) memmove(ids, ids + g->n_done, (size_t)left * sizeof *ids);
+    memcpy(ids + left, ctx->prompt_ids, (size_t)n * sizeof *ids);
+    sm_seq_rewind(ctx, p->seq, kept);
+    sm__gen_init(g, ctx, p, ids, left + n);
+    g->stats.prompt_tokens = n;
+    g->end_length = kept;
+    /* what continues a text keeps its leading space */
+    g->decoder.started = kept > 0 || n > 1 || (n == 1 && ids[left] != ctx->model->vocab.bos);
+    *out = g;
+    return SM_OK;
+}
+
+/* How much of the held-back text may go out: all before a stop string, or before what may become
+ * one. */
+static size_t sm__gen_ready(const sm_gen *g, int *stopped) {
+    size_t at;
+    int i;
+    for (at = 0; at < g->n_text; at++)
+        for (i = 0; i < g->n_stops; i++)
+            if (g->n_text - at >= g->stop_bytes[i] &&
+                memcmp(g->text + at, g->stops[i], g->stop_bytes[i]) == 0) {
+                *stopped = 1;
+                return at;
+            }
+    for (at = 0; at < g->n_text; at++)
+        for (i = 0; i < g->n_stops; i++)
+            if (g->n_text - at < g->stop_bytes[i] &&
+                memcmp(g->text + at, g->stops[i], g->n_text - at) == 0)
+                return at;
+    return g->n_text;
+}
+
+/* The chosen id joins ids and text. 1 = the generation ended. */
+static int sm__gen_accept(sm_gen *g, int32_t id) {
+    const sm_model *m = g->ctx->model;
+    size_t room = sm__gen_text_bytes(m), bytes = 0;
+    int i, stopped = 0, end = !g->ignore_end && sm_token_is_end(m, id);
+    for (i = 0; i < g->n_stop_ids; i++) end |= g->stop_ids[i] == id;
+    g->token = id;
+    g->stats.new_tokens++;
+    if (end) {
+        sm__gen_finish(g, SM_FINISH_END);
+        return 1;
+    }
+    g->ids[g->n_ids++] = id;
+    if (m->vocab.kind != SM__VOCAB_NONE) {
+        sm_decoder_push(&g->decoder, m, id, 0, g->text + g->n_text, room - g->n_text, &bytes);
+        g->n_text += bytes;
+        sm__gen_emit(g, sm__gen_ready(g, &stopped));
+    }
+    if (stopped) sm__gen_finish(g, SM_FINISH_STOP);
+    else if (g->max_tokens && g->stats.new_tokens >= g->max_tokens)
+        sm__gen_finish(g, SM_FINISH_LENGTH);
+    return g->stats.finish != SM_FINISH_NONE;
+}
+
+/* Begin the pass for the ids that were not evaluated yet. */
+static sm_status sm__gen_begin(sm_gen *g) {
+    sm_ctx *ctx = g->ctx;
+    sm_batch b;
+    int i;
+    b.n = g->n_ids - g->n_done;
+    b.tokens = g->ids + g->n_done;
+    b.want = NULL;
+    b.seqs = NULL;
+    if (b.n > ctx->max_batch) return SM_ERR_FULL;
+    if (g->seq && !sm__load32(&ctx->pass_id)) { /* the context's own array lists the sequences */
+        for (i = 0; i < b.n; i++) ctx->seqs[i] = g->seq;
+        b.seqs = ctx->seqs;
+    }
+    return sm_eval_begin(ctx, &b);
+}
+
+/* The logits are there: choose, and take the times. */
+static sm_status sm__gen_choose(sm_gen *g) {
+    sm_ctx *ctx = g->ctx;
+    uint64_t now = sm__now_ns();
+    int32_t id;
+    g->n_done = g->n_ids;
+    g->end_length = ctx->seq_length[g->seq];
+    if (!g->stats.new_tokens) g->stats.prompt_ns = now - g->start;
+    id = sm_sample(&g->sampler, sm_logits(ctx, -1), ctx->model->hp.n_vocab, g->ids, g->n_ids,
+                   g->stream, (uint64_t)g->stats.new_tokens, ctx->sample_work);
+    now = sm__now_ns();
+    if (!g->stats.new_tokens) g->stats.first_token_ns = now - g->start;
+    else g->stats.decode_ns = now - g->start - g->stats.first_token_ns;
+    return sm__gen_accept(g, id) ? SM_OK : SM_PENDING;
+}
+
+SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
+    sm_status status;
+    if (!g || !g->ctx) return SM_ERR_ARG;
+    g->n_piece = 0;
+    g->piece[0] = 0;
+    g->token = -1;
+    if (g->stats.finish != SM_FINISH_NONE) return SM_OK;
+    if (!g->pending) {
+        status = sm__gen_begin(g);
+        if (status == SM_ERR_FULL && g->stats.new_tokens) {
+            sm__gen_finish(g, SM_FINISH_FULL);
+            return SM_OK;
+        }
+        if (status != SM_OK) {
+            if (status != SM_ERR_BUSY) sm__gen_finish(g, SM_FINISH_ERROR);
+            return status;
+        }
+        g->pending = 1;
+    }
+    status = sm_eval_step(g->ctx, budget_us);
+    if (status == SM_PENDING) return status;
+    g->pending = 0;
+    if (status == SM_OK) return sm__gen_choose(g);
+    sm__gen_finish(g, status == SM_ERR_CANCELLED ? SM_FINISH_CANCELLED : SM_FINISH_ERROR);
+    return status;
+}
+
+SM_API const char *sm_gen_piece(const sm_gen *g, size_t *bytes) {
+    if (bytes) *bytes = g ? g->n_piece : 0;
+    return g ? g->piece : "";
+}
+
+SM_API int32_t sm_gen_token(const sm_gen *g) { return g ? g->token : -1; }
+
+SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *g) {
+    sm_gen_stats none;
+    memset(&none, 0, sizeof none);
+    return g ? g->stats : none;
+}
+
+SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
+                             int (*on_piece)(void *user, const char *piece, size_t bytes),
+                             void *user, sm_gen_stats *stats) {
+    sm_gen *g = NULL;
+    sm_status status = sm_gen_start(ctx, params, &g);
+    if (stats) memset(stats, 0, sizeof *stats);
+    if (status != SM_OK) return status;
+    do {
+        status = sm_gen_step(g, -1);
+        if (g->n_piece && on_piece && on_piece(user, g->piece, g->n_piece)) {
+            if (status == SM_PENDING) g->stats.finish = SM_FINISH_CALLBACK, status = SM_OK;
+        }
+    } while (status == SM_PENDING);
+    if (stats) *stats = g->stats;
+    return status;
+}
+
+#ifdef __cplusplus
+}
+#endif
+#if defined(__clang__)
+#pragma float_control(pop)
+#pragma clang diagnostic pop
+#elif defined(__GNUC__)
+#pragma GCC pop_options
+#pragma GCC diagnostic pop
+#endif
+#endif /* SM__IMPLEMENTED */
+#endif /* SMALLMIND_IMPLEMENTATION */

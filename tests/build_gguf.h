@@ -1,0 +1,498 @@
+/* build_gguf.h - GGUF files made in memory: single keys and tensors for the tests of the reader,
+ * and whole small models of every architecture and type with random weights for all the others.
+ * The same parameters give the same bytes everywhere. Included by test.c after check.h.
+ *
+ *     gguf_model_params p = gguf_model_default("qwen2", SM_TYPE_Q8_0);
+ *     size_t bytes;
+ *     uint8_t *file = gguf_model(&p, &bytes);          // free() it
+ *     sm_model *m = gguf_model_open(&p);               // or at once; sm_model_close() it
+ */
+
+typedef struct gguf_buf {
+    uint8_t *p;
+    size_t n, room;
+} gguf_buf;
+
+typedef struct gguf_builder {
+    int version;        /* 1, 2 or 3 */
+    uint32_t alignment; /* what general.alignment says; 32 without the key */
+    gguf_buf meta, directory, data;
+    uint64_t n_meta, n_tensors;
+    uint64_t random;
+} gguf_builder;
+
+static void gguf_bytes(gguf_buf *b, const void *p, size_t n) {
+    if (b->n + n > b->room) {
+        b->room = 2 * (b->n + n) + 64;
+        b->p = (uint8_t *)realloc(b->p, b->room);
+        if (!b->p) exit(3);
+    }
+    if (n) memcpy(b->p + b->n, p, n);
+    b->n += n;
+}
+
+static void gguf_u32(gguf_buf *b, uint32_t v) { gguf_bytes(b, &v, 4); }
+static void gguf_u64(gguf_buf *b, uint64_t v) { gguf_bytes(b, &v, 8); }
+/* A count or a length: 32 bits in version 1. */
+static void gguf_length(const gguf_builder *g, gguf_buf *b, uint64_t v) {
+    if (g->version == 1) gguf_u32(b, (uint32_t)v);
+    else gguf_u64(b, v);
+}
+static void gguf_string(const gguf_builder *g, gguf_buf *b, const char *s, size_t n) {
+    gguf_length(g, b, n);
+    gguf_bytes(b, s, n);
+}
+
+static gguf_builder gguf_make(int version) {
+    gguf_builder g;
+    memset(&g, 0, sizeof g);
+    g.version = version;
+    g.alignment = 32;
+    return g;
+}
+
+/* ---- metadata ---- */
+
+/* Key and type; the value is appended to g->meta by the caller. */
+static void gguf_key(gguf_builder *g, const char *key, uint32_t type) {
+    gguf_string(g, &g->meta, key, strlen(key));
+    gguf_u32(&g->meta, type);
+    g->n_meta++;
+}
+
+static void gguf_key_u32(gguf_builder *g, const char *key, uint32_t v) {
+    gguf_key(g, key, SM__GGUF_U32);
+    gguf_u32(&g->meta, v);
+}
+
+static void gguf_key_f32(gguf_builder *g, const char *key, float v) {
+    gguf_key(g, key, SM__GGUF_F32);
+    gguf_bytes(&g->meta, &v, 4);
+}
+
+SM__UNUSED static void gguf_key_bool(gguf_builder *g, const char *key, int v) {
+    uint8_t byte = (uint8_t)v;
+    gguf_key(g, key, SM__GGUF_BOOL);
+    gguf_bytes(&g->meta, &byte, 1);
+}
+
+static void gguf_key_str(gguf_builder *g, const char *key, const char *v) {
+    gguf_key(g, key, SM__GGUF_STRING);
+    gguf_string(g, &g->meta, v, strlen(v));
+}
+
+/* n elements of a type of fixed size. */
+static void gguf_key_array(gguf_builder *g, const char *key, uint32_t type, const void *v,
+                           size_t n) {
+    gguf_key(g, key, SM__GGUF_ARRAY);
+    gguf_u32(&g->meta, type);
+    gguf_length(g, &g->meta, n);
+    gguf_bytes(&g->meta, v, n * sm__gguf_types[type].bytes);
+}
+
+/* The head of an array of strings; then n times gguf_string(g, &g->meta, ...). */
+static void gguf_key_strings(gguf_builder *g, const char *key, size_t n) {
+    gguf_key(g, key, SM__GGUF_ARRAY);
+    gguf_u32(&g->meta, SM__GGUF_STRING);
+    gguf_length(g, &g->meta, n);
+}
+
+/* "arch.suffix" */
+static const char *gguf_arch_key(const char *arch, const char *suffix) {
+    static char key[128];
+    snprintf(key, sizeof key, "%s.%s", arch, suffix);
+    return key;
+}
+
+/* ---- tensors ---- */
+
+/* A directory entry; d[0] is the contiguous dimension. Bounds are not checked. */
+static void gguf_entry(gguf_builder *g, const char *name, uint32_t n_dims, const uint64_t *d,
+                       uint32_t type, uint64_t offset) {
+    uint32_t i;
+    gguf_string(g, &g->directory, name, strlen(name));
+    gguf_u32(&g->directory, n_dims);
+    for (i = 0; i < n_dims; i++) gguf_length(g, &g->directory, d[i]);
+    gguf_u32(&g->directory, type);
+    gguf_u64(&g->directory, offset);
+    g->n_tensors++;
+}
+
+/* Pads the data so that the next tensor is aligned; returns its offset. */
+static uint64_t gguf_align(gguf_builder *g) {
+    static const uint8_t zero = 0;
+    while (g->data.n % g->alignment) gguf_bytes(&g->data, &zero, 1);
+    return g->data.n;
+}
+
+static uint32_t gguf_random(gguf_builder *g) { /* SplitMix64 */
+    uint64_t z = g->random += 0x9e3779b97f4a7c15u;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    return (uint32_t)((z ^ (z >> 31)) >> 32);
+}
+
+/* A tensor of base + random numbers within +-scale: multiples of scale / 1024, so that a scale that
+ * is a power of two gives exact values in F32. n: rows, 0 for a vector. */
+static void gguf_tensor(gguf_builder *g, const char *name, int type, int k, int n, float base,
+                        float scale) {
+    uint64_t dims[2], offset = gguf_align(g);
+    const sm_type_info *info = sm_type_get_info(type);
+    size_t row, bytes;
+    float *values = (float *)malloc((size_t)k * sizeof *values);
+    uint8_t *encoded = (uint8_t *)malloc((size_t)k * sizeof *values);
+    int i, j;
+    if (!values || !encoded || !info || k % info->block_elems) exit(3);
+    row = (size_t)(k / info->block_elems) * (size_t)info->block_bytes;
+    bytes = 0;
+    for (j = 0; j < (n ? n : 1); j++, bytes += row) {
+        for (i = 0; i < k; i++)
+            values[i] = base + scale * (float)((int)(gguf_random(g) % 2049) - 1024) / 1024.0f;
+        sm_type_encode(type, values, encoded, (size_t)k);
+        gguf_bytes(&g->data, encoded, row);
+    }
+    free(values);
+    free(encoded);
+    dims[0] = (uint64_t)k;
+    dims[1] = (uint64_t)n;
+    gguf_entry(g, name, n ? 2 : 1, dims, (uint32_t)type, offset);
+}
+
+/* The file, from malloc; the builder is empty afterwards. */
+static uint8_t *gguf_finish(gguf_builder *g, size_t *bytes) {
+    static const uint8_t zero = 0;
+    gguf_buf file = {NULL, 0, 0};
+    gguf_bytes(&file, "GGUF", 4);
+    gguf_u32(&file, (uint32_t)g->version);
+    gguf_length(g, &file, g->n_tensors);
+    gguf_length(g, &file, g->n_meta);
+    gguf_bytes(&file, g->meta.p, g->meta.n);
+    gguf_bytes(&file, g->directory.p, g->directory.n);
+    while (g->n_tensors && file.n % g->alignment) gguf_bytes(&file, &zero, 1);
+    gguf_bytes(&file, g->data.p, g->data.n);
+    free(g->meta.p);
+    free(g->directory.p);
+    free(g->data.p);
+    *g = gguf_make(g->version);
+    *bytes = file.n;
+    return file.p;
+}
+
+/* ---- vocabularies ---- */
+
+/* SentencePiece: <unk>, <s>, </s>, the 256 bytes, then pieces with falling scores, then padding
+ * that is never used. n >= 320. "the cat" and the like have several ways to be cut. */
+#define GGUF_SPM_FIRST 259
+static const char *const gguf_spm_pieces[] = {
+    "\xe2\x96\x81",
+    "e",
+    "t",
+    "a",
+    "o",
+    "i",
+    "n",
+    "s",
+    "h",
+    "r",
+    "d",
+    "l",
+    "u",
+    "c",
+    "m",
+    "f",
+    "w",
+    "g",
+    "y",
+    "p",
+    "b",
+    "v",
+    "k",
+    ".",
+    ",",
+    "!",
+    "'",
+    "T",
+    "H",
+    "he",
+    "\xe2\x96\x81t",
+    "in",
+    "\xe2\x96\x81"
+    "a",
+    "nd",
+    "at",
+    "on",
+    "re",
+    "er",
+    "ed",
+    "\xe2\x96\x81the",
+    "ing",
+    "the",
+    "\xe2\x96\x81"
+    "and",
+    "cat",
+    "\xe2\x96\x81"
+    "cat",
+    "\xe2\x96\x81s",
+    "\xe2\x96\x81sat",
+    "\xc3\xa9",
+};
+#define GGUF_N_SPM ((int)(sizeof gguf_spm_pieces / sizeof *gguf_spm_pieces))
+
+static void gguf_vocab_spm(gguf_builder *g, int n) {
+    float *scores = (float *)calloc((size_t)n, sizeof *scores);
+    int32_t *kinds = (int32_t *)calloc((size_t)n, sizeof *kinds);
+    char text[32];
+    int i;
+    if (!scores || !kinds || n < GGUF_SPM_FIRST + GGUF_N_SPM) exit(3);
+    gguf_key_str(g, "tokenizer.ggml.model", "llama");
+    gguf_key_strings(g, "tokenizer.ggml.tokens", (size_t)n);
+    for (i = 0; i < n; i++) {
+        const char *piece = text;
+        scores[i] = -(float)i;
+        kinds[i] = SM__TOKEN_NORMAL;
+        if (i < 3) {
+            static const char *const special[] = {"<unk>", "<s>", "</s>"};
+            piece = special[i];
+            kinds[i] = i ? SM__TOKEN_CONTROL : SM__TOKEN_UNKNOWN;
+            scores[i] = 0.0f;
+        } else if (i < GGUF_SPM_FIRST) {
+            snprintf(text, sizeof text, "<0x%02X>", (unsigned)(i - 3));
+            kinds[i] = SM__TOKEN_BYTE;
+            scores[i] = 0.0f;
+        } else if (i < GGUF_SPM_FIRST + GGUF_N_SPM) {
+            piece = gguf_spm_pieces[i - GGUF_SPM_FIRST];
+        } else {
+            snprintf(text, sizeof text, "<pad%d>", i);
+            kinds[i] = SM__TOKEN_UNUSED;
+        }
+        gguf_string(g, &g->meta, piece, strlen(piece));
+    }
+    gguf_key_array(g, "tokenizer.ggml.scores", SM__GGUF_F32, scores, (size_t)n);
+    gguf_key_array(g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, (size_t)n);
+    gguf_key_u32(g, "tokenizer.ggml.bos_token_id", 1);
+    gguf_key_u32(g, "tokenizer.ggml.eos_token_id", 2);
+    gguf_key_u32(g, "tokenizer.ggml.unknown_token_id", 0);
+    free(scores);
+    free(kinds);
+}
+
+/* The character that byte-level BPE writes for a byte, as UTF-8; returns its length. */
+static size_t gguf_bpe_byte(int byte, char *out) {
+    unsigned code = (unsigned)byte;
+    if (!((byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174)) {
+        int i;
+        for (code = 256, i = 0; i < byte; i++)
+            code += !((i >= 33 && i <= 126) || (i >= 161 && i <= 172) || i >= 174);
+    }
+    if (code < 128) {
+        out[0] = (char)code;
+        return 1;
+    }
+    out[0] = (char)(0xC0 | code >> 6);
+    out[1] = (char)(0x80 | (code & 63));
+    return 2;
+}
+
+/* Byte-level BPE as GPT-2's: the 256 bytes in order of value, a token per merge, <|endoftext|>
+ * (the bos and eos id), then padding. n >= 320. */
+static const char *const gguf_bpe_merges[] = {
+    "h e",
+    "t he",
+    "\xc4\xa0 t",
+    "\xc4\xa0t he",
+    "i n",
+    "n d",
+    "a nd",
+    "\xc4\xa0 a",
+    "\xc4\xa0"
+    "a nd",
+    "a t",
+    "c at",
+    "\xc4\xa0 c",
+    "\xc4\xa0"
+    "c at",
+    "\xc4\xa0 s",
+    "\xc4\xa0s at",
+    "e r",
+    "in g",
+    "o n",
+    "1 2",
+    "12 3",
+};
+#define GGUF_N_BPE ((int)(sizeof gguf_bpe_merges / sizeof *gguf_bpe_merges))
+
+static void gguf_vocab_bpe(gguf_builder *g, int n) {
+    int32_t *kinds = (int32_t *)calloc((size_t)n, sizeof *kinds);
+    char text[32];
+    int i, end = 256 + GGUF_N_BPE;
+    if (!kinds || n <= end) exit(3);
+    gguf_key_str(g, "tokenizer.ggml.model", "gpt2");
+    gguf_key_str(g, "tokenizer.ggml.pre", "gpt-2");
+    gguf_key_strings(g, "tokenizer.ggml.tokens", (size_t)n);
+    for (i = 0; i < n; i++) {
+        size_t bytes;
+        kinds[i] = SM__TOKEN_NORMAL;
+        if (i < 256) {
+            bytes = gguf_bpe_byte(i, text);
+        } else if (i < end) { /* the two halves joined */
+            const char *merge = gguf_bpe_merges[i - 256], *space = strchr(merge, ' ');
+            snprintf(text, sizeof text, "%.*s%s", (int)(space - merge), merge, space + 1);
+            bytes = strlen(text);
+        } else {
+            if (i == end) snprintf(text, sizeof text, "<|endoftext|>");
+            else snprintf(text, sizeof text, "<|pad%d|>", i);
+            bytes = strlen(text);
+            kinds[i] = SM__TOKEN_CONTROL;
+        }
+        gguf_string(g, &g->meta, text, bytes);
+    }
+    gguf_key_array(g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, (size_t)n);
+    gguf_key_strings(g, "tokenizer.ggml.merges", (size_t)GGUF_N_BPE);
+    for (i = 0; i < GGUF_N_BPE; i++)
+        gguf_string(g, &g->meta, gguf_bpe_merges[i], strlen(gguf_bpe_merges[i]));
+    gguf_key_u32(g, "tokenizer.ggml.bos_token_id", (uint32_t)end);
+    gguf_key_u32(g, "tokenizer.ggml.eos_token_id", (uint32_t)end);
+    free(kinds);
+}
+
+/* ---- whole models ---- */
+
+enum { GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE };
+
+typedef struct gguf_model_params {
+    const char *arch; /* llama, mistral, qwen2, qwen3, gpt2, cs336 */
+    int type;         /* of the matrices; vectors are F32 */
+    int version;
+    int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int tied;  /* 1: no output.weight */
+    int vocab; /* GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE */
+    uint64_t seed;
+} gguf_model_params;
+
+/* 2 layers, width 64: about 100,000 parameters. */
+SM__UNUSED static gguf_model_params gguf_model_default(const char *arch, int type) {
+    gguf_model_params p;
+    memset(&p, 0, sizeof p);
+    p.arch = arch;
+    p.type = type;
+    p.version = 3;
+    p.n_vocab = 320;
+    p.n_ctx = 128;
+    p.n_embd = 64;
+    p.n_layers = 2;
+    p.n_heads = 4;
+    p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") ? 2 : 4;
+    p.head_dim = strcmp(arch, "qwen3") ? 16 : 32; /* qwen3: not n_embd / n_heads */
+    p.n_ff = 96;
+    p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
+    p.seed = 1;
+    return p;
+}
+
+static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    const char *a = p->arch;
+    gguf_key_str(g, "general.architecture", a);
+    gguf_key_str(g, "general.name", "random");
+    gguf_key_u32(g, gguf_arch_key(a, "block_count"), (uint32_t)p->n_layers);
+    gguf_key_u32(g, gguf_arch_key(a, "context_length"), (uint32_t)p->n_ctx);
+    gguf_key_u32(g, gguf_arch_key(a, "embedding_length"), (uint32_t)p->n_embd);
+    gguf_key_u32(g, gguf_arch_key(a, "feed_forward_length"), (uint32_t)p->n_ff);
+    gguf_key_u32(g, gguf_arch_key(a, "attention.head_count"), (uint32_t)p->n_heads);
+    gguf_key_u32(g, gguf_arch_key(a, "attention.head_count_kv"), (uint32_t)p->n_kv_heads);
+    if (p->head_dim * p->n_heads != p->n_embd) {
+        gguf_key_u32(g, gguf_arch_key(a, "attention.key_length"), (uint32_t)p->head_dim);
+        gguf_key_u32(g, gguf_arch_key(a, "attention.value_length"), (uint32_t)p->head_dim);
+    }
+    gguf_key_f32(g,
+                 gguf_arch_key(a, arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                             : "attention.layer_norm_epsilon"),
+                 1e-5f);
+    if (p->vocab == GGUF_SPM) gguf_vocab_spm(g, p->n_vocab);
+    if (p->vocab == GGUF_BPE) gguf_vocab_bpe(g, p->n_vocab);
+}
+
+/* A matrix of layer `layer` (-1: of none) with its bias; activations roughly keep their size. */
+static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int layer,
+                              const char *stem, int n, int k, int bias) {
+    char name[SM__MAX_NAME + 1], prefix[16] = "";
+    float scale = 0.5f;
+    while (scale * scale * (float)k > 2.0f) scale *= 0.5f;
+    if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
+    snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
+    gguf_tensor(g, name, p->type, k, n, 0.0f, scale);
+    snprintf(name, sizeof name, "%s%s.bias", prefix, stem);
+    if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
+}
+
+static void gguf_model_norm(gguf_builder *g, int layer, const char *stem, int n, int bias) {
+    char name[SM__MAX_NAME + 1], prefix[16] = "";
+    if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
+    snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
+    gguf_tensor(g, name, SM_TYPE_F32, n, 0, 1.0f, 0.25f);
+    snprintf(name, sizeof name, "%s%s.bias", prefix, stem);
+    if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
+}
+
+static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i) {
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    int bias = (arch->flags & SM__ARCH_BIAS) != 0;
+    int qkv_bias = bias || (arch->flags & SM__ARCH_QKV_BIAS) != 0;
+    int c = p->n_embd, q = p->n_heads * p->head_dim, kv = p->n_kv_heads * p->head_dim;
+    gguf_model_norm(g, i, "attn_norm", c, bias);
+    if (arch->flags & SM__ARCH_FUSED_QKV) {
+        gguf_model_matrix(g, p, i, "attn_qkv", q + 2 * kv, c, qkv_bias);
+    } else {
+        gguf_model_matrix(g, p, i, "attn_q", q, c, qkv_bias);
+        gguf_model_matrix(g, p, i, "attn_k", kv, c, qkv_bias);
+        gguf_model_matrix(g, p, i, "attn_v", kv, c, qkv_bias);
+    }
+    if (arch->flags & SM__ARCH_QK_NORM) {
+        gguf_model_norm(g, i, "attn_q_norm", p->head_dim, 0);
+        gguf_model_norm(g, i, "attn_k_norm", p->head_dim, 0);
+    }
+    gguf_model_matrix(g, p, i, "attn_output", c, q, bias);
+    gguf_model_norm(g, i, "ffn_norm", c, bias);
+    if (arch->ffn == SM__FFN_SWIGLU) gguf_model_matrix(g, p, i, "ffn_gate", p->n_ff, c, bias);
+    gguf_model_matrix(g, p, i, "ffn_up", p->n_ff, c, bias);
+    gguf_model_matrix(g, p, i, "ffn_down", c, p->n_ff, bias);
+}
+
+/* All of a model but gguf_finish, so that a test can add keys and tensors. */
+static gguf_builder gguf_model_begin(const gguf_model_params *p) {
+    gguf_builder g = gguf_make(p->version);
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    int i;
+    if (!arch) exit(3);
+    g.random = p->seed;
+    gguf_model_keys(&g, p);
+    gguf_model_matrix(&g, p, -1, "token_embd", p->n_vocab, p->n_embd, 0);
+    if (arch->pos == SM__POS_LEARNED)
+        gguf_model_matrix(&g, p, -1, "position_embd", p->n_ctx, p->n_embd, 0);
+    for (i = 0; i < p->n_layers; i++) gguf_model_layer(&g, p, i);
+    gguf_model_norm(&g, -1, "output_norm", p->n_embd, (arch->flags & SM__ARCH_BIAS) != 0);
+    if (!p->tied) gguf_model_matrix(&g, p, -1, "output", p->n_vocab, p->n_embd, 0);
+    return g;
+}
+
+static uint8_t *gguf_model(const gguf_model_params *p, size_t *bytes) {
+    gguf_builder g = gguf_model_begin(p);
+    return gguf_finish(&g, bytes);
+}
+
+/* An open model (a copy: it needs no file) with the tests' allocator. NULL and a failed check when
+ * that goes wrong. */
+SM__UNUSED static sm_model *gguf_model_open(const gguf_model_params *p) {
+    sm_model_params params = sm_model_default();
+    sm_model *m = NULL;
+    sm_error error;
+    size_t bytes;
+    uint8_t *file = gguf_model(p, &bytes);
+    params.file.data = file;
+    params.file.bytes = bytes;
+    params.load = SM_LOAD_COPY;
+    params.allocator = heap_allocator();
+    if (sm_model_open(&params, &m, &error)) FAIL("%s %d: %s", p->arch, p->type, error.text);
+    free(file);
+    return m;
+}

@@ -1,0 +1,199 @@
+#!/usr/bin/python3
+"""Writes a GGUF file of a GPT-2 with random weights, so that two engines can run the same file.
+
+    mkgpt2.py SHAPE TYPE OUT [--seed N]     TYPE: f32 f16 bf16 q8_0 q4_0
+
+Needs numpy only: rounding and quantising are done here, from the formats' definitions.
+parity.py uses the tables and the dequantisation as well."""
+import os
+import struct
+import sys
+
+import numpy as np
+
+#          layers, dim, heads, ff, vocab, positions, tied
+SHAPES = {
+    'gpt2_tied': (3, 64, 4, 256, 512, 512, True),
+    'gpt2_odd': (2, 160, 5, 608, 1009, 128, False),  # a vocabulary that no tile divides
+    'gpt2_deep': (6, 96, 2, 384, 301, 96, True),
+    'gpt2_steep': (3, 64, 4, 256, 512, 512, True),
+}
+# llama.cpp reads GELU from a table of float16, which alone moves logits by 2e-4 of their range, but
+# not below -10 and above 10. In this shape every value lies there, so that all the rest of the
+# network can be compared to a float32's accuracy.
+STEEP = 'gpt2_steep'
+GGML_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 8, 'bf16': 30}
+FILE_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 7, 'bf16': 32}
+
+
+# --- types: float32 array [rows, cols] -> bytes, and back -----------------------------------------
+
+def round_half_away(x):
+    return np.trunc(x + np.copysign(np.float32(0.5), x))
+
+
+def inverse(d):
+    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
+
+
+def encode(w, typ):
+    w = np.ascontiguousarray(w, '<f4')
+    if typ == 'f32':
+        return w.tobytes()
+    if typ == 'f16':
+        return w.astype('<f2').tobytes()
+    if typ == 'bf16':  # round half to even; no NaN is ever written here
+        u = w.view('<u4')
+        return ((u + 0x7fff + (u >> 16 & 1)) >> 16).astype('<u2').tobytes()
+    b = w.reshape(-1, 32)
+    if typ == 'q8_0':
+        d = np.abs(b).max(1, keepdims=True) / np.float32(127)
+        q = round_half_away(b * inverse(d)).astype('i1').view('u1')
+    elif typ == 'q4_0':  # the largest value, sign included, becomes -8
+        d = np.take_along_axis(b, np.abs(b).argmax(1)[:, None], 1) / np.float32(-8)
+        n = np.clip(np.floor(b * inverse(d) + np.float32(8.5)), 0, 15).astype('u1')
+        q = n[:, :16] | n[:, 16:] << 4
+    else:
+        raise ValueError(typ)
+    return np.concatenate([d.astype('<f2').view('u1'), q], 1).tobytes()
+
+
+def decode(data, typ, count):
+    """float64: every value of these types is a float32, so nothing is lost."""
+    if typ == 'f32':
+        return np.frombuffer(data, '<f4', count).astype('f8')
+    if typ == 'f16':
+        return np.frombuffer(data, '<f2', count).astype('f8')
+    if typ == 'bf16':
+        return (np.frombuffer(data, '<u2', count).astype('<u4') << 16).view('<f4').astype('f8')
+    width = {'q8_0': 34, 'q4_0': 18}[typ]
+    b = np.frombuffer(data, 'u1', count // 32 * width).reshape(-1, width)
+    d = b[:, :2].copy().view('<f2').astype('f8')
+    q = b[:, 2:]
+    if typ == 'q8_0':
+        return (d * q.view('i1')).ravel()
+    return (d * (np.concatenate([q & 15, q >> 4], 1).astype('f8') - 8)).ravel()
+
+
+def row_bytes(typ, n):
+    return {'f32': 4 * n, 'f16': 2 * n, 'bf16': 2 * n, 'q8_0': n // 32 * 34,
+            'q4_0': n // 32 * 18}[typ]
+
+
+# --- vocabulary -----------------------------------------------------------------------------------
+
+def byte_letters():
+    """GPT-2's printable letter for every byte: itself where it prints, else from U+0100 on."""
+    prints = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [b for b in range(256) if b not in prints]
+    return {**{b: chr(b) for b in prints}, **{b: chr(256 + i) for i, b in enumerate(others)}}
+
+
+def vocabulary(size):
+    letters = byte_letters()
+    tokens, merges = [letters[b] for b in range(256)], []
+    space = letters[32]
+    for left, right in [('t', 'h'), ('h', 'e'), ('i', 'n'), ('th', 'e'), (space, 'the'),
+                        ('e', 'r'), (space, 'a'), ('o', 'n'), (space, 'in'), ('in', 'g')]:
+        merges.append(left + ' ' + right)
+        tokens.append(left + right)
+    tokens.append('<|endoftext|>')
+    assert size >= len(tokens)
+    kinds = [1] * (len(tokens) - 1) + [3]
+    end = len(tokens) - 1
+    tokens += ['extra%d' % i for i in range(size - len(tokens))]
+    kinds += [1] * (size - len(kinds))
+    return tokens, kinds, merges, end
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+def text(s):
+    s = s.encode()
+    return struct.pack('<Q', len(s)) + s
+
+
+def metadata(shape, typ):
+    layers, dim, heads, ff, vocab, positions, _ = SHAPES[shape]
+    tokens, kinds, merges, end = vocabulary(vocab)
+    strings = lambda v: struct.pack('<IIQ', 9, 8, len(v)) + b''.join(map(text, v))
+    u32 = lambda v: struct.pack('<II', 4, v)
+    string = lambda v: struct.pack('<I', 8) + text(v)
+    return {
+        'general.architecture': string('gpt2'),
+        'general.name': string(shape + ' random'),
+        'general.file_type': u32(FILE_TYPES[typ]),
+        'gpt2.block_count': u32(layers),
+        'gpt2.context_length': u32(positions),
+        'gpt2.embedding_length': u32(dim),
+        'gpt2.feed_forward_length': u32(ff),
+        'gpt2.attention.head_count': u32(heads),
+        'gpt2.attention.layer_norm_epsilon': struct.pack('<If', 6, 1e-5),
+        'tokenizer.ggml.model': string('gpt2'),
+        'tokenizer.ggml.pre': string('gpt-2'),
+        'tokenizer.ggml.tokens': strings(tokens),
+        'tokenizer.ggml.token_type':
+            struct.pack('<IIQ', 9, 5, vocab) + np.array(kinds, '<i4').tobytes(),
+        'tokenizer.ggml.merges': strings(merges),
+        'tokenizer.ggml.bos_token_id': u32(end),
+        'tokenizer.ggml.eos_token_id': u32(end),
+    }
+
+
+def tensors(shape):
+    """name -> (rows, cols) or (n,), mean, deviation"""
+    layers, dim, _, ff, vocab, positions, tied = SHAPES[shape]
+    t = {'token_embd.weight': ((vocab, dim), 0, .1),
+         'position_embd.weight': ((positions, dim), 0, .1)}
+
+    def norm(name):
+        t[name + '.weight'] = (dim,), 1, .1
+        t[name + '.bias'] = (dim,), 0, .1
+
+    def linear(name, rows, cols):
+        t[name + '.weight'] = (rows, cols), 0, cols ** -.5
+        t[name + '.bias'] = (rows,), 0, .1
+
+    for i in range(layers):
+        b = 'blk.%d.' % i
+        norm(b + 'attn_norm')
+        linear(b + 'attn_qkv', 3 * dim, dim)
+        linear(b + 'attn_output', dim, dim)
+        norm(b + 'ffn_norm')
+        linear(b + 'ffn_up', ff, dim)
+        linear(b + 'ffn_down', dim, ff)
+    norm('output_norm')
+    if not tied:
+        t['output.weight'] = (vocab, dim), 0, dim ** -.5
+    return t
+
+
+def write(shape, typ, path, seed=1):
+    rng = np.random.default_rng(seed)
+    infos, blobs, offset = b'', [], 0
+    listed, meta = tensors(shape), metadata(shape, typ)
+    for name, (dims, mean, deviation) in listed.items():
+        # As converters do: vectors and positions stay float32.
+        t = 'f32' if len(dims) == 1 or name == 'position_embd.weight' else typ
+        w = (mean + deviation * rng.standard_normal(dims)).astype('<f4')
+        if shape == STEEP and name.endswith('ffn_up.bias'):
+            w = np.where(w < 0, -20, 20).astype('<f4')
+        if shape == STEEP and name.endswith('ffn_down.weight'):
+            w *= np.float32(0.1)  # keeps what the large values add in proportion
+        data = encode(w, t)
+        infos += text(name) + struct.pack('<I', len(dims))
+        infos += struct.pack('<%dQ' % len(dims), *dims[::-1])
+        infos += struct.pack('<IQ', GGML_TYPES[t], offset)
+        blobs.append(data + bytes(-len(data) % 32))
+        offset += len(blobs[-1])
+    head = struct.pack('<4sIQQ', b'GGUF', 3, len(listed), len(meta))
+    head += b''.join(text(k) + v for k, v in meta.items()) + infos
+    with open(path, 'wb') as f:
+        f.write(head + bytes(-len(head) % 32) + b''.join(blobs))
+
+
+if __name__ == '__main__':
+    if len(sys.argv) not in (4, 6) or sys.argv[1] not in SHAPES or sys.argv[2] not in GGML_TYPES:
+        sys.exit(__doc__ + '\nSHAPE: ' + ' '.join(SHAPES))
+    write(*sys.argv[1:4], seed=int(sys.argv[5]) if len(sys.argv) == 6 else 1)
+    print(sys.argv[3], os.path.getsize(sys.argv[3]))

@@ -1,0 +1,435 @@
+"""parity.py - logits of our engine beside llama.cpp's, and both beside a float64 forward pass.
+
+Called by parity.sh, which names everything by environment variables. For every model and type the
+same file goes through our engine at every ISA level and thread count (equal bits), through the
+peer's builds, and through numpy in float64 on the dequantised weights: the truth. Then
+  f32    is within 1e-5 of the range of a position's logits, of each of the peer's builds and of the
+         truth, with the same argmax at every position;
+  others lie, on average over all models, no further from the truth than the best of the peer's
+         builds. The argmax is compared where the peer's first two logits are further apart than
+         its noise: its builds from each other, or twice its best build from the truth. (Several of
+         its builds round alike, to the bit, so that the first alone would not measure anything.)
+
+Both engines round activations to int8 for q8_0 and q4_0, but llama.cpp keeps their scales as
+float16 and we as float32. One value that rounds the other way starts two different walks, equally
+long on average (0.1 % +- 0.2 % over 160 files), so which engine is nearer on one file is
+luck: hence several files a model, and tolerances of the size that this luck has."""
+import json
+import os
+import struct
+import subprocess
+import sys
+
+import numpy as np
+
+import mkgpt2
+
+OUT = os.environ['OUT']
+ENGINE = os.environ['ENGINE']
+ISAS = os.environ['ISAS'].split()
+PEERBENCH = os.environ['PEERBENCH']
+PEERS = dict(p.split('=', 1) for p in os.environ['PEERS'].split())  # name -> folder, best last
+SHARED = os.environ['SHARED']
+ONLY = os.environ.get('ONLY', '')
+REQUIRE_DATA = os.environ.get('REQUIRE_DATA') == '1'
+
+N_IDS = 64
+F32_BOUND = 1e-5
+TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0']
+FILES = {'q8_0': 4, 'q4_0': 4}  # of a model, with other weights and ids; else one
+WORSE_MODEL, WORSE_TYPE = 1.08, 1.01  # allowed: one file deviates by 2 %, a type's mean by 0.4 %
+
+# In the order of mkgguf.py's table: architecture, layers, dim, heads, KV heads, head's dim, ff,
+# vocabulary, positions, rope base, tied. No width is a multiple of 256, for which mkgguf.py would
+# write embeddings in a K-quant.
+SHAPES = {
+    'llama_gqa': ('llama', 3, 288, 9, 3, 32, 768, 1003, 2048, 10000., True),
+    'qwen2_mqa': ('qwen2', 3, 448, 7, 1, 64, 1216, 1000, 8192, 1e6, True),
+    'qwen3_wide': ('qwen3', 3, 320, 4, 2, 128, 960, 1001, 8192, 1e6, False),
+}
+
+
+# --- the files ------------------------------------------------------------------------------------
+
+class Gguf:
+    """Metadata and float64 weights of a GGUF file that mkgpt2.py or mkgguf.py wrote."""
+
+    VALUES = 'BbHhIif?__Qqd'  # by GGUF's number of the type; 8 is a string, 9 an array
+
+    def __init__(self, path):
+        with open(path, 'rb') as f:
+            self.data = f.read()
+        self.at = 4
+        version, n_tensors, n_meta = self.take('<IQQ')
+        assert self.data[:4] == b'GGUF' and version == 3, path
+        self.meta = {}
+        for _ in range(n_meta):
+            key = self.string()
+            self.meta[key] = self.value(self.take('<I')[0])
+        self.arch = self.meta['general.architecture']
+        infos = []
+        for _ in range(n_tensors):
+            name = self.string()
+            dims = self.take('<%dQ' % self.take('<I'))[::-1]
+            infos.append((name, dims, *self.take('<IQ')))
+        start = -(-self.at // self.meta.get('general.alignment', 32)) * 32
+        names = {number: name for name, number in mkgpt2.GGML_TYPES.items()}
+        self.tensors = {}
+        for name, dims, typ, offset in infos:
+            at, n = start + offset, int(np.prod(dims))
+            data = self.data[at:at + mkgpt2.row_bytes(names[typ], n)]
+            self.tensors[name] = mkgpt2.decode(data, names[typ], n).reshape(dims)
+
+    def take(self, form):
+        values = struct.unpack_from(form, self.data, self.at)
+        self.at += struct.calcsize(form)
+        return values
+
+    def string(self):
+        n, = self.take('<Q')
+        self.at += n
+        return self.data[self.at - n:self.at].decode('utf-8', 'replace')
+
+    def value(self, typ):
+        if typ == 8:
+            return self.string()
+        if typ == 9:
+            typ, n = self.take('<IQ')
+            return [self.value(typ) for _ in range(n)]
+        return self.take('<' + self.VALUES[typ])[0]
+
+    def key(self, name, default=None):
+        return self.meta.get(self.arch + '.' + name, default)
+
+
+def make_random(shape, typ, path, seed):
+    """Runs mkgguf.py in here, with our shapes added to its table."""
+    tool = os.path.join(SHARED, 'tools', 'mkgguf.py')
+    with open(tool) as f:
+        code = f.read().replace('\ndef main():', '\nSHAPES.update(EXTRA)\ndef main():', 1)
+    os.environ['PEER'] = list(PEERS.values())[-1]
+    argv, stdout = sys.argv, sys.stdout
+    sys.argv = [tool, shape, typ, path, '--seed', str(seed)]
+    with open(os.devnull, 'w') as sys.stdout:
+        try:
+            exec(compile(code, tool, 'exec'), {'EXTRA': SHAPES})
+        finally:
+            sys.argv, sys.stdout = argv, stdout
+
+
+# --- the truth: a forward pass in float64 ---------------------------------------------------------
+
+def rms_norm(x, w, eps):
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * w
+
+
+def layer_norm(x, w, b, eps):
+    return rms_norm(x - x.mean(-1, keepdims=True), w, eps) + b
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x ** 3)))
+
+
+def rotate(x, base, pairs):
+    """x: positions, heads, dim. Pairs of neighbours, or of the halves."""
+    n, _, dim = x.shape
+    angle = np.outer(np.arange(n), base ** (-np.arange(0, dim, 2) / dim))[:, None]
+    a, b = (x[..., ::2], x[..., 1::2]) if pairs else (x[..., :dim // 2], x[..., dim // 2:])
+    c, s = np.cos(angle), np.sin(angle)
+    a, b = a * c - b * s, a * s + b * c
+    return np.stack([a, b], -1).reshape(x.shape) if pairs else np.concatenate([a, b], -1)
+
+
+def attention(q, k, v):
+    """q: positions, heads, dim; k, v: positions, KV heads, dim."""
+    n, heads, dim = q.shape
+    k, v = (np.repeat(x, heads // x.shape[1], 1) for x in (k, v))
+    scores = np.einsum('ihd,jhd->hij', q, k) / np.sqrt(dim)
+    scores[:, np.triu(np.ones((n, n), bool), 1)] = -np.inf
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum('hij,jhd->ihd', p / p.sum(-1, keepdims=True), v).reshape(n, -1)
+
+
+def forward(m, ids):
+    t, n = m.tensors, len(ids)
+    heads = m.key('attention.head_count')
+    kv_heads = m.key('attention.head_count_kv', heads)
+    dim = m.key('attention.key_length', m.key('embedding_length') // heads)
+    gpt2 = m.arch == 'gpt2'
+    eps = m.key('attention.layer_norm_epsilon' if gpt2 else 'attention.layer_norm_rms_epsilon')
+    base = m.key('rope.freq_base', 10000.0)
+
+    def linear(x, name):
+        return x @ t[name + '.weight'].T + t.get(name + '.bias', 0)
+
+    def norm(x, name):
+        w = t[name + '.weight']
+        return layer_norm(x, w, t[name + '.bias'], eps) if gpt2 else rms_norm(x, w, eps)
+
+    x = t['token_embd.weight'][ids]
+    if gpt2:
+        x = x + t['position_embd.weight'][:n]
+    for i in range(m.key('block_count')):
+        b = 'blk.%d.' % i
+        h = norm(x, b + 'attn_norm')
+        if gpt2:
+            q, k, v = np.split(linear(h, b + 'attn_qkv'), 3, 1)
+        else:
+            q, k, v = (linear(h, b + 'attn_' + c) for c in 'qkv')
+        q = q.reshape(n, heads, dim)
+        k, v = (y.reshape(n, kv_heads, dim) for y in (k, v))
+        if b + 'attn_q_norm.weight' in t:
+            q, k = norm(q, b + 'attn_q_norm'), norm(k, b + 'attn_k_norm')
+        if not gpt2:
+            q, k = (rotate(y, base, m.arch == 'llama') for y in (q, k))
+        x = x + linear(attention(q, k, v), b + 'attn_output')
+        h = norm(x, b + 'ffn_norm')
+        up = linear(h, b + 'ffn_up')
+        if gpt2:
+            up = gelu(up)
+        else:
+            gate = linear(h, b + 'ffn_gate')
+            up = up * gate / (1 + np.exp(-gate))
+        x = x + linear(up, b + 'ffn_down')
+    return norm(x, 'output_norm') @ t.get('output.weight', t['token_embd.weight']).T
+
+
+# --- the engines ----------------------------------------------------------------------------------
+
+def run(argv, logits, n, **env):
+    """The logits that a program wrote for n ids, as bytes; None after a message."""
+    if os.path.exists(logits):
+        os.remove(logits)
+    try:
+        p = subprocess.run(argv, env={**os.environ, **env}, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=120)
+        why = p.stdout.decode('utf-8', 'replace')[-600:].strip() + ' (status %d)' % p.returncode
+        if p.returncode == 0:
+            with open(logits, 'rb') as f:
+                data = f.read()
+            if data and len(data) % (4 * n) == 0:
+                return data
+    except (OSError, subprocess.TimeoutExpired) as e:
+        why = str(e)
+    print('    %s: %s' % (' '.join(argv), why))
+    return None
+
+
+def ours(path, ids_file, n, isa, threads, batch):
+    out = os.path.join(OUT, 'ours.logits')
+    return run([ENGINE, '-m', path, '--ids', ids_file, '--logits', out, '--kv', 'f32', '--isa', isa,
+                '-t', str(threads), '--batch', str(batch)], out, n)
+
+
+def peer(path, ids_file, n, name):
+    """F32 KV and no flash attention, which alone would move logits by more than our bound."""
+    out = os.path.join(OUT, 'peer.logits')
+    return run([PEERBENCH, '-m', path, '-i', ids_file, '-l', out, '-a', '1', '-k', '0', '-f', '0',
+                '-n', '0', '-r', '0', '-t', '1'], out, n, PEER=PEERS[name])
+
+
+def rows(data, n):
+    return np.frombuffer(data, '<f4').astype('f8').reshape(n, -1)
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+counts = {'passed': 0, 'failed': 0, 'skipped': 0}
+
+
+def check(good, what):
+    counts['passed' if good else 'failed'] += 1
+    if not good:
+        print('    FAILED: ' + what)
+    return good
+
+
+def skip(what):
+    counts['failed' if REQUIRE_DATA else 'skipped'] += 1
+    print('    %s: %s' % ('FAILED, REQUIRE_DATA=1' if REQUIRE_DATA else 'skipped', what))
+
+
+def difference(a, b):
+    """The largest one, in ranges of b's logits at that position. A NaN is endless."""
+    d = (np.abs(a - b).max(1) / np.ptp(b, 1)).max()
+    return d if d == d else np.inf
+
+
+def mean_error(a, truth):
+    d = (np.abs(a - truth).mean(1) / np.ptp(truth, 1)).mean()
+    return d if d == d else np.inf
+
+
+def same_argmax(a, b, where=slice(None)):
+    same = (a.argmax(1) == b.argmax(1))[where]
+    return '%d/%d' % (same.sum(), len(same)), same.all()
+
+
+def beyond_noise(builds, truth):
+    """Positions at which llama.cpp's first two logits are further apart than its builds are from
+    each other; and than twice the best is from the truth, too."""
+    best = builds[-1]
+    first_two = np.sort(best, 1)[:, -2:]
+    gap = first_two[:, 1] - first_two[:, 0]
+    apart = gap > np.max([np.abs(b - best).max(1) for b in builds], 0)
+    return apart, apart & (gap > 2 * np.abs(best - truth).max(1))
+
+
+errors = {t: [] for t in TYPES}  # [ours, the peer's builds...] of every file
+HEAD = ('model, positions', 'type', 'max-peer', 'max-truth', 'mean ours', 'mean peer', 'ratio',
+        'argmax', 'decided')
+LINE = '%-16s %-5s %9s %9s %10s %10s %6s %8s %8s'
+
+
+def cell(v):
+    return '-' if v is None else v if isinstance(v, str) else '%.2e' % v
+
+
+def our_logits(name, path, ids_file, n, isas):
+    """The bytes that every level, thread count and chunk length agree on."""
+    runs = [(isa, t, 0) for isa in isas for t in (1, 2)] + [(isas[-1], 2, 5)]
+    got = [ours(path, ids_file, n, *r) for r in runs]
+    odd = ['%s, %d threads, batch %d' % r for r, g in zip(runs, got) if not g or g != got[-1]]
+    check(not odd, '%s: failed, or other bits, at %s' % (name, '; '.join(odd)))
+    return got[-1]
+
+
+def evaluate(name, path, ids, isas=None):
+    """The model, and the logits: the truth, ours, the peer's builds. Without levels only the best
+    one runs. None if an engine failed."""
+    n, ids_file = len(ids), os.path.join(OUT, 'ids.txt')
+    with open(ids_file, 'w') as f:
+        f.write('\n'.join(map(str, ids)) + '\n')
+    a = (our_logits(name, path, ids_file, n, isas) if isas else
+         ours(path, ids_file, n, ISAS[-1], 2, 0))
+    builds = [peer(path, ids_file, n, p) for p in PEERS]
+    if a is None or None in builds:
+        check(False, name + ': an engine failed')
+        return None
+    model = Gguf(path)
+    return model, forward(model, ids), rows(a, n), [rows(b, n) for b in builds]
+
+
+def compare(shape, typ, path, ids, isas):
+    name = '%s %d' % (shape, len(ids))
+    result = evaluate(name + ' ' + typ, path, ids, isas)
+    if not result:
+        return
+    model, truth, a, builds = result
+    mine, from_truth = mean_error(a, truth), difference(a, truth)
+    theirs = ratio = from_peer = argmax = decided = None
+    # The peer's GELU makes it rough, see mkgpt2.STEEP: ours is then held to the truth alone.
+    strict = typ == 'f32' and (model.arch != 'gpt2' or shape == mkgpt2.STEEP)
+    if builds:
+        best = builds[-1]
+        errors[typ].append([mine, *(mean_error(b, truth) for b in builds)])
+        theirs = min(errors[typ][-1][1:])
+        ratio = '%.3f' % (mine / theirs)
+        from_peer = max(difference(a, b) for b in builds)
+        apart, beyond = beyond_noise(builds, truth)
+        if strict:
+            apart = beyond = np.ones(len(ids), bool)
+        argmax, _ = same_argmax(a, best, apart)
+        decided, agree = same_argmax(a, best, beyond)
+    print(LINE % (name, typ, *map(cell, (from_peer, from_truth, mine, theirs, ratio, argmax,
+                                         decided))))
+    name += ' ' + typ
+    if typ == 'f32':
+        same, every = same_argmax(a, truth)
+        check(from_truth <= F32_BOUND and every,
+              '%s: %.1e from the truth, argmax %s' % (name, from_truth, same))
+    if not builds:
+        return
+    check(agree, '%s: argmax %s where it is decided' % (name, decided))
+    if strict:
+        check(from_peer <= F32_BOUND, '%s: %.1e from the peer' % (name, from_peer))
+    else:
+        check(mine <= WORSE_MODEL * theirs, name + ': further from the truth than the peer')
+
+
+def more_files(shape, typ, maker, vocab, path):
+    """Further weights and ids, for the average only."""
+    for seed in range(2, FILES.get(typ, 1) + 1):
+        maker(shape, typ, path, seed)
+        result = evaluate('%s %s %d' % (shape, typ, seed), path, random_ids(N_IDS, vocab, seed))
+        if result:
+            _, truth, a, builds = result
+            errors[typ].append([mean_error(x, truth) for x in (a, *builds)])
+
+
+# --- the models -----------------------------------------------------------------------------------
+
+def random_ids(n, vocab, seed):
+    return np.random.default_rng(seed).integers(0, vocab, n)
+
+
+def models(typ):
+    """shape, maker, vocabulary, ids, levels; the maker is None where a tool is missing."""
+    have = PEERS and os.path.exists(os.path.join(SHARED, 'tools', 'mkgguf.py'))
+    make = make_random if have else None
+    for shape, vocab in {'tiny': 512, **{s: v[7] for s, v in SHAPES.items()}}.items():
+        yield shape, make, vocab, N_IDS, ISAS
+    for shape, v in mkgpt2.SHAPES.items():
+        yield shape, mkgpt2.write, v[4], N_IDS, ISAS
+    if typ in ('f32', 'q8_0', 'q4_0') and len(ISAS) > 1:  # too much work for the scalar level
+        yield 'stories15m', make, 32000, N_IDS, ISAS[1:]
+    if typ == 'f32':  # past the first 256 keys, where attention merges two parts
+        yield 'tiny', make, 512, 300, ISAS
+        yield 'gpt2_tied', mkgpt2.write, 512, 300, ISAS
+
+
+def random_models(typ, path):
+    for shape, maker, vocab, n, isas in models(typ):
+        if ONLY not in '%s %d %s' % (shape, n, typ):
+            continue
+        if not maker:
+            skip('%s %s: no mkgguf.py, or no peer to quantise with' % (shape, typ))
+            continue
+        maker(shape, typ, path, 1)
+        compare(shape, typ, path, random_ids(n, vocab, 1), isas)
+        if PEERS and shape != 'stories15m':
+            more_files(shape, typ, maker, vocab, path)
+        sys.stdout.flush()
+
+
+def trained_model():
+    folder = os.path.join(SHARED, 'data', 'models', 'stories260K')
+    try:
+        with open(os.path.join(folder, 'expected.json')) as f:
+            ids = json.load(f)['helper_python']['empty']['ids']
+    except OSError as e:
+        return skip('stories260K: %s' % e)
+    compare('stories260K', 'f32', os.path.join(folder, 'stories260K.gguf'), ids, ISAS)
+
+
+def averages():
+    for typ, lines in errors.items():
+        if not lines or typ == 'f32':
+            continue
+        mine, *theirs = np.mean(lines, 0)
+        ratio = mine / min(theirs)
+        print('%-4s mean error of %d files: ours %.3e, llama.cpp %s: ratio %.4f' %
+              (typ, len(lines), mine, ' '.join('%.3e' % t for t in theirs), ratio))
+        if not ONLY:  # too few files for so small a tolerance
+            check(ratio <= WORSE_TYPE,
+                  typ + ': further from the truth than llama.cpp on average')
+
+
+def main():
+    print('float64 is the truth; ours at %s; llama.cpp: %s' %
+          (' '.join(ISAS), ' '.join(PEERS) or 'none'))
+    print('differences and mean errors in ranges of a position\'s logits')
+    print(LINE % HEAD)
+    for typ in TYPES:
+        random_models(typ, os.path.join(OUT, 'model.gguf'))
+    if ONLY in 'stories260K f32':
+        trained_model()
+    if not PEERS:
+        skip('llama.cpp: not compared')
+    averages()
+    print('%(passed)d passed, %(failed)d failed, %(skipped)d skipped' % counts)
+    return counts['failed'] > 0
+
+
+sys.exit(main())

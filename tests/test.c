@@ -1,0 +1,62 @@
+/* test.c - all tests in one program, which is also the one user of the implementation, so that
+ * private functions can be tested. Build and run: make test; a part of it: make unit FILTER=text.
+ * DATA=folder says where the shared test data are, REQUIRE_DATA=1 makes missing ones a failure. */
+
+#ifdef HAVE_STB
+#define STB_SPRINTF_IMPLEMENTATION
+#define STB_SPRINTF_NOUNALIGNED
+#include <stb_sprintf.h>
+#endif
+
+#define SMALLMIND_IMPLEMENTATION
+#include "../smallmind.h"
+
+/* From here on the references are IEEE arithmetic, whatever the flags. The library, above, has to
+ * see to that by itself. */
+#if defined(__clang__)
+#pragma clang diagnostic ignored "-Wignored-pragmas" /* old ones have it for x86 only */
+#pragma float_control(precise, on)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("no-fast-math", "fp-contract=off")
+#endif
+
+#include "check.h"
+
+#include "build_gguf.h"
+
+#include "test_numbers.c"
+
+#include "test_kernels.c"
+
+#include "test_memory.c"
+
+#include "test_files.c"
+
+#include "test_tokenizer.c"
+
+#include "test_model.c"
+
+#include "test_eval.c"
+
+#include "test_kv.c"
+
+#include "test_threads.c"
+
+#include "test_gen.c"
+
+int main(int argc, char **argv) {
+    static const suite suites[] = {
+        SUITE(tests_numbers),
+        SUITE(tests_kernels),
+        SUITE(tests_memory),
+        SUITE(tests_files),
+        SUITE(tests_tokenizer),
+        SUITE(tests_model),
+        SUITE(tests_eval),
+        SUITE(tests_kv),
+        SUITE(tests_threads),
+        SUITE(tests_gen),
+    };
+    return check_main(argc, argv, suites, sizeof suites / sizeof *suites);
+}
