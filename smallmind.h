@@ -9654,7 +9654,7 @@ struct sm_ctx {
     int shape[4]; /* what the steps were last shaped for */
     uint32_t run, next_run; /* step << 12 | phase */
     uint32_t resume_left;   /* tiles left of next_run, when the walk stands inside a run */
-    int handoff;            /* next_run is to be prepared by whoever goes on */
+    volatile uint32_t handoff; /* next_run is to be prepared by whoever goes on */
     volatile uint32_t finished, pass_id, cancel_id;
     uint32_t pass_count;
     uint64_t run_start;
@@ -10658,7 +10658,7 @@ static void sm__pass_advance(sm_ctx *ctx, uint32_t run, uint64_t expected, int m
     if (run == SM__RUN_END) {
         sm__store32(&ctx->finished, 1);
     } else if (ticket == SM__CLOSED || !sm__cas64(&p->ticket, &expected, ticket)) {
-        ctx->handoff = 1;
+        sm__store32(&ctx->handoff, 1); /* the driver may be looking */
     } else if (ctx->team && ctx->steps[run >> 12].run_ns > 200000) {
         sm__team_notify(ctx->team);
     }
@@ -10669,7 +10669,7 @@ static int sm__pass_work(sm_ctx *ctx, int member, uint64_t deadline) {
     sm__pass *p = &ctx->pass;
     uint64_t ticket = sm__load64(&p->ticket);
     const sm__step *s;
-    uint32_t run, left;
+    uint32_t run, left, tiles;
     if ((uint32_t)ticket == 0) return 0;
     sm__add32(&p->inside, 1);
     ticket = sm__load64(&p->ticket);
@@ -10682,8 +10682,9 @@ static int sm__pass_work(sm_ctx *ctx, int member, uint64_t deadline) {
     run = (uint32_t)(ticket >> 32);
     left = (uint32_t)ticket;
     s = &ctx->steps[run >> 12];
-    sm__step_tile(ctx, s, (int)(run & 0xfffu), (int)(s->tiles - left), member);
-    if (sm__add32(&p->done, 1) + 1 == s->tiles) {
+    tiles = s->tiles; /* once our tile counts as done, another member may shape the next chunk */
+    sm__step_tile(ctx, s, (int)(run & 0xfffu), (int)(tiles - left), member);
+    if (sm__add32(&p->done, 1) + 1 == tiles) {
         sm__run_finished(ctx);
         sm__pass_advance(ctx, sm__run_after(ctx, run), (uint64_t)run << 32, member, deadline);
     }
@@ -10853,7 +10854,7 @@ SM_API sm_status sm_eval_begin(sm_ctx *ctx, const sm_batch *batch) {
     sm__store32(&ctx->finished, 0);
     sm__store32(&ctx->cancel_id, 0);
     sm__chunk_set(ctx, 0);
-    ctx->handoff = 1;
+    sm__store32(&ctx->handoff, 1);
     ctx->next_run = 0;
     if (++ctx->pass_count == 0) ctx->pass_count = 1;
     sm__store32(&ctx->pass_id, ctx->pass_count);
@@ -10868,13 +10869,14 @@ static sm_status sm__pass_drive(sm_ctx *ctx, uint64_t deadline) {
     int worked = 0, round = 0, cancelled = 0, late = 0;
     if (ctx->params.profile) ctx->run_start = sm__now_ns();
     if (ctx->team && !ctx->params.trace) sm__team_open(ctx->team, p);
-    if (!ctx->handoff) sm__swap64(&p->ticket, (uint64_t)ctx->next_run << 32 | ctx->resume_left);
+    if (!sm__load32(&ctx->handoff))
+        sm__swap64(&p->ticket, (uint64_t)ctx->next_run << 32 | ctx->resume_left);
     while (!sm__load32(&ctx->finished)) {
         cancelled = sm__load32(&ctx->cancel_id) == id;
         late = worked && deadline && sm__now_ns() >= deadline;
         if (cancelled || late) break;
-        if (ctx->handoff) { /* the walk is ours: prepare its next run */
-            ctx->handoff = 0;
+        if (sm__load32(&ctx->handoff)) { /* the walk is ours: prepare its next run */
+            sm__store32(&ctx->handoff, 0);
             sm__swap64(&p->ticket, SM__WALKING);
             sm__pass_advance(ctx, ctx->next_run, SM__WALKING, 0, deadline);
             worked = 1;
@@ -10895,7 +10897,7 @@ static sm_status sm__pass_drive(sm_ctx *ctx, uint64_t deadline) {
         sm__pass_rollback(ctx);
         return sm__fail(&ctx->error, SM_ERR_CANCELLED, "eval: cancelled");
     }
-    if (!ctx->handoff) {
+    if (!sm__load32(&ctx->handoff)) {
         ctx->next_run = (uint32_t)(ticket >> 32);
         ctx->resume_left = (uint32_t)ticket;
     }
