@@ -12,6 +12,7 @@
 #:
 #: Axes: CC=clang  STD=c99|c11|c++17  OPT=-O2  SAN=address,undefined|thread
 #:       ISA=scalar|avx2|avx512|neon (run and bench: force it; test: leave the better ones out)
+#:       EMULATE=avx512 (test: AVX-512's kernels on a processor with AVX2)
 #: Data: DATA=../shared/data; REQUIRE_DATA=1 makes missing test data a failure
 
 STD ?= c99
@@ -30,6 +31,8 @@ LIBS = $(LDFLAGS) -lpthread
 # A level is forced on the tests by leaving out what is better.
 ISA_OFF_scalar = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON
 ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
+# A level that the processor lacks is emulated: the tests' file of that name stands for it.
+TEST_FLAGS = $(ISA_OFF_$(ISA)) $(if $(EMULATE),-include tests/emulate_$(EMULATE).h)
 
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
 BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
@@ -44,10 +47,10 @@ all: $(EXAMPLES) $(BENCHES)
 build/stb.mk:
 	@CC='$(CC)' sh tests/setup.sh $@
 
-# The flags of the last build: another CC, STD, OPT, SAN or ISA builds anew.
+# The flags of the last build: another CC, STD, OPT, SAN, ISA or EMULATE builds anew.
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(CC) $(FLAGS) $(STB) $(ISA_OFF_$(ISA))' >$@.new
+	@echo '$(CC) $(FLAGS) $(STB) $(TEST_FLAGS)' >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h smallmind.h $(BUILD)/flags
@@ -57,7 +60,7 @@ $(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(
 	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
 $(BUILD)/test: $(wildcard tests/*.c tests/*.h) smallmind.h $(BUILD)/flags
-	$(CC) $(FLAGS) $(STB) $(ISA_OFF_$(ISA)) tests/test.c -o $@ $(LIBS) -lm
+	$(CC) $(FLAGS) $(STB) $(TEST_FLAGS) tests/test.c -o $@ $(LIBS) -lm
 
 MODEL_260K = $(DATA)/models/stories260K/stories260K.gguf
 MODEL_ARGS = -m '$(or $(MODEL),$(MODEL_260K))' $(if $(ISA),--isa $(ISA))

@@ -743,7 +743,11 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #endif
 
 #define SM__AVX2 SM__TARGET("avx2,fma,f16c")
+#ifdef SM__EMULATED_AVX512 /* tests only: the intrinsics are functions on AVX2, defined before */
+#define SM__AVX512 SM__AVX2
+#else
 #define SM__AVX512 SM__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#endif
 
 /* clang under -ffast-math would reorder vector sums and turn divisions into reciprocals: an empty
  * asm that "changes" the value stops it. Everywhere else this is nothing. */
@@ -4860,6 +4864,9 @@ static sm_isa sm__isa_detect(void) {
     if ((os & 6) != 6 || (leaf1 >> 28 & 1) == 0 || !(leaf1 >> 12 & 1) || !(leaf1 >> 29 & 1) ||
         !(leaf7b >> 5 & 1))
         return SM_ISA_SCALAR;
+#ifdef SM__EMULATED_AVX512
+    return SM_ISA_AVX512;
+#endif
     /* ZMM state; F, DQ, BW, VL; VNNI */
     if ((os & 0xe6) == 0xe6 && (leaf7b >> 16 & 1) && (leaf7b >> 17 & 1) && (leaf7b >> 30 & 1) &&
         (leaf7b >> 31 & 1) && (leaf7c >> 11 & 1))
