@@ -31,7 +31,7 @@ LIBS = $(LDFLAGS) -lpthread
 # A level is forced on the tests by leaving out what is better.
 ISA_OFF_scalar = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON
 ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
-# A level that the processor lacks is emulated: the tests' file of that name stands for it.
+# A level that the processor lacks can be emulated; that file is read before the tests.
 TEST_FLAGS = $(ISA_OFF_$(ISA)) $(if $(EMULATE),-include tests/emulate_$(EMULATE).h)
 
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
