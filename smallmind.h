@@ -246,6 +246,9 @@ typedef enum sm_type {
     SM_TYPE_F16 = 1,
     SM_TYPE_Q4_0 = 2,
     SM_TYPE_Q8_0 = 8,
+    SM_TYPE_Q4_K = 12,
+    SM_TYPE_Q5_K = 13,
+    SM_TYPE_Q6_K = 14,
     SM_TYPE_BF16 = 30,
     SM_TYPE_AUTO = -1
 } sm_type;
@@ -260,7 +263,8 @@ typedef struct sm_type_info {
 SM_API const sm_type_info *sm_type_get_info(int type);
 /* n elements (a multiple of block_elems) to f32; src may lie at any address. SM_ERR_ARG else. */
 SM_API sm_status sm_type_decode(int type, const void *src, float *dst, size_t n);
-/* n f32 elements to the type, as ggml's reference encoder does it. */
+/* n f32 elements to the type, as ggml's reference encoder does it. SM_ERR_UNSUPPORTED: Q4_K, Q5_K
+ * and Q6_K can only be decoded yet. */
 SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n);
 
 /* Levels of kernels. All give the same bits. */
@@ -1755,7 +1759,8 @@ static void sm__sincos_double(double x, double *sine, double *cosine) {
  * and a matmul in KERNELS. Blocks are read by memcpy: a file may put them at any address.
  * ============================================================================================== */
 
-#define SM__QK 32 /* elements of a block of Q8_0 and Q4_0, and of quantised activations */
+#define SM__QK 32    /* elements of a block of Q8_0 and Q4_0 */
+#define SM__QK_K 256 /* elements of a superblock of the K-quants */
 
 /* Q8_0, 34 bytes:  | d: f16 | q0 .. q31: int8 |   x_i = d * q_i */
 typedef struct sm__block_q8_0 {
@@ -1769,8 +1774,38 @@ typedef struct sm__block_q4_0 {
     uint8_t b[SM__QK / 2];
 } sm__block_q4_0;
 
+/* Q4_K, 144 bytes:  | d: f16 | dmin: f16 | scales: 12 | q: 128 |   x_i = d * sc_j * q_i - dmin * m_j
+ * Eight sub-blocks j of 32, with 6 bits each for sc_j and m_j. Sub-blocks 2 c and 2 c + 1 are the
+ * low and the high nibbles of q bytes 32 c .. 32 c + 31. Bits 0 - 5 of scales bytes 0 - 3 are
+ * sc_0 .. sc_3, of bytes 4 - 7 m_0 .. m_3; bytes 8 - 11 hold the low four bits of sc_4 .. sc_7 and,
+ * from bit 4 on, those of m_4 .. m_7, whose upper two bits are bits 6 - 7 of bytes 0 - 7. */
+typedef struct sm__block_q4_k {
+    uint16_t d, dmin;
+    uint8_t scales[12], q[SM__QK_K / 2];
+} sm__block_q4_k;
+
+/* Q5_K, 176 bytes:  | d: f16 | dmin: f16 | scales: 12 | high: 32 | q: 128 |   as Q4_K; the fifth bit
+ * of element i of sub-block j is bit j of high byte i. */
+typedef struct sm__block_q5_k {
+    uint16_t d, dmin;
+    uint8_t scales[12], high[SM__QK_K / 8], q[SM__QK_K / 2];
+} sm__block_q5_k;
+
+/* Q6_K, 210 bytes:  | q: 128 | high: 64 | scales: 16 x int8 | d: f16 |   x_i = d * sc_j * (q_i - 32)
+ * Sixteen sub-blocks j of 16. Each half of 128 elements has 64 bytes of q and 32 of high: element
+ * 32 g + i of the half (g = 0 .. 3) is nibble g / 2 of q byte 32 (g % 2) + i, with bits 2 g and
+ * 2 g + 1 of high byte i above it. */
+typedef struct sm__block_q6_k {
+    uint8_t q[SM__QK_K / 2], high[SM__QK_K / 4];
+    int8_t scales[16];
+    uint16_t d;
+} sm__block_q6_k;
+
 typedef char sm__assert_q8_0[sizeof(sm__block_q8_0) == 34 ? 1 : -1];
 typedef char sm__assert_q4_0[sizeof(sm__block_q4_0) == 18 ? 1 : -1];
+typedef char sm__assert_q4_k[sizeof(sm__block_q4_k) == 144 ? 1 : -1];
+typedef char sm__assert_q5_k[sizeof(sm__block_q5_k) == 176 ? 1 : -1];
+typedef char sm__assert_q6_k[sizeof(sm__block_q6_k) == 210 ? 1 : -1];
 
 static void sm__decode_f32(const void *src, float *dst, size_t n) { memcpy(dst, src, n * 4); }
 
@@ -1817,6 +1852,88 @@ static void sm__decode_q4_0(const void *src, float *dst, size_t n) {
             dst[i + SM__QK / 2] = d * (float)((block.b[i] >> 4) - 8);
         }
     }
+}
+
+/* A superblock of any K-quant as plain integers: x_i = d * sc[i / 16] * q[i] - dmin * m[i / 16]. */
+typedef struct sm__superblock {
+    float d, dmin;
+    int8_t q[SM__QK_K], sc[16];
+    uint8_t m[16];
+} sm__superblock;
+
+static void sm__unpack_q4_q5(const uint8_t *scales, const uint8_t *q, const uint8_t *high,
+                             sm__superblock *out) {
+    int i, j;
+    for (j = 0; j < 8; j++) {
+        int sc = scales[j] & 63, m = scales[(j + 4) % 12] & 63;
+        if (j >= 4) {
+            sc = (scales[j + 4] & 15) | scales[j - 4] >> 6 << 4;
+            m = scales[j + 4] >> 4 | scales[j] >> 6 << 4;
+        }
+        out->sc[2 * j] = out->sc[2 * j + 1] = (int8_t)sc;
+        out->m[2 * j] = out->m[2 * j + 1] = (uint8_t)m;
+        for (i = 0; i < 32; i++) {
+            int v = q[j / 2 * 32 + i] >> (j % 2 * 4) & 15;
+            if (high) v |= (high[i] >> j & 1) << 4;
+            out->q[32 * j + i] = (int8_t)v;
+        }
+    }
+}
+
+static void sm__unpack_q4_k(const void *src, sm__superblock *out) {
+    sm__block_q4_k block;
+    memcpy(&block, src, sizeof block);
+    out->d = sm__f16_to_f32(block.d);
+    out->dmin = sm__f16_to_f32(block.dmin);
+    sm__unpack_q4_q5(block.scales, block.q, NULL, out);
+}
+
+static void sm__unpack_q5_k(const void *src, sm__superblock *out) {
+    sm__block_q5_k block;
+    memcpy(&block, src, sizeof block);
+    out->d = sm__f16_to_f32(block.d);
+    out->dmin = sm__f16_to_f32(block.dmin);
+    sm__unpack_q4_q5(block.scales, block.q, block.high, out);
+}
+
+static void sm__unpack_q6_k(const void *src, sm__superblock *out) {
+    sm__block_q6_k block;
+    int i, g, half;
+    memcpy(&block, src, sizeof block);
+    out->d = sm__f16_to_f32(block.d);
+    out->dmin = 0.0f;
+    memcpy(out->sc, block.scales, sizeof out->sc);
+    memset(out->m, 0, sizeof out->m);
+    for (half = 0; half < 2; half++)
+        for (g = 0; g < 4; g++)
+            for (i = 0; i < 32; i++) {
+                int low = block.q[64 * half + 32 * (g % 2) + i] >> (g / 2 * 4) & 15;
+                int high = block.high[32 * half + i] >> 2 * g & 3;
+                out->q[128 * half + 32 * g + i] = (int8_t)((low | high << 4) - 32);
+            }
+}
+
+static void sm__decode_super(void (*unpack)(const void *, sm__superblock *), size_t block_bytes,
+                             const void *src, float *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, dst += SM__QK_K) {
+        sm__superblock block;
+        int i;
+        unpack((const uint8_t *)src + b * block_bytes, &block);
+        for (i = 0; i < SM__QK_K; i++) {
+            float scale = block.d * (float)block.sc[i / 16];
+            dst[i] = scale * (float)block.q[i] - block.dmin * (float)block.m[i / 16];
+        }
+    }
+}
+static void sm__decode_q4_k(const void *src, float *dst, size_t n) {
+    sm__decode_super(sm__unpack_q4_k, sizeof(sm__block_q4_k), src, dst, n);
+}
+static void sm__decode_q5_k(const void *src, float *dst, size_t n) {
+    sm__decode_super(sm__unpack_q5_k, sizeof(sm__block_q5_k), src, dst, n);
+}
+static void sm__decode_q6_k(const void *src, float *dst, size_t n) {
+    sm__decode_super(sm__unpack_q6_k, sizeof(sm__block_q6_k), src, dst, n);
 }
 
 static void sm__encode_f32(const float *src, void *dst, size_t n) { memcpy(dst, src, n * 4); }
@@ -1889,22 +2006,35 @@ static void sm__encode_q4_0(const float *src, void *dst, size_t n) {
 }
 
 /* Dense numbers for the types of this build: SM__T_F32 ... index the table and the kernels. */
-enum { SM__T_F32, SM__T_F16, SM__T_BF16, SM__T_Q8_0, SM__T_Q4_0, SM__N_TYPES };
+enum {
+    SM__T_F32,
+    SM__T_F16,
+    SM__T_BF16,
+    SM__T_Q8_0,
+    SM__T_Q4_0,
+    SM__T_Q4_K,
+    SM__T_Q5_K,
+    SM__T_Q6_K,
+    SM__N_TYPES
+};
 
 typedef struct sm__type {
     int id; /* sm_type */
     sm_type_info info;
-    int quantised; /* wants int8 activations */
+    int act_block; /* elements of a block of int8 activations that matmul wants; 0 = f32 */
     void (*decode)(const void *src, float *dst, size_t n);
-    void (*encode)(const float *src, void *dst, size_t n);
+    void (*encode)(const float *src, void *dst, size_t n); /* NULL: there is none yet */
 } sm__type;
 
 static const sm__type sm__types[SM__N_TYPES] = {
     {SM_TYPE_F32, {"F32", 1, 4}, 0, sm__decode_f32, sm__encode_f32},
     {SM_TYPE_F16, {"F16", 1, 2}, 0, sm__decode_f16, sm__encode_f16},
     {SM_TYPE_BF16, {"BF16", 1, 2}, 0, sm__decode_bf16, sm__encode_bf16},
-    {SM_TYPE_Q8_0, {"Q8_0", SM__QK, 34}, 1, sm__decode_q8_0, sm__encode_q8_0},
-    {SM_TYPE_Q4_0, {"Q4_0", SM__QK, 18}, 1, sm__decode_q4_0, sm__encode_q4_0},
+    {SM_TYPE_Q8_0, {"Q8_0", SM__QK, 34}, SM__QK, sm__decode_q8_0, sm__encode_q8_0},
+    {SM_TYPE_Q4_0, {"Q4_0", SM__QK, 18}, SM__QK, sm__decode_q4_0, sm__encode_q4_0},
+    {SM_TYPE_Q4_K, {"Q4_K", SM__QK_K, 144}, SM__QK_K, sm__decode_q4_k, NULL},
+    {SM_TYPE_Q5_K, {"Q5_K", SM__QK_K, 176}, SM__QK_K, sm__decode_q5_k, NULL},
+    {SM_TYPE_Q6_K, {"Q6_K", SM__QK_K, 210}, SM__QK_K, sm__decode_q6_k, NULL},
 };
 
 /* Row of the table for an sm_type, or -1. */
@@ -1932,6 +2062,7 @@ SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n)
     int i = sm__type_index(type);
     if (i < 0 || n % (size_t)sm__types[i].info.block_elems || (n && (!src || !dst)))
         return SM_ERR_ARG;
+    if (!sm__types[i].encode) return SM_ERR_UNSUPPORTED;
     if (n) sm__types[i].encode(src, dst, n);
     return SM_OK;
 }
@@ -1953,6 +2084,9 @@ SM__INLINE size_t sm__row_bytes(int type, size_t n) {
  *             stay +0.
  *   blocks    acc = fma((float)isum_b, d_w * d_a, acc) from +0, b ascending; isum_b is the exact
  *             integer dot product of block b, d_w and d_a are the scales of weight and activation.
+ *             Of a superblock, isum_b = sum over j of sc_j * (dot product of sub-block j); where it
+ *             has minima, acc = fma(-(float)msum_b, dmin_w * d_a, acc) follows, msum_b = sum over j
+ *             of m_j * (sum of the activations of sub-block j).
  * ============================================================================================== */
 
 /* Rows of activations as matmul reads them: f32 for float weights, int8 blocks for quantised. */
@@ -1961,21 +2095,24 @@ typedef struct sm__acts {
     size_t x_stride;
     const int8_t *q; /* [rows, k] in [-127, 127], row stride q_stride bytes, rows 64-byte aligned */
     size_t q_stride;
-    const float *d; /* [rows, k / 32] scales, row stride d_stride */
-    const int32_t *s; /* [rows, k / 32] sums of q over the block, row stride d_stride */
+    const float *d; /* [rows, k / 32 or k / 256] scales, row stride d_stride */
     size_t d_stride;
+    const int16_t *s; /* [rows, k / 16] sums of 16 elements of q, row stride s_stride */
+    size_t s_stride;
 } sm__acts;
 
 /* matmul: out[t, o] = sum over k of a[t, k] * w[o, k], stored once.
- *   w    [n, k]     of one type, row stride w_stride bytes, any address; n >= 1; k >= 1, for block
- *                   types a multiple of 32
+ *   w    [n, k]     of one type, row stride w_stride bytes, any address; n >= 1; k >= 1, a multiple
+ *                   of the type's block
  *   a    [rows, k]  rows >= 1
  *   out  [rows, n]  f32, row stride out_stride floats
  *   scratch         SM__MATMUL_SCRATCH(k) bytes, 64-byte aligned, of the calling thread
- * Order: 16 lanes for F32, F16, BF16 (weights converted exactly); blocks for Q8_0, Q4_0.
- * Error: 16 lanes  |got - exact| <= (k / 16 + 5) * 2^-24 * sum |a * w|
- *        blocks    |got - exact| <= (k / 32 + 2) * 2^-24 * sum_b |isum_b * d_w * d_a|, exact being
- *                  the product with the quantised activations. */
+ * Order: 16 lanes for F32, F16, BF16 (weights converted exactly); blocks for all others.
+ * Error: 16 lanes     |got - exact| <= (k / 16 + 5) * 2^-24 * sum |a * w|
+ *        blocks       |got - exact| <= (k / 32 + 2) * 2^-24 * sum_b |isum_b * d_w * d_a|
+ *        superblocks  |got - exact| <= (k / 128 + 3) * 2^-24 * sum_b (|isum_b * d_w * d_a| +
+ *                     |msum_b * dmin_w * d_a|);  exact being the product with the quantised
+ *                     activations. */
 typedef void (*sm__matmul_fn)(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
                               int rows, float *out, size_t out_stride, void *scratch);
 #define SM__MATMUL_SCRATCH(k) ((size_t)32 * ((size_t)(k) + 64) * 4)
@@ -2003,7 +2140,7 @@ typedef struct sm__kernels {
     void (*attend[2])(const sm__attend_args *args); /* KV in F32, F16 */
     void (*merge)(float *m, float *s, float *o, float part_m, float part_s, const float *part_o,
                   int n);
-    void (*quant)(const float *x, int k, int8_t *q, float *d, int32_t *s);
+    void (*quant)(const float *x, int k, int block, int8_t *q, float *d, int16_t *s);
     void (*rms_norm)(const float *x, const float *w, float *out, int n, float eps);
     void (*layer_norm)(const float *x, const float *w, const float *b, float *out, int n,
                        float eps);
@@ -2735,12 +2872,62 @@ static void sm__matmul_q4_0__scalar(const void *w, size_t w_stride, int n, int k
         }
 }
 
+/* The K-quants, the truth: superblocks as plain integers. */
+static void sm__matmul_super__scalar(int type, void (*unpack)(const void *, sm__superblock *),
+                                     const void *w, size_t w_stride, int n, int k,
+                                     const sm__acts *a, int rows, float *out, size_t out_stride) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    sm__superblock block;
+    int t, o, b, i, j;
+    for (o = 0; o < n; o++)
+        for (t = 0; t < rows; t++) {
+            float acc = 0.0f;
+            for (b = 0; b < k / SM__QK_K; b++) {
+                const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK_K;
+                const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
+                float d = a->d[(size_t)t * a->d_stride + (size_t)b];
+                int32_t isum = 0, msum = 0;
+                unpack((const uint8_t *)w + (size_t)o * w_stride + (size_t)b * bytes, &block);
+                for (j = 0; j < 16; j++) {
+                    int32_t dot = 0;
+                    for (i = 16 * j; i < 16 * j + 16; i++) dot += block.q[i] * q[i];
+                    isum += block.sc[j] * dot;
+                    msum += block.m[j] * s[j];
+                }
+                acc = sm__fma((float)isum, block.d * d, acc);
+                if (type != SM__T_Q6_K) acc = sm__fma(-(float)msum, block.dmin * d, acc);
+            }
+            out[(size_t)t * out_stride + (size_t)o] = acc;
+        }
+}
+static void sm__matmul_q4_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super__scalar(SM__T_Q4_K, sm__unpack_q4_k, w, w_stride, n, k, a, rows, out,
+                             out_stride);
+}
+static void sm__matmul_q5_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super__scalar(SM__T_Q5_K, sm__unpack_q5_k, w, w_stride, n, k, a, rows, out,
+                             out_stride);
+}
+static void sm__matmul_q6_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                    int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super__scalar(SM__T_Q6_K, sm__unpack_q6_k, w, w_stride, n, k, a, rows, out,
+                             out_stride);
+}
+
 /* What the vector kernels of the block types share. */
 SM__INLINE int32_t sm__load_i32(const void *p) {
     int32_t v;
     memcpy(&v, p, 4);
     return v;
 }
+
+/* The sum of 32 activations. */
+SM__INLINE int32_t sm__sum32(const int16_t *s) { return s[0] + s[1]; }
 
 /* The last n rows of w, copied and made up to `rows` by repeating the last one. */
 SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t row_bytes, int n,
@@ -2796,10 +2983,17 @@ SM__AVX2 SM__INLINE __m256i sm__sum4_ymm(const __m256i v[4]) {
     return _mm256_add_epi32(_mm256_unpacklo_epi64(a, b), _mm256_unpackhi_epi64(a, b));
 }
 
+/* 8 sums of 8 numbers each, in order of the registers. */
+SM__AVX2 SM__INLINE __m256i sm__sum8_ymm(const __m256i v[8]) {
+    __m256i lo = sm__sum4_ymm(v), hi = sm__sum4_ymm(v + 4); /* halves of 0 - 3, of 4 - 7 */
+    return _mm256_add_epi32(_mm256_permute2x128_si256(lo, hi, 0x20),
+                            _mm256_permute2x128_si256(lo, hi, 0x31));
+}
+
 /* The dot products of 8 rows with one block of a, whole rows of w being stride bytes apart. */
 SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(const uint8_t *block, size_t stride,
                                               const int8_t *q) {
-    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8], lo, hi;
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8];
     int i;
     SM__UNROLL
     for (i = 0; i < 8; i++) {
@@ -2808,10 +3002,7 @@ SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(const uint8_t *block, size_t strid
         v[i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
         v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
     }
-    lo = sm__sum4_ymm(v); /* halves of rows 0 - 3 */
-    hi = sm__sum4_ymm(v + 4);
-    return _mm256_add_epi32(_mm256_permute2x128_si256(lo, hi, 0x20),
-                            _mm256_permute2x128_si256(lo, hi, 0x31));
+    return sm__sum8_ymm(v);
 }
 SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t stride, const int8_t *q,
                                               int32_t s) {
@@ -2861,7 +3052,7 @@ SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w
             for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
         }
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(w, w_stride, q)
-                                  : sm__dot8_q4_0_ymm(w, w_stride, q, a->s[b]);
+                                  : sm__dot8_q4_0_ymm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
     }
@@ -2931,13 +3122,13 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
                                             size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
-    const int32_t *s = a->s + (size_t)t * a->d_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
     __m256i sum[4], v, four, one = _mm256_set1_epi16(1);
     __m256 acc[4];
     int b, i, j;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i] = sm__zero_ymm();
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM, q += SM__QK, d++, s++) {
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM, q += SM__QK, d++, s += 2) {
         const __m256i *w = (const __m256i *)(const void *)panel;
         __m256 scale = _mm256_load_ps((const float *)(const void *)(w + 8));
         SM__UNROLL
@@ -2961,8 +3152,9 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
         for (i = 0; i < n_t; i++) {
             __m256 both = sm__mul_ymm(scale, _mm256_set1_ps(d[(size_t)i * a->d_stride]));
             if (type == SM__T_Q4_0)
-                sum[i] = _mm256_sub_epi32(_mm256_madd_epi16(sum[i], one),
-                                          _mm256_set1_epi32(8 * s[(size_t)i * a->d_stride]));
+                sum[i] = _mm256_sub_epi32(
+                    _mm256_madd_epi16(sum[i], one),
+                    _mm256_set1_epi32(8 * sm__sum32(s + (size_t)i * a->s_stride)));
             acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i]), both, acc[i]);
         }
     }
@@ -3006,6 +3198,393 @@ SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
     sm__matmul_block_ymm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+
+/* --- K-quants: as above, with the sums of a superblock in integers ---- */
+
+/* The 6-bit scales and minima of 8 rows of Q4_K or Q5_K, a row a lane: [0] of sub-blocks 0 - 3, [1]
+ * of 4 - 7, a byte each. */
+SM__AVX2 SM__INLINE void sm__scales6_ymm(const uint8_t *block, size_t stride, __m256i sc[2],
+                                         __m256i m[2]) {
+    __m256i a = sm__words_ymm(block + 4, stride), b = sm__words_ymm(block + 8, stride);
+    __m256i c = sm__words_ymm(block + 12, stride);
+    __m256i six = _mm256_set1_epi8(63), four = _mm256_set1_epi8(15), top = _mm256_set1_epi8(48);
+    sc[0] = _mm256_and_si256(a, six);
+    m[0] = _mm256_and_si256(b, six);
+    a = _mm256_and_si256(_mm256_srli_epi16(a, 2), top);
+    b = _mm256_and_si256(_mm256_srli_epi16(b, 2), top);
+    sc[1] = _mm256_or_si256(_mm256_and_si256(c, four), a);
+    m[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(c, 4), four), b);
+}
+
+/* Two f16 of each row, side by side in a word of w: the low ones and the high ones. */
+SM__AVX2 SM__INLINE void sm__halves_ymm(__m256i w, __m256 *low, __m256 *high) {
+    __m256i d = _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
+    d = _mm256_permute4x64_epi64(_mm256_packus_epi32(d, _mm256_srli_epi32(w, 16)), 0xd8);
+    *low = _mm256_cvtph_ps(_mm256_castsi256_si128(d));
+    *high = _mm256_cvtph_ps(_mm256_extracti128_si256(d, 1));
+}
+
+/* 32 weights times 32 activations times the scales sc, added to acc. */
+SM__AVX2 SM__INLINE __m256i sm__dot32_ymm(__m256i acc, __m256i w, const int8_t *q, __m256i sc) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), sc));
+}
+
+/* One row of Q4_K or Q5_K; bytes is where its sub-blocks' scales stand. */
+SM__AVX2 SM__INLINE __m256i sm__dot_q4_q5_ymm(int type, const uint8_t *block, const int8_t *q,
+                                              const uint8_t *bytes) {
+    const __m256i *p = (const __m256i *)(const void *)(block + (type == SM__T_Q4_K ? 16 : 48));
+    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), lo, hi, high, all, sc;
+    __m256i acc = _mm256_setzero_si256();
+    int64_t eight;
+    int c;
+    memcpy(&eight, bytes, 8);
+    all = _mm256_set1_epi64x(eight);
+    high = type == SM__T_Q4_K ? acc : _mm256_loadu_si256((const __m256i *)(const void *)(block + 16));
+    SM__UNROLL
+    for (c = 0; c < 4; c++, q += 64) {
+        hi = _mm256_loadu_si256(p + c);
+        lo = _mm256_and_si256(hi, four);
+        hi = _mm256_and_si256(_mm256_srli_epi16(hi, 4), four);
+        if (type == SM__T_Q5_K) {
+            __m256i a = c < 2 ? _mm256_slli_epi16(high, 4 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 4);
+            __m256i b = c < 2 ? _mm256_slli_epi16(high, 3 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 3);
+            lo = _mm256_or_si256(lo, _mm256_and_si256(a, fifth));
+            hi = _mm256_or_si256(hi, _mm256_and_si256(b, fifth));
+        }
+        sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x8000 | 2 * c)));
+        acc = sm__dot32_ymm(acc, lo, q, sc);
+        sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x8001 | 2 * c)));
+        acc = sm__dot32_ymm(acc, hi, q + 32, sc);
+    }
+    return acc;
+}
+
+/* One row of Q6_K; the weights enter as q + 32 (0 .. 63). */
+SM__AVX2 SM__INLINE __m256i sm__dot_q6_k_ymm(const uint8_t *block, const int8_t *q,
+                                             const int16_t *s) {
+    __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    __m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(block + 192));
+    __m256i all = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order)), acc; /* even | odd */
+    __m256i four = _mm256_set1_epi8(15), two = _mm256_set1_epi8(48), low[2], high, w[4], sc;
+    int half, g;
+    acc = _mm256_loadu_si256((const __m256i *)(const void *)s);
+    acc = _mm256_madd_epi16(acc, _mm256_cvtepi8_epi16(bytes));
+    acc = _mm256_sub_epi32(_mm256_setzero_si256(), _mm256_slli_epi32(acc, 5));
+    SM__UNROLL
+    for (half = 0; half < 2; half++, block += 64, q += 128) {
+        low[0] = _mm256_loadu_si256((const __m256i *)(const void *)block);
+        low[1] = _mm256_loadu_si256((const __m256i *)(const void *)(block + 32));
+        high = _mm256_loadu_si256((const __m256i *)(const void *)(block + 128 - 32 * half));
+        w[0] = _mm256_and_si256(_mm256_slli_epi16(high, 4), two);
+        w[1] = _mm256_and_si256(_mm256_slli_epi16(high, 2), two);
+        w[2] = _mm256_and_si256(high, two);
+        w[3] = _mm256_and_si256(_mm256_srli_epi16(high, 2), two);
+        SM__UNROLL
+        for (g = 0; g < 4; g++) {
+            __m256i l = g < 2 ? low[g] : _mm256_srli_epi16(low[g - 2], 4);
+            l = _mm256_or_si256(_mm256_and_si256(l, four), w[g]);
+            sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x0100 + 0x0202 * (4 * half + g))));
+            acc = sm__dot32_ymm(acc, l, q + 32 * g, sc);
+        }
+    }
+    return acc;
+}
+
+/* Sums of 32 activations: 8 of a superblock, 16 bits each, in both halves. */
+SM__AVX2 SM__INLINE __m256i sm__sums32_ymm(const int16_t *s) {
+    __m128i lo = _mm_loadu_si128((const __m128i *)(const void *)s);
+    __m128i hi = _mm_loadu_si128((const __m128i *)(const void *)(s + 8));
+    return _mm256_broadcastsi128_si256(_mm_hadd_epi16(lo, hi));
+}
+
+/* The next superblock of 8 rows of Q4_K or Q5_K, one row of a. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_q4_q5_ymm(int type, const uint8_t *w, size_t w_stride,
+                                              const int8_t *q, const int16_t *s, __m256 d_a,
+                                              __m256 acc) {
+    __m256i sc[2], m[2], v[8], sums = sm__sums32_ymm(s), zero = _mm256_setzero_si256();
+    uint8_t bytes[64];
+    __m256 d, dmin;
+    int r;
+    sm__scales6_ymm(w, w_stride, sc, m);
+    /* rows 0 1 | 4 5 and 2 3 | 6 7, eight bytes each */
+    _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_unpacklo_epi32(sc[0], sc[1]));
+    _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), _mm256_unpackhi_epi32(sc[0], sc[1]));
+    SM__UNROLL
+    for (r = 0; r < 8; r++)
+        v[r] = sm__dot_q4_q5_ymm(type, w + (size_t)r * w_stride, q,
+                                 bytes + 8 * (r & 1) + 16 * (r >> 2 & 1) + 32 * (r >> 1 & 1));
+    sm__halves_ymm(sm__words_ymm(w, w_stride), &d, &dmin);
+    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
+    v[1] = _mm256_unpacklo_epi32(m[0], m[1]);
+    v[3] = _mm256_unpackhi_epi32(m[0], m[1]);
+    v[0] = _mm256_madd_epi16(_mm256_unpacklo_epi8(v[1], zero), sums);
+    v[1] = _mm256_madd_epi16(_mm256_unpackhi_epi8(v[1], zero), sums);
+    v[2] = _mm256_madd_epi16(_mm256_unpacklo_epi8(v[3], zero), sums);
+    v[3] = _mm256_madd_epi16(_mm256_unpackhi_epi8(v[3], zero), sums);
+    return _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sm__sum4_ymm(v)), sm__mul_ymm(dmin, d_a), acc);
+}
+
+/* The same of Q6_K. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, const int8_t *q,
+                                             const int16_t *s, __m256 d_a, __m256 acc) {
+    __m256i v[8];
+    __m256 none, d;
+    int r;
+    SM__UNROLL
+    for (r = 0; r < 8; r++) v[r] = sm__dot_q6_k_ymm(w + (size_t)r * w_stride, q, s);
+    sm__halves_ymm(sm__words_ymm(w + 206, w_stride), &none, &d);
+    return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
+}
+
+/* One row of a, 8 rows of w, straight from the file's superblocks, n <= 8 of which are stored. */
+SM__AVX2 SM__INLINE void sm__gemv_super_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            int n_blocks, const sm__acts *a, float *out, int n) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes, i;
+    const uint8_t *next = w + 8 * w_stride;
+    __m256 acc = sm__zero_ymm();
+    int b;
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
+        const int8_t *q = a->q + (size_t)b * SM__QK_K;
+        const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
+        __m256 d_a = _mm256_set1_ps(a->d[b]);
+        for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
+        if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
+        else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
+    }
+    sm__store_ymm(out, acc, n);
+}
+
+/* A panel of 8 rows for many rows of a. For each superblock: 64 registers of unsigned bytes as
+ * above (Q6_K: q + 32); 16 (Q4_K, Q5_K: 8) of a sub-block's scale twice in 16 bits; 8 (4) of two
+ * neighbours' scales (minima), which meet the activations' sums; d and dmin. */
+#define SM__PANEL_SCALES_YMM 64
+#define SM__PANEL_PAIRS_YMM 80
+#define SM__PANEL_D_YMM 88
+#define SM__PANEL_SUPER_YMM (90 * 32)
+
+/* Words first .. first + 3 of 8 rows, a row a lane. */
+SM__AVX2 SM__INLINE void sm__words4_ymm(const uint8_t *p, size_t stride, __m256i v[4]) {
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        const uint8_t *row = p + (size_t)i * stride;
+        v[i] = sm__load2_ymm(row, row + 4 * stride);
+    }
+    sm__transpose4_ymm(v);
+}
+
+/* Of each lane, byte i in both halves, or bytes i and i + 1: zero-extended. */
+SM__AVX2 SM__INLINE __m256i sm__twice_ymm(__m256i v, int i) {
+    return _mm256_shuffle_epi8(v, _mm256_add_epi32(_mm256_setr_epi32(
+        (int)0x80008000u, (int)0x80048004u, (int)0x80088008u, (int)0x800c800cu, (int)0x80008000u,
+        (int)0x80048004u, (int)0x80088008u, (int)0x800c800cu), _mm256_set1_epi32(0x00010001 * i)));
+}
+SM__AVX2 SM__INLINE __m256i sm__pair_ymm(__m256i v, int i) {
+    return _mm256_shuffle_epi8(v, _mm256_add_epi32(_mm256_setr_epi32(
+        (int)0x80018000u, (int)0x80058004u, (int)0x80098008u, (int)0x800d800cu, (int)0x80018000u,
+        (int)0x80058004u, (int)0x80098008u, (int)0x800d800cu), _mm256_set1_epi32(0x00010001 * i)));
+}
+
+SM__AVX2 SM__INLINE void sm__pack_q4_q5_ymm(int type, const uint8_t *w, size_t stride,
+                                            __m256i *panel) {
+    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), high[8], v[4], sc[2], m[2];
+    int c, h, i;
+    __m256 d, dmin;
+    if (type == SM__T_Q5_K) {
+        sm__words4_ymm(w + 16, stride, high);
+        sm__words4_ymm(w + 32, stride, high + 4);
+    }
+    for (c = 0; c < 4; c++)
+        for (h = 0; h < 2; h++) {
+            __m128i left = _mm_cvtsi32_si128(4), down = _mm_cvtsi32_si128(2 * c);
+            sm__words4_ymm(w + (type == SM__T_Q4_K ? 16 : 48) + 32 * c + 16 * h, stride, v);
+            SM__UNROLL
+            for (i = 0; i < 4; i++) {
+                __m256i lo = _mm256_and_si256(v[i], four);
+                __m256i hi = _mm256_and_si256(_mm256_srli_epi16(v[i], 4), four);
+                if (type == SM__T_Q5_K) { /* bit 2 c, bit 2 c + 1 */
+                    __m256i bits = _mm256_sll_epi16(_mm256_srl_epi16(high[4 * h + i], down), left);
+                    lo = _mm256_or_si256(lo, _mm256_and_si256(bits, fifth));
+                    bits = _mm256_srli_epi16(bits, 1);
+                    hi = _mm256_or_si256(hi, _mm256_and_si256(bits, fifth));
+                }
+                _mm256_store_si256(panel + 16 * c + 4 * h + i, lo);
+                _mm256_store_si256(panel + 16 * c + 4 * h + i + 8, hi);
+            }
+        }
+    sm__scales6_ymm(w, stride, sc, m);
+    SM__UNROLL
+    for (i = 0; i < 8; i++)
+        _mm256_store_si256(panel + SM__PANEL_SCALES_YMM + i, sm__twice_ymm(sc[i / 4], i % 4));
+    SM__UNROLL
+    for (i = 0; i < 4; i++)
+        _mm256_store_si256(panel + SM__PANEL_PAIRS_YMM + i, sm__pair_ymm(m[i / 2], i % 2 * 2));
+    sm__halves_ymm(sm__words_ymm(w, stride), &d, &dmin);
+    _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM), d);
+    _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM + 1), dmin);
+}
+
+SM__AVX2 SM__INLINE void sm__pack_q6_k_ymm(const uint8_t *w, size_t stride, __m256i *panel) {
+    __m256i four = _mm256_set1_epi8(15), two = _mm256_set1_epi8(48), low[2][4], high[4], v;
+    int half, h, i, g;
+    __m256 none, d;
+    for (half = 0; half < 2; half++)
+        for (h = 0; h < 2; h++) {
+            sm__words4_ymm(w + 64 * half + 16 * h, stride, low[0]);
+            sm__words4_ymm(w + 64 * half + 32 + 16 * h, stride, low[1]);
+            sm__words4_ymm(w + 128 + 32 * half + 16 * h, stride, high);
+            SM__UNROLL
+            for (i = 0; i < 4; i++) {
+                __m256i up[4];
+                up[0] = _mm256_slli_epi16(high[i], 4);
+                up[1] = _mm256_slli_epi16(high[i], 2);
+                up[2] = high[i];
+                up[3] = _mm256_srli_epi16(high[i], 2);
+                SM__UNROLL
+                for (g = 0; g < 4; g++) {
+                    v = g < 2 ? low[g][i] : _mm256_srli_epi16(low[g - 2][i], 4);
+                    v = _mm256_or_si256(_mm256_and_si256(v, four), _mm256_and_si256(up[g], two));
+                    _mm256_store_si256(panel + 32 * half + 8 * g + 4 * h + i, v);
+                }
+            }
+        }
+    sm__words4_ymm(w + 192, stride, high);
+    SM__UNROLL
+    for (i = 0; i < 16; i++) { /* sign-extended: from the upper byte down */
+        v = _mm256_slli_epi16(sm__twice_ymm(high[i / 4], i % 4), 8);
+        _mm256_store_si256(panel + SM__PANEL_SCALES_YMM + i, _mm256_srai_epi16(v, 8));
+    }
+    SM__UNROLL
+    for (i = 0; i < 8; i++) {
+        v = _mm256_slli_epi16(sm__pair_ymm(high[i / 2], i % 2 * 2), 8);
+        _mm256_store_si256(panel + SM__PANEL_PAIRS_YMM + i, _mm256_srai_epi16(v, 8));
+    }
+    sm__halves_ymm(sm__words_ymm(w + 206, stride), &none, &d);
+    _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM), d);
+}
+
+/* What the activations' sums contribute: for Q4_K and Q5_K sum of m_j * s_j, for Q6_K that of
+ * sc_j * s_j, 8 rows. */
+SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const int16_t *s) {
+    int16_t sums[16];
+    __m256i acc = _mm256_setzero_si256(), two;
+    int i;
+    if (type == SM__T_Q6_K) memcpy(sums, s, sizeof sums);
+    else _mm256_storeu_si256((__m256i *)(void *)sums, sm__sums32_ymm(s));
+    SM__UNROLL
+    for (i = 0; i < (type == SM__T_Q6_K ? 8 : 4); i++) {
+        two = _mm256_set1_epi32(sm__load_i32(sums + 2 * i));
+        two = _mm256_madd_epi16(two, _mm256_load_si256(panel + SM__PANEL_PAIRS_YMM + i));
+        acc = _mm256_add_epi32(acc, two);
+    }
+    return acc;
+}
+
+/* n_t (a constant) rows of a, from row t on, times a panel. `run` registers of products fit 16
+ * bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127. */
+SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, int n,
+                                            int n_blocks, const sm__acts *a, int t, float *out,
+                                            size_t out_stride) {
+    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, b, i, j, g, h;
+    __m256i isum[4], part[4], v, four;
+    __m256 acc[4];
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i] = sm__zero_ymm();
+    for (b = 0; b < n_blocks; b++, packed += SM__PANEL_SUPER_YMM) {
+        const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK_K;
+        const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
+        const float *d_a = a->d + (size_t)t * a->d_stride + b;
+        const __m256i *panel = (const __m256i *)(const void *)packed, *w = panel;
+        const __m256 *d = (const __m256 *)(const void *)(panel + SM__PANEL_D_YMM);
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            isum[i] = _mm256_setzero_si256();
+            if (type != SM__T_Q6_K) continue;
+            part[i] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
+            isum[i] = _mm256_sub_epi32(isum[i], _mm256_slli_epi32(part[i], 5));
+        }
+        for (g = 0; g < 8; g++, w += 8, q += 32) {
+            SM__UNROLL
+            for (h = 0; h < 8; h += run) {
+                int scale = type == SM__T_Q6_K ? 2 * g + h / 4 : g;
+                SM__UNROLL
+                for (j = h; j < h + run; j++) {
+                    v = _mm256_load_si256(w + j);
+                    SM__UNROLL
+                    for (i = 0; i < n_t; i++) {
+                        four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
+                        four = _mm256_maddubs_epi16(v, four);
+                        part[i] = j == h ? four : _mm256_add_epi16(part[i], four);
+                        SM__PIN(part[i]); /* GCC would add up in a tree, and spill */
+                    }
+                }
+                v = _mm256_load_si256(panel + SM__PANEL_SCALES_YMM + scale);
+                SM__UNROLL
+                for (i = 0; i < n_t; i++)
+                    isum[i] = _mm256_add_epi32(isum[i], _mm256_madd_epi16(part[i], v));
+            }
+        }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            __m256 scale = _mm256_set1_ps(d_a[(size_t)i * a->d_stride]);
+            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[i]), sm__mul_ymm(d[0], scale), acc[i]);
+            if (type == SM__T_Q6_K) continue;
+            isum[i] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
+            acc[i] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(isum[i]), sm__mul_ymm(d[1], scale), acc[i]);
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) sm__store_ymm(out + (size_t)i * out_stride, acc[i], n);
+}
+
+/* One row of a: 8 rows of w at a time, in place. More: panels in scratch. */
+SM__AVX2 SM__INLINE void sm__matmul_super_ymm(int type, const void *w, size_t w_stride, int n,
+                                              int k, const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes, row_bytes;
+    int n_blocks = k / SM__QK_K, o, m, t, b;
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * SM__PANEL_SUPER_YMM;
+    row_bytes = (size_t)n_blocks * bytes;
+    for (o = 0; o < n; o += 8, out += 8) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        m = sm__min(8, n - o);
+        if (m < 8) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, 8, copy);
+            w_stride = row_bytes;
+        }
+        if (rows == 1) {
+            sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
+            continue;
+        }
+        for (b = 0; b < n_blocks; b++) {
+            __m256i *to = (__m256i *)(void *)(panel + (size_t)b * SM__PANEL_SUPER_YMM);
+            if (type == SM__T_Q6_K) sm__pack_q6_k_ymm(row + (size_t)b * bytes, w_stride, to);
+            else sm__pack_q4_q5_ymm(type, row + (size_t)b * bytes, w_stride, to);
+        }
+        for (t = 0; t + 4 <= rows; t += 4)
+            sm__tile_super_ymm(type, 4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+        for (; t < rows; t++)
+            sm__tile_super_ymm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+    }
+}
+SM__AVX2 static void sm__matmul_q4_k__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_ymm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX2 static void sm__matmul_q5_k__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_ymm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX2 static void sm__matmul_q6_k__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_ymm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 
@@ -3098,8 +3677,8 @@ SM__AVX512 SM__INLINE void sm__gemv_block_zmm(int type, const uint8_t *w, size_t
             SM__UNROLL
             for (i = 0; i < 16 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
         }
-        isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, a->s[b])
-                                  : sm__dot16_q4_0_zmm(w, w_stride, q, a->s[b]);
+        isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b))
+                                  : sm__dot16_q4_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
         acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d, acc);
     }
@@ -3170,16 +3749,18 @@ SM__AVX512 SM__INLINE void sm__tile_block_zmm(int n_t, int bias, const uint8_t *
                                               size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
-    const int32_t *s = a->s + (size_t)t * a->d_stride;
-    __m512i isum[6][2], lo, hi, four;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
+    __m512i isum[6][2], lo, hi, four, start = _mm512_set1_epi16((short)-bias);
     __m512 acc[6][2], scale;
     int b, i, j;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_zmm();
-    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_BLOCK, q += SM__QK, d++, s++) {
+    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_BLOCK, q += SM__QK, d++, s += 2) {
         SM__UNROLL
-        for (i = 0; i < n_t; i++)
-            isum[i][0] = isum[i][1] = _mm512_set1_epi32(-bias * s[(size_t)i * a->d_stride]);
+        for (i = 0; i < n_t; i++) {
+            four = _mm512_set1_epi32(sm__load_i32(s + (size_t)i * a->s_stride));
+            isum[i][0] = isum[i][1] = _mm512_madd_epi16(four, start);
+        }
         SM__UNROLL
         for (j = 0; j < 8; j++) {
             lo = _mm512_load_si512(panel + 64 * j);
@@ -4065,120 +4646,126 @@ static void sm__merge__neon(float *m, float *s, float *o, float part_m, float pa
 
 /* --- quant ------------------------------------------------------------------------------------ */
 
-/* quant: a row to int8 blocks of 32. amax = largest |x|; d = amax / 127; q = x * (127 / amax) to
- * the nearest integer, ties to even; s = sum of q. A block with an infinity or NaN gets d = NaN and
- * q = 0, so that it shows in the output; amax below 1e-30 counts as zero (d = 0, q = 0).
- *   x [k] f32, k a multiple of 32; q [k], d [k / 32], s [k / 32] out */
-static void sm__quant__scalar(const float *x, int k, int8_t *q, float *d, int32_t *s) {
-    int b, i;
-    for (b = 0; b < k / SM__QK; b++, x += SM__QK, q += SM__QK) {
-        uint32_t top = 0; /* |x| compared as bits: NaN is largest */
-        float amax, inverse = 0.0f;
-        for (i = 0; i < SM__QK; i++)
-            if ((sm__bits(x[i]) & 0x7fffffffu) > top) top = sm__bits(x[i]) & 0x7fffffffu;
-        amax = sm__from_bits(top);
-        s[b] = 0;
-        if (top >= 0x7f800000u) d[b] = sm__from_bits(0x7fc00000u);
-        else if (amax < 1e-30f) d[b] = 0.0f;
-        else d[b] = sm__div(amax, 127.0f), inverse = sm__div(127.0f, amax);
-        for (i = 0; i < SM__QK; i++) {
-            q[i] = (int8_t)(inverse != 0.0f ? sm__round_even(x[i] * inverse) : 0);
-            s[b] += q[i];
+/* quant: a row to int8 blocks. amax = largest |x| of a block; d = amax / 127; q = x * (127 / amax)
+ * to the nearest integer, ties to even; s = sums of 16 elements of q. A block with an infinity or
+ * NaN gets d = NaN and q = 0, so that it shows in the output; amax below 1e-30 counts as zero
+ * (d = 0, q = 0).
+ *   x [k] f32; block 32 or 256, of which k is a multiple; q [k], d [k / block], s [k / 16] out */
+
+/* d of a block whose largest |x| has these bits, and 127 / amax, or 0 when q is 0. */
+SM__INLINE float sm__quant_scale(uint32_t top, float *inverse) {
+    float amax = sm__from_bits(top);
+    *inverse = 0.0f;
+    if (top >= 0x7f800000u) return sm__from_bits(0x7fc00000u);
+    if (amax < 1e-30f) return 0.0f;
+    *inverse = sm__div(127.0f, amax);
+    return sm__div(amax, 127.0f);
+}
+
+static void sm__quant__scalar(const float *x, int k, int block, int8_t *q, float *d, int16_t *s) {
+    int i;
+    float inverse = 0.0f;
+    for (i = 0; i < k; i++) {
+        if (i % block == 0) {
+            uint32_t top = 0; /* |x| compared as bits: NaN is largest */
+            int j;
+            for (j = i; j < i + block; j++)
+                if ((sm__bits(x[j]) & 0x7fffffffu) > top) top = sm__bits(x[j]) & 0x7fffffffu;
+            *d++ = sm__quant_scale(top, &inverse);
         }
+        if (i % 16 == 0) s[i / 16] = 0;
+        q[i] = (int8_t)(inverse != 0.0f ? sm__round_even(x[i] * inverse) : 0);
+        s[i / 16] = (int16_t)(s[i / 16] + q[i]);
     }
 }
 
 #ifdef SM__HAS_AVX2
-SM__AVX2 static void sm__quant__avx2(const float *x, int k, int8_t *q, float *d, int32_t *s) {
-    __m256i abs = _mm256_set1_epi32(0x7fffffff), v[4], top;
+SM__AVX2 SM__INLINE __m128i sm__fold_ymm(__m256i v) {
+    return _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+}
+
+SM__AVX2 static void sm__quant__avx2(const float *x, int k, int block, int8_t *q, float *d,
+                                     int16_t *s) {
     __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7); /* undoes the packs' */
-    int32_t lanes[8];
     int i, j;
-    for (i = 0; i < k / SM__QK; i++, x += SM__QK, q += SM__QK) {
-        float amax;
-        int32_t largest = 0;
-        top = _mm256_setzero_si256();
-        for (j = 0; j < 4; j++) {
-            v[j] = _mm256_castps_si256(_mm256_loadu_ps(x + 8 * j));
-            top = _mm256_max_epi32(top, _mm256_and_si256(v[j], abs));
+    for (; k > 0; k -= block) {
+        __m256i top = _mm256_setzero_si256(), v[4];
+        __m128i most, sums;
+        __m256 factor;
+        float inverse;
+        for (i = 0; i < block; i += 8) {
+            v[0] = _mm256_castps_si256(_mm256_loadu_ps(x + i));
+            top = _mm256_max_epi32(top, _mm256_and_si256(v[0], _mm256_set1_epi32(0x7fffffff)));
         }
-        _mm256_storeu_si256((__m256i *)(void *)lanes, top);
-        for (j = 0; j < 8; j++) largest = sm__max(largest, lanes[j]);
-        amax = sm__from_bits((uint32_t)largest);
-        s[i] = 0;
-        d[i] = largest >= 0x7f800000 ? sm__from_bits(0x7fc00000u) : 0.0f;
-        if (largest >= 0x7f800000 || amax < 1e-30f) {
-            memset(q, 0, SM__QK);
+        most = _mm_max_epi32(_mm256_castsi256_si128(top), _mm256_extracti128_si256(top, 1));
+        most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0x4e));
+        most = _mm_max_epi32(most, _mm_shuffle_epi32(most, 0xb1));
+        *d++ = sm__quant_scale((uint32_t)_mm_cvtsi128_si32(most), &inverse);
+        if (inverse == 0.0f) {
+            memset(q, 0, (size_t)block);
+            memset(s, 0, (size_t)block / 16 * sizeof *s);
+            x += block, q += block, s += block / 16;
             continue;
         }
-        d[i] = sm__div(amax, 127.0f);
-        for (j = 0; j < 4; j++) /* nearest even */
-            v[j] = _mm256_cvtps_epi32(sm__mul_ymm(_mm256_castsi256_ps(v[j]),
-                                                  _mm256_set1_ps(sm__div(127.0f, amax))));
-        top = _mm256_add_epi32(_mm256_add_epi32(v[0], v[1]), _mm256_add_epi32(v[2], v[3]));
-        _mm256_storeu_si256((__m256i *)(void *)lanes, top);
-        for (j = 0; j < 8; j++) s[i] += lanes[j];
-        v[0] = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
-        _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(v[0], order));
+        factor = _mm256_set1_ps(inverse);
+        for (i = 0; i < block; i += 32, x += 32, q += 32, s += 2) {
+            for (j = 0; j < 4; j++) /* nearest even */
+                v[j] = _mm256_cvtps_epi32(sm__mul_ymm(_mm256_loadu_ps(x + 8 * j), factor));
+            sums = _mm_hadd_epi32(sm__fold_ymm(_mm256_add_epi32(v[0], v[1])),
+                                  sm__fold_ymm(_mm256_add_epi32(v[2], v[3])));
+            sums = _mm_hadd_epi32(sums, sums);
+            s[0] = (int16_t)_mm_cvtsi128_si32(sums);
+            s[1] = (int16_t)_mm_extract_epi32(sums, 1);
+            v[0] = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]),
+                                      _mm256_packs_epi32(v[2], v[3]));
+            _mm256_storeu_si256((__m256i *)(void *)q, _mm256_permutevar8x32_epi32(v[0], order));
+        }
     }
 }
 #endif
 
 #ifdef SM__HAS_AVX512
-SM__AVX512 static void sm__quant__avx512(const float *x, int k, int8_t *q, float *d, int32_t *s) {
-    __m512i abs = _mm512_set1_epi32(0x7fffffff), a, b;
+SM__AVX512 static void sm__quant__avx512(const float *x, int k, int block, int8_t *q, float *d,
+                                         int16_t *s) {
     int i;
-    for (i = 0; i < k / SM__QK; i++, x += SM__QK, q += SM__QK) {
-        __m512 lo = _mm512_loadu_ps(x), hi = _mm512_loadu_ps(x + 16);
-        uint32_t top;
-        float amax;
-        a = _mm512_and_si512(_mm512_castps_si512(lo), abs);
-        b = _mm512_and_si512(_mm512_castps_si512(hi), abs);
-        top = (uint32_t)_mm512_reduce_max_epi32(_mm512_max_epi32(a, b));
-        amax = sm__from_bits(top);
-        a = b = _mm512_setzero_si512();
-        if (top >= 0x7f800000u) d[i] = sm__from_bits(0x7fc00000u);
-        else if (amax < 1e-30f) d[i] = 0.0f;
-        else {
-            __m512 inverse = _mm512_set1_ps(sm__div(127.0f, amax));
-            d[i] = sm__div(amax, 127.0f);
-            a = _mm512_cvtps_epi32(sm__mul_zmm(lo, inverse)); /* nearest even */
-            b = _mm512_cvtps_epi32(sm__mul_zmm(hi, inverse));
+    for (; k > 0; k -= block) {
+        __m512i top = _mm512_setzero_si512(), v;
+        float inverse;
+        for (i = 0; i < block; i += 16) {
+            v = _mm512_castps_si512(_mm512_loadu_ps(x + i));
+            top = _mm512_max_epi32(top, _mm512_and_si512(v, _mm512_set1_epi32(0x7fffffff)));
         }
-        s[i] = _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
-        _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(a));
-        _mm_storeu_si128((__m128i *)(void *)(q + 16), _mm512_cvtepi32_epi8(b));
+        *d++ = sm__quant_scale((uint32_t)_mm512_reduce_max_epi32(top), &inverse);
+        for (i = 0; i < block; i += 16, x += 16, q += 16) {
+            v = _mm512_setzero_si512();
+            if (inverse != 0.0f) /* nearest even */
+                v = _mm512_cvtps_epi32(sm__mul_zmm(_mm512_loadu_ps(x), _mm512_set1_ps(inverse)));
+            *s++ = (int16_t)_mm512_reduce_add_epi32(v);
+            _mm_storeu_si128((__m128i *)(void *)q, _mm512_cvtepi32_epi8(v));
+        }
     }
 }
 #endif
 
 #ifdef SM__HAS_NEON
-static void sm__quant__neon(const float *x, int k, int8_t *q, float *d, int32_t *s) {
-    int b, i;
-    for (b = 0; b < k / SM__QK; b++, x += SM__QK, q += SM__QK) {
-        uint32x4_t top = vdupq_n_u32(0), magnitude = vdupq_n_u32(0x7fffffffu);
-        float32x4_t inverse;
-        int16x8_t v[4];
-        float amax;
-        SM__UNROLL
-        for (i = 0; i < 8; i++)
-            top = vmaxq_u32(top,
-                            vandq_u32(vreinterpretq_u32_f32(vld1q_f32(x + 4 * i)), magnitude));
-        amax = sm__from_bits(vmaxvq_u32(top));
-        if (sm__not_finite(amax) || amax < 1e-30f) { /* the scalar kernel knows the rules */
-            sm__quant__scalar(x, SM__QK, q, d + b, s + b);
-            continue;
+static void sm__quant__neon(const float *x, int k, int block, int8_t *q, float *d, int16_t *s) {
+    int i, j;
+    for (; k > 0; k -= block) {
+        uint32x4_t top = vdupq_n_u32(0);
+        float inverse;
+        for (i = 0; i < block; i += 4)
+            top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + i))));
+        *d++ = sm__quant_scale(vmaxvq_u32(top), &inverse);
+        for (i = 0; i < block; i += 16, x += 16, q += 16) {
+            int16x8_t v[2] = {vdupq_n_s16(0), vdupq_n_s16(0)};
+            for (j = 0; j < 2 && inverse != 0.0f; j++) { /* nearest even */
+                float32x4_t lo = sm__mul_neon(vld1q_f32(x + 8 * j), vdupq_n_f32(inverse));
+                float32x4_t hi = sm__mul_neon(vld1q_f32(x + 8 * j + 4), vdupq_n_f32(inverse));
+                v[j] = vcombine_s16(vmovn_s32(vcvtnq_s32_f32(lo)), vmovn_s32(vcvtnq_s32_f32(hi)));
+            }
+            vst1q_s8(q, vcombine_s8(vmovn_s16(v[0]), vmovn_s16(v[1])));
+            *s++ = vaddvq_s16(vaddq_s16(v[0], v[1]));
         }
-        d[b] = sm__div(amax, 127.0f);
-        inverse = vdupq_n_f32(sm__div(127.0f, amax));
-        SM__UNROLL
-        for (i = 0; i < 4; i++) {
-            int32x4_t lo = vcvtnq_s32_f32(sm__mul_neon(vld1q_f32(x + 8 * i), inverse));
-            int32x4_t hi = vcvtnq_s32_f32(sm__mul_neon(vld1q_f32(x + 8 * i + 4), inverse));
-            v[i] = vcombine_s16(vmovn_s32(lo), vmovn_s32(hi));
-            vst1_s8(q + 8 * i, vmovn_s16(v[i]));
-        }
-        s[b] = vaddlvq_s16(vaddq_s16(vaddq_s16(v[0], v[1]), vaddq_s16(v[2], v[3])));
     }
 }
 #endif
@@ -4898,6 +5485,9 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->matmul[SM__T_BF16] = sm__matmul_bf16__scalar;
     k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__scalar;
     k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__scalar;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__scalar;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__scalar;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__scalar;
     k->attend[0] = sm__attend_f32__scalar;
     k->attend[1] = sm__attend_f16__scalar;
     k->merge = sm__merge__scalar;
@@ -4922,6 +5512,9 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->matmul[SM__T_BF16] = sm__matmul_bf16__avx2;
     k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
     k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx2;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx2;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx2;
     k->attend[0] = sm__attend_f32__avx2;
     k->attend[1] = sm__attend_f16__avx2;
     k->merge = sm__merge__avx2;
@@ -9268,9 +9861,13 @@ typedef struct sm__buf {
     int width; /* floats (or bytes of q) used of a row */
 } sm__buf;
 
-/* A matmul's input: f32 rows, and their int8 blocks when a weight wants them (q.stride != 0). */
+/* A matmul's input: f32 rows, and their int8 blocks of 32 and of 256 elements, each when a weight
+ * wants them (q.stride != 0). */
 typedef struct sm__act_buf {
-    sm__buf x, q, d, s;
+    sm__buf x;
+    struct {
+        sm__buf q, d, s;
+    } blocks[2];
 } sm__act_buf;
 
 typedef struct sm__step {
@@ -9348,28 +9945,35 @@ static sm__buf sm__no_buf(void) {
     return none;
 }
 
-/* The int8 planes beside x, if one of the weights that will read it is quantised. */
+/* The int8 blocks beside x that the weights which will read it want. */
 static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x, const sm__weight *a,
                                  const sm__weight *b, const sm__weight *c) {
     sm__act_buf acts;
     const sm__weight *w[3];
-    int i, quantised = 0;
+    int i, j;
     w[0] = a, w[1] = b, w[2] = c;
-    for (i = 0; i < 3; i++) quantised |= w[i] && sm__types[w[i]->type].quantised;
+    memset(&acts, 0, sizeof acts);
     acts.x = x;
-    acts.q = acts.d = acts.s = sm__no_buf();
-    if (!quantised) return acts;
-    acts.q = sm__emit_buf(e, wanted, x.width, 1);
-    acts.d = sm__emit_buf(e, wanted, x.width / SM__QK, sizeof(float));
-    acts.s = sm__emit_buf(e, wanted, x.width / SM__QK, sizeof(int32_t));
+    for (j = 0; j < 2; j++) {
+        int block = j ? SM__QK_K : SM__QK;
+        for (i = 0; i < 3 && !(w[i] && sm__types[w[i]->type].act_block == block); i++) {
+        }
+        if (i == 3) continue;
+        acts.blocks[j].q = sm__emit_buf(e, wanted, x.width, 1);
+        acts.blocks[j].d = sm__emit_buf(e, wanted, x.width / block, sizeof(float));
+        acts.blocks[j].s = sm__emit_buf(e, wanted, x.width / 16, sizeof(int16_t));
+    }
     return acts;
 }
 
 static void sm__emit_drop_acts(sm__emitter *e, sm__act_buf acts) {
+    int j;
     sm__emit_drop(e, acts.x);
-    sm__emit_drop(e, acts.q);
-    sm__emit_drop(e, acts.d);
-    sm__emit_drop(e, acts.s);
+    for (j = 0; j < 2; j++) {
+        sm__emit_drop(e, acts.blocks[j].q);
+        sm__emit_drop(e, acts.blocks[j].d);
+        sm__emit_drop(e, acts.blocks[j].s);
+    }
 }
 
 static sm__step *sm__emit_step(sm__emitter *e, int op, const char *name, int layer) {
@@ -10135,29 +10739,35 @@ SM__INLINE float *sm__row_f32(const sm_ctx *ctx, sm__buf b, int row) {
     return (float *)(void *)(ctx->scratch + b.at + (size_t)row * b.stride);
 }
 
-static sm__acts sm__acts_at(const sm_ctx *ctx, const sm__act_buf *in, int row) {
+/* Rows of an input from `row` on, as weights of a type read them. */
+static sm__acts sm__acts_at(const sm_ctx *ctx, const sm__act_buf *in, int row, int type) {
+    int j = sm__types[type].act_block == SM__QK_K;
+    sm__buf q = in->blocks[j].q, d = in->blocks[j].d, s = in->blocks[j].s;
     sm__acts a;
+    memset(&a, 0, sizeof a);
     a.x = sm__row_f32(ctx, in->x, row);
     a.x_stride = in->x.stride / sizeof(float);
-    a.q = NULL, a.d = NULL, a.s = NULL;
-    a.q_stride = a.d_stride = 0;
-    if (in->q.stride) {
-        a.q = (const int8_t *)ctx->scratch + in->q.at + (size_t)row * in->q.stride;
-        a.q_stride = in->q.stride;
-        a.d = sm__row_f32(ctx, in->d, row);
-        a.s = (const int32_t *)(const void *)sm__row_f32(ctx, in->s, row);
-        a.d_stride = in->d.stride / sizeof(float);
-    }
+    if (!sm__types[type].act_block) return a;
+    a.q = (const int8_t *)ctx->scratch + q.at + (size_t)row * q.stride;
+    a.q_stride = q.stride;
+    a.d = sm__row_f32(ctx, d, row);
+    a.d_stride = d.stride / sizeof(float);
+    a.s = (const int16_t *)(const void *)sm__row_f32(ctx, s, row);
+    a.s_stride = s.stride / sizeof(int16_t);
     return a;
 }
 
 /* The int8 blocks of one row, where a step's consumer wants them. */
 static void sm__quant_row(sm_ctx *ctx, const sm__act_buf *b, int row) {
-    if (!b->q.stride) return;
-    ctx->kernels.quant(sm__row_f32(ctx, b->x, row), b->x.width,
-                       (int8_t *)ctx->scratch + b->q.at + (size_t)row * b->q.stride,
-                       sm__row_f32(ctx, b->d, row),
-                       (int32_t *)(void *)sm__row_f32(ctx, b->s, row));
+    int j;
+    for (j = 0; j < 2; j++) {
+        sm__buf q = b->blocks[j].q;
+        if (!q.stride) continue;
+        ctx->kernels.quant(sm__row_f32(ctx, b->x, row), b->x.width, j ? SM__QK_K : SM__QK,
+                           (int8_t *)ctx->scratch + q.at + (size_t)row * q.stride,
+                           sm__row_f32(ctx, b->blocks[j].d, row),
+                           (int16_t *)(void *)sm__row_f32(ctx, b->blocks[j].s, row));
+    }
 }
 
 /* --- shapes ----------------------------------------------------------------------------------- */
@@ -10184,7 +10794,7 @@ static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
     if (!rows) return;
     for (i = 0; i < s->n_w; i++) {
         const sm__weight *w = s->w[i];
-        double ops = 2.0 * unit * w->k / (sm__types[w->type].quantised ? speed->int_ops
+        double ops = 2.0 * unit * w->k / (sm__types[w->type].act_block ? speed->int_ops
                                                                          : speed->flops);
         weight_ns = (double)w->stride * unit / speed->bytes;
         if (ops > math_ns) math_ns = ops;
@@ -10255,9 +10865,9 @@ static void sm__tile_embed(sm_ctx *ctx, const sm__step *s, int row) {
     int entry = ctx->chunk + row, i;
     sm__types[w->type].decode(w->data + (size_t)ctx->tokens[entry] * w->stride, x, (size_t)w->k);
     if (ctx->model->hp.pos != SM__POS_LEARNED) return;
-    for (i = 0; i < pos->k; i += SM__QK) { /* in pieces: no row-sized buffer on the stack */
-        float piece[SM__QK];
-        int n = sm__min(SM__QK, pos->k - i);
+    for (i = 0; i < pos->k; i += SM__QK_K) { /* in pieces: no row-sized buffer on the stack */
+        float piece[SM__QK_K];
+        int n = sm__min(SM__QK_K, pos->k - i);
         const uint8_t *at = pos->data + (size_t)ctx->positions[entry] * pos->stride;
         other = piece;
         sm__types[pos->type].decode(at + sm__row_bytes(pos->type, (size_t)i), other, (size_t)n);
@@ -10305,7 +10915,7 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
     n = sm__min(s->tile_n, w->n - o0);
     t0 = tile % t_tiles * s->tile_t;
     rows = sm__min(s->tile_t, rows - t0);
-    a = sm__acts_at(ctx, &s->in, t0);
+    a = sm__acts_at(ctx, &s->in, t0, w->type);
     direct = !s->accumulate && (s->op != SM__OP_LOGITS || rows == 1);
     if (s->op == SM__OP_LOGITS) out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0]]] + o0;
     else out = sm__row_f32(ctx, s->dst[i], t0) + o0;

@@ -38,7 +38,7 @@ typedef struct job {
     sm__acts acts;
     int8_t *q;
     float *d;
-    int32_t *s;
+    int16_t *s;
     void *scratch;
     sm__attend_args attend;
     const void *keys[4], *values[4];
@@ -58,7 +58,7 @@ static void run_matmul(void *arg) {
 }
 static void run_quant(void *arg) {
     job *j = (job *)arg;
-    j->k->quant(j->x, j->n, j->q, j->d, j->s);
+    j->k->quant(j->x, j->n, SM__QK, j->q, j->d, j->s);
 }
 static void run_attend_f32(void *arg) {
     job *j = (job *)arg;
@@ -154,18 +154,34 @@ static void measure(const settings *set, job *j, const char *name, const char *s
 
 /* The activations of a matmul, as its input step would leave them. */
 static void prepare_acts(job *j) {
-    int t;
+    int t, block = sm__max(sm__types[j->type].act_block, SM__QK);
     j->acts.x = j->x;
     j->acts.x_stride = (size_t)j->depth;
     j->acts.q = j->q;
     j->acts.q_stride = sm__round_up((size_t)j->depth, SM__ALIGN);
     j->acts.d = j->d;
+    j->acts.d_stride = (size_t)(j->depth / block);
     j->acts.s = j->s;
-    j->acts.d_stride = (size_t)j->depth / SM__QK;
+    j->acts.s_stride = (size_t)j->depth / 16;
     for (t = 0; t < j->rows; t++)
-        sm__quant__scalar(j->x + (size_t)t * j->acts.x_stride, j->depth,
+        sm__quant__scalar(j->x + (size_t)t * j->acts.x_stride, j->depth, block,
                           j->q + (size_t)t * j->acts.q_stride, j->d + (size_t)t * j->acts.d_stride,
-                          j->s + (size_t)t * j->acts.d_stride);
+                          j->s + (size_t)t * j->acts.s_stride);
+}
+
+/* A type that cannot be encoded yet: any bits will do, but for scales near one. */
+static void random_weights(job *j, size_t bytes) {
+    size_t i, block = (size_t)sm__types[j->type].info.block_bytes;
+    uint16_t one = 0x3c00;
+    for (i = 0; i + 4 <= bytes; i += 4) {
+        uint32_t u = (uint32_t)(i * 2654435761u);
+        u ^= u >> 15;
+        memcpy(j->w + i, &u, 4);
+    }
+    for (i = 0; i < bytes; i += block) {
+        memcpy(j->w + i + (j->type == SM__T_Q6_K ? block - 2 : 0), &one, 2);
+        if (j->type != SM__T_Q6_K) memcpy(j->w + i + 2, &one, 2);
+    }
 }
 
 static void matmul_rows(const settings *set, job *j) {
@@ -182,12 +198,14 @@ static void matmul_rows(const settings *set, job *j) {
         for (p = name; *p; p++)
             if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + ('a' - 'A'));
         if (set->filter && !strstr(name, set->filter)) continue;
-        sm_type_encode(sm__types[type].id, j->x, j->w, MAX_ELEMS);
-        for (at = bytes; at + bytes <= STREAM_BYTES; at += bytes) memcpy(j->w + at, j->w, bytes);
         j->type = type;
+        if (sm_type_encode(sm__types[type].id, j->x, j->w, MAX_ELEMS) != SM_OK)
+            random_weights(j, bytes);
+        for (at = bytes; at + bytes <= STREAM_BYTES; at += bytes) memcpy(j->w + at, j->w, bytes);
         for (i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
             double weights, rest;
             j->depth = sizes[i].depth;
+            if (j->depth % sm__types[type].info.block_elems) continue;
             j->n = sizes[i].n;
             j->rows = sizes[i].rows;
             prepare_acts(j);
@@ -279,7 +297,7 @@ static void prepare(job *j) {
     j->half = (uint16_t *)bench_alloc(floats);
     j->q = (int8_t *)bench_alloc(MAX_ELEMS);
     j->d = (float *)bench_alloc(floats / SM__QK);
-    j->s = (int32_t *)bench_alloc(floats / SM__QK);
+    j->s = (int16_t *)bench_alloc(MAX_ELEMS / 16 * sizeof *j->s);
     j->scratch = bench_alloc(SM__MATMUL_SCRATCH(MAX_DEPTH));
     bench_fill(j->x, MAX_ELEMS, 1.0f, 1);
     bench_fill(j->y, MAX_ELEMS, 1.0f, 2);

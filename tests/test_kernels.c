@@ -126,6 +126,7 @@ static const int float_sizes[] = {1,  2,  3,  7,   8,   9,   15,  16,  17,  31, 
                                   63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 288, 576, 1000, 0};
 static const int block_sizes[] = {32,  64,  96,  128, 160, 192, 224,  256,  288,
                                   320, 352, 512, 544, 576, 992, 1024, 1536, 0};
+static const int super_sizes[] = {256, 512, 768, 1024, 1536, 0};
 static const int row_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33};
 
 /* A problem at its largest shape. Row t, column o of the result depends on row t of the activations
@@ -135,42 +136,53 @@ static struct matmul_case {
     size_t row_bytes;
     uint8_t w[MAX_N * MAX_K * 4];
     float x[MAX_ROWS * MAX_K];
+    int act_block; /* elements of a block of activations; 32 for the float types, unused */
     int8_t q[MAX_ROWS * MAX_K];
     float d[MAX_ROWS * MAX_K / 32];
-    int32_t s[MAX_ROWS * MAX_K / 32];
+    int16_t s[MAX_ROWS * MAX_K / 16];
     float want[MAX_ROWS * MAX_N];
 } mc;
 
-static void matmul_fill_blocks(int mode) {
+static const int *matmul_sizes(int type) {
+    return sm__types[type].act_block == 0 ? float_sizes
+           : sm__types[type].act_block == 32 ? block_sizes : super_sizes;
+}
+
+/* Random bytes, or the ends of the range, where saturating instructions go wrong; then scales. */
+static void matmul_fill_weights(int mode) {
     size_t bytes = (size_t)sm__types[mc.type].info.block_bytes, i, j;
-    int t, b;
     for (i = 0; i < MAX_N * mc.row_bytes; i += bytes) {
-        uint16_t d = random_scale(mode);
-        memcpy(mc.w + i, &d, 2);
-        for (j = 2; j < bytes; j++) {
+        uint16_t d = random_scale(mode), dmin = random_scale(mode);
+        for (j = 0; j < bytes; j++) {
             uint32_t u = random_u32();
             mc.w[i + j] = (uint8_t)(u >> 8);
             if (mode != MODE_WIDE) continue;
-            /* the ends of the range, where saturating instructions go wrong */
-            if (bytes == 34) mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
+            if (bytes == 34 || (mc.type == SM__T_Q6_K && j >= 192)) mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
             else mc.w[i + j] = u & 1 ? 0 : 255;
         }
+        memcpy(mc.w + i + (mc.type == SM__T_Q6_K ? 208 : 0), &d, 2);
+        if (mc.type == SM__T_Q4_K || mc.type == SM__T_Q5_K) memcpy(mc.w + i + 2, &dmin, 2);
     }
+}
+
+static void matmul_fill_blocks(int mode) {
+    int t, b, i, block = mc.act_block;
+    matmul_fill_weights(mode);
     for (t = 0; t < MAX_ROWS; t++)
-        for (b = 0; b < mc.k / 32; b++) {
-            int8_t *q = mc.q + t * mc.k + b * 32;
-            int32_t *s = &mc.s[t * (mc.k / 32) + b];
-            float *d = &mc.d[t * (mc.k / 32) + b];
+        for (b = 0; b < mc.k / block; b++) {
+            int8_t *q = mc.q + t * mc.k + b * block;
+            int16_t *s = &mc.s[(t * mc.k + b * block) / 16];
+            float *d = &mc.d[t * (mc.k / block) + b];
             *d = fabsf(random_float()) + 0.001f;
-            *s = 0;
+            memset(s, 0, (size_t)block / 16 * sizeof *s);
             if (mode == MODE_ZERO && random_below(3) == 0) *d = 0.0f;
             if (mode == MODE_WIDE) *d *= (float)ldexp(1.0, random_below(100) - 50);
             if (mode == MODE_NOT_FINITE && random_below(40) == 0) *d = sm__from_bits(0x7fc00000u);
-            for (i = 0; i < 32; i++) {
+            for (i = 0; i < block; i++) {
                 q[i] = (int8_t)(random_below(255) - 127);
                 if (mode == MODE_WIDE) q[i] = (int8_t)(q[i] < 0 ? -127 : 127);
                 if (sm__not_finite(*d) || *d == 0.0f) q[i] = 0; /* as quant gives them */
-                *s += q[i];
+                s[i / 16] = (int16_t)(s[i / 16] + q[i]);
             }
         }
 }
@@ -180,9 +192,10 @@ static void matmul_fill(int type, int k, int mode) {
     mc.type = type;
     mc.k = k;
     mc.row_bytes = sm__row_bytes(type, (size_t)k);
+    mc.act_block = sm__types[type].act_block ? sm__types[type].act_block : 32;
     random_fill(mc.x, MAX_ROWS * k, MODE_NORMAL);
     for (i = 0; i < MAX_ROWS * k; i++) mc.x[i] = random_of(mode, 2 * k);
-    if (sm__types[type].quantised) {
+    if (sm__types[type].act_block) {
         matmul_fill_blocks(mode);
         return;
     }
@@ -199,8 +212,9 @@ static sm__acts matmul_acts(void) {
     a.q = mc.q;
     a.q_stride = (size_t)mc.k;
     a.d = mc.d;
+    a.d_stride = (size_t)(mc.k / mc.act_block);
     a.s = mc.s;
-    a.d_stride = (size_t)mc.k / 32;
+    a.s_stride = (size_t)mc.k / 16;
     return a;
 }
 
@@ -247,7 +261,8 @@ static const uint8_t *matmul_place_weights(matmul_place *p, int n, size_t stride
 }
 
 static sm__acts matmul_place_acts(matmul_place *p, int rows) {
-    size_t k = (size_t)mc.k, blocks = k / 32, n = (size_t)rows, t;
+    size_t k = (size_t)mc.k, blocks = (size_t)(mc.k / mc.act_block), sums = k / 16;
+    size_t n = (size_t)rows, t;
     sm__acts a;
     uint8_t *q;
     a.x_stride = k + n % 3;
@@ -257,7 +272,8 @@ static sm__acts matmul_place_acts(matmul_place *p, int rows) {
     a.q = (int8_t *)q;
     a.d_stride = blocks + n % 3;
     a.d = (float *)(void *)p->d.end - ((n - 1) * a.d_stride + blocks);
-    a.s = (int32_t *)(void *)p->s.end - ((n - 1) * a.d_stride + blocks);
+    a.s_stride = sums + n % 4;
+    a.s = (int16_t *)(void *)p->s.end - ((n - 1) * a.s_stride + sums);
     memset((void *)a.x, 0xff, (size_t)(p->x.end - (const uint8_t *)a.x));
     memset(q, 0x7f, (size_t)(p->q.end - q));
     memset((void *)a.d, 0xff, (size_t)(p->d.end - (const uint8_t *)a.d));
@@ -266,7 +282,7 @@ static sm__acts matmul_place_acts(matmul_place *p, int rows) {
         memcpy((void *)(a.x + t * a.x_stride), mc.x + t * k, k * 4);
         memcpy(q + t * a.q_stride, mc.q + t * k, k);
         memcpy((void *)(a.d + t * a.d_stride), mc.d + t * blocks, blocks * 4);
-        memcpy((void *)(a.s + t * a.d_stride), mc.s + t * blocks, blocks * 4);
+        memcpy((void *)(a.s + t * a.s_stride), mc.s + t * sums, sums * 2);
     }
     return a;
 }
@@ -315,7 +331,7 @@ static void matmul_shapes(matmul_place *p, int n_step, int row_step) {
 }
 
 static void matmul_variants(int type) {
-    const int *sizes = sm__types[type].quantised ? block_sizes : float_sizes;
+    const int *sizes = matmul_sizes(type);
     matmul_place p;
     int i, mode, errors = check.errors;
     NEED_VARIANTS();
@@ -328,7 +344,7 @@ static void matmul_variants(int type) {
             else matmul_shapes(&p, 3 + mode % 2, 3);
         }
     /* every alignment, with the weights' start at a forbidden page, too */
-    matmul_fill(type, 96, MODE_NORMAL);
+    matmul_fill(type, mc.act_block == 256 ? 256 : 96, MODE_NORMAL);
     matmul_truth(MAX_N, MAX_ROWS);
     for (i = 0; i < 64; i++) {
         int n = 1 + i % MAX_N, j;
@@ -344,9 +360,11 @@ static void matmul_variants(int type) {
 
 /* The truth against sums in twice double's precision, within the contract's bound. */
 static double matmul_exact(int t, int o, double *bound) {
+    static void (*const unpack[])(const void *, sm__superblock *) = {
+        sm__unpack_q4_k, sm__unpack_q5_k, sm__unpack_q6_k};
     exact e = {0, 0, 0};
     int i, b, k = mc.k;
-    if (!sm__types[mc.type].quantised) {
+    if (!sm__types[mc.type].act_block) {
         size_t elem = (size_t)sm__types[mc.type].info.block_bytes;
         for (i = 0; i < k; i++) {
             float w;
@@ -356,6 +374,21 @@ static double matmul_exact(int t, int o, double *bound) {
         *bound = (k / 16.0 + 5) * ULP * e.magnitude;
         return exact_value(&e);
     }
+    for (b = 0; b < k / 256 && mc.act_block == 256; b++) {
+        sm__superblock w; /* which the types' own tests check */
+        size_t at = (size_t)o * mc.row_bytes +
+                    (size_t)b * (size_t)sm__types[mc.type].info.block_bytes;
+        double isum = 0, msum = 0, d = (double)mc.d[t * (k / 256) + b];
+        unpack[mc.type - SM__T_Q4_K](mc.w + at, &w);
+        for (i = 0; i < 256; i++) {
+            isum += (double)w.sc[i / 16] * w.q[i] * mc.q[t * k + b * 256 + i];
+            msum += (double)w.m[i / 16] * mc.q[t * k + b * 256 + i];
+        }
+        exact_add(&e, isum * (double)w.d * d);
+        exact_add(&e, -msum * (double)w.dmin * d);
+    }
+    *bound = (k / 128.0 + 3) * ULP * e.magnitude;
+    if (mc.act_block == 256) return exact_value(&e);
     for (b = 0; b < k / 32; b++) {
         float w[32], one = 1.0f; /* the integers, by decoding with scale 1 */
         uint8_t block[34];
@@ -374,7 +407,7 @@ static double matmul_exact(int t, int o, double *bound) {
 }
 
 static void matmul_bound(int type) {
-    const int *sizes = sm__types[type].quantised ? block_sizes : float_sizes;
+    const int *sizes = matmul_sizes(type);
     int i, t, o;
     levels_init();
     for (i = 0; sizes[i]; i++) {
@@ -393,11 +426,17 @@ static void matmul_f16_keeps_its_bound(void) { matmul_bound(SM__T_F16); }
 static void matmul_bf16_keeps_its_bound(void) { matmul_bound(SM__T_BF16); }
 static void matmul_q8_0_keeps_its_bound(void) { matmul_bound(SM__T_Q8_0); }
 static void matmul_q4_0_keeps_its_bound(void) { matmul_bound(SM__T_Q4_0); }
+static void matmul_q4_k_keeps_its_bound(void) { matmul_bound(SM__T_Q4_K); }
+static void matmul_q5_k_keeps_its_bound(void) { matmul_bound(SM__T_Q5_K); }
+static void matmul_q6_k_keeps_its_bound(void) { matmul_bound(SM__T_Q6_K); }
 static void matmul_f32_variants_agree(void) { matmul_variants(SM__T_F32); }
 static void matmul_f16_variants_agree(void) { matmul_variants(SM__T_F16); }
 static void matmul_bf16_variants_agree(void) { matmul_variants(SM__T_BF16); }
 static void matmul_q8_0_variants_agree(void) { matmul_variants(SM__T_Q8_0); }
 static void matmul_q4_0_variants_agree(void) { matmul_variants(SM__T_Q4_0); }
+static void matmul_q4_k_variants_agree(void) { matmul_variants(SM__T_Q4_K); }
+static void matmul_q5_k_variants_agree(void) { matmul_variants(SM__T_Q5_K); }
+static void matmul_q6_k_variants_agree(void) { matmul_variants(SM__T_Q6_K); }
 
 /* --- attend ----------------------------------------------------------------------------------- */
 
@@ -847,30 +886,30 @@ static void rows_variants_agree(void) {
 
 /* --- quant, to_f16 ---------------------------------------------------------------------------- */
 
-static int quant_compare(row_place *p, guard *q_place, int k, int mode, int gap) {
+static int quant_compare(row_place *p, guard *q_place, int k, int block, int mode, int gap) {
     static float d_want[MAX_ROW / 32];
-    static int32_t s_want[MAX_ROW / 32];
+    static int16_t s_want[MAX_ROW / 16];
     static int8_t q_want[MAX_ROW];
-    int blocks = k / 32, l, i;
+    int blocks = k / block, l, i;
     float *x = row_at(&p->x, k, gap), *d = row_at(&p->out, blocks, gap);
-    int32_t *s = (int32_t *)(void *)row_at(&p->y, blocks, gap);
+    int16_t *s = (int16_t *)(void *)row_at(&p->y, k / 32, gap);
     int8_t *q = (int8_t *)q_place->end - sm__round_up((size_t)k, 64);
     random_fill(x, k, mode);
     for (i = 0; i < k && mode == MODE_NORMAL; i++)
         if (random_below(8) == 0) x[i] = (float)(random_below(511) - 255) * 0.5f; /* ties */
     for (i = 0; i < k; i += 32)
         if (mode == MODE_NORMAL && random_below(2)) x[i + random_below(32)] = 127.0f;
-    levels[0].k.quant(x, k, q_want, d_want, s_want);
+    levels[0].k.quant(x, k, block, q_want, d_want, s_want);
     for (l = 1; l < n_levels; l++) {
         memset(q, 0x55, (size_t)k);
-        levels[l].k.quant(x, k, q, d, s);
+        levels[l].k.quant(x, k, block, q, d, s);
         for (i = 0; i < k; i++)
-            if (q[i] != q_want[i] || s[i / 32] != s_want[i / 32] ||
-                !same_float(d[i / 32], d_want[i / 32]))
-                return FAIL("quant %s: k %d, mode %d, gap %d: [%d] %.9g is %d (%d), d %.9g (%.9g), "
-                            "s %d (%d)", levels[l].name, k, mode, gap, i, (double)x[i], q[i],
-                            q_want[i], (double)d[i / 32], (double)d_want[i / 32], s[i / 32],
-                            s_want[i / 32]);
+            if (q[i] != q_want[i] || s[i / 16] != s_want[i / 16] ||
+                !same_float(d[i / block], d_want[i / block]))
+                return FAIL("quant %s: k %d by %d, mode %d, gap %d: [%d] %.9g is %d (%d), d %.9g "
+                            "(%.9g), s %d (%d)", levels[l].name, k, block, mode, gap, i,
+                            (double)x[i], q[i], q_want[i], (double)d[i / block],
+                            (double)d_want[i / block], s[i / 16], s_want[i / 16]);
     }
     return 1;
 }
@@ -883,9 +922,12 @@ static void quant_variants_agree(void) {
     p = row_place_make();
     q = guard_make(MAX_ROW + 64);
     for (mode = 0; mode < N_MODES; mode++)
-        for (i = 0; i < 8; i++)
+        for (i = 0; i < 8; i++) {
             for (k = 32, gap = i * 2; k <= 1056; k += k < 320 ? 32 : 352)
-                if (!quant_compare(&p, &q, k, mode, gap++ % 16)) break;
+                if (!quant_compare(&p, &q, k, 32, mode, gap++ % 16)) break;
+            for (k = 256; k <= 1024; k += 256)
+                if (!quant_compare(&p, &q, k, 256, mode, gap++ % 16)) break;
+        }
     guard_free(&q);
     row_place_free(&p);
 }
@@ -893,25 +935,27 @@ static void quant_variants_agree(void) {
 /* q is the integer nearest to x * 127 / amax, but for the two roundings of its computation, each of
  * which moves it by at most 127 units of the last place. */
 static void quant_rounds_to_nearest(void) {
-    static float x[320], d[10];
-    static int8_t q[320];
-    static int32_t s[10];
+    static float x[512], d[16];
+    static int8_t q[512];
+    static int16_t s[32];
     int round, i, j;
     levels_init();
     for (round = 0; round < 500; round++) {
-        random_fill(x, 320, MODE_NORMAL);
-        for (i = 0; i < 320; i++) x[i] *= (float)ldexp(1.0, (round * 7 + i / 32 * 11) % 120 - 60);
-        levels[0].k.quant(x, 320, q, d, s);
-        for (i = 0; i < 10; i++) {
-            double amax = 0;
+        int block = round % 2 ? 256 : 32;
+        random_fill(x, 512, MODE_NORMAL);
+        for (i = 0; i < 512; i++)
+            x[i] *= (float)ldexp(1.0, (round * 7 + i / block * 11) % 120 - 60);
+        levels[0].k.quant(x, 512, block, q, d, s);
+        for (i = 0; i < 512; i += 16) {
             int sum = 0;
-            for (j = i * 32; j < i * 32 + 32; j++) {
-                amax = larger(amax, fabs((double)x[j]));
-                sum += q[j];
-            }
-            CHECK(sum == s[i]);
+            for (j = i; j < i + 16; j++) sum += q[j];
+            CHECK(sum == s[i / 16]);
+        }
+        for (i = 0; i < 512 / block; i++) {
+            double amax = 0;
+            for (j = i * block; j < i * block + block; j++) amax = larger(amax, fabs((double)x[j]));
             if (!CHECK_NEAR(d[i], amax / 127, amax / 127 * ULP)) return;
-            for (j = i * 32; j < i * 32 + 32; j++)
+            for (j = i * block; j < i * block + block; j++)
                 if (!CHECK_NEAR(q[j], (double)x[j] * 127 / amax, 0.5 + 2.01 * 127 * ULP)) return;
         }
     }
@@ -922,27 +966,27 @@ static void quant_rules(void) {
     static const int want[] = {127, 0, 2, 2, 0, -2, -2, 126, -126, -127};
     float x[32], d;
     int8_t q[32];
-    int32_t s;
+    int16_t s[2];
     int l, i;
     levels_init();
     for (l = 0; l < n_levels; l++) {
         memset(x, 0, sizeof x);
         memcpy(x, ties, sizeof ties);
-        levels[l].k.quant(x, 32, q, &d, &s);
+        levels[l].k.quant(x, 32, 32, q, &d, s);
         for (i = 0; i < COUNT(want); i++) CHECK(q[i] == want[i]);
-        CHECK(d == 1.0f && s == 0 + 0 + 2 + 2 + 0 - 2 - 2 + 126 - 126);
+        CHECK(d == 1.0f && s[0] == 0 + 0 + 2 + 2 + 0 - 2 - 2 + 126 - 126 && s[1] == 0);
         for (i = 0; i < 32; i++) x[i] = 9e-31f; /* counts as zero */
-        levels[l].k.quant(x, 32, q, &d, &s);
-        CHECK(d == 0.0f && s == 0 && q[5] == 0);
+        levels[l].k.quant(x, 32, 32, q, &d, s);
+        CHECK(d == 0.0f && s[0] == 0 && s[1] == 0 && q[5] == 0);
         x[3] = 1e-30f; /* does not */
-        levels[l].k.quant(x, 32, q, &d, &s);
+        levels[l].k.quant(x, 32, 32, q, &d, s);
         CHECK(d > 0.0f && q[3] == 127);
         x[7] = -SM__INFINITY;
-        levels[l].k.quant(x, 32, q, &d, &s);
-        CHECK(sm__bits(d) == 0x7fc00000u && s == 0 && q[7] == 0 && q[3] == 0);
+        levels[l].k.quant(x, 32, 32, q, &d, s);
+        CHECK(sm__bits(d) == 0x7fc00000u && s[0] == 0 && s[1] == 0 && q[7] == 0 && q[3] == 0);
         x[7] = sm__from_bits(0xff800001u);
-        levels[l].k.quant(x, 32, q, &d, &s);
-        CHECK(sm__bits(d) == 0x7fc00000u && s == 0 && q[7] == 0 && q[3] == 0);
+        levels[l].k.quant(x, 32, 32, q, &d, s);
+        CHECK(sm__bits(d) == 0x7fc00000u && s[0] == 0 && s[1] == 0 && q[7] == 0 && q[3] == 0);
     }
 }
 
@@ -1208,6 +1252,9 @@ static const test tests_kernels[] = {
     {"kernels: matmul bf16 keeps its bound", matmul_bf16_keeps_its_bound},
     {"kernels: matmul q8_0 keeps its bound", matmul_q8_0_keeps_its_bound},
     {"kernels: matmul q4_0 keeps its bound", matmul_q4_0_keeps_its_bound},
+    {"kernels: matmul q4_k keeps its bound", matmul_q4_k_keeps_its_bound},
+    {"kernels: matmul q5_k keeps its bound", matmul_q5_k_keeps_its_bound},
+    {"kernels: matmul q6_k keeps its bound", matmul_q6_k_keeps_its_bound},
     {"kernels: attend f32 keeps its bound", attend_f32_keeps_its_bound},
     {"kernels: attend f16 keeps its bound", attend_f16_keeps_its_bound},
     {"kernels: attend, what is not finite", attend_rules_for_what_is_not_finite},
@@ -1227,6 +1274,9 @@ static const test tests_kernels[] = {
     {"kernels: matmul bf16, all levels agree", matmul_bf16_variants_agree},
     {"kernels: matmul q8_0, all levels agree", matmul_q8_0_variants_agree},
     {"kernels: matmul q4_0, all levels agree", matmul_q4_0_variants_agree},
+    {"kernels: matmul q4_k, all levels agree", matmul_q4_k_variants_agree},
+    {"kernels: matmul q5_k, all levels agree", matmul_q5_k_variants_agree},
+    {"kernels: matmul q6_k, all levels agree", matmul_q6_k_variants_agree},
     {"kernels: attend f32, all levels agree", attend_f32_variants_agree},
     {"kernels: attend f16, all levels agree", attend_f16_variants_agree},
     {"kernels: quant, all levels agree", quant_variants_agree},

@@ -313,16 +313,17 @@ static void types_have_ggml_sizes(void) {
         int type, elems, bytes;
         const char *name;
     } want[] = {{0, 1, 4, "F32"}, {1, 1, 2, "F16"}, {2, 32, 18, "Q4_0"}, {8, 32, 34, "Q8_0"},
-                {30, 1, 2, "BF16"}};
-    float x[33] = {0};
-    uint8_t bytes[200] = {0};
+                {30, 1, 2, "BF16"}, {12, 256, 144, "Q4_K"}, {13, 256, 176, "Q5_K"},
+                {14, 256, 210, "Q6_K"}};
+    static float x[257];
+    static uint8_t bytes[1024];
     int i;
     for (i = -5; i < 100; i++) {
         const sm_type_info *info = sm_type_get_info(i);
         size_t k;
-        for (k = 0; k < 5 && want[k].type != i; k++) {
+        for (k = 0; k < sizeof want / sizeof *want && want[k].type != i; k++) {
         }
-        if (k == 5) {
+        if (k == sizeof want / sizeof *want) {
             CHECK(info == NULL);
             CHECK_STATUS(sm_type_decode(i, bytes, x, 32), SM_ERR_ARG);
             CHECK_STATUS(sm_type_encode(i, x, bytes, 32), SM_ERR_ARG);
@@ -331,11 +332,12 @@ static void types_have_ggml_sizes(void) {
         if (!CHECK(info != NULL)) continue;
         CHECK_STR(info->name, want[k].name);
         CHECK(info->block_elems == want[k].elems && info->block_bytes == want[k].bytes);
-        CHECK_STATUS(sm_type_encode(i, x, bytes, 32), SM_OK);
-        CHECK_STATUS(sm_type_decode(i, bytes, x, 32), SM_OK);
-        CHECK_STATUS(sm_type_decode(i, bytes, x, 33), want[k].elems == 1 ? SM_OK : SM_ERR_ARG);
-        CHECK_STATUS(sm_type_encode(i, NULL, bytes, 32), SM_ERR_ARG);
-        CHECK_STATUS(sm_type_decode(i, bytes, NULL, 32), SM_ERR_ARG);
+        CHECK_STATUS(sm_type_encode(i, x, bytes, 256),
+                     want[k].elems == 256 ? SM_ERR_UNSUPPORTED : SM_OK);
+        CHECK_STATUS(sm_type_decode(i, bytes, x, 256), SM_OK);
+        CHECK_STATUS(sm_type_decode(i, bytes, x, 257), want[k].elems == 1 ? SM_OK : SM_ERR_ARG);
+        CHECK_STATUS(sm_type_encode(i, NULL, bytes, 256), SM_ERR_ARG);
+        CHECK_STATUS(sm_type_decode(i, bytes, NULL, 256), SM_ERR_ARG);
         CHECK_STATUS(sm_type_decode(i, NULL, NULL, 0), SM_OK);
     }
 }
@@ -363,6 +365,101 @@ static void blocks_decode_as_their_definition(void) {
                 return;
             }
         }
+    }
+}
+
+/* One element of a K-quant, read bit by bit as ggml's block_q4_K, block_q5_K and block_q6_K define
+ * them: the integers, and where d and dmin are. */
+typedef struct k_element {
+    int q, sc, m;
+} k_element;
+
+static int bits_of(const uint8_t *p, int from, int n) { return p[from / 8] >> from % 8 & ((1 << n) - 1); }
+
+static k_element k_element_of(int type, const uint8_t *b, int i) {
+    k_element e = {0, 0, 0};
+    int j = i / 32, half = i / 128, g = i % 128 / 32;
+    if (type == SM_TYPE_Q6_K) {
+        e.q = bits_of(b + 64 * half + 32 * (g & 1) + i % 32, g & 2 ? 4 : 0, 4) +
+              16 * bits_of(b + 128 + 32 * half + i % 32, 2 * g, 2) - 32;
+        e.sc = (int8_t)b[192 + i / 16];
+        return e;
+    }
+    if (j < 4) {
+        e.sc = bits_of(b + 4 + j, 0, 6);
+        e.m = bits_of(b + 8 + j, 0, 6);
+    } else {
+        e.sc = bits_of(b + 8 + j, 0, 4) + 16 * bits_of(b + j, 6, 2);
+        e.m = bits_of(b + 8 + j, 4, 4) + 16 * bits_of(b + 4 + j, 6, 2);
+    }
+    e.q = bits_of(b + (type == SM_TYPE_Q4_K ? 16 : 48) + i / 64 * 32 + i % 32, j % 2 * 4, 4);
+    if (type == SM_TYPE_Q5_K) e.q += 16 * bits_of(b + 16 + i % 32, j, 1);
+    return e;
+}
+
+/* Random superblocks at odd addresses, with any scales: (d * sc) * q - dmin * m, each operation
+ * rounded once. */
+static void superblocks_decode_as_their_definition(void) {
+    static const int types[] = {SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
+    uint8_t memory[220];
+    float got[256];
+    int round, i, t;
+    sm__fp_enter();
+    for (round = 0; round < 9000; round++) {
+        int type = types[t = round % 3];
+        uint8_t *block = memory + round % 7;
+        uint16_t d, dmin = 0;
+        for (i = 0; i < 210; i++) block[i] = (uint8_t)random_u32();
+        memcpy(&d, block + (t == 2 ? 208 : 0), 2);
+        if (t < 2) memcpy(&dmin, block + 2, 2);
+        CHECK_STATUS(sm_type_decode(type, block, got, 256), SM_OK);
+        for (i = 0; i < 256; i++) {
+            k_element e = k_element_of(type, block, i);
+            volatile float scale = sm__f16_to_f32(d) * (float)e.sc;
+            volatile float product = scale * (float)e.q, least = sm__f16_to_f32(dmin) * (float)e.m;
+            if (!same_float(got[i], product - least)) {
+                FAIL("%s: d %04x, dmin %04x, element %d: %a", sm_type_get_info(type)->name, d, dmin,
+                     i, (double)got[i]);
+                return;
+            }
+        }
+    }
+}
+
+/* What ggml encoded decodes to what it was made from, as near as the type's steps are. */
+static void ggmls_superblocks_decode(void) {
+    static const char *const names[] = {"q4_k", "q5_k", "q6_k"};
+    static const int types[] = {SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
+    static const double steps[] = {15, 31, 62};
+    static float got[1024];
+    char path[64];
+    int t, i, j;
+    for (t = 0; t < 3; t++) {
+        size_t n_in, n_out;
+        uint8_t *in, *blocks;
+        const float *x;
+        snprintf(path, sizeof path, "quants/%s_512_noim_input.bin", names[t]);
+        if (!data_path(path)) return;
+        in = file_read(data_path(path), &n_in);
+        snprintf(path, sizeof path, "quants/%s_512_noim_expected.bin", names[t]);
+        blocks = file_read(data_path(path), &n_out);
+        x = (const float *)(const void *)in;
+        if (CHECK(in && blocks && n_in == 4096 &&
+                  n_out == 4 * (size_t)sm_type_get_info(types[t])->block_bytes)) {
+            CHECK_STATUS(sm_type_decode(types[t], blocks, got, 1024), SM_OK);
+            for (i = 0; i < 1024; i += 32) { /* half a step of a block's range, and the scales' */
+                double low = 0, high = 0, off = 0;
+                for (j = i; j < i + 32; j++) {
+                    low = x[j] < low ? (double)x[j] : low;
+                    high = x[j] > high ? (double)x[j] : high;
+                    off = larger(off, fabs((double)x[j] - (double)got[j]));
+                }
+                if (t == 2) high = low = larger(high, -low);
+                if (!CHECK(off <= 0.75 * (t == 2 ? 2 * high : high - low) / steps[t])) return;
+            }
+        }
+        free(in);
+        free(blocks);
     }
 }
 
@@ -458,6 +555,8 @@ static const test tests_numbers[] = {
     {"numbers: sine and cosine of doubles", sincos_of_doubles},
     {"numbers: types have ggml's sizes", types_have_ggml_sizes},
     {"numbers: blocks decode as their definition", blocks_decode_as_their_definition},
+    {"numbers: superblocks decode as their definition", superblocks_decode_as_their_definition},
+    {"numbers: ggml's superblocks decode", ggmls_superblocks_decode},
     {"numbers: encoders break ties as ggml does", encoders_break_ties_as_ggml},
     {"numbers: encoders stay near", encoders_stay_near},
     {"numbers: q8_0 gives ggml's bytes", q8_0_gives_ggmls_bytes},
