@@ -3228,7 +3228,9 @@ SM__AVX2 SM__INLINE void sm__halves_ymm(__m256i w, __m256 *low, __m256 *high) {
 /* 32 weights times 32 activations times the scales sc, added to acc. */
 SM__AVX2 SM__INLINE __m256i sm__dot32_ymm(__m256i acc, __m256i w, const int8_t *q, __m256i sc) {
     __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), sc));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), sc));
+    SM__PIN(acc); /* GCC would add up in a tree, and spill */
+    return acc;
 }
 
 /* One row of Q4_K or Q5_K; bytes is where its sub-blocks' scales stand. */
@@ -3470,11 +3472,11 @@ SM__AVX2 SM__INLINE void sm__pack_q6_k_ymm(const uint8_t *w, size_t stride, __m2
 SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const int16_t *s) {
     int16_t sums[16];
     __m256i acc = _mm256_setzero_si256(), two;
-    int i;
+    int n = type == SM__T_Q6_K ? 8 : 4, i;
     if (type == SM__T_Q6_K) memcpy(sums, s, sizeof sums);
     else _mm256_storeu_si256((__m256i *)(void *)sums, sm__sums32_ymm(s));
     SM__UNROLL
-    for (i = 0; i < (type == SM__T_Q6_K ? 8 : 4); i++) {
+    for (i = 0; i < n; i++) {
         two = _mm256_set1_epi32(sm__load_i32(sums + 2 * i));
         two = _mm256_madd_epi16(two, _mm256_load_si256(panel + SM__PANEL_PAIRS_YMM + i));
         acc = _mm256_add_epi32(acc, two);
@@ -3482,93 +3484,120 @@ SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const 
     return acc;
 }
 
-/* n_t (a constant) rows of a, from row t on, times a panel. `run` registers of products fit 16
- * bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127. */
-SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, int n,
-                                            int n_blocks, const sm__acts *a, int t, float *out,
-                                            size_t out_stride) {
-    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, b, i, j, g, h;
-    __m256i isum[4], part[4], v, four;
-    __m256 acc[4];
+/* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. `run` registers
+ * of products fit 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127. */
+SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, size_t next,
+                                            int n, int n_blocks, const sm__acts *a, int t,
+                                            float *out, size_t out_stride) {
+    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, b, i, j, g, h, p;
+    __m256i isum[3][2], part[3][2], v[2], four;
+    __m256 acc[3][2];
     SM__UNROLL
-    for (i = 0; i < n_t; i++) acc[i] = sm__zero_ymm();
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
     for (b = 0; b < n_blocks; b++, packed += SM__PANEL_SUPER_YMM) {
         const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
         const float *d_a = a->d + (size_t)t * a->d_stride + b;
-        const __m256i *panel = (const __m256i *)(const void *)packed, *w = panel;
-        const __m256 *d = (const __m256 *)(const void *)(panel + SM__PANEL_D_YMM);
+        const uint8_t *w = packed, *scales = packed + SM__PANEL_SCALES_YMM * 32;
         SM__UNROLL
-        for (i = 0; i < n_t; i++) {
-            isum[i] = _mm256_setzero_si256();
-            if (type != SM__T_Q6_K) continue;
-            part[i] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
-            isum[i] = _mm256_sub_epi32(isum[i], _mm256_slli_epi32(part[i], 5));
-        }
-        for (g = 0; g < 8; g++, w += 8, q += 32) {
+        for (i = 0; i < n_t; i++) isum[i][0] = isum[i][1] = _mm256_setzero_si256();
+        for (g = 0; g < 8; g++, w += 8 * 32, q += 32) {
             SM__UNROLL
             for (h = 0; h < 8; h += run) {
-                int scale = type == SM__T_Q6_K ? 2 * g + h / 4 : g;
                 SM__UNROLL
                 for (j = h; j < h + run; j++) {
-                    v = _mm256_load_si256(w + j);
+                    v[0] = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * j));
+                    v[1] = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * j + next));
                     SM__UNROLL
                     for (i = 0; i < n_t; i++) {
                         four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
-                        four = _mm256_maddubs_epi16(v, four);
-                        part[i] = j == h ? four : _mm256_add_epi16(part[i], four);
-                        SM__PIN(part[i]); /* GCC would add up in a tree, and spill */
+                        SM__UNROLL
+                        for (p = 0; p < 2; p++) {
+                            __m256i two = _mm256_maddubs_epi16(v[p], four);
+                            part[i][p] = j == h ? two : _mm256_add_epi16(part[i][p], two);
+                            SM__PIN(part[i][p]); /* GCC would add up in a tree, and spill */
+                        }
                     }
                 }
-                v = _mm256_load_si256(panel + SM__PANEL_SCALES_YMM + scale);
                 SM__UNROLL
-                for (i = 0; i < n_t; i++)
-                    isum[i] = _mm256_add_epi32(isum[i], _mm256_madd_epi16(part[i], v));
+                for (p = 0; p < 2; p++) {
+                    v[0] = _mm256_load_si256((const __m256i *)(const void *)(scales + (p ? next : 0)));
+                    SM__UNROLL
+                    for (i = 0; i < n_t; i++)
+                        isum[i][p] = _mm256_add_epi32(isum[i][p],
+                                                      _mm256_madd_epi16(part[i][p], v[0]));
+                }
+                if (type == SM__T_Q6_K ? h % 4 == 2 : h + run == 8) scales += 32;
             }
         }
         SM__UNROLL
-        for (i = 0; i < n_t; i++) {
-            __m256 scale = _mm256_set1_ps(d_a[(size_t)i * a->d_stride]);
-            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[i]), sm__mul_ymm(d[0], scale), acc[i]);
-            if (type == SM__T_Q6_K) continue;
-            isum[i] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
-            acc[i] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(isum[i]), sm__mul_ymm(d[1], scale), acc[i]);
+        for (p = 0; p < 2; p++) {
+            const __m256i *panel = (const __m256i *)(const void *)(packed + (p ? next : 0));
+            const __m256 *d = (const __m256 *)(const void *)(panel + SM__PANEL_D_YMM);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                __m256 scale = _mm256_set1_ps(d_a[(size_t)i * a->d_stride]);
+                v[0] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
+                if (type == SM__T_Q6_K)
+                    isum[i][p] = _mm256_sub_epi32(isum[i][p], _mm256_slli_epi32(v[0], 5));
+                acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[i][p]),
+                                            sm__mul_ymm(d[0], scale), acc[i][p]);
+                if (type != SM__T_Q6_K)
+                    acc[i][p] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(v[0]),
+                                                 sm__mul_ymm(d[1], scale), acc[i][p]);
+            }
         }
     }
     SM__UNROLL
-    for (i = 0; i < n_t; i++) sm__store_ymm(out + (size_t)i * out_stride, acc[i], n);
+    for (i = 0; i < n_t; i++) {
+        sm__store_ymm(out + (size_t)i * out_stride, acc[i][0], n);
+        sm__store_ymm(out + (size_t)i * out_stride + 8, acc[i][1], n - 8);
+    }
 }
 
-/* One row of a: 8 rows of w at a time, in place. More: panels in scratch. */
+/* 8 rows into a panel. */
+SM__AVX2 SM__INLINE void sm__pack_super_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            int n_blocks, uint8_t *panel) {
+    int b;
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_SUPER_YMM) {
+        if (type == SM__T_Q6_K) sm__pack_q6_k_ymm(w, w_stride, (__m256i *)(void *)panel);
+        else sm__pack_q4_q5_ymm(type, w, w_stride, (__m256i *)(void *)panel);
+        w += sm__types[type].info.block_bytes;
+    }
+}
+
+/* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
 SM__AVX2 SM__INLINE void sm__matmul_super_ymm(int type, const void *w, size_t w_stride, int n,
                                               int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
-    size_t bytes = (size_t)sm__types[type].info.block_bytes, row_bytes;
-    int n_blocks = k / SM__QK_K, o, m, t, b;
-    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * SM__PANEL_SUPER_YMM;
-    row_bytes = (size_t)n_blocks * bytes;
-    for (o = 0; o < n; o += 8, out += 8) {
+    size_t row_bytes = sm__row_bytes(type, (size_t)k), next;
+    int n_blocks = k / SM__QK_K, step = rows == 1 ? 8 : 16, o, m, t;
+    uint8_t *panel = (uint8_t *)scratch, *copy;
+    next = (size_t)n_blocks * SM__PANEL_SUPER_YMM;
+    copy = panel + 2 * next;
+    for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        m = sm__min(8, n - o);
-        if (m < 8) {
-            row = sm__pad_rows(row, w_stride, row_bytes, m, 8, copy);
+        m = sm__min(step, n - o);
+        if (m < step) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
         }
         if (rows == 1) {
             sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
             continue;
         }
-        for (b = 0; b < n_blocks; b++) {
-            __m256i *to = (__m256i *)(void *)(panel + (size_t)b * SM__PANEL_SUPER_YMM);
-            if (type == SM__T_Q6_K) sm__pack_q6_k_ymm(row + (size_t)b * bytes, w_stride, to);
-            else sm__pack_q4_q5_ymm(type, row + (size_t)b * bytes, w_stride, to);
+        sm__pack_super_ymm(type, row, w_stride, n_blocks, panel);
+        sm__pack_super_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next);
+        for (t = 0; t < rows;) {
+            float *to = out + (size_t)t * out_stride;
+            int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
+            if (n_t == 3)
+                sm__tile_super_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
+            else if (n_t == 2)
+                sm__tile_super_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
+            else sm__tile_super_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
+            t += n_t;
         }
-        for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_super_ymm(type, 4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
-        for (; t < rows; t++)
-            sm__tile_super_ymm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
     }
 }
 SM__AVX2 static void sm__matmul_q4_k__avx2(const void *w, size_t w_stride, int n, int k,
