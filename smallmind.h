@@ -2175,7 +2175,7 @@ static float sm__tree16(const float *lanes) {
 #if defined(__clang__)
 #define SM__UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
-#define SM__UNROLL _Pragma("GCC unroll 16")
+#define SM__UNROLL _Pragma("GCC unroll 32")
 #else
 #define SM__UNROLL
 #endif
@@ -2926,6 +2926,12 @@ SM__INLINE int32_t sm__load_i32(const void *p) {
     return v;
 }
 
+SM__INLINE uint16_t sm__load_u16(const void *p) {
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+
 /* The sum of 32 activations. */
 SM__INLINE int32_t sm__sum32(const int16_t *s) { return s[0] + s[1]; }
 
@@ -2946,8 +2952,8 @@ SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t
  * signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127 fits 16 bits), for Q4_0 the
  * nibble and a, from which 8 * s is taken at the end. */
 
-/* The first four bytes of 8 blocks. Loads that fill a register and blends are cheaper than gathers
- * and than inserts, which all want the same port. */
+/* The first four bytes of 8 blocks. Loads that fill a register and blends are cheaper than
+ * gathers. */
 SM__AVX2 SM__INLINE __m256i sm__words_ymm(const uint8_t *p, size_t stride) {
     const uint8_t *p4 = p + 4 * stride;
     __m256i v = _mm256_set1_epi32(sm__load_i32(p)), w = _mm256_set1_epi32(sm__load_i32(p4));
@@ -2962,9 +2968,15 @@ SM__AVX2 SM__INLINE __m256i sm__words_ymm(const uint8_t *p, size_t stride) {
 
 /* The scales of 8 rows: d is the first two bytes of a block. */
 SM__AVX2 SM__INLINE __m256 sm__scales_ymm(const uint8_t *block, size_t stride) {
-    __m256i d = _mm256_and_si256(sm__words_ymm(block, stride), _mm256_set1_epi32(0xffff));
-    d = _mm256_permute4x64_epi64(_mm256_packus_epi32(d, d), 0x08);
-    return _mm256_cvtph_ps(_mm256_castsi256_si128(d));
+    const uint8_t *p4 = block + 4 * stride;
+    __m128i d = _mm_cvtsi32_si128(sm__load_i32(block));
+    d = _mm_insert_epi16(d, sm__load_u16(block + stride), 1);
+    d = _mm_insert_epi16(d, sm__load_u16(block + 2 * stride), 2);
+    d = _mm_insert_epi16(d, sm__load_u16(block + 3 * stride), 3);
+    d = _mm_insert_epi16(d, sm__load_u16(p4), 4);
+    d = _mm_insert_epi16(d, sm__load_u16(p4 + stride), 5);
+    d = _mm_insert_epi16(d, sm__load_u16(p4 + 2 * stride), 6);
+    return _mm256_cvtph_ps(_mm_insert_epi16(d, sm__load_u16(p4 + 3 * stride), 7));
 }
 
 /* 16 bytes from each of two places. */
@@ -2999,16 +3011,18 @@ SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(const uint8_t *block, size_t strid
     for (i = 0; i < 8; i++) {
         const uint8_t *p = block + 2 + (size_t)i * stride;
         __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+        SM__PIN(w);
         v[i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
         v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
     }
     return sm__sum8_ymm(v);
 }
 SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t stride, const int8_t *q,
-                                              int32_t s) {
+                                              const int16_t *s) {
     __m256i lo = sm__load2_ymm((const uint8_t *)q, (const uint8_t *)q);
     __m256i hi = sm__load2_ymm((const uint8_t *)q + 16, (const uint8_t *)q + 16), v[4], u;
-    __m256i low = _mm256_set1_epi8(15);
+    __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
+    __m256i sums = _mm256_set1_epi32(sm__load_i32(s));
     int i;
     SM__UNROLL
     for (i = 0; i < 4; i++) {
@@ -3017,9 +3031,13 @@ SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t strid
         v[i] = _mm256_maddubs_epi16(_mm256_and_si256(u, low), lo);
         u = _mm256_and_si256(_mm256_srli_epi16(u, 4), low);
         v[i] = _mm256_add_epi16(v[i], _mm256_maddubs_epi16(u, hi)); /* 4 * 15 * 127 at most */
-        v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
+        v[i] = _mm256_madd_epi16(v[i], one);
     }
-    return _mm256_sub_epi32(sm__sum4_ymm(v), _mm256_set1_epi32(8 * s));
+    /* 15 * 4 * 127 at most are in a number, then twice, then four times as much: 16 bits */
+    v[0] = _mm256_madd_epi16(_mm256_packs_epi32(v[0], v[1]), one);
+    v[2] = _mm256_madd_epi16(_mm256_packs_epi32(v[2], v[3]), one);
+    v[0] = _mm256_madd_epi16(_mm256_packs_epi32(v[0], v[2]), one);
+    return _mm256_sub_epi32(v[0], _mm256_madd_epi16(sums, _mm256_set1_epi16(8)));
 }
 
 /* n <= 8 floats of a register. */
@@ -3052,7 +3070,7 @@ SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w
             for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
         }
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(w, w_stride, q)
-                                  : sm__dot8_q4_0_ymm(w, w_stride, q, sm__sum32(a->s + 2 * b));
+                                  : sm__dot8_q4_0_ymm(w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
     }
@@ -3202,21 +3220,6 @@ SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n
 
 /* --- K-quants: as above, with the sums of a superblock in integers ---- */
 
-/* The 6-bit scales and minima of 8 rows of Q4_K or Q5_K, a row a lane: [0] of sub-blocks 0 - 3, [1]
- * of 4 - 7, a byte each. */
-SM__AVX2 SM__INLINE void sm__scales6_ymm(const uint8_t *block, size_t stride, __m256i sc[2],
-                                         __m256i m[2]) {
-    __m256i a = sm__words_ymm(block + 4, stride), b = sm__words_ymm(block + 8, stride);
-    __m256i c = sm__words_ymm(block + 12, stride);
-    __m256i six = _mm256_set1_epi8(63), four = _mm256_set1_epi8(15), top = _mm256_set1_epi8(48);
-    sc[0] = _mm256_and_si256(a, six);
-    m[0] = _mm256_and_si256(b, six);
-    a = _mm256_and_si256(_mm256_srli_epi16(a, 2), top);
-    b = _mm256_and_si256(_mm256_srli_epi16(b, 2), top);
-    sc[1] = _mm256_or_si256(_mm256_and_si256(c, four), a);
-    m[1] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(c, 4), four), b);
-}
-
 /* Two f16 of each row, side by side in a word of w: the low ones and the high ones. */
 SM__AVX2 SM__INLINE void sm__halves_ymm(__m256i w, __m256 *low, __m256 *high) {
     __m256i d = _mm256_and_si256(w, _mm256_set1_epi32(0xffff));
@@ -3225,41 +3228,85 @@ SM__AVX2 SM__INLINE void sm__halves_ymm(__m256i w, __m256 *low, __m256 *high) {
     *high = _mm256_cvtph_ps(_mm256_extracti128_si256(d, 1));
 }
 
-/* 32 weights times 32 activations times the scales sc, added to acc. */
-SM__AVX2 SM__INLINE __m256i sm__dot32_ymm(__m256i acc, __m256i w, const int8_t *q, __m256i sc) {
-    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), sc));
+/* The same 16 bytes in both halves: two rows, side by side, meet the same activations. */
+SM__AVX2 SM__INLINE __m256i sm__both_ymm(const void *p) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)p));
+}
+
+/* The heads of 8 superblocks of Q4_K or Q5_K, 16 bytes: d, dmin and, in h[i] of rows i and 4 + i, a
+ * byte for each of 8 scales and of 8 minima. */
+SM__AVX2 SM__INLINE void sm__heads_ymm(const uint8_t *block, size_t stride, __m256i h[4], __m256 *d,
+                                       __m256 *dmin) {
+    static const uint8_t low_bytes[16] = {4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const uint8_t top_bytes[16] = {128, 128, 128, 128, 4, 5, 6, 7, 128, 128, 128, 128,
+                                          8,   9,   10,  11};
+    __m256i low = sm__both_ymm(low_bytes), top = sm__both_ymm(top_bytes), a, b;
+    __m256i down = _mm256_setr_epi32(0, 0, 0, 4, 0, 0, 0, 4), bits = _mm256_set1_epi8(48);
+    __m256i mask = _mm256_set1_epi64x(0x0f0f0f0f3f3f3f3f);
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++)
+        h[i] = sm__load2_ymm(block + (size_t)i * stride, block + (size_t)(i + 4) * stride);
+    a = _mm256_unpacklo_epi32(h[0], h[1]); /* rows 0 1 | 4 5 */
+    b = _mm256_unpacklo_epi32(h[2], h[3]);
+    sm__halves_ymm(_mm256_unpacklo_epi64(a, b), d, dmin);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        a = _mm256_and_si256(_mm256_srlv_epi32(_mm256_shuffle_epi8(h[i], low), down), mask);
+        b = _mm256_and_si256(_mm256_srli_epi16(_mm256_shuffle_epi8(h[i], top), 2), bits);
+        h[i] = _mm256_or_si256(a, b);
+    }
+}
+
+/* 32 weights of two rows each times 32 activations, times the rows' scales number j, added up. */
+SM__AVX2 SM__INLINE __m256i sm__dot2_ymm(__m256i acc, __m256i w0, __m256i w1, const __m256i a[2],
+                                         __m256i scales, int j) {
+    __m256i sc = _mm256_shuffle_epi8(scales, _mm256_set1_epi16((short)(0x8000 | j)));
+    __m256i sum = _mm256_add_epi16(_mm256_maddubs_epi16(w0, a[0]), _mm256_maddubs_epi16(w1, a[1]));
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(sum, sc));
     SM__PIN(acc); /* GCC would add up in a tree, and spill */
     return acc;
 }
 
-/* One row of Q4_K or Q5_K; bytes is where its sub-blocks' scales stand. */
-SM__AVX2 SM__INLINE __m256i sm__dot_q4_q5_ymm(int type, const uint8_t *block, const int8_t *q,
-                                              const uint8_t *bytes) {
-    const __m256i *p = (const __m256i *)(const void *)(block + (type == SM__T_Q4_K ? 16 : 48));
-    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), lo, hi, high, all, sc;
-    __m256i acc = _mm256_setzero_si256();
-    int64_t eight;
-    int c;
-    memcpy(&eight, bytes, 8);
-    all = _mm256_set1_epi64x(eight);
-    high = type == SM__T_Q4_K ? acc : _mm256_loadu_si256((const __m256i *)(const void *)(block + 16));
+/* The sums of 8 rows of Q4_K or Q5_K, 4 numbers each, rows i and 4 + i in isum[i]; h[i] has their
+ * scales. */
+SM__AVX2 SM__INLINE void sm__dot8_q4_q5_ymm(int type, const uint8_t *block, size_t stride,
+                                            const int8_t *q, const __m256i h[4], __m256i isum[4]) {
+    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), a[4], lo[2], hi[2], high;
+    int c, i, k;
     SM__UNROLL
-    for (c = 0; c < 4; c++, q += 64) {
-        hi = _mm256_loadu_si256(p + c);
-        lo = _mm256_and_si256(hi, four);
-        hi = _mm256_and_si256(_mm256_srli_epi16(hi, 4), four);
-        if (type == SM__T_Q5_K) {
-            __m256i a = c < 2 ? _mm256_slli_epi16(high, 4 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 4);
-            __m256i b = c < 2 ? _mm256_slli_epi16(high, 3 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 3);
-            lo = _mm256_or_si256(lo, _mm256_and_si256(a, fifth));
-            hi = _mm256_or_si256(hi, _mm256_and_si256(b, fifth));
+    for (i = 0; i < 4; i++) isum[i] = _mm256_setzero_si256();
+    SM__UNROLL
+    for (c = 0; c < 4; c++) { /* sub-blocks 2 c and 2 c + 1 */
+        SM__UNROLL
+        for (k = 0; k < 4; k++) a[k] = sm__both_ymm(q + 64 * c + 16 * k);
+        SM__UNROLL
+        for (i = 0; i < 4; i++) {
+            const uint8_t *row = block + (size_t)i * stride, *other = row + 4 * stride;
+            int at = (type == SM__T_Q4_K ? 16 : 48) + 32 * c;
+            SM__UNROLL
+            for (k = 0; k < 2; k++) {
+                hi[k] = sm__load2_ymm(row + at + 16 * k, other + at + 16 * k);
+                lo[k] = _mm256_and_si256(hi[k], four);
+                hi[k] = _mm256_and_si256(_mm256_srli_epi16(hi[k], 4), four);
+                if (type == SM__T_Q4_K) continue;
+                high = sm__load2_ymm(row + 16 + 16 * k, other + 16 + 16 * k);
+                high = c < 2 ? _mm256_slli_epi16(high, 4 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 4);
+                lo[k] = _mm256_or_si256(lo[k], _mm256_and_si256(high, fifth));
+                high = _mm256_srli_epi16(high, 1);
+                hi[k] = _mm256_or_si256(hi[k], _mm256_and_si256(high, fifth));
+            }
+            isum[i] = sm__dot2_ymm(isum[i], lo[0], lo[1], a, h[i], 2 * c);
+            isum[i] = sm__dot2_ymm(isum[i], hi[0], hi[1], a + 2, h[i], 2 * c + 1);
         }
-        sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x8000 | 2 * c)));
-        acc = sm__dot32_ymm(acc, lo, q, sc);
-        sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x8001 | 2 * c)));
-        acc = sm__dot32_ymm(acc, hi, q + 32, sc);
     }
+}
+
+/* 32 weights times 32 activations times the scales sc, added to acc. */
+SM__AVX2 SM__INLINE __m256i sm__dot32_ymm(__m256i acc, __m256i w, const int8_t *q, __m256i sc) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, a), sc));
+    SM__PIN(acc);
     return acc;
 }
 
@@ -3305,27 +3352,18 @@ SM__AVX2 SM__INLINE __m256i sm__sums32_ymm(const int16_t *s) {
 SM__AVX2 SM__INLINE __m256 sm__gemv_q4_q5_ymm(int type, const uint8_t *w, size_t w_stride,
                                               const int8_t *q, const int16_t *s, __m256 d_a,
                                               __m256 acc) {
-    __m256i sc[2], m[2], v[8], sums = sm__sums32_ymm(s), zero = _mm256_setzero_si256();
-    uint8_t bytes[64];
+    __m256i h[4], isum[4], msum[4], sums = sm__sums32_ymm(s);
     __m256 d, dmin;
-    int r;
-    sm__scales6_ymm(w, w_stride, sc, m);
-    /* rows 0 1 | 4 5 and 2 3 | 6 7, eight bytes each */
-    _mm256_storeu_si256((__m256i *)(void *)bytes, _mm256_unpacklo_epi32(sc[0], sc[1]));
-    _mm256_storeu_si256((__m256i *)(void *)(bytes + 32), _mm256_unpackhi_epi32(sc[0], sc[1]));
+    int i;
+    sm__heads_ymm(w, w_stride, h, &d, &dmin);
+    sm__dot8_q4_q5_ymm(type, w, w_stride, q, h, isum);
     SM__UNROLL
-    for (r = 0; r < 8; r++)
-        v[r] = sm__dot_q4_q5_ymm(type, w + (size_t)r * w_stride, q,
-                                 bytes + 8 * (r & 1) + 16 * (r >> 2 & 1) + 32 * (r >> 1 & 1));
-    sm__halves_ymm(sm__words_ymm(w, w_stride), &d, &dmin);
-    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
-    v[1] = _mm256_unpacklo_epi32(m[0], m[1]);
-    v[3] = _mm256_unpackhi_epi32(m[0], m[1]);
-    v[0] = _mm256_madd_epi16(_mm256_unpacklo_epi8(v[1], zero), sums);
-    v[1] = _mm256_madd_epi16(_mm256_unpackhi_epi8(v[1], zero), sums);
-    v[2] = _mm256_madd_epi16(_mm256_unpacklo_epi8(v[3], zero), sums);
-    v[3] = _mm256_madd_epi16(_mm256_unpackhi_epi8(v[3], zero), sums);
-    return _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sm__sum4_ymm(v)), sm__mul_ymm(dmin, d_a), acc);
+    for (i = 0; i < 4; i++) {
+        h[i] = _mm256_unpackhi_epi8(h[i], _mm256_setzero_si256());
+        msum[i] = _mm256_madd_epi16(h[i], sums);
+    }
+    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum4_ymm(isum)), sm__mul_ymm(d, d_a), acc);
+    return _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sm__sum4_ymm(msum)), sm__mul_ymm(dmin, d_a), acc);
 }
 
 /* The same of Q6_K. */
@@ -3351,6 +3389,7 @@ SM__AVX2 SM__INLINE void sm__gemv_super_ymm(int type, const uint8_t *w, size_t w
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
+        SM__UNROLL
         for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
@@ -3391,7 +3430,7 @@ SM__AVX2 SM__INLINE __m256i sm__pair_ymm(__m256i v, int i) {
 
 SM__AVX2 SM__INLINE void sm__pack_q4_q5_ymm(int type, const uint8_t *w, size_t stride,
                                             __m256i *panel) {
-    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), high[8], v[4], sc[2], m[2];
+    __m256i four = _mm256_set1_epi8(15), fifth = _mm256_set1_epi8(16), high[8], v[4];
     int c, h, i;
     __m256 d, dmin;
     if (type == SM__T_Q5_K) {
@@ -3416,14 +3455,14 @@ SM__AVX2 SM__INLINE void sm__pack_q4_q5_ymm(int type, const uint8_t *w, size_t s
                 _mm256_store_si256(panel + 16 * c + 4 * h + i + 8, hi);
             }
         }
-    sm__scales6_ymm(w, stride, sc, m);
+    sm__heads_ymm(w, stride, v, &d, &dmin);
+    sm__transpose4_ymm(v); /* scales 0 - 3 and 4 - 7, minima 0 - 3 and 4 - 7 */
     SM__UNROLL
     for (i = 0; i < 8; i++)
-        _mm256_store_si256(panel + SM__PANEL_SCALES_YMM + i, sm__twice_ymm(sc[i / 4], i % 4));
+        _mm256_store_si256(panel + SM__PANEL_SCALES_YMM + i, sm__twice_ymm(v[i / 4], i % 4));
     SM__UNROLL
     for (i = 0; i < 4; i++)
-        _mm256_store_si256(panel + SM__PANEL_PAIRS_YMM + i, sm__pair_ymm(m[i / 2], i % 2 * 2));
-    sm__halves_ymm(sm__words_ymm(w, stride), &d, &dmin);
+        _mm256_store_si256(panel + SM__PANEL_PAIRS_YMM + i, sm__pair_ymm(v[2 + i / 2], i % 2 * 2));
     _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM), d);
     _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM + 1), dmin);
 }
