@@ -263,8 +263,7 @@ typedef struct sm_type_info {
 SM_API const sm_type_info *sm_type_get_info(int type);
 /* n elements (a multiple of block_elems) to f32; src may lie at any address. SM_ERR_ARG else. */
 SM_API sm_status sm_type_decode(int type, const void *src, float *dst, size_t n);
-/* n f32 elements to the type, as ggml's reference encoder does it. SM_ERR_UNSUPPORTED: Q4_K, Q5_K
- * and Q6_K can only be decoded yet. */
+/* n f32 elements to the type, as ggml's reference encoder does it. */
 SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n);
 
 /* Levels of kernels. All give the same bits. */
@@ -2005,6 +2004,179 @@ static void sm__encode_q4_0(const float *src, void *dst, size_t n) {
     }
 }
 
+/* The K-quants' encoders search: for each sub-block several roundings are tried, the scale (and the
+ * minimum) that fits each best by weighted least squares is computed, and the best of all is kept
+ * (as ggml's reference encoders do it). */
+
+static int sm__nearest(float x, int low, int high) {
+    if (!(x > (float)low)) return low; /* NaN too */
+    return x < (float)high ? sm__round_even(x) : high;
+}
+
+/* x [32] ~ scale * q + *least, q = 0 .. top, *least <= 0; *first .. are the roundings to try, in
+ * tenths of a step beyond top. Returns the scale. */
+static float sm__fit_range(const float *x, int top, float first, int n_tries, float *least) {
+    float weight[32], low = x[0], high = x[0], sum_w = 0.0f, sum_x = 0.0f, square = 0.0f;
+    float scale = 0.0f, best = 0.0f;
+    int i, attempt;
+    for (i = 0; i < 32; i++) square += x[i] * x[i];
+    square = sm__sqrt(sm__div(square, 32.0f));
+    for (i = 0; i < 32; i++) {
+        weight[i] = square + (x[i] < 0.0f ? -x[i] : x[i]);
+        sum_w += weight[i];
+        sum_x += weight[i] * x[i];
+        if (x[i] < low) low = x[i];
+        if (x[i] > high) high = x[i];
+    }
+    if (low > 0.0f) low = 0.0f;
+    *least = low;
+    if (!(high > low)) return 0.0f;
+    for (attempt = -1; attempt <= n_tries; attempt++) { /* -1: as the range has it */
+        float steps = attempt < 0 ? (float)top : first + 0.1f * (float)attempt + (float)top;
+        float inverse = sm__div(steps, high - low), sum_l = 0.0f, sum_ll = 0.0f, sum_xl = 0.0f;
+        float fit = sm__div(1.0f, inverse), min = low, error = 0.0f, divisor;
+        for (i = 0; i < 32; i++) {
+            float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
+            sum_l += weight[i] * l;
+            sum_ll += weight[i] * l * l;
+            sum_xl += weight[i] * l * x[i];
+        }
+        divisor = sum_w * sum_ll - sum_l * sum_l;
+        if (attempt >= 0) {
+            if (!(divisor > 0.0f)) continue;
+            fit = sm__div(sum_w * sum_xl - sum_x * sum_l, divisor);
+            min = sm__div(sum_ll * sum_x - sum_l * sum_xl, divisor);
+            if (min > 0.0f) min = 0.0f, fit = sm__div(sum_xl, sum_ll);
+        }
+        for (i = 0; i < 32; i++) {
+            float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
+            float off = fit * l + min - x[i];
+            error += weight[i] * off * off;
+        }
+        if (attempt >= 0 && !(error < best)) continue;
+        best = error;
+        scale = fit;
+        low = *least = min; /* the next roundings start from here */
+    }
+    return scale;
+}
+
+/* x [16] ~ scale * q, q = -32 .. 31. Returns the scale. */
+static float sm__fit_scale(const float *x) {
+    float amax = 0.0f, extreme = 0.0f, scale = 0.0f, best = 0.0f;
+    int i, attempt;
+    for (i = 0; i < 16; i++) {
+        float a = x[i] < 0.0f ? -x[i] : x[i];
+        if (a > amax) amax = a, extreme = x[i];
+    }
+    if (amax < 1e-15f) return 0.0f;
+    for (attempt = 0; attempt < 19; attempt++) { /* first as the range has it */
+        float off = 0.1f * (float)(attempt == 0 ? 0 : attempt <= 9 ? attempt - 10 : attempt - 9);
+        float inverse = sm__div(-(32.0f + off), extreme), sum_xl = 0.0f, sum_ll = 0.0f;
+        for (i = 0; i < 16; i++) { /* weighted by x^2 */
+            float l = (float)sm__nearest(inverse * x[i], -32, 31);
+            sum_xl += x[i] * x[i] * x[i] * l;
+            sum_ll += x[i] * x[i] * l * l;
+        }
+        if (attempt && !(sum_ll > 0.0f && sum_xl * sum_xl > best * sum_ll)) continue;
+        scale = sum_ll > 0.0f ? sm__div(sum_xl, sum_ll) : 0.0f;
+        best = scale * sum_xl;
+    }
+    return scale;
+}
+
+/* Q4_K (top = 15) and Q5_K (31): scales, q and high (NULL for Q4_K) of a superblock. */
+static void sm__encode_q4_q5(const float *x, int top, uint16_t *d_out, uint16_t *dmin_out,
+                             uint8_t *scales, uint8_t *q, uint8_t *high) {
+    float scale[8], least[8], max_scale = 0.0f, max_least = 0.0f, up, up_min, d, dmin;
+    int i, j;
+    for (j = 0; j < 8; j++) {
+        scale[j] = sm__fit_range(x + 32 * j, top, top == 15 ? -1.0f : -0.5f, top == 15 ? 20 : 15,
+                                 &least[j]);
+        least[j] = -least[j];
+        if (scale[j] > max_scale) max_scale = scale[j];
+        if (least[j] > max_least) max_least = least[j];
+    }
+    up = max_scale > 0.0f ? sm__div(63.0f, max_scale) : 0.0f;
+    up_min = max_least > 0.0f ? sm__div(63.0f, max_least) : 0.0f;
+    *d_out = sm__f32_to_f16(sm__div(max_scale, 63.0f));
+    *dmin_out = sm__f32_to_f16(sm__div(max_least, 63.0f));
+    d = sm__f16_to_f32(*d_out);
+    dmin = sm__f16_to_f32(*dmin_out);
+    memset(scales, 0, 12);
+    memset(q, 0, SM__QK_K / 2);
+    if (high) memset(high, 0, SM__QK_K / 8);
+    for (j = 0; j < 8; j++) {
+        int sc = sm__nearest(up * scale[j], 0, 63), m = sm__nearest(up_min * least[j], 0, 63);
+        float step = d * (float)sc, shift = dmin * (float)m;
+        if (j < 4) {
+            scales[j] = (uint8_t)(scales[j] | sc);
+            scales[j + 4] = (uint8_t)(scales[j + 4] | m);
+        } else {
+            scales[j + 4] = (uint8_t)((sc & 15) | (m & 15) << 4);
+            scales[j - 4] = (uint8_t)(scales[j - 4] | (sc >> 4) << 6);
+            scales[j] = (uint8_t)(scales[j] | (m >> 4) << 6);
+        }
+        for (i = 0; i < 32; i++) {
+            float y = step != 0.0f ? sm__div(x[32 * j + i] + shift, step) : 0.0f;
+            int l = sm__nearest(y, 0, top);
+            uint8_t *at = &q[j / 2 * 32 + i];
+            *at = (uint8_t)(*at | (l & 15) << (j % 2 * 4));
+            if (high) high[i] = (uint8_t)(high[i] | (l >> 4) << j);
+        }
+    }
+}
+
+static void sm__encode_q4_k(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_q4_k block;
+        sm__encode_q4_q5(src, 15, &block.d, &block.dmin, block.scales, block.q, NULL);
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+static void sm__encode_q5_k(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_q5_k block;
+        sm__encode_q4_q5(src, 31, &block.d, &block.dmin, block.scales, block.q, block.high);
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+static void sm__encode_q6_k(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_q6_k block;
+        float scale[16], extreme = 0.0f, amax = 0.0f, up, d;
+        int i, j;
+        for (j = 0; j < 16; j++) {
+            float a = scale[j] = sm__fit_scale(src + 16 * j);
+            if (a < 0.0f) a = -a;
+            if (a > amax) amax = a, extreme = scale[j];
+        }
+        memset(&block, 0, sizeof block);
+        if (amax >= 1e-15f) {
+            up = sm__div(-128.0f, extreme);
+            block.d = sm__f32_to_f16(sm__div(1.0f, up));
+            d = sm__f16_to_f32(block.d);
+            for (j = 0; j < 16; j++)
+                block.scales[j] = (int8_t)sm__nearest(up * scale[j], -128, 127);
+            for (i = 0; i < SM__QK_K; i++) {
+                float step = d * (float)block.scales[i / 16];
+                int l = 32, half = i / 128, g = i % 128 / 32;
+                uint8_t *q = &block.q[64 * half + 32 * (g % 2) + i % 32];
+                uint8_t *high = &block.high[32 * half + i % 32];
+                if (step != 0.0f) l += sm__nearest(sm__div(src[i], step), -32, 31);
+                *q = (uint8_t)(*q | (l & 15) << (g / 2 * 4));
+                *high = (uint8_t)(*high | (l >> 4) << 2 * g);
+            }
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
 /* Dense numbers for the types of this build: SM__T_F32 ... index the table and the kernels. */
 enum {
     SM__T_F32,
@@ -2023,7 +2195,7 @@ typedef struct sm__type {
     sm_type_info info;
     int act_block; /* elements of a block of int8 activations that matmul wants; 0 = f32 */
     void (*decode)(const void *src, float *dst, size_t n);
-    void (*encode)(const float *src, void *dst, size_t n); /* NULL: there is none yet */
+    void (*encode)(const float *src, void *dst, size_t n);
 } sm__type;
 
 static const sm__type sm__types[SM__N_TYPES] = {
@@ -2032,9 +2204,9 @@ static const sm__type sm__types[SM__N_TYPES] = {
     {SM_TYPE_BF16, {"BF16", 1, 2}, 0, sm__decode_bf16, sm__encode_bf16},
     {SM_TYPE_Q8_0, {"Q8_0", SM__QK, 34}, SM__QK, sm__decode_q8_0, sm__encode_q8_0},
     {SM_TYPE_Q4_0, {"Q4_0", SM__QK, 18}, SM__QK, sm__decode_q4_0, sm__encode_q4_0},
-    {SM_TYPE_Q4_K, {"Q4_K", SM__QK_K, 144}, SM__QK_K, sm__decode_q4_k, NULL},
-    {SM_TYPE_Q5_K, {"Q5_K", SM__QK_K, 176}, SM__QK_K, sm__decode_q5_k, NULL},
-    {SM_TYPE_Q6_K, {"Q6_K", SM__QK_K, 210}, SM__QK_K, sm__decode_q6_k, NULL},
+    {SM_TYPE_Q4_K, {"Q4_K", SM__QK_K, 144}, SM__QK_K, sm__decode_q4_k, sm__encode_q4_k},
+    {SM_TYPE_Q5_K, {"Q5_K", SM__QK_K, 176}, SM__QK_K, sm__decode_q5_k, sm__encode_q5_k},
+    {SM_TYPE_Q6_K, {"Q6_K", SM__QK_K, 210}, SM__QK_K, sm__decode_q6_k, sm__encode_q6_k},
 };
 
 /* Row of the table for an sm_type, or -1. */
@@ -2062,7 +2234,6 @@ SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n)
     int i = sm__type_index(type);
     if (i < 0 || n % (size_t)sm__types[i].info.block_elems || (n && (!src || !dst)))
         return SM_ERR_ARG;
-    if (!sm__types[i].encode) return SM_ERR_UNSUPPORTED;
     if (n) sm__types[i].encode(src, dst, n);
     return SM_OK;
 }
@@ -2467,6 +2638,19 @@ static void sm__matmul_bf16__scalar(const void *w, size_t w_stride, int n, int k
     sm__matmul_float__scalar(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
 }
 
+/* A product of long rows is computed in stretches of k, for which the activations of a tile stay in
+ * L1 and 32 rows of weights in L2. Between stretches the lanes of every product wait in scratch, 16
+ * floats each: they are the same sums as in one go. */
+typedef struct sm__stretch {
+    int from, to, k;
+    float *lanes;
+} sm__stretch;
+#define SM__STRETCH_ROWS 48 /* of a: their lanes with 32 rows of w fit scratch */
+SM__UNUSED static int sm__stretch_length(int k) {
+    int n = (k + 1023) / 1024;
+    return ((k + n - 1) / n + 15) / 16 * 16;
+}
+
 #ifdef SM__HAS_AVX2
 /* 8 weights as f32. type is a constant at every call, so a call is one load. */
 SM__AVX2 SM__INLINE __m256 sm__load_ymm(int type, const uint8_t *p) {
@@ -2491,19 +2675,26 @@ SM__AVX2 static float sm__finish_float__avx2(int type, __m256 lo, __m256 hi, con
 
 /* n_t rows of a times n_r rows of w (both constants): two registers of 8 lanes for each product. */
 SM__AVX2 SM__INLINE void sm__tile_float_ymm(int type, int n_t, int n_r, const uint8_t *w,
-                                            size_t w_stride, int n, int k, const float *x,
-                                            size_t x_stride, float *out, size_t out_stride) {
+                                            size_t w_stride, int n, const sm__stretch *s,
+                                            const float *x, size_t x_stride, float *out,
+                                            size_t out_stride) {
     size_t elem = type == SM__T_F32 ? 4 : 2;
     __m256 acc[3][4][2], v[4], y;
     const uint8_t *row[4];
+    float *lanes = s->lanes;
     int i, t, r, h;
     for (r = 0; r < n_r; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
     SM__UNROLL
     for (t = 0; t < n_t; t++) {
         SM__UNROLL
-        for (r = 0; r < n_r; r++) acc[t][r][0] = acc[t][r][1] = sm__zero_ymm();
+        for (r = 0; r < n_r; r++) {
+            SM__UNROLL
+            for (h = 0; h < 2; h++)
+                acc[t][r][h] = s->from ? _mm256_load_ps(lanes + 16 * (t * n_r + r) + 8 * h)
+                                       : sm__zero_ymm();
+        }
     }
-    for (i = 0; i + 16 <= k; i += 16) {
+    for (i = s->from; i + 16 <= s->to; i += 16) {
         SM__UNROLL
         for (h = 0; h < 2; h++) {
             SM__UNROLL
@@ -2528,55 +2719,75 @@ SM__AVX2 SM__INLINE void sm__tile_float_ymm(int type, int n_t, int n_r, const ui
     for (t = 0; t < n_t; t++) {
         SM__UNROLL
         for (r = 0; r < n_r; r++) {
-            __m256 *lanes = acc[t][r];
-            float sum = i == k ? sm__tree_ymm(sm__add_ymm(lanes[0], lanes[1]))
-                               : sm__finish_float__avx2(type, lanes[0], lanes[1],
-                                                        row[r] + (size_t)i * elem,
-                                                        x + (size_t)t * x_stride + i, k - i);
+            __m256 *both = acc[t][r];
+            float sum;
+            if (s->to < s->k) {
+                _mm256_store_ps(lanes + 16 * (t * n_r + r), both[0]);
+                _mm256_store_ps(lanes + 16 * (t * n_r + r) + 8, both[1]);
+                continue;
+            }
+            sum = i == s->k ? sm__tree_ymm(sm__add_ymm(both[0], both[1]))
+                            : sm__finish_float__avx2(type, both[0], both[1],
+                                                     row[r] + (size_t)i * elem,
+                                                     x + (size_t)t * x_stride + i, s->k - i);
             if (r < n) out[(size_t)t * out_stride + (size_t)r] = sum;
         }
     }
 }
 
-/* 32 rows of w at a time, which stay in L2 while all rows of a use them. */
+/* One stretch of rows of a from row t to row `end`, with up to 32 rows of w. */
+SM__AVX2 SM__INLINE void sm__stretch_float_ymm(int type, const uint8_t *w, size_t w_stride, int n,
+                                               sm__stretch s, const sm__acts *a, int t, int end,
+                                               float *out, size_t out_stride) {
+    int o;
+    while (t < end) {
+        const float *x = a->x + (size_t)t * a->x_stride;
+        float *to = out + (size_t)t * out_stride;
+        int many = end - t >= 3;
+        for (o = 0; o < n; o += many ? 2 : 4) {
+            const uint8_t *row = w + (size_t)o * w_stride;
+            if (many)
+                sm__tile_float_ymm(type, 3, 2, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+            else
+                sm__tile_float_ymm(type, 1, 4, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+            s.lanes += many ? 6 * 16 : 4 * 16;
+        }
+        t += many ? 3 : 1;
+    }
+}
+
 SM__AVX2 SM__INLINE void sm__matmul_float_ymm(int type, const void *w, size_t w_stride, int n,
                                               int k, const sm__acts *a, int rows, float *out,
-                                              size_t out_stride) {
-    int first, o, t;
+                                              size_t out_stride, void *scratch) {
+    int first, t, step = rows < 3 ? k : sm__stretch_length(k);
+    sm__stretch s;
+    s.k = k;
+    s.lanes = (float *)scratch;
     for (first = 0; first < n; first += 32)
-        for (t = 0; t < rows;) {
-            const float *x = a->x + (size_t)t * a->x_stride;
-            float *to = out + (size_t)t * out_stride;
-            int many = rows - t >= 3, end = sm__min(n, first + 32);
-            for (o = first; o < end; o += many ? 2 : 4) {
-                const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-                if (many)
-                    sm__tile_float_ymm(type, 3, 2, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
-                else
-                    sm__tile_float_ymm(type, 1, 4, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
+        for (t = 0; t < rows; t += SM__STRETCH_ROWS)
+            for (s.from = 0; s.from < k; s.from = s.to) {
+                s.to = k - s.from > step ? s.from + step : k;
+                sm__stretch_float_ymm(type, (const uint8_t *)w + (size_t)first * w_stride, w_stride,
+                                      sm__min(32, n - first), s, a, t,
+                                      sm__min(rows, t + SM__STRETCH_ROWS), out + first, out_stride);
             }
-            t += many ? 3 : 1;
-        }
 }
 SM__AVX2 static void sm__matmul_f32__avx2(const void *w, size_t w_stride, int n, int k,
                                           const sm__acts *a, int rows, float *out,
                                           size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_ymm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_ymm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_f16__avx2(const void *w, size_t w_stride, int n, int k,
                                           const sm__acts *a, int rows, float *out,
                                           size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_ymm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_ymm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_bf16__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_ymm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_ymm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 
@@ -2611,10 +2822,10 @@ SM__AVX512 SM__INLINE __m128 sm__tree4_zmm(const __m512 v[4]) {
 
 /* n_t (a constant) rows of a times up to 4 rows of w: a register of 16 lanes for each product. */
 SM__AVX512 SM__INLINE void sm__tile_float_zmm(int type, int n_t, const uint8_t *w, size_t w_stride,
-                                              int n, int k, const float *x, size_t x_stride,
-                                              float *out, size_t out_stride) {
+                                              int n, const sm__stretch *s, const float *x,
+                                              size_t x_stride, float *out, size_t out_stride) {
     size_t elem = type == SM__T_F32 ? 4 : 2, ahead = 4 * w_stride; /* the next 4 rows of w */
-    __mmask16 m = sm__mask_zmm(k % 16);
+    __mmask16 m = sm__mask_zmm((s->to - s->from) % 16);
     __m512 acc[6][4], v[4], y;
     const uint8_t *row[4];
     int i, t, r;
@@ -2622,9 +2833,10 @@ SM__AVX512 SM__INLINE void sm__tile_float_zmm(int type, int n_t, const uint8_t *
     SM__UNROLL
     for (t = 0; t < n_t; t++) {
         SM__UNROLL
-        for (r = 0; r < 4; r++) acc[t][r] = sm__zero_zmm();
+        for (r = 0; r < 4; r++)
+            acc[t][r] = s->from ? _mm512_load_ps(s->lanes + 16 * (4 * t + r)) : sm__zero_zmm();
     }
-    for (i = 0; i + 16 <= k; i += 16) {
+    for (i = s->from; i + 16 <= s->to; i += 16) {
         SM__UNROLL
         for (r = 0; r < 4; r++) {
             v[r] = sm__load_zmm(type, row[r] + (size_t)i * elem);
@@ -2650,60 +2862,77 @@ SM__AVX512 SM__INLINE void sm__tile_float_zmm(int type, int n_t, const uint8_t *
     SM__UNROLL
     for (t = 0; t < n_t; t++, out += out_stride) {
         float sums[4];
-        if (n >= 4) _mm_storeu_ps(out, sm__tree4_zmm(acc[t]));
-        else {
+        if (s->to < s->k) {
+            SM__UNROLL
+            for (r = 0; r < 4; r++) _mm512_store_ps(s->lanes + 16 * (4 * t + r), acc[t][r]);
+        } else if (n >= 4) {
+            _mm_storeu_ps(out, sm__tree4_zmm(acc[t]));
+        } else {
             _mm_storeu_ps(sums, sm__tree4_zmm(acc[t]));
             for (r = 0; r < n; r++) out[r] = sums[r];
         }
     }
 }
 
-/* 32 rows of w at a time, which stay in L2 while all rows of a use them. */
+/* One stretch of rows of a from row t to row `end`, with up to 32 rows of w. */
+SM__AVX512 SM__INLINE void sm__stretch_float_zmm(int type, const uint8_t *w, size_t w_stride, int n,
+                                                 sm__stretch s, const sm__acts *a, int t, int end,
+                                                 float *out, size_t out_stride) {
+    int o;
+    while (t < end) {
+        const float *x = a->x + (size_t)t * a->x_stride;
+        float *to = out + (size_t)t * out_stride;
+        int left = end - t; /* 8 is 4 + 4 */
+        int n_t = left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        for (o = 0; o < n; o += 4, s.lanes += n_t * 4 * 16) {
+            const uint8_t *row = w + (size_t)o * w_stride;
+            if (n_t == 6)
+                sm__tile_float_zmm(type, 6, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+            else if (n_t == 4)
+                sm__tile_float_zmm(type, 4, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+            else if (n_t == 2)
+                sm__tile_float_zmm(type, 2, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+            else
+                sm__tile_float_zmm(type, 1, row, w_stride, n - o, &s, x, a->x_stride, to + o,
+                                   out_stride);
+        }
+        t += n_t;
+    }
+}
+
 SM__AVX512 SM__INLINE void sm__matmul_float_zmm(int type, const void *w, size_t w_stride, int n,
                                                 int k, const sm__acts *a, int rows, float *out,
-                                                size_t out_stride) {
-    int first, o, t;
+                                                size_t out_stride, void *scratch) {
+    int first, t, step = rows < 3 ? k : sm__stretch_length(k);
+    sm__stretch s;
+    s.k = k;
+    s.lanes = (float *)scratch;
     for (first = 0; first < n; first += 32)
-        for (t = 0; t < rows;) {
-            const float *x = a->x + (size_t)t * a->x_stride;
-            float *to = out + (size_t)t * out_stride;
-            int left = rows - t; /* 8 is 4 + 4 */
-            int n_t = left >= 6 && left != 8 ? 6 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            for (o = first; o < sm__min(n, first + 32); o += 4) {
-                const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-                if (n_t == 6)
-                    sm__tile_float_zmm(type, 6, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
-                else if (n_t == 4)
-                    sm__tile_float_zmm(type, 4, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
-                else if (n_t == 2)
-                    sm__tile_float_zmm(type, 2, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
-                else
-                    sm__tile_float_zmm(type, 1, row, w_stride, n - o, k, x, a->x_stride, to + o,
-                                       out_stride);
+        for (t = 0; t < rows; t += SM__STRETCH_ROWS)
+            for (s.from = 0; s.from < k; s.from = s.to) {
+                s.to = k - s.from > step ? s.from + step : k;
+                sm__stretch_float_zmm(type, (const uint8_t *)w + (size_t)first * w_stride, w_stride,
+                                      sm__min(32, n - first), s, a, t,
+                                      sm__min(rows, t + SM__STRETCH_ROWS), out + first, out_stride);
             }
-            t += n_t;
-        }
 }
 SM__AVX512 static void sm__matmul_f32__avx512(const void *w, size_t w_stride, int n, int k,
                                               const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_zmm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_zmm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_f16__avx512(const void *w, size_t w_stride, int n, int k,
                                               const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_zmm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_zmm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_bf16__avx512(const void *w, size_t w_stride, int n, int k,
                                                const sm__acts *a, int rows, float *out,
                                                size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_float_zmm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride);
+    sm__matmul_float_zmm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 
@@ -3291,7 +3520,8 @@ SM__AVX2 SM__INLINE void sm__dot8_q4_q5_ymm(int type, const uint8_t *block, size
                 hi[k] = _mm256_and_si256(_mm256_srli_epi16(hi[k], 4), four);
                 if (type == SM__T_Q4_K) continue;
                 high = sm__load2_ymm(row + 16 + 16 * k, other + 16 + 16 * k);
-                high = c < 2 ? _mm256_slli_epi16(high, 4 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 4);
+                high =
+                    c < 2 ? _mm256_slli_epi16(high, 4 - 2 * c) : _mm256_srli_epi16(high, 2 * c - 4);
                 lo[k] = _mm256_or_si256(lo[k], _mm256_and_si256(high, fifth));
                 high = _mm256_srli_epi16(high, 1);
                 hi[k] = _mm256_or_si256(hi[k], _mm256_and_si256(high, fifth));
@@ -3334,7 +3564,8 @@ SM__AVX2 SM__INLINE __m256i sm__dot_q6_k_ymm(const uint8_t *block, const int8_t 
         for (g = 0; g < 4; g++) {
             __m256i l = g < 2 ? low[g] : _mm256_srli_epi16(low[g - 2], 4);
             l = _mm256_or_si256(_mm256_and_si256(l, four), w[g]);
-            sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x0100 + 0x0202 * (4 * half + g))));
+            sc = _mm256_shuffle_epi8(all,
+                                     _mm256_set1_epi16((short)(0x0100 + 0x0202 * (4 * half + g))));
             acc = sm__dot32_ymm(acc, l, q + 32 * g, sc);
         }
     }
@@ -3560,7 +3791,8 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
                 }
                 SM__UNROLL
                 for (p = 0; p < 2; p++) {
-                    v[0] = _mm256_load_si256((const __m256i *)(const void *)(scales + (p ? next : 0)));
+                    v[0] =
+                        _mm256_load_si256((const __m256i *)(const void *)(scales + (p ? next : 0)));
                     SM__UNROLL
                     for (i = 0; i < n_t; i++)
                         isum[i][p] = _mm256_add_epi32(isum[i][p],

@@ -169,21 +169,6 @@ static void prepare_acts(job *j) {
                           j->s + (size_t)t * j->acts.s_stride);
 }
 
-/* A type that cannot be encoded yet: any bits will do, but for scales near one. */
-static void random_weights(job *j, size_t bytes) {
-    size_t i, block = (size_t)sm__types[j->type].info.block_bytes;
-    uint16_t one = 0x3c00;
-    for (i = 0; i + 4 <= bytes; i += 4) {
-        uint32_t u = (uint32_t)(i * 2654435761u);
-        u ^= u >> 15;
-        memcpy(j->w + i, &u, 4);
-    }
-    for (i = 0; i < bytes; i += block) {
-        memcpy(j->w + i + (j->type == SM__T_Q6_K ? block - 2 : 0), &one, 2);
-        if (j->type != SM__T_Q6_K) memcpy(j->w + i + 2, &one, 2);
-    }
-}
-
 static void matmul_rows(const settings *set, job *j) {
     static const struct {
         int n, depth, rows, stream;
@@ -199,8 +184,7 @@ static void matmul_rows(const settings *set, job *j) {
             if (*p >= 'A' && *p <= 'Z') *p = (char)(*p + ('a' - 'A'));
         if (set->filter && !strstr(name, set->filter)) continue;
         j->type = type;
-        if (sm_type_encode(sm__types[type].id, j->x, j->w, MAX_ELEMS) != SM_OK)
-            random_weights(j, bytes);
+        sm_type_encode(sm__types[type].id, j->x, j->w, MAX_ELEMS);
         for (at = bytes; at + bytes <= STREAM_BYTES; at += bytes) memcpy(j->w + at, j->w, bytes);
         for (i = 0; i < (int)(sizeof sizes / sizeof *sizes); i++) {
             double weights, rest;

@@ -122,8 +122,9 @@ static int first_difference(const float *got, const float *want, int n) {
 #define MAX_ROWS 33 /* rows of activations */
 #define MAX_K 1536
 
-static const int float_sizes[] = {1,  2,  3,  7,   8,   9,   15,  16,  17,  31,  32,  33,  47,  48,
-                                  63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 288, 576, 1000, 0};
+static const int float_sizes[] = {1,   2,   3,   7,   8,   9,   15,   16,   17,  31,
+                                  32,  33,  47,  48,  63,  64,  65,   100,  127, 128,
+                                  129, 255, 256, 257, 288, 576, 1000, 1031, 0};
 static const int block_sizes[] = {32,  64,  96,  128, 160, 192, 224,  256,  288,
                                   320, 352, 512, 544, 576, 992, 1024, 1536, 0};
 static const int super_sizes[] = {256, 512, 768, 1024, 1536, 0};
@@ -157,7 +158,8 @@ static void matmul_fill_weights(int mode) {
             uint32_t u = random_u32();
             mc.w[i + j] = (uint8_t)(u >> 8);
             if (mode != MODE_WIDE) continue;
-            if (bytes == 34 || (mc.type == SM__T_Q6_K && j >= 192)) mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
+            if (bytes == 34 || (mc.type == SM__T_Q6_K && j >= 192))
+                mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
             else mc.w[i + j] = u & 1 ? 0 : 255;
         }
         memcpy(mc.w + i + (mc.type == SM__T_Q6_K ? 208 : 0), &d, 2);

@@ -332,8 +332,7 @@ static void types_have_ggml_sizes(void) {
         if (!CHECK(info != NULL)) continue;
         CHECK_STR(info->name, want[k].name);
         CHECK(info->block_elems == want[k].elems && info->block_bytes == want[k].bytes);
-        CHECK_STATUS(sm_type_encode(i, x, bytes, 256),
-                     want[k].elems == 256 ? SM_ERR_UNSUPPORTED : SM_OK);
+        CHECK_STATUS(sm_type_encode(i, x, bytes, 256), SM_OK);
         CHECK_STATUS(sm_type_decode(i, bytes, x, 256), SM_OK);
         CHECK_STATUS(sm_type_decode(i, bytes, x, 257), want[k].elems == 1 ? SM_OK : SM_ERR_ARG);
         CHECK_STATUS(sm_type_encode(i, NULL, bytes, 256), SM_ERR_ARG);
@@ -374,7 +373,9 @@ typedef struct k_element {
     int q, sc, m;
 } k_element;
 
-static int bits_of(const uint8_t *p, int from, int n) { return p[from / 8] >> from % 8 & ((1 << n) - 1); }
+static int bits_of(const uint8_t *p, int from, int n) {
+    return p[from / 8] >> from % 8 & ((1 << n) - 1);
+}
 
 static k_element k_element_of(int type, const uint8_t *b, int i) {
     k_element e = {0, 0, 0};
@@ -495,7 +496,7 @@ static void encoders_stay_near(void) {
     for (round = 0; round < 20000; round++) {
         float x[32], y[32];
         uint8_t b[34];
-        double d, scale = ldexp(1.0, random_below(24) - 12);
+        double d, scale = ldexp(1.0, random_below(16) - 4);
         uint16_t h;
         for (i = 0; i < 32; i++) x[i] = random_float() * (float)scale;
         for (q4 = 0; q4 < 2; q4++) {
@@ -515,20 +516,55 @@ static void encoders_stay_near(void) {
     }
 }
 
+/* K-quants: within a step and the rounding of scale and minimum; anything else without harm. */
+static void superblock_encoders_stay_near(void) {
+    static const int types[] = {SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
+    static const float steps[] = {15, 31, 62};
+    static float x[512], y[512];
+    uint8_t b[420];
+    int round, i, t;
+    sm__fp_enter();
+    for (round = 0; round < 3000; round++) {
+        float top = 0.0f, size = (float)ldexp(1.0, random_below(16) - 4);
+        for (i = 0; i < 512; i++) {
+            x[i] = random_float() * size;
+            top = x[i] > top ? x[i] : -x[i] > top ? -x[i] : top;
+        }
+        for (t = 0; t < 3; t++) {
+            CHECK_STATUS(sm_type_encode(types[t], x, b, 512), SM_OK);
+            CHECK_STATUS(sm_type_decode(types[t], b, y, 512), SM_OK);
+            for (i = 0; i < 512; i++)
+                if (!CHECK_NEAR(y[i], x[i], 2.0f * top / steps[t] + 2e-7f)) return;
+            x[random_below(512)] = sm__from_bits(edge_bits[random_below(N_EDGES)]);
+            sm_type_encode(types[t], x, b, 512);
+            for (i = 0; i < 512; i++)
+                x[i] = sm__not_finite(x[i]) || x[i] > top || x[i] < -top ? 0 : x[i];
+        }
+        memset(x, 0, sizeof x);
+        for (t = 0; t < 3; t++) {
+            CHECK_STATUS(sm_type_encode(types[t], x, b, 512), SM_OK);
+            CHECK_STATUS(sm_type_decode(types[t], b, y, 512), SM_OK);
+            CHECK(memcmp(x, y, sizeof x) == 0 || t == 2); /* Q6_K: 0 * -0 may be -0 */
+            for (i = 0; i < 512; i++) CHECK(y[i] == 0.0f);
+        }
+    }
+}
+
 /* Blocks that ggml wrote (shared/data/quants): the same bytes. */
-static void check_golden(int type, const char *name) {
+static void check_golden(int type, const char *name, int n) {
     char path[64];
     size_t n_in, n_out, i, n_bad = 0;
     uint8_t *in, *want, *got;
-    snprintf(path, sizeof path, "quants/%s_64_noim_input.bin", name);
+    snprintf(path, sizeof path, "quants/%s_%d_noim_input.bin", name, n);
     if (!data_path(path)) return;
     in = file_read(data_path(path), &n_in);
-    snprintf(path, sizeof path, "quants/%s_64_noim_expected.bin", name);
+    snprintf(path, sizeof path, "quants/%s_%d_noim_expected.bin", name, n);
     want = file_read(data_path(path), &n_out);
     got = (uint8_t *)malloc(n_out + 1);
-    if (CHECK(in && want && got && n_in == 512 &&
-              n_out == 4 * (size_t)sm_type_get_info(type)->block_bytes)) {
-        CHECK_STATUS(sm_type_encode(type, (const float *)(const void *)in, got, 128), SM_OK);
+    n *= 2;
+    if (CHECK(in && want && got && n_in == 4 * (size_t)n &&
+              n_out == sm__row_bytes(sm__type_index(type), (size_t)n))) {
+        CHECK_STATUS(sm_type_encode(type, (const float *)(const void *)in, got, (size_t)n), SM_OK);
         for (i = 0; i < n_out; i++) n_bad += got[i] != want[i];
         if (n_bad) FAIL("%s: %u of %u bytes differ", name, (unsigned)n_bad, (unsigned)n_out);
     }
@@ -536,8 +572,11 @@ static void check_golden(int type, const char *name) {
     free(want);
     free(got);
 }
-static void q8_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q8_0, "q8_0"); }
-static void q4_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_0, "q4_0"); }
+static void q8_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q8_0, "q8_0", 64); }
+static void q4_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_0, "q4_0", 64); }
+static void q4_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_K, "q4_k", 512); }
+static void q5_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q5_K, "q5_k", 512); }
+static void q6_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q6_K, "q6_k", 512); }
 
 static const test tests_numbers[] = {
     {"numbers: fma of edges", fma_of_edges},
@@ -559,6 +598,10 @@ static const test tests_numbers[] = {
     {"numbers: ggml's superblocks decode", ggmls_superblocks_decode},
     {"numbers: encoders break ties as ggml does", encoders_break_ties_as_ggml},
     {"numbers: encoders stay near", encoders_stay_near},
+    {"numbers: superblock encoders stay near", superblock_encoders_stay_near},
     {"numbers: q8_0 gives ggml's bytes", q8_0_gives_ggmls_bytes},
     {"numbers: q4_0 gives ggml's bytes", q4_0_gives_ggmls_bytes},
+    {"numbers: q4_k gives ggml's bytes", q4_k_gives_ggmls_bytes},
+    {"numbers: q5_k gives ggml's bytes", q5_k_gives_ggmls_bytes},
+    {"numbers: q6_k gives ggml's bytes", q6_k_gives_ggmls_bytes},
 };
