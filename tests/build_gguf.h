@@ -384,6 +384,13 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *arch, int typ
     p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") ? 2 : 4;
     p.head_dim = strcmp(arch, "qwen3") ? 16 : 32; /* qwen3: not n_embd / n_heads */
     p.n_ff = 96;
+    if (sm_type_get_info(type)->block_elems == 256) { /* all widths are multiples of it */
+        p.n_embd = p.n_ff = 256;
+        p.n_layers = 1;
+        p.head_dim = strcmp(arch, "qwen3") ? 64 : 128;
+        p.n_heads = 256 / p.head_dim;
+        if (p.n_kv_heads > p.n_heads) p.n_kv_heads = p.n_heads;
+    }
     p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
     p.seed = 1;
     return p;
@@ -412,6 +419,16 @@ static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
     if (p->vocab == GGUF_BPE) gguf_vocab_bpe(g, p->n_vocab);
 }
 
+/* As in real files, a model of one K-quant has matrices of other types: of another K-quant, and of
+ * a type that wants its activations in other blocks. */
+static int gguf_matrix_type(const gguf_model_params *p, const char *stem) {
+    if (p->type == SM_TYPE_Q4_K && (!strcmp(stem, "attn_v") || !strcmp(stem, "ffn_down")))
+        return SM_TYPE_Q6_K;
+    if (p->type == SM_TYPE_Q5_K && !strcmp(stem, "attn_k")) return SM_TYPE_Q8_0;
+    if (p->type == SM_TYPE_Q5_K && !strcmp(stem, "ffn_up")) return SM_TYPE_F16;
+    return p->type;
+}
+
 /* A matrix of layer `layer` (-1: of none) with its bias; activations roughly keep their size. */
 static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int layer,
                               const char *stem, int n, int k, int bias) {
@@ -420,7 +437,7 @@ static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int l
     while (scale * scale * (float)k > 2.0f) scale *= 0.5f;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
     snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
-    gguf_tensor(g, name, p->type, k, n, 0.0f, scale);
+    gguf_tensor(g, name, gguf_matrix_type(p, stem), k, n, 0.0f, scale);
     snprintf(name, sizeof name, "%s%s.bias", prefix, stem);
     if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
 }

@@ -8,9 +8,10 @@
 /* --- models and contexts ---------------------------------------------------------------------- */
 
 static const char *const run_archs[] = {"llama", "qwen2", "qwen3", "gpt2", "cs336"};
-static const int run_types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_BF16, SM_TYPE_Q8_0, SM_TYPE_Q4_0};
+static const int run_types[] = {SM_TYPE_F32,  SM_TYPE_F16,  SM_TYPE_BF16, SM_TYPE_Q8_0,
+                                SM_TYPE_Q4_0, SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
 #define RUN_ARCHS 5
-#define RUN_TYPES 5
+#define RUN_TYPES 8
 
 #if !defined(_WIN32) && !defined(SMALLMIND_NO_THREADS)
 #define RUN_THREADS 1 /* the tests themselves make threads, by pthreads */

@@ -40,26 +40,41 @@ static const uint64_t eval_golden[RUN_ARCHS * RUN_TYPES][2] = {
     {0xa5d2b41d2e7ef1c9u, 0x3928512f34748703u}, /* llama BF16 */
     {0xdd87ace29d89d149u, 0x2fff8dfed4fd7fd1u}, /* llama Q8_0 */
     {0x36b7aa6f1ec5cee1u, 0x0ea2dacdea9cd1dfu}, /* llama Q4_0 */
+    {0xf7b930a5a87de43bu, 0x8275db4d1e6ca00cu}, /* llama Q4_K */
+    {0x8125a1932031e245u, 0x3b4065fa6aa562c6u}, /* llama Q5_K */
+    {0x15d6363a90fef598u, 0x036184e89eadc619u}, /* llama Q6_K */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F32 */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F16 */
     {0xebf2a1cc4d64607du, 0xebcc2441d2d2a9ecu}, /* qwen2 BF16 */
     {0x2e60afc156bceac5u, 0xd1a2832953c6a0c5u}, /* qwen2 Q8_0 */
     {0xf45bed572d328c14u, 0x408cde31b27c0332u}, /* qwen2 Q4_0 */
+    {0x8d967b83429e838du, 0x62c05136621ae1b2u}, /* qwen2 Q4_K */
+    {0x491e81db253a5686u, 0x5d1402ee31a2b6cfu}, /* qwen2 Q5_K */
+    {0x6e3d1cf434a19cc3u, 0x54d788b48e0feefeu}, /* qwen2 Q6_K */
     {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u}, /* qwen3 F32 */
     {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u}, /* qwen3 F16 */
     {0x0a96ee01dae46990u, 0x077217ec30a37e48u}, /* qwen3 BF16 */
     {0xc3d57a6dd9af3731u, 0xc484104f93641788u}, /* qwen3 Q8_0 */
     {0xf79790c461076e4au, 0x3b6ff6f3038d59adu}, /* qwen3 Q4_0 */
+    {0x6005fdf0cf797d24u, 0x7e3e8a58d50b244cu}, /* qwen3 Q4_K */
+    {0x36c5a8941cb02d86u, 0xe9748507f3d44faau}, /* qwen3 Q5_K */
+    {0x727c4f13fa52936cu, 0xc8ac32d91cb674a4u}, /* qwen3 Q6_K */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F32 */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F16 */
     {0x300120e71a570630u, 0x12ef544f4bff557au}, /* gpt2 BF16 */
     {0xb09e44546f79db5fu, 0x5e1e61c192d6e3c6u}, /* gpt2 Q8_0 */
     {0x725ed79f455ab8b1u, 0x31e73a74d9804a40u}, /* gpt2 Q4_0 */
+    {0xbb8e2914b3ba5629u, 0xc8b27a5356e30db1u}, /* gpt2 Q4_K */
+    {0x2820729f54a7be50u, 0x68f23771c0a887ecu}, /* gpt2 Q5_K */
+    {0xccc771948d0c339au, 0xc20df415db064357u}, /* gpt2 Q6_K */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F32 */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F16 */
     {0xecd6c3dba7df8be1u, 0x3730ce3707a66ce0u}, /* cs336 BF16 */
     {0x5e6ccfa37fdbc898u, 0x10d38568344677ecu}, /* cs336 Q8_0 */
     {0xdccdf4d316ce3735u, 0x256886069c8e41edu}, /* cs336 Q4_0 */
+    {0x77d33cd2bab3e9b7u, 0x2cea80862f41b392u}, /* cs336 Q4_K */
+    {0xfc849916429b452cu, 0x02e20b56a61d9022u}, /* cs336 Q5_K */
+    {0x1ec346cbb4d79861u, 0xdbcd3319f78ec584u}, /* cs336 Q6_K */
 };
 
 static void eval_bits_are_the_golden_ones(void) {
@@ -149,7 +164,7 @@ static void eval_for_some(eval_trial trial) {
     int c;
     int32_t tokens[N];
     for (c = 0; c < 8; c++) {
-        sm_model *m = eval_model(run_archs[c % RUN_ARCHS], run_types[(c * 2 + 1) % RUN_TYPES]);
+        sm_model *m = eval_model(run_archs[c % RUN_ARCHS], run_types[(c * 3 + 1) % RUN_TYPES]);
         run_way w = run_plain(c % 2 ? SM_TYPE_F16 : SM_TYPE_F32);
         int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
         float *want = run_rows(N, n_vocab), *got = run_rows(N, n_vocab);
