@@ -4,7 +4,7 @@
     mkgpt2.py SHAPE TYPE OUT [--seed N]     TYPE: f32 f16 bf16 q8_0 q4_0
 
 Needs numpy only: rounding and quantising are done here, from the formats' definitions.
-parity.py uses the tables and the dequantisation as well."""
+parity.py uses the tables and the dequantisation as well, which knows more types."""
 import os
 import struct
 import sys
@@ -22,7 +22,10 @@ SHAPES = {
 # not below -10 and above 10. In this shape every value lies there, so that all the rest of the
 # network can be compared to a float32's accuracy.
 STEEP = 'gpt2_steep'
-GGML_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 8, 'bf16': 30}
+GGML_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 8, 'q4_k': 12, 'q5_k': 13, 'q6_k': 14,
+              'bf16': 30}
+BLOCKS = {'f32': (1, 4), 'f16': (1, 2), 'bf16': (1, 2), 'q8_0': (32, 34), 'q4_0': (32, 18),
+          'q4_k': (256, 144), 'q5_k': (256, 176), 'q6_k': (256, 210)}  # elements, bytes
 FILE_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 7, 'bf16': 32}
 
 
@@ -59,25 +62,61 @@ def encode(w, typ):
 
 
 def decode(data, typ, count):
-    """float64: every value of these types is a float32, so nothing is lost."""
+    """float64. A value is a float32, or the difference of two: nothing is lost."""
     if typ == 'f32':
         return np.frombuffer(data, '<f4', count).astype('f8')
     if typ == 'f16':
         return np.frombuffer(data, '<f2', count).astype('f8')
     if typ == 'bf16':
         return (np.frombuffer(data, '<u2', count).astype('<u4') << 16).view('<f4').astype('f8')
-    width = {'q8_0': 34, 'q4_0': 18}[typ]
-    b = np.frombuffer(data, 'u1', count // 32 * width).reshape(-1, width)
-    d = b[:, :2].copy().view('<f2').astype('f8')
+    elements, width = BLOCKS[typ]
+    b = np.frombuffer(data, 'u1', count // elements * width).reshape(-1, width)
+    return {'q8_0': decode_q8_0, 'q4_0': decode_q4_0, 'q4_k': decode_q4_q5, 'q5_k': decode_q4_q5,
+            'q6_k': decode_q6_k}[typ](b).ravel()
+
+
+def halves(b):
+    """The float16 numbers in bytes [blocks, 2 n]."""
+    return b.copy().view('<f2').astype('f8')
+
+
+def decode_q8_0(b):
+    return halves(b[:, :2]) * b[:, 2:].view('i1')
+
+
+def decode_q4_0(b):
     q = b[:, 2:]
-    if typ == 'q8_0':
-        return (d * q.view('i1')).ravel()
-    return (d * (np.concatenate([q & 15, q >> 4], 1).astype('f8') - 8)).ravel()
+    return halves(b[:, :2]) * (np.concatenate([q & 15, q >> 4], 1).astype('f8') - 8)
+
+
+def decode_q4_q5(b):
+    """d, dmin: f16; 12 bytes of 6-bit scales and minima of 8 sub-blocks of 32; in Q5_K, 32 bytes
+    whose bit j is the fifth of sub-block j; 4 times 32 bytes with two sub-blocks' nibbles each."""
+    d, dmin = np.split(halves(b[:, :4]), 2, 1)
+    first, second, rest = np.split(b[:, 4:16], 3, 1)
+    scale = np.concatenate([first & 63, rest & 15 | first >> 6 << 4], 1)
+    least = np.concatenate([second & 63, rest >> 4 | second >> 6 << 4], 1)
+    low = b[:, -128:].reshape(-1, 4, 1, 32)
+    q = np.concatenate([low & 15, low >> 4], 2).reshape(-1, 8, 32)
+    if b.shape[1] > 144:
+        q = q | (b[:, 16:48].reshape(-1, 1, 32) >> np.arange(8, dtype='u1')[:, None] & 1) << 4
+    return (d * scale)[..., None] * q - (dmin * least)[..., None]
+
+
+def decode_q6_k(b):
+    """For each half, 64 bytes: the low nibbles of elements 0 - 63, the high ones of 64 - 127; then
+    for each half 32 bytes: two bits of elements i, 32 + i, 64 + i, 96 + i; 16 scales; d: f16."""
+    low = b[:, :128].reshape(-1, 2, 1, 64)
+    low = np.concatenate([low & 15, low >> 4], 2).reshape(-1, 2, 4, 32)
+    high = b[:, 128:192].reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype='u1')[:, None] & 3
+    q = (low | high << 4).astype('f8') - 32
+    scale = halves(b[:, 208:]) * b[:, 192:208].view('i1')
+    return scale[..., None] * q.reshape(-1, 16, 16)
 
 
 def row_bytes(typ, n):
-    return {'f32': 4 * n, 'f16': 2 * n, 'bf16': 2 * n, 'q8_0': n // 32 * 34,
-            'q4_0': n // 32 * 18}[typ]
+    elements, width = BLOCKS[typ]
+    return n // elements * width
 
 
 # --- vocabulary -----------------------------------------------------------------------------------
@@ -193,7 +232,7 @@ def write(shape, typ, path, seed=1):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) not in (4, 6) or sys.argv[1] not in SHAPES or sys.argv[2] not in GGML_TYPES:
+    if len(sys.argv) not in (4, 6) or sys.argv[1] not in SHAPES or sys.argv[2] not in FILE_TYPES:
         sys.exit(__doc__ + '\nSHAPE: ' + ' '.join(SHAPES))
     write(*sys.argv[1:4], seed=int(sys.argv[5]) if len(sys.argv) == 6 else 1)
     print(sys.argv[3], os.path.getsize(sys.argv[3]))

@@ -30,6 +30,9 @@ done
 
 export ENGINE=build/bench_model
 make -s "$ENGINE" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+export DECODE=$OUT/decode
+$CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/decode.c -o "$DECODE" -lpthread ||
+    { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 has() { grep -qw "$1" /proc/cpuinfo 2>/dev/null; }
 
