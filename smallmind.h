@@ -1773,7 +1773,7 @@ typedef struct sm__block_q4_0 {
     uint8_t b[SM__QK / 2];
 } sm__block_q4_0;
 
-/* Q4_K, 144 bytes:  | d: f16 | dmin: f16 | scales: 12 | q: 128 |   x_i = d * sc_j * q_i - dmin * m_j
+/* Q4_K, 144 bytes:  | d: f16 | dmin: f16 | scales: 12 | q: 128 |   x = d * sc_j * q - dmin * m_j
  * Eight sub-blocks j of 32, with 6 bits each for sc_j and m_j. Sub-blocks 2 c and 2 c + 1 are the
  * low and the high nibbles of q bytes 32 c .. 32 c + 31. Bits 0 - 5 of scales bytes 0 - 3 are
  * sc_0 .. sc_3, of bytes 4 - 7 m_0 .. m_3; bytes 8 - 11 hold the low four bits of sc_4 .. sc_7 and,
@@ -1783,14 +1783,14 @@ typedef struct sm__block_q4_k {
     uint8_t scales[12], q[SM__QK_K / 2];
 } sm__block_q4_k;
 
-/* Q5_K, 176 bytes:  | d: f16 | dmin: f16 | scales: 12 | high: 32 | q: 128 |   as Q4_K; the fifth bit
- * of element i of sub-block j is bit j of high byte i. */
+/* Q5_K, 176 bytes:  | d: f16 | dmin: f16 | scales: 12 | high: 32 | q: 128 |   as Q4_K; the fifth
+ * bit of element i of sub-block j is bit j of high byte i. */
 typedef struct sm__block_q5_k {
     uint16_t d, dmin;
     uint8_t scales[12], high[SM__QK_K / 8], q[SM__QK_K / 2];
 } sm__block_q5_k;
 
-/* Q6_K, 210 bytes:  | q: 128 | high: 64 | scales: 16 x int8 | d: f16 |   x_i = d * sc_j * (q_i - 32)
+/* Q6_K, 210 bytes:  | q: 128 | high: 64 | scales: 16 x int8 | d: f16 |   x = d * sc_j * (q - 32)
  * Sixteen sub-blocks j of 16. Each half of 128 elements has 64 bytes of q and 32 of high: element
  * 32 g + i of the half (g = 0 .. 3) is nibble g / 2 of q byte 32 (g % 2) + i, with bits 2 g and
  * 2 g + 1 of high byte i above it. */
@@ -3363,64 +3363,81 @@ SM__AVX2 SM__INLINE void sm__pack_block_ymm(int type, const uint8_t *w, size_t w
     }
 }
 
-/* n_t (a constant) rows of a, from row t on, times a panel. */
-SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *panel, int n,
-                                            int n_blocks, const sm__acts *a, int t, float *out,
-                                            size_t out_stride) {
+/* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. */
+SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *panel, size_t next,
+                                            int n, int n_blocks, const sm__acts *a, int t,
+                                            float *out, size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
-    __m256i sum[4], v, four, one = _mm256_set1_epi16(1);
-    __m256 acc[4];
-    int b, i, j;
+    __m256i sum[3][2], v[2], size[2], four, two, one = _mm256_set1_epi16(1);
+    __m256 acc[3][2];
+    int b, i, j, p;
     SM__UNROLL
-    for (i = 0; i < n_t; i++) acc[i] = sm__zero_ymm();
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
     for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM, q += SM__QK, d++, s += 2) {
-        const __m256i *w = (const __m256i *)(const void *)panel;
-        __m256 scale = _mm256_load_ps((const float *)(const void *)(w + 8));
         SM__UNROLL
-        for (i = 0; i < n_t; i++) sum[i] = _mm256_setzero_si256();
+        for (i = 0; i < n_t; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
         SM__UNROLL
         for (j = 0; j < 8; j++) {
-            v = _mm256_load_si256(w + j);
+            v[0] = _mm256_load_si256((const __m256i *)(const void *)(panel + 32 * j));
+            v[1] = _mm256_load_si256((const __m256i *)(const void *)(panel + next + 32 * j));
+            SM__PIN(v[0]);
+            SM__PIN(v[1]);
+            if (type == SM__T_Q8_0)
+                size[0] = _mm256_abs_epi8(v[0]), size[1] = _mm256_abs_epi8(v[1]);
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
                 four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
-                if (type == SM__T_Q4_0) { /* 8 * 2 * 15 * 127 still fits 16 bits */
-                    sum[i] = _mm256_add_epi16(sum[i], _mm256_maddubs_epi16(v, four));
-                } else {
-                    four = _mm256_sign_epi8(four, v);
-                    four = _mm256_maddubs_epi16(_mm256_abs_epi8(v), four);
-                    sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(four, one));
+                SM__UNROLL
+                for (p = 0; p < 2; p++) {
+                    if (type == SM__T_Q4_0) { /* 8 * 2 * 15 * 127 still fits 16 bits */
+                        two = _mm256_maddubs_epi16(v[p], four);
+                        sum[i][p] = _mm256_add_epi16(sum[i][p], two);
+                    } else {
+                        two = _mm256_maddubs_epi16(size[p], _mm256_sign_epi8(four, v[p]));
+                        sum[i][p] = _mm256_add_epi32(sum[i][p], _mm256_madd_epi16(two, one));
+                    }
+                    SM__PIN(sum[i][p]); /* GCC would add up in a tree, and spill */
                 }
             }
         }
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
-            __m256 both = sm__mul_ymm(scale, _mm256_set1_ps(d[(size_t)i * a->d_stride]));
-            if (type == SM__T_Q4_0)
-                sum[i] = _mm256_sub_epi32(
-                    _mm256_madd_epi16(sum[i], one),
-                    _mm256_set1_epi32(8 * sm__sum32(s + (size_t)i * a->s_stride)));
-            acc[i] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i]), both, acc[i]);
+            __m256 scale = _mm256_set1_ps(d[(size_t)i * a->d_stride]);
+            four = _mm256_set1_epi32(sm__load_i32(s + (size_t)i * a->s_stride));
+            four = _mm256_madd_epi16(four, _mm256_set1_epi16(8));
+            SM__UNROLL
+            for (p = 0; p < 2; p++) {
+                const void *scales = panel + (p ? next : 0) + 256;
+                __m256 both = sm__mul_ymm(_mm256_load_ps((const float *)scales), scale);
+                if (type == SM__T_Q4_0)
+                    sum[i][p] = _mm256_sub_epi32(_mm256_madd_epi16(sum[i][p], one), four);
+                acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][p]), both, acc[i][p]);
+            }
         }
     }
     SM__UNROLL
-    for (i = 0; i < n_t; i++) sm__store_ymm(out + (size_t)i * out_stride, acc[i], n);
+    for (i = 0; i < n_t; i++) {
+        sm__store_ymm(out + (size_t)i * out_stride, acc[i][0], n);
+        sm__store_ymm(out + (size_t)i * out_stride + 8, acc[i][1], n - 8);
+    }
 }
 
-/* One row of a: 8 rows of w at a time, in place. More: panels in scratch. */
+/* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
 SM__AVX2 SM__INLINE void sm__matmul_block_ymm(int type, const void *w, size_t w_stride, int n,
                                               int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
-    size_t row_bytes = sm__row_bytes(type, (size_t)k);
-    int n_blocks = k / SM__QK, o, m, t;
-    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * SM__PANEL_BLOCK_YMM;
-    for (o = 0; o < n; o += 8, out += 8) {
+    size_t row_bytes = sm__row_bytes(type, (size_t)k), next;
+    int n_blocks = k / SM__QK, step = rows == 1 ? 8 : 16, o, m, t;
+    uint8_t *panel = (uint8_t *)scratch, *copy;
+    next = (size_t)n_blocks * SM__PANEL_BLOCK_YMM;
+    copy = panel + 2 * next;
+    for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        m = sm__min(8, n - o);
-        if (m < 8) {
-            row = sm__pad_rows(row, w_stride, row_bytes, m, 8, copy);
+        m = sm__min(step, n - o);
+        if (m < step) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
         }
         if (rows == 1) {
@@ -3428,12 +3445,17 @@ SM__AVX2 SM__INLINE void sm__matmul_block_ymm(int type, const void *w, size_t w_
             continue;
         }
         sm__pack_block_ymm(type, row, w_stride, n_blocks, panel);
-        for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_block_ymm(type, 4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
-        for (; t < rows; t++)
-            sm__tile_block_ymm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
+        sm__pack_block_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next);
+        for (t = 0; t < rows;) {
+            float *to = out + (size_t)t * out_stride;
+            int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
+            if (n_t == 3)
+                sm__tile_block_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
+            else if (n_t == 2)
+                sm__tile_block_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
+            else sm__tile_block_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
+            t += n_t;
+        }
     }
 }
 SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
