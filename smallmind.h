@@ -4161,6 +4161,496 @@ SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, i
                                                size_t out_stride, void *scratch) {
     sm__matmul_block_zmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
+
+/* --- K-quants, one row of a: vpdpbusd makes 16 sums of 4 products of 64 weights of a row. They fit
+ * 16 bits, so neighbours are added by narrowing to 16 bits and vpmaddwd: with ones while the sums
+ * fit (15 or 31 * 127 * 8, for Q6_K 32 * 127 * 8), the last time with the scales. ---- */
+
+/* Neighbours of a and of b added up: of each quarter two sums of a, then two of b. */
+SM__AVX512 SM__INLINE __m512i sm__halve_zmm(__m512i a, __m512i b) {
+    return _mm512_madd_epi16(_mm512_packs_epi32(a, b), _mm512_set1_epi16(1));
+}
+
+/* v[i] holds, in each quarter, a number for each of rows 4 i .. 4 i + 3. The 16 rows' sums. */
+SM__AVX512 SM__INLINE __m512i sm__sum_quarters_zmm(const __m512i v[4]) {
+    __m512i a = _mm512_add_epi32(_mm512_shuffle_i32x4(v[0], v[1], 0x44),
+                                 _mm512_shuffle_i32x4(v[0], v[1], 0xee));
+    __m512i b = _mm512_add_epi32(_mm512_shuffle_i32x4(v[2], v[3], 0x44),
+                                 _mm512_shuffle_i32x4(v[2], v[3], 0xee));
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+/* 8 numbers in one half, 8 in the other. */
+SM__AVX512 SM__INLINE __m512i sm__two_zmm(int lo, int hi) {
+    return _mm512_setr_epi32(lo, lo, lo, lo, lo, lo, lo, lo, hi, hi, hi, hi, hi, hi, hi, hi);
+}
+
+/* The first four words of 16 rows: v[i] is word i, a row a lane. */
+SM__AVX512 SM__INLINE void sm__words4_zmm(const uint8_t *p, size_t stride, __m512i v[4]) {
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) v[i] = sm__load4_zmm(p + (size_t)i * stride, 4 * stride);
+    sm__transpose4_zmm(v);
+}
+
+/* What stands before the weights of 16 rows of Q4_K or Q5_K, a row a lane: d[0] is d, d[1] dmin;
+ * the 6-bit scales and minima as of sm__scales6_ymm. */
+SM__AVX512 SM__INLINE void sm__scales6_zmm(const uint8_t *block, size_t stride, __m512i sc[2],
+                                           __m512i m[2], __m512 d[2]) {
+    __m512i six = _mm512_set1_epi8(63), four = _mm512_set1_epi8(15), top = _mm512_set1_epi8(48);
+    __m512i v[4], a, b;
+    sm__words4_zmm(block, stride, v);
+    d[0] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[0]));
+    d[1] = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(v[0], 16)));
+    sc[0] = _mm512_and_si512(v[1], six);
+    m[0] = _mm512_and_si512(v[2], six);
+    a = _mm512_and_si512(_mm512_srli_epi16(v[1], 2), top);
+    b = _mm512_and_si512(_mm512_srli_epi16(v[2], 2), top);
+    sc[1] = _mm512_ternarylogic_epi32(a, v[3], four, 0xf8); /* a | (v[3] & four) */
+    m[1] = _mm512_ternarylogic_epi32(b, _mm512_srli_epi16(v[3], 4), four, 0xf8);
+}
+
+/* d of 16 rows of Q6_K, which is the last two bytes. */
+SM__AVX512 SM__INLINE __m512 sm__scales_q6_k_zmm(const uint8_t *block, size_t stride) {
+    __m256i even = _mm256_srli_epi32(sm__words_ymm(block + 206, 2 * stride), 16);
+    __m256i odd = sm__words_ymm(block + stride + 206, 2 * stride);
+    return _mm512_cvtph_ps(_mm256_blend_epi16(even, odd, 0xaa));
+}
+
+/* Bytes of each lane: which one comes to each place, the lowest place first; 0x80 is a zero. */
+SM__AVX512 SM__INLINE __m512i sm__bytes_zmm(__m512i v, uint32_t which) {
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(_mm_setr_epi32(
+        (int)which, (int)(which + 0x04040404u), (int)(which + 0x08080808u),
+        (int)(which + 0x0c0c0c0cu))));
+}
+
+/* Half h of a row of Q4_K or Q5_K: u[0] is sub-blocks 4 h and 4 h + 2, u[1] those after them. */
+SM__AVX512 SM__INLINE void sm__unpack_q4_q5_zmm(int type, const uint8_t *block, int h,
+                                                __m512i u[2]) {
+    const uint8_t *p = block + (type == SM__T_Q4_K ? 16 : 48) + 64 * h;
+    __m512i four = _mm512_set1_epi8(15), v = _mm512_loadu_si512((const void *)p), high;
+    u[0] = _mm512_and_si512(v, four);
+    u[1] = _mm512_srli_epi16(v, 4);
+    if (type == SM__T_Q4_K) u[1] = _mm512_and_si512(u[1], four);
+    else { /* the fifth bits: bit 4 for u[0], bit 5 for u[1] */
+        high = _mm512_broadcast_i64x4(
+            _mm256_loadu_si256((const __m256i *)(const void *)(block + 16)));
+        high = h ? _mm512_srlv_epi32(high, sm__two_zmm(0, 2))
+                 : _mm512_sllv_epi32(high, sm__two_zmm(4, 2));
+        high = _mm512_and_si512(high, _mm512_set1_epi8(48));
+        u[0] = _mm512_ternarylogic_epi32(u[0], high, _mm512_set1_epi8(16), 0xf8);
+        high = _mm512_srli_epi16(high, 1); /* and then four ? u[1] : high */
+        u[1] = _mm512_ternarylogic_epi32(four, u[1], high, 0xca);
+    }
+}
+
+/* 4 rows of Q4_K or Q5_K: of each quarter 4 sums, one a row. 64 bytes apart at sc: the scales of
+ * the first two rows, 8 bytes each, and those of the last two. */
+SM__AVX512 SM__INLINE __m512i sm__dot4_q4_q5_zmm(int type, const uint8_t *w, size_t stride,
+                                                 const __m512i a[4], const uint8_t *sc) {
+    __m512i pick = _mm512_add_epi32(
+        sm__two_zmm(0, 0x00020002),
+        _mm512_broadcast_i32x4(_mm_setr_epi32((int)0x80008000u, (int)0x80018001u,
+                                              (int)0x80088008u, (int)0x80098009u)));
+    __m512i zero = _mm512_setzero_si512(), all, scales, u[2], v[2];
+    __m512 acc[2];
+    int e, h, r;
+    SM__UNROLL
+    for (e = 0; e < 2; e++) {
+        __m512i sum = zero;
+        all = _mm512_broadcast_i32x4(
+            _mm_loadu_si128((const __m128i *)(const void *)(sc + 64 * e)));
+        SM__UNROLL
+        for (h = 0; h < 2; h++) {
+            SM__UNROLL
+            for (r = 0; r < 2; r++) {
+                sm__unpack_q4_q5_zmm(type, w + (size_t)(2 * e + r) * stride, h, u);
+                u[0] = _mm512_dpbusd_epi32(zero, u[0], a[2 * h]);
+                u[1] = _mm512_dpbusd_epi32(zero, u[1], a[2 * h + 1]);
+                v[r] = sm__halve_zmm(u[0], u[1]);
+            }
+            v[0] = _mm512_packs_epi32(v[0], v[1]);
+            scales = _mm512_add_epi32(pick, _mm512_set1_epi32(0x00040004 * h));
+            scales = _mm512_shuffle_epi8(all, scales);
+            sum = h ? _mm512_dpwssd_epi32(sum, v[0], scales) : _mm512_madd_epi16(v[0], scales);
+        }
+        acc[e] = _mm512_castsi512_ps(sum);
+    }
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(acc[0], acc[1], 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(acc[0], acc[1], 0xdd)));
+}
+
+/* The next superblock of 16 rows of Q4_K or Q5_K, one row of a. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_q4_q5_zmm(int type, const uint8_t *w, size_t w_stride,
+                                                const int8_t *q, const int16_t *s, __m512 d_a,
+                                                __m512 acc) {
+    __m512i sc[2], m[2], a[4], v[4], msum = _mm512_setzero_si512();
+    uint8_t bytes[128];
+    int16_t sums[16];
+    __m512 d[2];
+    int i;
+    sm__scales6_zmm(w, w_stride, sc, m, d);
+    _mm512_storeu_si512((void *)bytes, _mm512_unpacklo_epi32(sc[0], sc[1])); /* rows 0 1, 4 5 .. */
+    _mm512_storeu_si512((void *)(bytes + 64), _mm512_unpackhi_epi32(sc[0], sc[1]));
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        const uint8_t *p = (const uint8_t *)q + 128 * (i / 2) + 32 * (i % 2);
+        a[i] = sm__load2_zmm(p, p + 64);
+    }
+    SM__UNROLL
+    for (i = 0; i < 4; i++)
+        v[i] = sm__dot4_q4_q5_zmm(type, w + (size_t)(4 * i) * w_stride, w_stride, a,
+                                  bytes + 16 * i);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sm__sum_quarters_zmm(v)), sm__mul_zmm(d[0], d_a),
+                          acc);
+    _mm256_storeu_si256((__m256i *)(void *)sums, sm__sums32_ymm(s));
+    SM__UNROLL
+    for (i = 0; i < 4; i++) { /* two minima and two sums at a time */
+        v[i] = sm__bytes_zmm(m[i / 2], i % 2 ? 0x80038002u : 0x80018000u);
+        msum = _mm512_dpwssd_epi32(msum, v[i], _mm512_set1_epi32(sm__load_i32(sums + 2 * i)));
+    }
+    return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(msum), sm__mul_zmm(d[1], d_a), acc);
+}
+
+/* One row of Q6_K: 16 numbers to add up. The weights enter as q + 32, start being -32 times the
+ * activations. */
+SM__AVX512 SM__INLINE __m512i sm__dot_q6_k_zmm(const uint8_t *block, const __m512i a[4],
+                                               const __m512i start[4]) {
+    __m512i four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(48), low, high, up, sc, v[2];
+    __m512i order = _mm512_add_epi32( /* of lane l in quarter i: scale 4 l + i, in all bytes */
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)),
+        _mm512_setr_epi32(0, 0, 0, 0, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x02020202,
+                          0x02020202, 0x02020202, 0x02020202, 0x03030303, 0x03030303, 0x03030303,
+                          0x03030303));
+    int h;
+    SM__UNROLL
+    for (h = 0; h < 2; h++) {
+        const uint8_t *p = block + 128 + 32 * h;
+        high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)p));
+        low = _mm512_loadu_si512((const void *)(block + 64 * h));
+        up = _mm512_and_si512(_mm512_srli_epi16(low, 4), four);
+        low = _mm512_and_si512(low, four); /* low | (high & two) */
+        low = _mm512_ternarylogic_epi32(low, _mm512_sllv_epi32(high, sm__two_zmm(4, 2)), two, 0xf8);
+        up = _mm512_ternarylogic_epi32(up, _mm512_srlv_epi32(high, sm__two_zmm(0, 2)), two, 0xf8);
+        v[h] = sm__halve_zmm(_mm512_dpbusd_epi32(start[2 * h], low, a[2 * h]),
+                             _mm512_dpbusd_epi32(start[2 * h + 1], up, a[2 * h + 1]));
+    }
+    sc = _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(block + 192)));
+    sc = _mm512_srai_epi16(_mm512_shuffle_epi8(sc, order), 8);
+    return _mm512_madd_epi16(_mm512_packs_epi32(v[0], v[1]), sc);
+}
+
+/* The next superblock of 16 rows of Q6_K, one row of a. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_q6_k_zmm(const uint8_t *w, size_t w_stride, const int8_t *q,
+                                               __m512 d_a, __m512 acc) {
+    __m512i a[4], start[4], v[4], row[4], zero = _mm512_setzero_si512();
+    int i, r;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        a[i] = _mm512_loadu_si512((const void *)(q + 64 * i));
+        start[i] = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(32), a[i]);
+        start[i] = _mm512_sub_epi32(zero, start[i]);
+    }
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        SM__UNROLL
+        for (r = 0; r < 4; r++)
+            row[r] = sm__dot_q6_k_zmm(w + (size_t)(4 * i + r) * w_stride, a, start);
+        v[i] = sm__sum4_zmm(row[0], row[1], row[2], row[3]);
+    }
+    d_a = sm__mul_zmm(sm__scales_q6_k_zmm(w, w_stride), d_a);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(sm__sum_quarters_zmm(v)), d_a, acc);
+}
+
+/* As sm__gemv_block_zmm. */
+SM__AVX512 SM__INLINE void sm__gemv_super_zmm(int type, const uint8_t *w, size_t w_stride,
+                                              int n_blocks, const sm__acts *a, float *out, int n) {
+    size_t bytes = type == SM__T_Q4_K ? 144 : type == SM__T_Q5_K ? 176 : 210, i;
+    const char *next = (const char *)(w + 16 * w_stride);
+    int in_reach = 16 * w_stride <= SM__NEAR, b, j;
+    __m512 acc = sm__zero_zmm();
+    for (b = 0; b < n_blocks; b++, w += bytes) {
+        const int8_t *q = a->q + (size_t)b * SM__QK_K;
+        const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
+        __m512 d_a = _mm512_set1_ps(a->d[b]);
+        for (j = 0; j < 4; j++, next += 4 * bytes) {
+            if (in_reach) {
+                SM__UNROLL
+                for (i = 0; i < 4 * bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+            } else {
+                SM__UNROLL
+                for (i = 0; i < 4 * bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
+            }
+        }
+        if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
+        else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
+    }
+    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+}
+
+/* --- K-quants, many rows of a: the sum of some products, made to fit 16 bits by a start of -bias
+ * times their activations, is multiplied by the scale and added up by one vpdpwssd. bias is the
+ * middle of the weights' range: 8, 16, 32, so 32, 16, 8 products fit, that is 8, 4, 2 words. (Sums
+ * of two planes of bytes weight * scale would take no such step, but twice the products.)
+ * A panel has for each superblock, twice (for 16 rows): 64 registers of unsigned bytes, as above;
+ * 8 (Q6_K: 16) of a sub-block's scale in the low half of a lane; for Q4_K and Q5_K 4 of two
+ * neighbours' scales and 4 of two neighbours' minima; d and dmin. ---- */
+#define SM__PANEL_SCALES (64 * 64)
+#define SM__PANEL_PAIRS (72 * 64)
+#define SM__PANEL_D (80 * 64)
+#define SM__PANEL_SUPER (82 * 64)
+
+SM__AVX512 SM__INLINE void sm__pack_q4_q5_zmm(int type, const uint8_t *w, size_t stride,
+                                              uint8_t *panel) {
+    __m512i four = _mm512_set1_epi8(15), fifth = _mm512_set1_epi8(16), high[8], v[4], sc[2], m[2];
+    __m512 d[2];
+    int c, h, i;
+    if (type == SM__T_Q5_K) {
+        sm__words4_zmm(w + 16, stride, high);
+        sm__words4_zmm(w + 32, stride, high + 4);
+    }
+    for (c = 0; c < 4; c++)
+        for (h = 0; h < 2; h++) {
+            uint8_t *to = panel + 64 * (16 * c + 4 * h);
+            sm__words4_zmm(w + (type == SM__T_Q4_K ? 16 : 48) + 32 * c + 16 * h, stride, v);
+            SM__UNROLL
+            for (i = 0; i < 4; i++) {
+                __m512i lo = _mm512_and_si512(v[i], four), *bits = high + 4 * h + i;
+                __m512i hi = _mm512_and_si512(_mm512_srli_epi16(v[i], 4), four);
+                if (type == SM__T_Q5_K) { /* the two lowest bits, which then make way */
+                    lo = _mm512_ternarylogic_epi32(lo, _mm512_slli_epi16(*bits, 4), fifth, 0xf8);
+                    hi = _mm512_ternarylogic_epi32(hi, _mm512_slli_epi16(*bits, 3), fifth, 0xf8);
+                    *bits = _mm512_srli_epi16(*bits, 2);
+                }
+                _mm512_store_si512((void *)(to + 64 * i), lo);
+                _mm512_store_si512((void *)(to + 64 * (i + 8)), hi);
+            }
+        }
+    sm__scales6_zmm(w, stride, sc, m, d);
+    SM__UNROLL
+    for (i = 0; i < 8; i++)
+        _mm512_store_si512((void *)(panel + SM__PANEL_SCALES + 64 * i),
+                           sm__bytes_zmm(sc[i / 4], 0x80808000u + (uint32_t)i % 4));
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        uint32_t pair = i % 2 ? 0x80038002u : 0x80018000u;
+        uint8_t *to = panel + SM__PANEL_PAIRS + 64 * i;
+        _mm512_store_si512((void *)to, sm__bytes_zmm(sc[i / 2], pair));
+        _mm512_store_si512((void *)(to + 256), sm__bytes_zmm(m[i / 2], pair));
+    }
+    _mm512_store_ps((void *)(panel + SM__PANEL_D), d[0]);
+    _mm512_store_ps((void *)(panel + SM__PANEL_D + 64), d[1]);
+}
+
+SM__AVX512 SM__INLINE void sm__pack_q6_k_zmm(const uint8_t *w, size_t stride, uint8_t *panel) {
+    __m512i four = _mm512_set1_epi8(15), two = _mm512_set1_epi8(48), low[2][4], high[4], up, v;
+    int half, h, i, g;
+    for (half = 0; half < 2; half++)
+        for (h = 0; h < 2; h++) {
+            sm__words4_zmm(w + 64 * half + 16 * h, stride, low[0]);
+            sm__words4_zmm(w + 64 * half + 32 + 16 * h, stride, low[1]);
+            sm__words4_zmm(w + 128 + 32 * half + 16 * h, stride, high);
+            SM__UNROLL
+            for (i = 0; i < 4; i++) {
+                SM__UNROLL
+                for (g = 0; g < 4; g++) {
+                    up = g == 0 ? _mm512_slli_epi16(high[i], 4)
+                       : g == 1 ? _mm512_slli_epi16(high[i], 2)
+                       : g == 2 ? high[i] : _mm512_srli_epi16(high[i], 2);
+                    v = g < 2 ? low[g][i] : _mm512_srli_epi16(low[g - 2][i], 4);
+                    v = _mm512_ternarylogic_epi32(_mm512_and_si512(v, four), up, two, 0xf8);
+                    _mm512_store_si512((void *)(panel + 64 * (32 * half + 8 * g + 4 * h + i)), v);
+                }
+            }
+        }
+    sm__words4_zmm(w + 192, stride, high);
+    SM__UNROLL
+    for (i = 0; i < 16; i++) { /* sign-extended: from the upper byte down */
+        v = sm__bytes_zmm(high[i / 4], 0x80800080u + ((uint32_t)i % 4 << 8));
+        _mm512_store_si512((void *)(panel + SM__PANEL_SCALES + 64 * i), _mm512_srai_epi16(v, 8));
+    }
+    _mm512_store_ps((void *)(panel + SM__PANEL_D), sm__scales_q6_k_zmm(w, stride));
+}
+
+/* Where the sums of a superblock's activations start: for Q4_K 8 numbers, for Q5_K 16, for Q6_K 32
+ * of 2 lanes each. */
+SM__AVX512 SM__INLINE void sm__starts_zmm(int type, const int8_t *q, const int16_t *s,
+                                          int32_t *start) {
+    __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)s);
+    __m512i v;
+    int i;
+    if (type == SM__T_Q4_K) {
+        sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(-8));
+        _mm256_storeu_si256((__m256i *)(void *)start, sums);
+    } else if (type == SM__T_Q5_K) {
+        v = _mm512_madd_epi16(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32(0xfff0)); /* -16, 0 */
+        _mm512_storeu_si512((void *)start, v);
+    } else {
+        SM__UNROLL
+        for (i = 0; i < 4; i++) {
+            v = _mm512_maddubs_epi16(_mm512_set1_epi8(32),
+                                     _mm512_loadu_si512((const void *)(q + 64 * i)));
+            v = _mm512_madd_epi16(v, _mm512_set1_epi16(-1));
+            v = _mm512_add_epi32(v, _mm512_shuffle_epi32(v, (_MM_PERM_ENUM)0xb1));
+            _mm512_storeu_si512((void *)(start + 16 * i), v);
+        }
+    }
+}
+
+/* The sum of 8 scales or minima times the 8 sums of 32 activations. */
+SM__AVX512 SM__INLINE __m512i sm__pairs_zmm(const uint8_t *pairs, const int16_t *sums) {
+    __m512i acc = _mm512_setzero_si512();
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++)
+        acc = _mm512_dpwssd_epi32(acc, _mm512_load_si512((const void *)(pairs + 64 * i)),
+                                  _mm512_set1_epi32(sm__load_i32(sums + 2 * i)));
+    return acc;
+}
+
+/* What the starts have taken from the sum and is no part of it: for Q6_K nothing. */
+SM__AVX512 SM__INLINE __m512i sm__bias_zmm(int type, const uint8_t *panel, const int16_t *sums) {
+    if (type == SM__T_Q6_K) return _mm512_setzero_si512();
+    return _mm512_slli_epi32(sm__pairs_zmm(panel + SM__PANEL_PAIRS, sums),
+                             type == SM__T_Q4_K ? 3 : 4);
+}
+
+/* n_t (a constant) rows of a times one superblock of a panel. */
+SM__AVX512 SM__INLINE void sm__tile_isum_zmm(int type, int n_t, const uint8_t *panel,
+                                             const int8_t *q, size_t q_stride,
+                                             int32_t (*start)[64], __m512i (*isum)[2]) {
+    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, step = run == 2 ? 2 : 1;
+    const uint8_t *scales = panel + SM__PANEL_SCALES;
+    const int32_t *from = start[0];
+    __m512i part[6][2], v[2], four;
+    int g, h, i, j;
+    for (g = 0; g < 8; g++, panel += 8 * 64, q += 32) {
+        SM__UNROLL
+        for (h = 0; h < 8; h += run, from += step) {
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) part[i][0] = part[i][1] = _mm512_set1_epi32(from[64 * i]);
+            SM__UNROLL
+            for (j = h; j < h + run; j++) {
+                v[0] = _mm512_load_si512((const void *)(panel + 64 * j));
+                v[1] = _mm512_load_si512((const void *)(panel + 64 * j + SM__PANEL_SUPER));
+                SM__UNROLL
+                for (i = 0; i < n_t; i++) {
+                    four = _mm512_set1_epi32(sm__load_i32(q + (size_t)i * q_stride + 4 * j));
+                    part[i][0] = _mm512_dpbusd_epi32(part[i][0], v[0], four);
+                    part[i][1] = _mm512_dpbusd_epi32(part[i][1], v[1], four);
+                }
+            }
+            j = type == SM__T_Q6_K ? 2 * g + h / 4 : g;
+            v[0] = _mm512_load_si512((const void *)(scales + 64 * j));
+            v[1] = _mm512_load_si512((const void *)(scales + 64 * j + SM__PANEL_SUPER));
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                isum[i][0] = _mm512_dpwssd_epi32(isum[i][0], part[i][0], v[0]);
+                isum[i][1] = _mm512_dpwssd_epi32(isum[i][1], part[i][1], v[1]);
+            }
+        }
+    }
+}
+
+/* n_t (a constant) rows of a, from row t on, times a panel, n <= 32 columns of which are stored. */
+SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *panel, int n,
+                                              int n_blocks, const sm__acts *a, int t, float *out,
+                                              size_t out_stride) {
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
+    const float *d_a = a->d + (size_t)t * a->d_stride;
+    int16_t sums[6][16];
+    int32_t start[6][64];
+    __m512i isum[6][2], msum;
+    __m512 acc[6][2], d[2], scale;
+    int b, i, j;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_zmm();
+    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_SUPER, q += SM__QK_K, s += 16, d_a++) {
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            const int16_t *s_i = s + (size_t)i * a->s_stride;
+            sm__starts_zmm(type, q + (size_t)i * a->q_stride, s_i, start[i]);
+            if (type != SM__T_Q6_K)
+                _mm256_storeu_si256((__m256i *)(void *)sums[i], sm__sums32_ymm(s_i));
+            isum[i][0] = sm__bias_zmm(type, panel, sums[i]);
+            isum[i][1] = sm__bias_zmm(type, panel + SM__PANEL_SUPER, sums[i]);
+        }
+        sm__tile_isum_zmm(type, n_t, panel, q, a->q_stride, start, isum);
+        SM__UNROLL
+        for (j = 0; j < 2; j++) {
+            const uint8_t *half = panel + j * SM__PANEL_SUPER;
+            d[0] = _mm512_load_ps((const void *)(half + SM__PANEL_D));
+            d[1] = _mm512_load_ps((const void *)(half + SM__PANEL_D + 64));
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                __m512 d_i = _mm512_set1_ps(d_a[(size_t)i * a->d_stride]);
+                scale = sm__mul_zmm(d[0], d_i);
+                acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[i][j]), scale, acc[i][j]);
+                if (type == SM__T_Q6_K) continue;
+                msum = sm__pairs_zmm(half + SM__PANEL_PAIRS + 256, sums[i]);
+                scale = sm__mul_zmm(d[1], d_i);
+                acc[i][j] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(msum), scale, acc[i][j]);
+            }
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++, out += out_stride) {
+        _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc[i][0]);
+        if (n > 16) _mm512_mask_storeu_ps(out + 16, sm__mask_zmm(n - 16), acc[i][1]);
+    }
+}
+
+/* One row of a: 16 rows of w at a time, in place. More: panels in scratch. */
+SM__AVX512 SM__INLINE void sm__matmul_super_zmm(int type, const void *w, size_t w_stride, int n,
+                                                int k, const sm__acts *a, int rows, float *out,
+                                                size_t out_stride, void *scratch) {
+    size_t row_bytes = sm__row_bytes(type, (size_t)k), bytes = sm__row_bytes(type, SM__QK_K);
+    int n_blocks = k / SM__QK_K, step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t, b;
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * SM__PANEL_SUPER;
+    for (o = 0; o < n; o += step, out += step) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        m = sm__min(step, n - o);
+        if (m < step) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
+            w_stride = row_bytes;
+        }
+        if (rows == 1) {
+            sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
+            continue;
+        }
+        for (b = 0; b < 2 * n_blocks; b++) {
+            const uint8_t *from = row + (size_t)(b / 2) * bytes + (size_t)(b % 2 * 16) * w_stride;
+            uint8_t *to = panel + (size_t)b * SM__PANEL_SUPER;
+            if (type == SM__T_Q6_K) sm__pack_q6_k_zmm(from, w_stride, to);
+            else sm__pack_q4_q5_zmm(type, from, w_stride, to);
+        }
+        for (t = 0; t + 6 <= rows; t += 6)
+            sm__tile_super_zmm(type, 6, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+        for (; t + 3 <= rows; t += 3)
+            sm__tile_super_zmm(type, 3, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+        for (; t < rows; t++)
+            sm__tile_super_zmm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
+                               out_stride);
+    }
+}
+SM__AVX512 static void sm__matmul_q4_k__avx512(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_super_zmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX512 static void sm__matmul_q5_k__avx512(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_super_zmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_super_zmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
 #endif
 
 #ifdef SM__HAS_NEON
@@ -5862,6 +6352,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->matmul[SM__T_BF16] = sm__matmul_bf16__avx512;
     k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx512;
     k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx512;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx512;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx512;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx512;
     k->attend[0] = sm__attend_f32__avx512;
     k->attend[1] = sm__attend_f16__avx512;
     k->merge = sm__merge__avx512;

@@ -435,6 +435,10 @@ EMU emu_ps emu_permute_ps(emu_ps a, int i) {
     lanes = _mm256_blend_epi32(lanes, upper, 0xcc);
     return emu_pair_ps(_mm256_permutevar_ps(a.lo, lanes), _mm256_permutevar_ps(a.hi, lanes));
 }
+EMU emu_ps emu_shuffle_ps(emu_ps a, emu_ps b, int i) { /* quarter by quarter: two of a, two of b */
+    emu_ps x = emu_permute_ps(a, i & 15), y = emu_permute_ps(b, i & 0xf0);
+    return emu_pair_ps(_mm256_blend_ps(x.lo, y.lo, 0xcc), _mm256_blend_ps(x.hi, y.hi, 0xcc));
+}
 EMU __m256 emu_permute_half(__m256i index, emu_ps a) { /* bit 3 chooses the half */
     __m256 lo = _mm256_permutevar8x32_ps(a.lo, index), hi = _mm256_permutevar8x32_ps(a.hi, index);
     return _mm256_blendv_ps(lo, hi, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
@@ -457,6 +461,7 @@ EMU emu_si emu_permute16(emu_si a, emu_si index, emu_si b) { /* bit 5 chooses a 
     return a;
 }
 #define _mm512_permute_ps emu_permute_ps
+#define _mm512_shuffle_ps emu_shuffle_ps
 #define _mm512_shuffle_epi32(a, i) emu_castps_si(emu_permute_ps(emu_castsi_ps(a), (int)(i)))
 #define _mm512_permutexvar_ps emu_permute
 #define _mm512_permutexvar_epi32(i, a) emu_castps_si(emu_permute(i, emu_castsi_ps(a)))
