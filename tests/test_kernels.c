@@ -149,14 +149,19 @@ static const int *matmul_sizes(int type) {
            : sm__types[type].act_block == 32 ? block_sizes : super_sizes;
 }
 
-/* Random bytes, or the ends of the range, where saturating instructions go wrong; then scales. */
+/* Random bytes, or the ends of the range, where saturating instructions go wrong: in each second
+ * block the same one throughout, as in the activations, so that sums grow as they can; then
+ * scales. */
 static void matmul_fill_weights(int mode) {
     size_t bytes = (size_t)sm__types[mc.type].info.block_bytes, i, j;
+    uint32_t same = 0;
     for (i = 0; i < MAX_N * mc.row_bytes; i += bytes) {
         uint16_t d = random_scale(mode), dmin = random_scale(mode);
+        if (mode == MODE_WIDE) same = (uint32_t)random_below(4);
         for (j = 0; j < bytes; j++) {
             uint32_t u = random_u32();
             mc.w[i + j] = (uint8_t)(u >> 8);
+            if (mode == MODE_WIDE && same > 1) u = same;
             if (mode != MODE_WIDE) continue;
             if (bytes == 34 || (mc.type == SM__T_Q6_K && j >= 192))
                 mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
@@ -168,7 +173,7 @@ static void matmul_fill_weights(int mode) {
 }
 
 static void matmul_fill_blocks(int mode) {
-    int t, b, i, block = mc.act_block;
+    int t, b, i, block = mc.act_block, same = 0;
     matmul_fill_weights(mode);
     for (t = 0; t < MAX_ROWS; t++)
         for (b = 0; b < mc.k / block; b++) {
@@ -177,12 +182,14 @@ static void matmul_fill_blocks(int mode) {
             float *d = &mc.d[t * (mc.k / block) + b];
             *d = fabsf(random_float()) + 0.001f;
             memset(s, 0, (size_t)block / 16 * sizeof *s);
+            if (mode == MODE_WIDE) same = random_below(4);
             if (mode == MODE_ZERO && random_below(3) == 0) *d = 0.0f;
             if (mode == MODE_WIDE) *d *= (float)ldexp(1.0, random_below(100) - 50);
             if (mode == MODE_NOT_FINITE && random_below(40) == 0) *d = sm__from_bits(0x7fc00000u);
             for (i = 0; i < block; i++) {
                 q[i] = (int8_t)(random_below(255) - 127);
                 if (mode == MODE_WIDE) q[i] = (int8_t)(q[i] < 0 ? -127 : 127);
+                if (mode == MODE_WIDE && same > 1) q[i] = same == 2 ? -127 : 127;
                 if (sm__not_finite(*d) || *d == 0.0f) q[i] = 0; /* as quant gives them */
                 s[i / 16] = (int16_t)(s[i / 16] + q[i]);
             }
