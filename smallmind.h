@@ -4681,6 +4681,30 @@ SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, i
             : "+w"(acc) : "w"(w), "w"(q))
 #endif
 
+/* Word j of the four rows becomes v[j]. */
+SM__INLINE void sm__transpose4_neon(int32x4_t v[4]) {
+    int64x2_t a = vreinterpretq_s64_s32(vtrn1q_s32(v[0], v[1]));
+    int64x2_t b = vreinterpretq_s64_s32(vtrn2q_s32(v[0], v[1]));
+    int64x2_t c = vreinterpretq_s64_s32(vtrn1q_s32(v[2], v[3]));
+    int64x2_t d = vreinterpretq_s64_s32(vtrn2q_s32(v[2], v[3]));
+    v[0] = vreinterpretq_s32_s64(vtrn1q_s64(a, c));
+    v[1] = vreinterpretq_s32_s64(vtrn1q_s64(b, d));
+    v[2] = vreinterpretq_s32_s64(vtrn2q_s64(a, c));
+    v[3] = vreinterpretq_s32_s64(vtrn2q_s64(b, d));
+}
+
+/* The first n lanes of v, at most 4. */
+SM__INLINE void sm__store_neon(float *out, float32x4_t v, int n) {
+    float lanes[4];
+    int r;
+    if (n >= 4) {
+        vst1q_f32(out, v);
+        return;
+    }
+    vst1q_f32(lanes, v);
+    for (r = 0; r < n; r++) out[r] = lanes[r];
+}
+
 /* 32 weights of a block: elements 0 - 15 and 16 - 31. */
 SM__INLINE void sm__load_block_neon(int type, const uint8_t *block, int8x16_t w[2]) {
     if (type == SM__T_Q8_0) {
@@ -4735,7 +4759,6 @@ SM__INLINE void sm__tile_block_neon(int type, int dotprod, int n_t, const uint8_
     const float *d = a->d + (size_t)t * a->d_stride;
     const uint8_t *row[4];
     float32x4_t acc[4], scales;
-    float sums[4];
     int b, i, r;
     for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
     SM__UNROLL
@@ -4759,13 +4782,7 @@ SM__INLINE void sm__tile_block_neon(int type, int dotprod, int n_t, const uint8_
         }
     }
     SM__UNROLL
-    for (i = 0; i < n_t; i++, out += out_stride) {
-        if (n >= 4) vst1q_f32(out, acc[i]);
-        else {
-            vst1q_f32(sums, acc[i]);
-            for (r = 0; r < n; r++) out[r] = sums[r];
-        }
-    }
+    for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
 }
 
 /* A row or two of a share what is read of w. */
@@ -4799,18 +4816,6 @@ static void sm__matmul_q4_0__neon(const void *w, size_t w_stride, int n, int k, 
  * j has bytes 4 j .. 4 j + 3 of rows 0 - 3 and of rows 4 - 7, a row a lane), then the 8 scales. The
  * sums come out a row a lane: nothing is added across. */
 #define SM__PANEL_BLOCK_NEON 288
-
-/* Word j of the four rows becomes v[j]. */
-SM__INLINE void sm__transpose4_neon(int32x4_t v[4]) {
-    int64x2_t a = vreinterpretq_s64_s32(vtrn1q_s32(v[0], v[1]));
-    int64x2_t b = vreinterpretq_s64_s32(vtrn2q_s32(v[0], v[1]));
-    int64x2_t c = vreinterpretq_s64_s32(vtrn1q_s32(v[2], v[3]));
-    int64x2_t d = vreinterpretq_s64_s32(vtrn2q_s32(v[2], v[3]));
-    v[0] = vreinterpretq_s32_s64(vtrn1q_s64(a, c));
-    v[1] = vreinterpretq_s32_s64(vtrn1q_s64(b, d));
-    v[2] = vreinterpretq_s32_s64(vtrn2q_s64(a, c));
-    v[3] = vreinterpretq_s32_s64(vtrn2q_s64(b, d));
-}
 
 /* n <= 8 rows into a panel; the last one stands in for those that are absent. */
 SM__INLINE void sm__pack_block_neon(int type, const uint8_t *w, size_t w_stride, int n,
@@ -4890,7 +4895,6 @@ SM__INLINE void sm__tile_panel_neon(int n_t, const int8_t *panel, int n, int n_b
         for (r = 0; r < n; r++) out[r] = sums[r];
     }
 }
-#undef SM__STEP
 
 /* Few rows of a: straight from the blocks. More: from a panel, four at a time. */
 SM__INLINE void sm__matmul_dotprod_neon(int type, const void *w, size_t w_stride, int n, int k,
@@ -4923,6 +4927,377 @@ SM__DOTPROD static void sm__matmul_q4_0__dotprod(const void *w, size_t w_stride,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
     sm__matmul_dotprod_neon(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+
+/* --- K-quants: as above, with the sums of a superblock in integers; weights enter signed ---- */
+
+/* What four rows' superblocks have besides weights, a row a lane. Q4_K and Q5_K have 8 scales, Q6_K
+ * has 16 and neither m nor dmin. */
+typedef struct sm__head_neon {
+    int32_t sc[16][4];
+    int16_t m[8][4];
+    float d[4], dmin[4];
+} sm__head_neon;
+
+/* Byte i of each lane, sign-extended. */
+SM__INLINE int32x4_t sm__byte_neon(int32x4_t v, int i) {
+    return vshrq_n_s32(vshlq_s32(v, vdupq_n_s32(24 - 8 * i)), 24);
+}
+
+/* The first 16 bytes of four superblocks of Q4_K or Q5_K, word j of each in v[j]: d and dmin, and
+ * the 6-bit scales, which become v[0] (sub-blocks 0 - 3) and v[1], a byte each. */
+SM__INLINE void sm__head_q4_q5_neon(int32x4_t v[4], sm__head_neon *head) {
+    uint8x16_t a = vreinterpretq_u8_s32(v[1]), b = vreinterpretq_u8_s32(v[2]);
+    uint8x16_t c = vreinterpretq_u8_s32(v[3]), six = vdupq_n_u8(63), top = vdupq_n_u8(48);
+    uint32x4_t both = vreinterpretq_u32_s32(v[0]);
+    int32x4_t m[2];
+    int j;
+    vst1q_f32(head->d, vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(both))));
+    vst1q_f32(head->dmin, vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(both, 16))));
+    m[0] = vreinterpretq_s32_u8(vandq_u8(b, six));
+    b = vorrq_u8(vandq_u8(vshrq_n_u8(b, 2), top), vshrq_n_u8(c, 4));
+    m[1] = vreinterpretq_s32_u8(b);
+    SM__UNROLL
+    for (j = 0; j < 8; j++) vst1_s16(head->m[j], vmovn_s32(sm__byte_neon(m[j / 4], j % 4)));
+    v[0] = vreinterpretq_s32_u8(vandq_u8(a, six));
+    a = vorrq_u8(vandq_u8(vshrq_n_u8(a, 2), top), vandq_u8(c, vdupq_n_u8(15)));
+    v[1] = vreinterpretq_s32_u8(a);
+}
+
+SM__INLINE void sm__head_super_neon(int type, const uint8_t *const block[4], sm__head_neon *head) {
+    const uint8_t *end[4];
+    int32x4_t v[4];
+    int n = type == SM__T_Q6_K ? 16 : 8, r, j;
+    SM__UNROLL
+    for (r = 0; r < 4; r++)
+        v[r] = vreinterpretq_s32_u8(vld1q_u8(block[r] + (type == SM__T_Q6_K ? 192 : 0)));
+    sm__transpose4_neon(v);
+    if (type == SM__T_Q6_K) {
+        for (r = 0; r < 4; r++) end[r] = block[r] + 208;
+        vst1q_f32(head->d, sm__scales_neon(end));
+    } else sm__head_q4_q5_neon(v, head);
+    SM__UNROLL
+    for (j = 0; j < n; j++) vst1q_s32(head->sc[j], sm__byte_neon(v[j / 4], j % 4));
+}
+
+/* Chunk c (0 .. 3) of a superblock: what the low and the high nibbles of q bytes 32 c .. 32 c + 31
+ * belong to, 32 elements each, from here on. */
+SM__INLINE int sm__chunk_neon(int type, int c, int high) {
+    if (type != SM__T_Q6_K) return 64 * c + 32 * high;
+    return 128 * (c / 2) + 32 * (c % 2) + 64 * high;
+}
+
+/* A chunk's weights: of the low nibbles w[0] and w[1], of the high ones w[2] and w[3]. The bits
+ * that belong above a nibble are brought to bit 0 of their bytes and inserted from bit 4 on. */
+SM__INLINE void sm__load_super_neon(int type, const uint8_t *block, int c, int8x16_t w[4]) {
+    const uint8_t *q = block + (type == SM__T_Q4_K ? 16 : type == SM__T_Q5_K ? 48 : 0) + 32 * c;
+    const uint8_t *high = block + (type == SM__T_Q5_K ? 16 : 128 + 32 * (c / 2));
+    int down = type == SM__T_Q5_K ? 2 * c : 2 * (c % 2), h;
+    int8x16_t lo_down = vdupq_n_s8((int8_t)-down);
+    int8x16_t hi_down = vdupq_n_s8((int8_t)(-down - (type == SM__T_Q5_K ? 1 : 4)));
+    uint8x16_t mask = vdupq_n_u8(type == SM__T_Q4_K ? 15 : type == SM__T_Q5_K ? 31 : 63);
+    SM__UNROLL
+    for (h = 0; h < 2; h++) {
+        uint8x16_t lo = vld1q_u8(q + 16 * h), hi = vshrq_n_u8(lo, 4), up;
+        if (type != SM__T_Q4_K) {
+            up = vld1q_u8(high + 16 * h);
+            lo = vsliq_n_u8(lo, vshlq_u8(up, lo_down), 4);
+            hi = vandq_u8(vsliq_n_u8(hi, vshlq_u8(up, hi_down), 4), mask);
+        }
+        w[h] = vreinterpretq_s8_u8(vandq_u8(lo, mask));
+        w[h + 2] = vreinterpretq_s8_u8(hi);
+        if (type == SM__T_Q6_K) {
+            w[h] = vsubq_s8(w[h], vdupq_n_s8(32));
+            w[h + 2] = vsubq_s8(w[h + 2], vdupq_n_s8(32));
+        }
+    }
+}
+
+/* n (1 or 2) registers, from number `at` on, of each of 4 rows times those of y: a row a lane. In
+ * 16 bits 8 * 31 * 127 fits, and 4 * 32 * 127 where n is 1. */
+SM__INLINE int32x4_t sm__dot_rows_neon(int dotprod, int n, int8x16_t w[4][4], const int8x16_t *y,
+                                       int at) {
+    int16x8_t p[4];
+    int r, j;
+#ifdef SM__HAS_DOTPROD
+    if (dotprod) {
+        int32x4_t s[4];
+        SM__UNROLL
+        for (r = 0; r < 4; r++) {
+            s[r] = vdupq_n_s32(0);
+            SM__SDOT(s[r], w[r][at], y[at]);
+            if (n == 2) SM__SDOT(s[r], w[r][at + 1], y[at + 1]);
+        }
+        return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+    }
+#endif
+    (void)dotprod;
+    SM__UNROLL
+    for (r = 0; r < 4; r++) {
+        p[r] = vmull_s8(vget_low_s8(w[r][at]), vget_low_s8(y[at]));
+        p[r] = vmlal_s8(p[r], vget_high_s8(w[r][at]), vget_high_s8(y[at]));
+        for (j = at + 1; j < at + n; j++) {
+            p[r] = vmlal_s8(p[r], vget_low_s8(w[r][j]), vget_low_s8(y[j]));
+            p[r] = vmlal_s8(p[r], vget_high_s8(w[r][j]), vget_high_s8(y[j]));
+        }
+    }
+    p[0] = vpaddq_s16(p[0], p[1]);
+    p[2] = vpaddq_s16(p[2], p[3]);
+    return vpaddq_s32(vpaddlq_s16(p[0]), vpaddlq_s16(p[2]));
+}
+
+/* isum += chunk c of 4 rows times a superblock of activations. */
+SM__INLINE int32x4_t sm__dot_chunk_neon(int type, int dotprod, int8x16_t w[4][4], const int8_t *q,
+                                        int c, const sm__head_neon *head, int32x4_t isum) {
+    int n = type == SM__T_Q6_K ? 1 : 2, j;
+    int8x16_t y[4];
+    SM__UNROLL
+    for (j = 0; j < 4; j++) y[j] = vld1q_s8(q + sm__chunk_neon(type, c, j / 2) + j % 2 * 16);
+    SM__UNROLL
+    for (j = 0; j < 4; j += n) {
+        int sub = sm__chunk_neon(type, c, j / 2) / (16 * n) + j % 2;
+        int32x4_t dot = sm__dot_rows_neon(dotprod, n, w, y, j);
+        isum = vmlaq_s32(isum, dot, vld1q_s32(head->sc[sub]));
+    }
+    return isum;
+}
+
+/* acc, when the sum isum of a superblock is known and d is the scale of its activations. */
+SM__INLINE float32x4_t sm__add_super_neon(int type, float32x4_t acc, int32x4_t isum,
+                                          const sm__head_neon *head, const int16_t *s, float d) {
+    int32x4_t msum = vdupq_n_s32(0);
+    float32x4_t y = vdupq_n_f32(d);
+    int16x8_t sums;
+    acc = sm__fma_neon(acc, vcvtq_f32_s32(isum), sm__mul_neon(vld1q_f32(head->d), y));
+    if (type == SM__T_Q6_K) return acc;
+    sums = vpaddq_s16(vld1q_s16(s), vld1q_s16(s + 8)); /* of 32 */
+#define SM__MINIMUM(j) msum = vmlal_laneq_s16(msum, vld1_s16(head->m[j]), sums, j)
+    SM__MINIMUM(0);
+    SM__MINIMUM(1);
+    SM__MINIMUM(2);
+    SM__MINIMUM(3);
+    SM__MINIMUM(4);
+    SM__MINIMUM(5);
+    SM__MINIMUM(6);
+    SM__MINIMUM(7);
+#undef SM__MINIMUM
+    y = sm__mul_neon(vld1q_f32(head->dmin), y);
+    return sm__fma_neon(acc, sm__negate_neon(vcvtq_f32_s32(msum)), y);
+}
+
+/* n_t (a constant) rows of a, from row t on, times n <= 4 rows of w, straight from the file's
+ * superblocks; the last one stands in for those that are absent. */
+SM__INLINE void sm__tile_super_neon(int type, int dotprod, int n_t, const uint8_t *w,
+                                    size_t w_stride, int n, int n_blocks, const sm__acts *a, int t,
+                                    float *out, size_t out_stride) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    const uint8_t *row[4];
+    sm__head_neon head;
+    float32x4_t acc[4];
+    int b, c, i, r;
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
+    for (b = 0; b < n_blocks; b++, q += SM__QK_K, s += SM__QK_K / 16, d++) {
+        int32x4_t isum[4];
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) isum[i] = vdupq_n_s32(0);
+        sm__head_super_neon(type, row, &head);
+        for (c = 0; c < 4; c++) {
+            int8x16_t v[4][4];
+            SM__UNROLL
+            for (r = 0; r < 4; r++) sm__load_super_neon(type, row[r], c, v[r]);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++)
+                isum[i] = sm__dot_chunk_neon(type, dotprod, v, q + (size_t)i * a->q_stride, c,
+                                             &head, isum[i]);
+        }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++)
+            acc[i] = sm__add_super_neon(type, acc[i], isum[i], &head, s + (size_t)i * a->s_stride,
+                                        d[(size_t)i * a->d_stride]);
+        SM__UNROLL
+        for (r = 0; r < 4; r++) row[r] += bytes;
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
+}
+
+/* Without sdot there are no panels: then four rows of a share what is read of w. */
+SM__INLINE void sm__matmul_super_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
+                                      int k, const sm__acts *a, int rows, float *out,
+                                      size_t out_stride) {
+    int o, t, n_blocks = k / SM__QK_K;
+    for (o = 0; o < n; o += 4, out += 4) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        for (t = 0; !dotprod && t + 4 <= rows; t += 4)
+            sm__tile_super_neon(type, dotprod, 4, row, w_stride, n - o, n_blocks, a, t,
+                                out + (size_t)t * out_stride, out_stride);
+        for (; t + 2 <= rows; t += 2)
+            sm__tile_super_neon(type, dotprod, 2, row, w_stride, n - o, n_blocks, a, t,
+                                out + (size_t)t * out_stride, out_stride);
+        if (t < rows)
+            sm__tile_super_neon(type, dotprod, 1, row, w_stride, n - o, n_blocks, a, t,
+                                out + (size_t)t * out_stride, out_stride);
+    }
+}
+static void sm__matmul_q4_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super_neon(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+static void sm__matmul_q5_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super_neon(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+static void sm__matmul_q6_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                                  int rows, float *out, size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_super_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+
+#ifdef SM__HAS_DOTPROD
+/* A superblock of a panel: 64 pairs of registers, as of the blocks above, and the two heads. */
+typedef struct sm__panel_neon {
+    int8_t q[SM__QK_K / 4][32];
+    sm__head_neon head[2];
+} sm__panel_neon;
+
+/* n <= 8 rows into a panel; the last one stands in for those that are absent. */
+SM__INLINE void sm__pack_super_neon(int type, const uint8_t *w, size_t w_stride, int n,
+                                    int n_blocks, sm__panel_neon *panel) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    const uint8_t *row[8];
+    int b, g, c, j, r;
+    for (r = 0; r < 8; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    for (b = 0; b < n_blocks; b++, panel++) {
+        for (g = 0; g < 2; g++) {
+            sm__head_super_neon(type, row + 4 * g, &panel->head[g]);
+            for (c = 0; c < 4; c++) {
+                int8x16_t v[4][4];
+                SM__UNROLL
+                for (r = 0; r < 4; r++) sm__load_super_neon(type, row[4 * g + r], c, v[r]);
+                SM__UNROLL
+                for (j = 0; j < 4; j++) {
+                    int word = (sm__chunk_neon(type, c, j / 2) + j % 2 * 16) / 4;
+                    int32x4_t four[4];
+                    SM__UNROLL
+                    for (r = 0; r < 4; r++) four[r] = vreinterpretq_s32_s8(v[r][j]);
+                    sm__transpose4_neon(four);
+                    SM__UNROLL
+                    for (r = 0; r < 4; r++)
+                        vst1q_s8(&panel->q[word + r][16 * g], vreinterpretq_s8_s32(four[r]));
+                }
+            }
+        }
+        for (r = 0; r < 8; r++) row[r] += bytes;
+    }
+}
+
+/* isum += a superblock of 8 rows times those of n_t rows of activations; `run` registers of 16
+ * activations have a scale in common. */
+SM__INLINE void sm__dot_panel_neon(int type, int n_t, const sm__panel_neon *panel, const int8_t *q,
+                                   size_t q_stride, int32x4_t isum[4][2]) {
+    int run = type == SM__T_Q6_K ? 1 : 2, i, j, h;
+    for (j = 0; j < 16; j += run) {
+        int32x4_t s[4][2], lo = vld1q_s32(panel->head[0].sc[j / run]);
+        int32x4_t hi = vld1q_s32(panel->head[1].sc[j / run]);
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
+        SM__UNROLL
+        for (h = j; h < j + run; h++) {
+            const int8_t *p = panel->q[4 * h];
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                int8x16_t y = vld1q_s8(q + (size_t)i * q_stride + 16 * h);
+                SM__STEP(s[i], p, y, 0);
+                SM__STEP(s[i], p, y, 1);
+                SM__STEP(s[i], p, y, 2);
+                SM__STEP(s[i], p, y, 3);
+            }
+        }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            isum[i][0] = vmlaq_s32(isum[i][0], s[i][0], lo);
+            isum[i][1] = vmlaq_s32(isum[i][1], s[i][1], hi);
+        }
+    }
+}
+#undef SM__STEP
+
+/* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
+SM__INLINE void sm__tile_super_panel_neon(int type, int n_t, const sm__panel_neon *panel, int n,
+                                          int n_blocks, const sm__acts *a, int t, float *out,
+                                          size_t out_stride) {
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    float32x4_t acc[4][2];
+    int b, i, g;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_neon();
+    for (b = 0; b < n_blocks; b++, panel++, q += SM__QK_K, s += SM__QK_K / 16, d++) {
+        int32x4_t isum[4][2];
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) isum[i][0] = isum[i][1] = vdupq_n_s32(0);
+        sm__dot_panel_neon(type, n_t, panel, q, a->q_stride, isum);
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) {
+            SM__UNROLL
+            for (g = 0; g < 2; g++)
+                acc[i][g] = sm__add_super_neon(type, acc[i][g], isum[i][g], &panel->head[g],
+                                               s + (size_t)i * a->s_stride,
+                                               d[(size_t)i * a->d_stride]);
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++, out += out_stride) {
+        sm__store_neon(out, acc[i][0], n);
+        if (n > 4) sm__store_neon(out + 4, acc[i][1], n - 4);
+    }
+}
+
+/* Few rows of a: straight from the superblocks. More: from a panel, four at a time. */
+SM__INLINE void sm__matmul_super_dotprod_neon(int type, const void *w, size_t w_stride, int n,
+                                              int k, const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    sm__panel_neon *panel = (sm__panel_neon *)scratch;
+    int o, t, n_blocks = k / SM__QK_K;
+    if (rows < 4) {
+        sm__matmul_super_neon(type, 1, w, w_stride, n, k, a, rows, out, out_stride);
+        return;
+    }
+    for (o = 0; o < n; o += 8, out += 8) {
+        int m = sm__min(8, n - o);
+        sm__pack_super_neon(type, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m, n_blocks,
+                            panel);
+        for (t = 0; t + 4 <= rows; t += 4)
+            sm__tile_super_panel_neon(type, 4, panel, m, n_blocks, a, t,
+                                      out + (size_t)t * out_stride, out_stride);
+        for (; t < rows; t++)
+            sm__tile_super_panel_neon(type, 1, panel, m, n_blocks, a, t,
+                                      out + (size_t)t * out_stride, out_stride);
+    }
+}
+SM__DOTPROD static void sm__matmul_q4_k__dotprod(const void *w, size_t w_stride, int n, int k,
+                                                 const sm__acts *a, int rows, float *out,
+                                                 size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__DOTPROD static void sm__matmul_q5_k__dotprod(const void *w, size_t w_stride, int n, int k,
+                                                 const sm__acts *a, int rows, float *out,
+                                                 size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__DOTPROD static void sm__matmul_q6_k__dotprod(const void *w, size_t w_stride, int n, int k,
+                                                 const sm__acts *a, int rows, float *out,
+                                                 size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 #endif
@@ -6404,6 +6779,9 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->matmul[SM__T_BF16] = sm__matmul_bf16__neon;
     k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
     k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
     k->attend[0] = sm__attend_f32__neon;
     k->attend[1] = sm__attend_f16__neon;
     k->merge = sm__merge__neon;
@@ -6422,6 +6800,9 @@ static void sm__kernels_neon(sm__kernels *k) {
     if (sm__has_dotprod()) {
         k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
         k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
+        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
+        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
+        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
     }
 #endif
 }

@@ -29,7 +29,10 @@ static void levels_init(void) {
     levels[n_levels] = levels[n_levels - 1]; /* what a processor without sdot would run */
     levels[n_levels].name = "neon without sdot";
     levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
-    levels[n_levels++].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
+    levels[n_levels].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
+    levels[n_levels].k.matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
+    levels[n_levels].k.matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
+    levels[n_levels++].k.matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
 #endif
 }
 
