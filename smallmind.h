@@ -4657,15 +4657,16 @@ SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, i
 /* Four rows of block weights are worked on together, a row a lane. The signed products of bytes are
  * summed by pairs in 16 bits (2 * 128 * 127 fits) or, where the processor has it (ARMv8.2), by
  * sdot, four to a lane: as assembly, since compilers hide the intrinsic behind flags for the whole
- * file. */
-#if defined(__clang__)
+ * file. clang's -O0 leaves sdot in branches never taken, of functions that may not have it, and
+ * refuses them. */
+#if defined(__clang__) && defined(__OPTIMIZE__)
 #define SM__HAS_DOTPROD 1
 #define SM__DOTPROD SM__TARGET("dotprod")
 #define SM__SDOT(acc, w, q) __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(w), "w"(q))
 /* Every lane of w times word `word` of q. */
 #define SM__SDOT_WORD(acc, w, q, word)                                                             \
     __asm__("sdot %0.4s, %1.16b, %2.4b[" #word "]" : "+w"(acc) : "w"(w), "w"(q))
-#elif defined(__GNUC__)
+#elif defined(__GNUC__) && !defined(__clang__)
 /* GCC can only raise the whole architecture of a function, which then inlines nothing that was made
  * for another one; and assemblers refuse. So the instruction is put together from its bits, with
  * the numbers of the registers that GCC chose (operands print as v0 .. v31). */
