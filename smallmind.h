@@ -5020,7 +5020,7 @@ SM__INLINE void sm__load_super_neon(int type, const uint8_t *block, int c, int8x
 SM__INLINE int32x4_t sm__dot_rows_neon(int dotprod, int n, int8x16_t w[4][4], const int8x16_t *y,
                                        int at) {
     int16x8_t p[4];
-    int r, j;
+    int r;
 #ifdef SM__HAS_DOTPROD
     if (dotprod) {
         int32x4_t s[4];
@@ -5038,10 +5038,9 @@ SM__INLINE int32x4_t sm__dot_rows_neon(int dotprod, int n, int8x16_t w[4][4], co
     for (r = 0; r < 4; r++) {
         p[r] = vmull_s8(vget_low_s8(w[r][at]), vget_low_s8(y[at]));
         p[r] = vmlal_s8(p[r], vget_high_s8(w[r][at]), vget_high_s8(y[at]));
-        for (j = at + 1; j < at + n; j++) {
-            p[r] = vmlal_s8(p[r], vget_low_s8(w[r][j]), vget_low_s8(y[j]));
-            p[r] = vmlal_s8(p[r], vget_high_s8(w[r][j]), vget_high_s8(y[j]));
-        }
+        if (n == 1) continue;
+        p[r] = vmlal_s8(p[r], vget_low_s8(w[r][at + 1]), vget_low_s8(y[at + 1]));
+        p[r] = vmlal_s8(p[r], vget_high_s8(w[r][at + 1]), vget_high_s8(y[at + 1]));
     }
     p[0] = vpaddq_s16(p[0], p[1]);
     p[2] = vpaddq_s16(p[2], p[3]);
@@ -5051,15 +5050,19 @@ SM__INLINE int32x4_t sm__dot_rows_neon(int dotprod, int n, int8x16_t w[4][4], co
 /* isum += chunk c of 4 rows times a superblock of activations. */
 SM__INLINE int32x4_t sm__dot_chunk_neon(int type, int dotprod, int8x16_t w[4][4], const int8_t *q,
                                         int c, const sm__head_neon *head, int32x4_t isum) {
-    int n = type == SM__T_Q6_K ? 1 : 2, j;
+    int n = type == SM__T_Q6_K ? 1 : 2, h;
     int8x16_t y[4];
     SM__UNROLL
-    for (j = 0; j < 4; j++) y[j] = vld1q_s8(q + sm__chunk_neon(type, c, j / 2) + j % 2 * 16);
-    SM__UNROLL
-    for (j = 0; j < 4; j += n) {
-        int sub = sm__chunk_neon(type, c, j / 2) / (16 * n) + j % 2;
-        int32x4_t dot = sm__dot_rows_neon(dotprod, n, w, y, j);
+    for (h = 0; h < 2; h++) {
+        int from = sm__chunk_neon(type, c, h), sub = from / (16 * n);
+        int32x4_t dot;
+        y[2 * h] = vld1q_s8(q + from);
+        y[2 * h + 1] = vld1q_s8(q + from + 16);
+        dot = sm__dot_rows_neon(dotprod, n, w, y, 2 * h);
         isum = vmlaq_s32(isum, dot, vld1q_s32(head->sc[sub]));
+        if (n == 2) continue;
+        dot = sm__dot_rows_neon(dotprod, n, w, y, 2 * h + 1);
+        isum = vmlaq_s32(isum, dot, vld1q_s32(head->sc[sub + 1]));
     }
     return isum;
 }
