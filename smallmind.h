@@ -3173,8 +3173,24 @@ SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t
     return copy;
 }
 
-/* The rows that come next are prefetched to L1 if they are at most so many bytes, else to L2. */
-#define SM__NEAR 24576
+#ifdef SM__HAS_AVX2
+/* While some rows of w are worked on, rows behind them are prefetched, in the order of their
+ * addresses: the next ones, but at least 8 KB ahead, or memory answers too late. They go to L1, or,
+ * where so many bytes would push out what is being used, to L2. */
+SM__INLINE size_t sm__ahead(size_t bytes) {
+    return bytes >= 8192 ? bytes : (8192 + bytes - 1) / bytes * bytes;
+}
+SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* bytes: constant */
+    size_t i;
+    if (ahead <= 16384) {
+        SM__UNROLL
+        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+    } else {
+        SM__UNROLL
+        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+    }
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 /* Eight rows of block weights are worked on together, a row a lane. vpmaddubsw takes unsigned times
@@ -3284,20 +3300,14 @@ SM__AVX2 SM__INLINE void sm__store_ymm(float *out, __m256 v, int n) {
  * rows that follow are prefetched meanwhile, in the order of their addresses. */
 SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w_stride,
                                             int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, i;
-    const uint8_t *next = w + 8 * w_stride;
-    int in_reach = 8 * w_stride <= SM__NEAR, b;
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, ahead = sm__ahead(8 * w_stride);
+    const uint8_t *next = w + ahead;
+    int b;
     __m256 acc = sm__zero_ymm(), d;
     __m256i isum;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        if (in_reach) {
-            SM__UNROLL
-            for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
-        } else {
-            SM__UNROLL
-            for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
-        }
+        sm__prefetch(next, 8 * bytes, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(w, w_stride, q)
                                   : sm__dot8_q4_0_ymm(w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
@@ -3634,16 +3644,15 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, 
 /* One row of a, 8 rows of w, straight from the file's superblocks, n <= 8 of which are stored. */
 SM__AVX2 SM__INLINE void sm__gemv_super_ymm(int type, const uint8_t *w, size_t w_stride,
                                             int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = (size_t)sm__types[type].info.block_bytes, i;
-    const uint8_t *next = w + 8 * w_stride;
+    size_t bytes = (size_t)sm__types[type].info.block_bytes, ahead = sm__ahead(8 * w_stride);
+    const uint8_t *next = w + ahead;
     __m256 acc = sm__zero_ymm();
     int b;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        SM__UNROLL
-        for (i = 0; i < 8 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
+        sm__prefetch(next, 8 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -3984,21 +3993,14 @@ SM__AVX512 SM__INLINE __m512 sm__scales_zmm(const uint8_t *block, size_t stride)
  * rows that follow are prefetched meanwhile, in the order of their addresses. */
 SM__AVX512 SM__INLINE void sm__gemv_block_zmm(int type, const uint8_t *w, size_t w_stride,
                                               int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, i;
-    const uint8_t *next = w + 16 * w_stride;
-    int in_reach = 16 * w_stride <= SM__NEAR;
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, ahead = sm__ahead(16 * w_stride);
+    const uint8_t *next = w + ahead;
     __m512 acc = sm__zero_zmm(), d;
     __m512i isum;
     int b;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        if (in_reach) {
-            SM__UNROLL
-            for (i = 0; i < 16 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T0);
-        } else {
-            SM__UNROLL
-            for (i = 0; i < 16 * bytes; i += 64) _mm_prefetch((const char *)next + i, _MM_HINT_T1);
-        }
+        sm__prefetch(next, 16 * bytes, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b))
                                   : sm__dot16_q4_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
@@ -4365,23 +4367,16 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_q6_k_zmm(const uint8_t *w, size_t w_stride
 /* As sm__gemv_block_zmm. */
 SM__AVX512 SM__INLINE void sm__gemv_super_zmm(int type, const uint8_t *w, size_t w_stride,
                                               int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = type == SM__T_Q4_K ? 144 : type == SM__T_Q5_K ? 176 : 210, i;
-    const char *next = (const char *)(w + 16 * w_stride);
-    int in_reach = 16 * w_stride <= SM__NEAR, b, j;
+    size_t bytes = type == SM__T_Q4_K ? 144 : type == SM__T_Q5_K ? 176 : 210;
+    size_t ahead = sm__ahead(16 * w_stride);
+    const uint8_t *next = w + ahead;
+    int b, j;
     __m512 acc = sm__zero_zmm();
     for (b = 0; b < n_blocks; b++, w += bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        for (j = 0; j < 4; j++, next += 4 * bytes) {
-            if (in_reach) {
-                SM__UNROLL
-                for (i = 0; i < 4 * bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
-            } else {
-                SM__UNROLL
-                for (i = 0; i < 4 * bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T1);
-            }
-        }
+        for (j = 0; j < 4; j++, next += 4 * bytes) sm__prefetch(next, 4 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
     }
