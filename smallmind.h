@@ -5523,17 +5523,31 @@ SM__AVX2 static void sm__attend_f16__avx2(const sm__attend_args *a) {
     sm__attend_ymm(SM__T_F16, a);
 }
 
+/* merge's x and y in all lanes; m and s are updated. Both exponentials in one register: the scalar
+ * one, whose fma is emulated here, would take longer than all the rest. */
+SM__AVX2 SM__INLINE void sm__merge_weights_ymm(float *m, float *s, float part_m, float part_s,
+                                               __m256 *x, __m256 *y) {
+    float largest = part_m > *m ? part_m : *m;
+    __m128 e = _mm256_castps256_ps128(sm__exp_ymm(
+        _mm256_setr_ps(*m - largest, part_m - largest, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f)));
+    *x = _mm256_broadcastss_ps(e);
+    *y = _mm256_broadcastss_ps(_mm_movehdup_ps(e));
+    *s = _mm256_cvtss_f32(
+        _mm256_fmadd_ps(_mm256_set1_ps(part_s), *y, sm__mul_ymm(_mm256_set1_ps(*s), *x)));
+    *m = largest;
+}
+
 SM__AVX2 static void sm__merge__avx2(float *m, float *s, float *o, float part_m, float part_s,
                                      const float *part_o, int n) {
-    float largest = part_m > *m ? part_m : *m;
-    float x = sm__exp(*m - largest), y = sm__exp(part_m - largest);
+    __m256 x, y;
     int d;
+    sm__merge_weights_ymm(m, s, part_m, part_s, &x, &y);
     for (d = 0; d + 8 <= n; d += 8) {
-        __m256 old = sm__mul_ymm(_mm256_loadu_ps(o + d), _mm256_set1_ps(x));
-        __m256 part = _mm256_loadu_ps(part_o + d);
-        _mm256_storeu_ps(o + d, _mm256_fmadd_ps(part, _mm256_set1_ps(y), old));
+        __m256 old = sm__mul_ymm(_mm256_loadu_ps(o + d), x);
+        _mm256_storeu_ps(o + d, _mm256_fmadd_ps(_mm256_loadu_ps(part_o + d), y, old));
     }
-    sm__merge__scalar(m, s, o + d, part_m, part_s, part_o + d, n - d);
+    for (; d < n; d++)
+        o[d] = sm__fma(part_o[d], _mm256_cvtss_f32(y), o[d] * _mm256_cvtss_f32(x));
 }
 #endif
 
@@ -5663,17 +5677,18 @@ SM__AVX512 static void sm__attend_f16__avx512(const sm__attend_args *a) {
 
 SM__AVX512 static void sm__merge__avx512(float *m, float *s, float *o, float part_m, float part_s,
                                          const float *part_o, int n) {
-    float largest = part_m > *m ? part_m : *m;
-    float x = sm__exp(*m - largest), y = sm__exp(part_m - largest);
+    __m256 x, y;
+    __m512 all_x, all_y;
     int d;
+    sm__merge_weights_ymm(m, s, part_m, part_s, &x, &y);
+    all_x = _mm512_set1_ps(_mm256_cvtss_f32(x));
+    all_y = _mm512_set1_ps(_mm256_cvtss_f32(y));
     for (d = 0; d < n; d += 16) {
         __mmask16 mask = sm__mask_zmm(n - d);
-        __m512 old = sm__mul_zmm(_mm512_maskz_loadu_ps(mask, o + d), _mm512_set1_ps(x));
+        __m512 old = sm__mul_zmm(_mm512_maskz_loadu_ps(mask, o + d), all_x);
         __m512 part = _mm512_maskz_loadu_ps(mask, part_o + d);
-        _mm512_mask_storeu_ps(o + d, mask, _mm512_fmadd_ps(part, _mm512_set1_ps(y), old));
+        _mm512_mask_storeu_ps(o + d, mask, _mm512_fmadd_ps(part, all_y, old));
     }
-    *s = sm__fma(part_s, y, *s * x);
-    *m = largest;
 }
 #endif
 
