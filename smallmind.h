@@ -456,7 +456,8 @@ typedef struct sm_ctx_params {
     int n_seqs;     /* sequences, numbered from 0; 0 = 1; at most 1024 */
     int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic */
     int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
-    int kv_type;    /* SM_TYPE_F16 | SM_TYPE_F32; SM_TYPE_AUTO = F16 */
+    int kv_type;    /* SM_TYPE_F16 | SM_TYPE_F32 | SM_TYPE_Q8_0 (1.0625 bytes an element, for models
+                       whose head_dim is a multiple of 32); SM_TYPE_AUTO = F16 */
     int max_logits; /* rows of logits of one batch; 0 = n_seqs */
     int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
     int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
@@ -482,7 +483,7 @@ typedef struct sm_plan {
 
 SM_API sm_ctx_params sm_ctx_default(void);
 /* How much memory a context would take. Allocates nothing.
- * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (isa) | SM_ERR_FULL (sizes overflow). */
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (isa, kv_type) | SM_ERR_FULL (sizes overflow). */
 SM_API sm_status sm_ctx_plan(const sm_model *model, const sm_ctx_params *params, sm_plan *plan,
                              sm_error *error);
 /* Make a context: one allocation of plan.total_bytes (plus what the system takes for threads). */
@@ -2292,8 +2293,10 @@ typedef void (*sm__matmul_fn)(const void *w, size_t w_stride, int n, int k, cons
 #define SM__KV_BLOCK 64 /* tokens of a KV block */
 #define SM__PART 256    /* keys of a part: 4 blocks */
 typedef struct sm__attend_args {
-    const void *const *keys;   /* [4] blocks [D, 64] of the KV type: a key a lane; 64-aligned */
-    const void *const *values; /* [4] blocks [64, D] of the KV type; 64-byte aligned */
+    /* Of the KV type. Q8_0: int8 [D, 64] or [64, D], D a multiple of 32, then a scale in f16 for
+     * every 32 elements of a key or value: [D / 32, 64] or [64, D / 32]. */
+    const void *const *keys;   /* [4] blocks [D, 64]: a key a lane; 64-byte aligned */
+    const void *const *values; /* [4] blocks [64, D]; 64-byte aligned */
     const float *const *q;     /* [n_q] query rows [D] */
     const int *n_keys;         /* [n_q] keys of this part that the row sees, 1 .. 256 */
     int n_q, head_dim;         /* n_q <= SM__ATTEND_ROWS */
@@ -2308,7 +2311,7 @@ typedef struct sm__attend_args {
 typedef struct sm__kernels {
     int isa; /* sm_isa */
     sm__matmul_fn matmul[SM__N_TYPES];
-    void (*attend[2])(const sm__attend_args *args); /* KV in F32, F16 */
+    void (*attend[3])(const sm__attend_args *args); /* KV in F32, F16, Q8_0: sm__kv_index */
     void (*merge)(float *m, float *s, float *o, float part_m, float part_s, const float *part_o,
                   int n);
     void (*quant)(const float *x, int k, int block, int8_t *q, float *d, int16_t *s);
@@ -2652,10 +2655,14 @@ SM__UNUSED static int sm__stretch_length(int k) {
 }
 
 #ifdef SM__HAS_AVX2
-/* 8 weights as f32. type is a constant at every call, so a call is one load. */
+/* 8 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
+ * every call, so a call is one load. */
 SM__AVX2 SM__INLINE __m256 sm__load_ymm(int type, const uint8_t *p) {
     __m128i h;
     if (type == SM__T_F32) return _mm256_loadu_ps((const float *)(const void *)p);
+    if (type == SM__T_Q8_0)
+        return _mm256_cvtepi32_ps(
+            _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
     h = _mm_loadu_si128((const __m128i *)(const void *)p);
     if (type == SM__T_F16) return _mm256_cvtph_ps(h);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
@@ -2792,10 +2799,13 @@ SM__AVX2 static void sm__matmul_bf16__avx2(const void *w, size_t w_stride, int n
 #endif
 
 #ifdef SM__HAS_AVX512
-/* 16 weights as f32. type is a constant at every call, so a call is one load. */
+/* 16 weights as f32, as sm__load_ymm. */
 SM__AVX512 SM__INLINE __m512 sm__load_zmm(int type, const uint8_t *p) {
     __m256i h;
     if (type == SM__T_F32) return _mm512_loadu_ps(p);
+    if (type == SM__T_Q8_0)
+        return _mm512_cvtepi32_ps(
+            _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
     h = _mm256_loadu_si256((const __m256i *)(const void *)p);
     if (type == SM__T_F16) return _mm512_cvtph_ps(h);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
@@ -2803,6 +2813,7 @@ SM__AVX512 SM__INLINE __m512 sm__load_zmm(int type, const uint8_t *p) {
 SM__AVX512 SM__INLINE __m512 sm__load_mask_zmm(int type, const uint8_t *p, __mmask16 m) {
     __m256i h;
     if (type == SM__T_F32) return _mm512_maskz_loadu_ps(m, p);
+    if (type == SM__T_Q8_0) return sm__load_zmm(type, p); /* its rows end with whole registers */
     h = _mm256_maskz_loadu_epi16(m, p);
     if (type == SM__T_F16) return _mm512_cvtph_ps(h);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
@@ -2937,9 +2948,16 @@ SM__AVX512 static void sm__matmul_bf16__avx512(const void *w, size_t w_stride, i
 #endif
 
 #ifdef SM__HAS_NEON
-/* 4 weights as f32. type is a constant at every call, so a call is one load. */
+/* 4 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
+ * every call, so a call is one load. */
 SM__INLINE float32x4_t sm__load_neon(int type, const uint8_t *p) {
     if (type == SM__T_F32) return vreinterpretq_f32_u8(vld1q_u8(p));
+    if (type == SM__T_Q8_0) {
+        uint32_t word;
+        memcpy(&word, p, 4);
+        return vcvtq_f32_s32(
+            vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(word))))));
+    }
     if (type == SM__T_F16) return vcvt_f32_f16(vreinterpret_f16_u8(vld1_u8(p)));
     return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(vld1_u8(p)), 16));
 }
@@ -5309,7 +5327,20 @@ SM__DOTPROD static void sm__matmul_q6_k__dotprod(const void *w, size_t w_stride,
  *   m = the largest score (NaN is skipped; -inf if there is none; a zero is +0);
  *   p[j] = exp(score[j] - m)
  *   s = sum of p[j] by 16 lanes; o[d] = chain over j of fma(p[j], v[j][d], .) from +0
+ * Q8_0, with scales for each group g of 32 elements:
+ *   score[j] = (chain over g of fma(part_g[j], k_scale[g][j], .) from +0) * scale,
+ *   part_g[j] = chain over d of group g of fma(q[d], (float)k[d][j], .) from +0
+ *   o[d] = chain over j of fma(p[j] * v_scale[j][d / 32], (float)v[j][d], .) from +0
  * Keys at or beyond n_keys do not take part, whatever the memory holds. */
+
+/* Bytes of an element, without Q8_0's scales, which are behind the 64 D elements. */
+SM__INLINE size_t sm__kv_elem(int type) {
+    return type == SM__T_F32 ? 4 : type == SM__T_F16 ? 2 : 1;
+}
+SM__INLINE const uint8_t *sm__kv_scales(const void *block, int head_dim) {
+    return (const uint8_t *)block + (size_t)head_dim * SM__KV_BLOCK;
+}
+
 static void sm__attend_scores__scalar(const sm__attend_args *a, int i, float *p) {
     float m = -SM__INFINITY, lanes[16] = {0};
     int j;
@@ -5369,6 +5400,34 @@ static void sm__attend_f16__scalar(const sm__attend_args *a) {
     }
 }
 
+static void sm__attend_q8_0__scalar(const sm__attend_args *a) {
+    int dim = a->head_dim, i, j, d, end;
+    for (i = 0; i < a->n_q; i++) {
+        float *p = a->scores + (size_t)i * SM__PART;
+        for (j = 0; j < a->n_keys[i]; j++) {
+            const int8_t *k = (const int8_t *)a->keys[j / SM__KV_BLOCK];
+            const uint16_t *scale = (const uint16_t *)(const void *)sm__kv_scales(k, dim);
+            for (p[j] = 0.0f, d = 0; d < dim; scale += SM__KV_BLOCK) {
+                float part = 0.0f;
+                for (end = d + SM__QK; d < end; d++)
+                    part = sm__fma(a->q[i][d], (float)k[d * SM__KV_BLOCK + j % SM__KV_BLOCK], part);
+                p[j] = sm__fma(part, sm__f16_to_f32(scale[j % SM__KV_BLOCK]), p[j]);
+            }
+        }
+        sm__attend_scores__scalar(a, i, p);
+        for (d = 0; d < dim; d++) {
+            float sum = 0.0f;
+            for (j = 0; j < a->n_keys[i]; j++) {
+                const int8_t *v = (const int8_t *)a->values[j / SM__KV_BLOCK];
+                const uint16_t *scale = (const uint16_t *)(const void *)sm__kv_scales(v, dim);
+                int at = j % SM__KV_BLOCK * dim + d;
+                sum = sm__fma(p[j] * sm__f16_to_f32(scale[at / SM__QK]), (float)v[at], sum);
+            }
+            a->o[i][d] = sum;
+        }
+    }
+}
+
 /* merge: adds a part to the running (m, s, o [n]); parts come in order (Milakov and Gimelshein
  * 2018, arXiv:1805.02867). M = larger of the two m; x = exp(m - M), y = exp(part_m - M);
  * s = fma(part_s, y, s * x); o[d] = fma(part_o[d], y, o[d] * x). */
@@ -5413,30 +5472,51 @@ SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, fl
     a->s[i] = sm__tree_ymm(sm__add_ymm(sum[0], sum[1]));
 }
 
+/* Q8_0: the sums of a group become scores, which join those of the groups before it at p. */
+SM__AVX2 SM__INLINE void sm__join_ymm(__m256 *acc, int n, const uint8_t *scale, const float *p,
+                                      int joins) {
+    int c;
+    SM__UNROLL
+    for (c = 0; c < n; c++)
+        acc[c] = _mm256_fmadd_ps(acc[c], sm__load_ymm(SM__T_F16, scale + 16 * c),
+                                 joins ? _mm256_load_ps(p + 8 * c) : sm__zero_ymm());
+}
+
+/* The scale of a value in all lanes. */
+SM__AVX2 SM__INLINE __m256 sm__scale_ymm(const uint8_t *scale) {
+    int16_t h;
+    memcpy(&h, scale, 2);
+    return _mm256_cvtph_ps(_mm_set1_epi16(h));
+}
+
 /* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
 SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, const sm__attend_args *a, int i,
                                              int j) {
-    size_t elem = type == SM__T_F32 ? 4 : 2;
-    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK);
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
+    const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
+    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r;
     __m256 acc[4][2], lo, hi, q;
-    int d, r;
-    k += (size_t)(j % SM__KV_BLOCK) * elem;
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
-    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
-        lo = sm__load_ymm(type, k);
-        hi = sm__load_ymm(type, k + 8 * elem);
+    for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
+        SM__UNROLL
+        for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
+        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
+            lo = sm__load_ymm(type, k);
+            hi = sm__load_ymm(type, k + 8 * elem);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                q = _mm256_set1_ps(a->q[i + r][d]);
+                acc[r][0] = _mm256_fmadd_ps(q, lo, acc[r][0]);
+                acc[r][1] = _mm256_fmadd_ps(q, hi, acc[r][1]);
+            }
+        }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
-            q = _mm256_set1_ps(a->q[i + r][d]);
-            acc[r][0] = _mm256_fmadd_ps(q, lo, acc[r][0]);
-            acc[r][1] = _mm256_fmadd_ps(q, hi, acc[r][1]);
+            float *p = a->scores + (i + r) * SM__PART + j;
+            if (type == SM__T_Q8_0) sm__join_ymm(acc[r], 2, scale, p, end > group);
+            _mm256_store_ps(p, acc[r][0]);
+            _mm256_store_ps(p + 8, acc[r][1]);
         }
-    }
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) {
-        _mm256_store_ps(a->scores + (i + r) * SM__PART + j, acc[r][0]);
-        _mm256_store_ps(a->scores + (i + r) * SM__PART + j + 8, acc[r][1]);
     }
 }
 
@@ -5444,20 +5524,26 @@ SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, const sm__attend
  * are constants. */
 SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm__attend_args *a,
                                             int i, int first, int last, int d, __m256 acc[][2]) {
-    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
+    size_t groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
-    __m256 v[2], weight;
+    __m256 v[2], weight, unit = sm__zero_ymm();
     int j, r, c;
     while (first < last) {
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
-        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
-                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
-        for (j = first; j < end; j++, row += stride) {
+        size_t lane = (size_t)(first % SM__KV_BLOCK);
+        const void *block = a->values[first / SM__KV_BLOCK];
+        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+        const uint8_t *scale =
+            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
+        for (j = first; j < end; j++, row += stride, scale += groups * 2) {
             SM__UNROLL
             for (c = 0; c < n_c; c++) v[c] = sm__load_ymm(type, row + 8 * (size_t)c * elem);
+            if (type == SM__T_Q8_0) unit = sm__scale_ymm(scale);
             SM__UNROLL
             for (r = 0; r < n_q; r++) {
                 weight = _mm256_set1_ps(p[r * SM__PART + j]);
+                if (type == SM__T_Q8_0) weight = sm__mul_ymm(weight, unit);
                 SM__UNROLL
                 for (c = 0; c < n_c; c++) acc[r][c] = _mm256_fmadd_ps(weight, v[c], acc[r][c]);
             }
@@ -5484,9 +5570,9 @@ SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
     }
 }
 
-/* The last head_dim % 8 elements of an output row. */
+/* The last head_dim % 8 elements of an output row (none of Q8_0). */
 static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
-    size_t elem = type == SM__T_F32 ? 4 : 2;
+    size_t elem = sm__kv_elem(type);
     int j;
     for (; d < a->head_dim; d++) {
         float sum = 0.0f, v;
@@ -5521,6 +5607,9 @@ SM__AVX2 static void sm__attend_f32__avx2(const sm__attend_args *a) {
 }
 SM__AVX2 static void sm__attend_f16__avx2(const sm__attend_args *a) {
     sm__attend_ymm(SM__T_F16, a);
+}
+SM__AVX2 static void sm__attend_q8_0__avx2(const sm__attend_args *a) {
+    sm__attend_ymm(SM__T_Q8_0, a);
 }
 
 /* merge's x and y in all lanes; m and s are updated. Both exponentials in one register: the scalar
@@ -5571,33 +5660,53 @@ SM__AVX512 static void sm__attend_scores__avx512(const sm__attend_args *a, int i
     a->s[i] = sm__tree_zmm(sum);
 }
 
+/* Q8_0, as sm__join_ymm: 64 scores. */
+SM__AVX512 SM__INLINE void sm__join_zmm(__m512 acc[4], const uint8_t *scale, const float *p,
+                                        int joins) {
+    int c;
+    SM__UNROLL
+    for (c = 0; c < 4; c++)
+        acc[c] = _mm512_fmadd_ps(acc[c], sm__load_zmm(SM__T_F16, scale + 32 * c),
+                                 joins ? _mm512_load_ps(p + 16 * c) : sm__zero_zmm());
+}
+
+/* The scale of a value in all lanes. */
+SM__AVX512 SM__INLINE __m512 sm__scale_zmm(const uint8_t *scale) {
+    int16_t h;
+    memcpy(&h, scale, 2);
+    return _mm512_cvtph_ps(_mm256_set1_epi16(h));
+}
+
 /* n_q (a constant) query rows from row i on, times one block of 64 keys: 64 scores each. */
 SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__attend_args *a, int i,
                                                int block) {
-    size_t elem = type == SM__T_F32 ? 4 : 2;
-    const uint8_t *k = (const uint8_t *)a->keys[block];
+    size_t elem = sm__kv_elem(type);
+    const uint8_t *k = (const uint8_t *)a->keys[block], *scale = sm__kv_scales(k, a->head_dim);
+    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, c;
     __m512 acc[4][4], v[4], q;
-    int d, r, c;
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) {
-        SM__UNROLL
-        for (c = 0; c < 4; c++) acc[r][c] = sm__zero_zmm();
-    }
-    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
-        SM__UNROLL
-        for (c = 0; c < 4; c++) v[c] = sm__load_zmm(type, k + 16 * (size_t)c * elem);
+    for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
-            q = _mm512_set1_ps(a->q[i + r][d]);
             SM__UNROLL
-            for (c = 0; c < 4; c++) acc[r][c] = _mm512_fmadd_ps(q, v[c], acc[r][c]);
+            for (c = 0; c < 4; c++) acc[r][c] = sm__zero_zmm();
         }
-    }
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) {
-        float *p = a->scores + (i + r) * SM__PART + block * SM__KV_BLOCK;
+        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
+            SM__UNROLL
+            for (c = 0; c < 4; c++) v[c] = sm__load_zmm(type, k + 16 * (size_t)c * elem);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                q = _mm512_set1_ps(a->q[i + r][d]);
+                SM__UNROLL
+                for (c = 0; c < 4; c++) acc[r][c] = _mm512_fmadd_ps(q, v[c], acc[r][c]);
+            }
+        }
         SM__UNROLL
-        for (c = 0; c < 4; c++) _mm512_store_ps(p + 16 * c, acc[r][c]);
+        for (r = 0; r < n_q; r++) {
+            float *p = a->scores + (i + r) * SM__PART + block * SM__KV_BLOCK;
+            if (type == SM__T_Q8_0) sm__join_zmm(acc[r], scale, p, end > group);
+            SM__UNROLL
+            for (c = 0; c < 4; c++) _mm512_store_ps(p + 16 * c, acc[r][c]);
+        }
     }
 }
 
@@ -5606,23 +5715,34 @@ SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__atte
 SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const sm__attend_args *a,
                                               int i, int first, int last, int d, __mmask16 m,
                                               __m512 acc[][4]) {
-    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
+    size_t groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
-    __m512 v[4], weight;
+    __m512 v[4], unit[2], weight;
     int j, r, c;
     while (first < last) {
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
-        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
-                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
-        for (j = first; j < end; j++, row += stride) {
+        size_t lane = (size_t)(first % SM__KV_BLOCK);
+        const void *block = a->values[first / SM__KV_BLOCK];
+        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+        const uint8_t *scale =
+            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
+        for (j = first; j < end; j++, row += stride, scale += groups * 2) {
             SM__UNROLL
             for (c = 0; c < n_c - 1; c++) v[c] = sm__load_zmm(type, row + 16 * (size_t)c * elem);
             v[c] = sm__load_mask_zmm(type, row + 16 * (size_t)c * elem, m);
             SM__UNROLL
+            for (c = 0; type == SM__T_Q8_0 && c < n_c; c += 2)
+                unit[c / 2] = sm__scale_zmm(scale + c);
+            SM__UNROLL
             for (r = 0; r < n_q; r++) {
                 weight = _mm512_set1_ps(p[r * SM__PART + j]);
                 SM__UNROLL
-                for (c = 0; c < n_c; c++) acc[r][c] = _mm512_fmadd_ps(weight, v[c], acc[r][c]);
+                for (c = 0; c < n_c; c++) {
+                    if (type == SM__T_Q8_0 && c % 2 == 0) /* 32 elements have a scale */
+                        weight = sm__mul_zmm(_mm512_set1_ps(p[r * SM__PART + j]), unit[c / 2]);
+                    acc[r][c] = _mm512_fmadd_ps(weight, v[c], acc[r][c]);
+                }
             }
         }
         first = end;
@@ -5674,6 +5794,9 @@ SM__AVX512 static void sm__attend_f32__avx512(const sm__attend_args *a) {
 SM__AVX512 static void sm__attend_f16__avx512(const sm__attend_args *a) {
     sm__attend_zmm(SM__T_F16, a);
 }
+SM__AVX512 static void sm__attend_q8_0__avx512(const sm__attend_args *a) {
+    sm__attend_zmm(SM__T_Q8_0, a);
+}
 
 SM__AVX512 static void sm__merge__avx512(float *m, float *s, float *o, float part_m, float part_s,
                                          const float *part_o, int n) {
@@ -5724,47 +5847,76 @@ static void sm__attend_scores__neon(const sm__attend_args *a, int i, float *p) {
     a->s[i] = sm__tree_neon(sum);
 }
 
+/* Q8_0: the sums of a group become scores, which join those of the groups before it at p. */
+SM__INLINE void sm__join_neon(float32x4_t acc[4], const uint8_t *scale, const float *p,
+                              int joins) {
+    int h;
+    SM__UNROLL
+    for (h = 0; h < 4; h++)
+        acc[h] = sm__fma_neon(joins ? vld1q_f32(p + 4 * h) : sm__zero_neon(), acc[h],
+                              sm__load_neon(SM__T_F16, scale + 8 * h));
+}
+
+/* The scale of a value in all lanes. */
+SM__INLINE float32x4_t sm__scale_neon(const uint8_t *scale) {
+    uint16_t h;
+    memcpy(&h, scale, 2);
+    return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h)));
+}
+
 /* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
 SM__INLINE void sm__attend_keys_neon(int type, int n_q, const sm__attend_args *a, int i, int j) {
-    size_t elem = type == SM__T_F32 ? 4 : 2;
-    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK);
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
+    const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
+    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, h;
     float32x4_t acc[4][4], v[4], q;
-    int d, r, h;
-    k += (size_t)(j % SM__KV_BLOCK) * elem;
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = sm__zero_neon();
-    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+    for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
-        for (h = 0; h < 4; h++) v[h] = sm__load_neon(type, k + 4 * (size_t)h * elem);
+        for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = sm__zero_neon();
+        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
+            SM__UNROLL
+            for (h = 0; h < 4; h++) v[h] = sm__load_neon(type, k + 4 * (size_t)h * elem);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) {
+                q = vdupq_n_f32(a->q[i + r][d]);
+                SM__UNROLL
+                for (h = 0; h < 4; h++) acc[r][h] = sm__fma_neon(acc[r][h], q, v[h]);
+            }
+        }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
-            q = vdupq_n_f32(a->q[i + r][d]);
-            SM__UNROLL
-            for (h = 0; h < 4; h++) acc[r][h] = sm__fma_neon(acc[r][h], q, v[h]);
+            float *p = a->scores + (i + r) * SM__PART + j;
+            if (type == SM__T_Q8_0) sm__join_neon(acc[r], scale, p, end > group);
+            sm__lanes_neon(acc[r], p);
         }
     }
-    SM__UNROLL
-    for (r = 0; r < n_q; r++) sm__lanes_neon(acc[r], a->scores + (i + r) * SM__PART + j);
 }
 
 /* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
  * are constants. */
 SM__INLINE void sm__attend_sum_neon(int type, int n_q, int n_c, const sm__attend_args *a, int i,
                                     int first, int last, int d, float32x4_t acc[][4]) {
-    size_t elem = type == SM__T_F32 ? 4 : 2, stride = (size_t)a->head_dim * elem;
+    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
+    size_t groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
-    float32x4_t v[4], weight;
+    float32x4_t v[4], weight, unit = sm__zero_neon();
     int j, r, c;
     while (first < last) {
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
-        const uint8_t *row = (const uint8_t *)a->values[first / SM__KV_BLOCK] +
-                             (size_t)(first % SM__KV_BLOCK) * stride + (size_t)d * elem;
-        for (j = first; j < end; j++, row += stride) {
+        size_t lane = (size_t)(first % SM__KV_BLOCK);
+        const void *block = a->values[first / SM__KV_BLOCK];
+        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+        const uint8_t *scale =
+            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
+        for (j = first; j < end; j++, row += stride, scale += groups * 2) {
             SM__UNROLL
             for (c = 0; c < n_c; c++) v[c] = sm__load_neon(type, row + 4 * (size_t)c * elem);
+            if (type == SM__T_Q8_0) unit = sm__scale_neon(scale);
             SM__UNROLL
             for (r = 0; r < n_q; r++) {
                 weight = vdupq_n_f32(p[r * SM__PART + j]);
+                if (type == SM__T_Q8_0) weight = sm__mul_neon(weight, unit);
                 SM__UNROLL
                 for (c = 0; c < n_c; c++) acc[r][c] = sm__fma_neon(acc[r][c], weight, v[c]);
             }
@@ -5796,7 +5948,7 @@ SM__INLINE void sm__attend_values_neon(int type, int n_q, int n_c, const sm__att
 
 /* The last elements of an output row: as the AVX2 version's, which should stand once for both. */
 static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
-    size_t elem = type == SM__T_F32 ? 4 : 2;
+    size_t elem = sm__kv_elem(type);
     int j;
     for (; d < a->head_dim; d++) {
         float sum = 0.0f, v;
@@ -5828,6 +5980,11 @@ static void sm__attend_f16__neon(const sm__attend_args *a) {
     int i = 0;
     for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_F16, 4, a, i);
     for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_F16, 1, a, i);
+}
+static void sm__attend_q8_0__neon(const sm__attend_args *a) {
+    int i = 0;
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_Q8_0, 4, a, i);
+    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_Q8_0, 1, a, i);
 }
 
 static void sm__merge__neon(float *m, float *s, float *o, float part_m, float part_s,
@@ -6691,6 +6848,7 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__scalar;
     k->attend[0] = sm__attend_f32__scalar;
     k->attend[1] = sm__attend_f16__scalar;
+    k->attend[2] = sm__attend_q8_0__scalar;
     k->merge = sm__merge__scalar;
     k->quant = sm__quant__scalar;
     k->rms_norm = sm__rms_norm__scalar;
@@ -6718,6 +6876,7 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx2;
     k->attend[0] = sm__attend_f32__avx2;
     k->attend[1] = sm__attend_f16__avx2;
+    k->attend[2] = sm__attend_q8_0__avx2;
     k->merge = sm__merge__avx2;
     k->quant = sm__quant__avx2;
     k->rms_norm = sm__rms_norm__avx2;
@@ -6746,6 +6905,7 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx512;
     k->attend[0] = sm__attend_f32__avx512;
     k->attend[1] = sm__attend_f16__avx512;
+    k->attend[2] = sm__attend_q8_0__avx512;
     k->merge = sm__merge__avx512;
     k->quant = sm__quant__avx512;
     k->rms_norm = sm__rms_norm__avx512;
@@ -6798,6 +6958,7 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
     k->attend[0] = sm__attend_f32__neon;
     k->attend[1] = sm__attend_f16__neon;
+    k->attend[2] = sm__attend_q8_0__neon;
     k->merge = sm__merge__neon;
     k->quant = sm__quant__neon;
     k->rms_norm = sm__rms_norm__neon;
@@ -11412,7 +11573,8 @@ static void sm__pass_help(sm__pass *pass, int slot);
 
 /* Layers that cache alike share a table of blocks: sequence -> blocks of 64 tokens. (Today there is
  * one class, full attention; windowed layers will be another.)
- * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D]. */
+ * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D], of
+ * Q8_0 each with its scales (sm__attend_args). */
 typedef struct sm__kv {
     int n_layers, pool_class;
     int blocks_per_seq;
@@ -11509,6 +11671,11 @@ SM_API sm_ctx_params sm_ctx_default(void) {
     return p;
 }
 
+/* Index of kernels.attend for a type of the KV cache, or -1. */
+static int sm__kv_index(int type) {
+    return type == SM_TYPE_F32 ? 0 : type == SM_TYPE_F16 ? 1 : type == SM_TYPE_Q8_0 ? 2 : -1;
+}
+
 static sm_status sm__ctx_range(sm_error *error, const char *name, int value, int low, int high) {
     if (value >= low && value <= high) return SM_OK;
     return sm__fail(error, SM_ERR_ARG, "context: %s is %d, not in [%d, %d]", name, value, low,
@@ -11538,8 +11705,12 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
         return sm__fail(error, SM_ERR_ARG, "context: n_ctx is %d, the model has %d positions",
                         p->n_ctx, hp->n_ctx);
     if (p->kv_type == SM_TYPE_AUTO) p->kv_type = SM_TYPE_F16;
-    if (p->kv_type != SM_TYPE_F16 && p->kv_type != SM_TYPE_F32)
-        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: kv_type must be F16 or F32");
+    if (sm__kv_index(p->kv_type) < 0)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: kv_type must be F16, F32 or Q8_0");
+    if (p->kv_type == SM_TYPE_Q8_0 && hp->head_dim % SM__QK)
+        return sm__fail(error, SM_ERR_UNSUPPORTED,
+                        "context: kv_type Q8_0 wants a head_dim that is a multiple of %d, not %d",
+                        SM__QK, hp->head_dim);
     if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, 256);
     if (!p->kv_tokens) {
         int64_t all = (int64_t)p->n_ctx * p->n_seqs;
@@ -11624,10 +11795,11 @@ static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
 static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
                           sm_plan *plan) {
     const sm__hparams *hp = &m->hp;
-    size_t sizes[2], elem = p->kv_type == SM_TYPE_F16 ? 2 : 4, start = a->used;
+    size_t sizes[2], start = a->used;
     uint32_t counts[2];
     int per_seq = (p->n_ctx + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
-    size_t head_bytes = (size_t)hp->head_dim * SM__KV_BLOCK * elem;
+    size_t row_bytes = sm__row_bytes(sm__type_index(p->kv_type), (size_t)hp->head_dim);
+    size_t head_bytes = row_bytes * SM__KV_BLOCK;
     sm_pool *pool;
     void **table;
     if (sm__mul_size(head_bytes * 2, (size_t)hp->n_kv_heads, &sizes[0]) ||
@@ -12151,17 +12323,44 @@ SM__INLINE unsigned char *sm__kv_head(const sm_ctx *ctx, void *block, int layer,
     return (unsigned char *)block + i * 2 * ctx->kv.head_bytes;
 }
 
+/* A row of n elements to Q8_0: q [n] out, scales in the temporary memory, 5 n / 16 bytes. As ggml
+ * does, only the scale is rounded to f16, so that |x - q * scale| <= 0.57 scale (while the scale is
+ * a normal half: the largest |x| of a group in [0.008, 8e6]). */
+static const uint16_t *sm__kv_quant(sm_ctx *ctx, const float *x, int n, int8_t *q, void *temp) {
+    float *d = (float *)temp;
+    int16_t *sums = (int16_t *)(void *)(d + n / SM__QK);
+    uint16_t *half = (uint16_t *)(void *)(sums + n / 16);
+    ctx->kernels.quant(x, n, SM__QK, q, d, sums);
+    ctx->kernels.to_f16(d, half, n / SM__QK);
+    return half;
+}
+
+static void sm__kv_store_q8_0(sm_ctx *ctx, unsigned char *head, int lane, const float *k,
+                              const float *v, unsigned char *temp) {
+    int i, n = ctx->model->hp.head_dim, groups = n / SM__QK, q_bytes = n * SM__KV_BLOCK;
+    int8_t *keys = (int8_t *)head, *values = keys + ctx->kv.head_bytes, *q = (int8_t *)temp;
+    uint16_t *key_scales = (uint16_t *)(void *)(keys + q_bytes);
+    uint16_t *value_scales = (uint16_t *)(void *)(values + q_bytes);
+    const uint16_t *scales = sm__kv_quant(ctx, k, n, q, temp + n);
+    for (i = 0; i < n; i++) keys[i * SM__KV_BLOCK + lane] = q[i];
+    for (i = 0; i < groups; i++) key_scales[i * SM__KV_BLOCK + lane] = scales[i];
+    scales = sm__kv_quant(ctx, v, n, values + lane * n, temp + n);
+    for (i = 0; i < groups; i++) value_scales[lane * groups + i] = scales[i];
+}
+
 /* Keys go in transposed (a token a lane), so that scores need no horizontal sums. */
 static void sm__kv_store(sm_ctx *ctx, unsigned char *head, int lane, const float *k, const float *v,
-                         void *temp) {
+                         unsigned char *temp) {
     int d, n = ctx->model->hp.head_dim;
     unsigned char *values = head + ctx->kv.head_bytes;
     if (ctx->params.kv_type == SM_TYPE_F32) {
         float *keys = (float *)(void *)head;
         for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = k[d];
         memcpy(values + (size_t)lane * (size_t)n * 4, v, (size_t)n * 4);
+    } else if (ctx->params.kv_type == SM_TYPE_Q8_0) {
+        sm__kv_store_q8_0(ctx, head, lane, k, v, temp);
     } else {
-        uint16_t *keys = (uint16_t *)(void *)head, *half = (uint16_t *)temp;
+        uint16_t *keys = (uint16_t *)(void *)head, *half = (uint16_t *)(void *)temp;
         ctx->kernels.to_f16(k, half, n);
         for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = half[d];
         ctx->kernels.to_f16(v, (uint16_t *)(void *)values + (size_t)lane * (size_t)n, n);
@@ -12225,7 +12424,7 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
 static void sm__attend_flush(sm_ctx *ctx, sm__attend_job *job) {
     int i, dim = job->args.head_dim;
     if (!job->args.n_q) return;
-    ctx->kernels.attend[ctx->params.kv_type == SM_TYPE_F16](&job->args);
+    ctx->kernels.attend[sm__kv_index(ctx->params.kv_type)](&job->args);
     for (i = 0; i < job->args.n_q; i++) {
         float *state = job->state[i];
         if (job->o[i] != job->sum[i]) {

@@ -455,14 +455,14 @@ static void matmul_q6_k_variants_agree(void) { matmul_variants(SM__T_Q6_K); }
 #define MAX_D 128
 #define NO_ROWS SM__ATTEND_ROWS
 
-static const int head_dims[] = {8, 16, 20, 32, 48, 64, 80, 128};
+static const int head_dims[] = {8, 16, 20, 32, 48, 64, 80, 96, 128};
 static const int key_counts[] = {1,  2,  3,  15,  16,  17,  31,  33,  63,  64,  65,  80,
                                  96, 127, 128, 129, 160, 191, 192, 193, 240, 255, 256};
 
 /* One part of one head with as many rows as a call can have; row i depends on q[i] and
  * n_keys[i]. */
 static struct attend_case {
-    int f16, head_dim, most_keys;
+    int kv, head_dim, most_keys; /* kv: index of k.attend */
     guard keys[4], values[4]; /* blocks that end at a forbidden page */
     const void *key_blocks[4], *value_blocks[4];
     float q[NO_ROWS][MAX_D], scale;
@@ -470,15 +470,37 @@ static struct attend_case {
     float m[NO_ROWS], s[NO_ROWS], o[NO_ROWS][MAX_D];
 } ac;
 
-static void attend_store(uint8_t *block, int i, float x) {
+static const char *const attend_names[] = {"f32", "f16", "q8_0"};
+
+static size_t attend_bytes(int kv, int head_dim) {
+    static const int types[] = {SM__T_F32, SM__T_F16, SM__T_Q8_0};
+    return sm__row_bytes(types[kv], (size_t)head_dim) * SM__KV_BLOCK;
+}
+
+/* Q8_0: where the scale of element i of a block is; i counts keys as [D, 64], values as [64, D]. */
+static uint8_t *attend_scale(const void *block, int i, int is_value) {
+    int at = is_value ? i / 32 : i / (32 * SM__KV_BLOCK) * SM__KV_BLOCK + i % SM__KV_BLOCK;
+    return (uint8_t *)(uintptr_t)block + ac.head_dim * SM__KV_BLOCK + 2 * at;
+}
+
+/* Q8_0: every int8 but -128, and the scale of its group over and over: the last one stays. */
+static void attend_store_q8_0(uint8_t *block, int i, int is_value, float x, int mode) {
+    int8_t q = (int8_t)(mode == MODE_ZERO ? (x != 0.0f) : random_below(255) - 127);
+    uint16_t h = sm__f32_to_f16(mode == MODE_NORMAL ? 0.001f + 0.01f * (x * x) : x);
+    block[i] = (uint8_t)q;
+    memcpy(attend_scale(block, i, is_value), &h, 2);
+}
+
+static void attend_store(uint8_t *block, int i, int is_value, float x, int mode) {
     uint16_t h = sm__f32_to_f16(x);
-    if (ac.f16) memcpy(block + 2 * i, &h, 2);
+    if (ac.kv == 2) attend_store_q8_0(block, i, is_value, x, mode);
+    else if (ac.kv == 1) memcpy(block + 2 * i, &h, 2);
     else memcpy(block + 4 * i, &x, 4);
 }
 
 /* Keys and values beyond the last one are what uninitialised memory may hold: NaN. */
 static void attend_fill(int most_keys, int mode) {
-    size_t bytes = (size_t)ac.head_dim * SM__KV_BLOCK * (ac.f16 ? 2 : 4);
+    size_t bytes = attend_bytes(ac.kv, ac.head_dim);
     int b, j, d, i;
     ac.most_keys = most_keys;
     ac.scale = 1.0f / sqrtf((float)ac.head_dim);
@@ -490,8 +512,8 @@ static void attend_fill(int most_keys, int mode) {
         memset(values, 0xff, bytes);
         for (j = 0; j < SM__KV_BLOCK && b * SM__KV_BLOCK + j < most_keys; j++)
             for (d = 0; d < ac.head_dim; d++) {
-                attend_store(keys, d * SM__KV_BLOCK + j, random_of(mode, 500));
-                attend_store(values, j * ac.head_dim + d, random_of(mode, 500));
+                attend_store(keys, d * SM__KV_BLOCK + j, 0, random_of(mode, 500), mode);
+                attend_store(values, j * ac.head_dim + d, 1, random_of(mode, 500), mode);
             }
     }
     for (i = 0; i < NO_ROWS; i++) {
@@ -528,7 +550,7 @@ static void attend_call(const level *l, int first, int n_q, float *m, float *s, 
     a.s = s;
     a.o = o;
     a.scores = scores;
-    l->k.attend[ac.f16](&a);
+    l->k.attend[ac.kv](&a);
 }
 
 static float attend_scores[NO_ROWS * SM__PART + 16]; /* for the truth */
@@ -566,19 +588,22 @@ static int attend_compare(attend_place *p, const level *l, int first, int n_q) {
             sm__bits(out[i * width]) != sm__bits(SENTINEL))
             return FAIL("attend %s %s: head_dim %d, n_q %d, row %d with %d of %d keys: m %.9g "
                         "(%.9g), s %.9g (%.9g), o differs at %d",
-                        ac.f16 ? "f16" : "f32", l->name, ac.head_dim, n_q, (int)i, ac.n_keys[row],
+                        attend_names[ac.kv], l->name, ac.head_dim, n_q, (int)i, ac.n_keys[row],
                         ac.most_keys, (double)m[i], (double)ac.m[row], (double)s[i],
                         (double)ac.s[row], at);
     }
     return 1;
 }
 
-static void attend_begin(int f16, int head_dim) {
-    size_t bytes = (size_t)head_dim * SM__KV_BLOCK * (f16 ? 2 : 4);
+/* Guarded blocks; 0 for a head_dim that the type cannot have. */
+static int attend_begin(int kv, int head_dim) {
+    size_t bytes = attend_bytes(kv, head_dim);
     int b;
-    ac.f16 = f16;
+    if (kv == 2 && head_dim % 32) return 0;
+    ac.kv = kv;
     ac.head_dim = head_dim;
     for (b = 0; b < 4; b++) ac.keys[b] = guard_make(bytes), ac.values[b] = guard_make(bytes);
+    return 1;
 }
 
 static void attend_end(void) {
@@ -592,12 +617,12 @@ static void attend_windows(attend_place *p) {
     for (i = 0; i < COUNT(sizes); i++) {
         int first = random_below(NO_ROWS - sizes[i] + 1);
         for (l = 1; l < n_levels; l++)
-            if (levels[l].k.attend[ac.f16] != levels[0].k.attend[ac.f16])
+            if (levels[l].k.attend[ac.kv] != levels[0].k.attend[ac.kv])
                 if (!attend_compare(p, &levels[l], first, sizes[i])) return;
     }
 }
 
-static void attend_variants(int f16) {
+static void attend_variants(int kv) {
     attend_place p;
     int d, i, mode, errors = check.errors;
     NEED_VARIANTS();
@@ -607,7 +632,7 @@ static void attend_variants(int f16) {
     p.s = guard_make(NO_ROWS * 4);
     p.scores = guard_make(NO_ROWS * SM__PART * 4);
     for (d = 0; d < COUNT(head_dims); d++) {
-        attend_begin(f16, head_dims[d]);
+        if (!attend_begin(kv, head_dims[d])) continue;
         for (mode = 0; mode < N_MODES; mode++)
             for (i = (mode + d) % 4; i < COUNT(key_counts); i += mode == MODE_NORMAL ? 2 : 4) {
                 if (check.errors >= errors + 8) break;
@@ -624,10 +649,14 @@ static void attend_variants(int f16) {
     guard_free(&p.scores);
 }
 
-static double attend_load(const void *block, int i) {
+static double attend_load(const void *block, int i, int is_value) {
     uint16_t h;
     float x;
-    if (ac.f16) {
+    if (ac.kv == 2) {
+        memcpy(&h, attend_scale(block, i, is_value), 2);
+        return (double)((const int8_t *)block)[i] * (double)sm__f16_to_f32(h);
+    }
+    if (ac.kv == 1) {
         memcpy(&h, (const uint8_t *)block + 2 * i, 2);
         return (double)sm__f16_to_f32(h);
     }
@@ -635,24 +664,26 @@ static double attend_load(const void *block, int i) {
     return (double)x;
 }
 
-/* A row in double. With e the largest error of a score ((D + 1) roundings), every weight is off by
- * 2 e (its own score and the largest one's), by the rounding of the difference (at most 88 units)
- * and by exp (below 2 ulp = 4 units); s adds n / 16 + 5 roundings, o adds one for each key. */
+/* A row in double. With e the largest error of a score ((D + 1) roundings; of Q8_0 32 and one for
+ * each group), every weight is off by 2 e (its own score and the largest one's), by the rounding of
+ * the difference (at most 88 units) and by exp (below 2 ulp = 4 units); s adds n / 16 + 5
+ * roundings, o adds one for each key, and of Q8_0 one for the weight's scale. */
 static int attend_check_row(int i) {
     static double p[SM__PART];
     double m = -1e300, s = 0, e = 0, rest;
-    int j, d, n = ac.n_keys[i];
+    int j, d, n = ac.n_keys[i], roundings = ac.kv == 2 ? 33 + ac.head_dim / 32 : ac.head_dim + 1;
     for (j = 0; j < n; j++) {
         const void *block = ac.key_blocks[j / SM__KV_BLOCK];
         double magnitude = 0;
         p[j] = 0;
         for (d = 0; d < ac.head_dim; d++) {
-            double x = (double)ac.q[i][d] * attend_load(block, d * SM__KV_BLOCK + j % SM__KV_BLOCK);
+            int at = d * SM__KV_BLOCK + j % SM__KV_BLOCK;
+            double x = (double)ac.q[i][d] * attend_load(block, at, 0);
             p[j] += x;
             magnitude += fabs(x);
         }
         p[j] *= (double)ac.scale;
-        e = larger(e, (ac.head_dim + 1) * ULP * magnitude * (double)ac.scale);
+        e = larger(e, roundings * ULP * magnitude * (double)ac.scale);
         m = larger(m, p[j]);
     }
     for (j = 0; j < n; j++) p[j] = exp(p[j] - m), s += p[j];
@@ -663,20 +694,21 @@ static int attend_check_row(int i) {
         double sum = 0, magnitude = 0;
         for (j = 0; j < n; j++) {
             double x = p[j] * attend_load(ac.value_blocks[j / SM__KV_BLOCK],
-                                          j % SM__KV_BLOCK * ac.head_dim + d);
+                                          j % SM__KV_BLOCK * ac.head_dim + d, 1);
             sum += x;
             magnitude += fabs(x);
         }
-        if (!CHECK_NEAR(ac.o[i][d], sum, magnitude * (rest + n * ULP))) return 0;
+        if (!CHECK_NEAR(ac.o[i][d], sum, magnitude * (rest + (n + (ac.kv == 2)) * ULP)))
+            return 0;
     }
     return 1;
 }
 
-static void attend_bound(int f16) {
+static void attend_bound(int kv) {
     int d, i, row;
     levels_init();
-    for (d = 0; d < COUNT(head_dims); d += 2) {
-        attend_begin(f16, head_dims[d]);
+    for (d = 0; d < COUNT(head_dims); d += kv == 2 ? 1 : 2) {
+        if (!attend_begin(kv, head_dims[d])) continue;
         for (i = 0; i < COUNT(key_counts); i += 3) {
             attend_fill(key_counts[i], MODE_NORMAL);
             attend_truth();
@@ -689,8 +721,10 @@ static void attend_bound(int f16) {
 
 static void attend_f32_keeps_its_bound(void) { attend_bound(0); }
 static void attend_f16_keeps_its_bound(void) { attend_bound(1); }
+static void attend_q8_0_keeps_its_bound(void) { attend_bound(2); }
 static void attend_f32_variants_agree(void) { attend_variants(0); }
 static void attend_f16_variants_agree(void) { attend_variants(1); }
+static void attend_q8_0_variants_agree(void) { attend_variants(2); }
 
 /* The rules for scores that are no numbers: NaN is skipped, -inf has no weight, none = (-inf,
  * 0). */
@@ -706,11 +740,11 @@ static void attend_rules_for_what_is_not_finite(void) {
     ac.q[2][0] = SM__INFINITY; /* every score inf, but key 2's, which is NaN */
     for (i = 0; i < 3; i++) ac.n_keys[i] = 5;
     for (i = 0; i < 5; i++)
-        attend_store((uint8_t *)ac.keys[0].end - 2048, i, i == 2 ? 0.0f : 10.0f);
+        attend_store((uint8_t *)ac.keys[0].end - 2048, i, 0, i == 2 ? 0.0f : 10.0f, 0);
     attend_truth();
     CHECK(sm__bits(ac.m[0]) == 0xff800000u && ac.s[0] == 0.0f && ac.o[0][0] == 0.0f);
     CHECK(ac.m[1] == 0.0f && ac.s[1] == 1.0f);
-    CHECK(ac.o[1][3] == (float)attend_load(ac.value_blocks[0], 2 * 8 + 3));
+    CHECK(ac.o[1][3] == (float)attend_load(ac.value_blocks[0], 2 * 8 + 3, 1));
     CHECK(sm__bits(ac.m[2]) == 0x7f800000u && ac.s[2] == 0.0f); /* inf - inf: no weight at all */
     attend_end();
 }
@@ -1269,6 +1303,7 @@ static const test tests_kernels[] = {
     {"kernels: matmul q6_k keeps its bound", matmul_q6_k_keeps_its_bound},
     {"kernels: attend f32 keeps its bound", attend_f32_keeps_its_bound},
     {"kernels: attend f16 keeps its bound", attend_f16_keeps_its_bound},
+    {"kernels: attend q8_0 keeps its bound", attend_q8_0_keeps_its_bound},
     {"kernels: attend, what is not finite", attend_rules_for_what_is_not_finite},
     {"kernels: quant rounds to nearest", quant_rounds_to_nearest},
     {"kernels: quant, ties, tiny and not finite blocks", quant_rules},
@@ -1291,6 +1326,7 @@ static const test tests_kernels[] = {
     {"kernels: matmul q6_k, all levels agree", matmul_q6_k_variants_agree},
     {"kernels: attend f32, all levels agree", attend_f32_variants_agree},
     {"kernels: attend f16, all levels agree", attend_f16_variants_agree},
+    {"kernels: attend q8_0, all levels agree", attend_q8_0_variants_agree},
     {"kernels: quant, all levels agree", quant_variants_agree},
     {"kernels: norms, softmax, activations, add, merge: all levels agree", rows_variants_agree},
     {"kernels: rope, all levels agree", rope_variants_agree},
