@@ -12,7 +12,7 @@ static const char usage[] =
     "  -p N          prompt tokens (512)            -n N         decoded tokens (128)\n"
     "  -t THREADS    0 = all processors (0)         --isa LEVEL  scalar avx2 avx512 amx neon\n"
     "  --reps R      counted runs (3)               --json       one line of JSON\n"
-    "  --kv TYPE     f16 or f32 (f16)               --profile    time of every kind of step\n"
+    "  --kv TYPE     f16, f32 or q8_0 (f16)         --profile    time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
     "  --ids FILE --logits FILE   write the logits after every id of a text file\n";
 #include "bench.h"
@@ -47,8 +47,10 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--logits")) o.logits = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--kv")) {
             const char *kv = arg_text(argc, argv, &i);
-            if (strcmp(kv, "f16") && strcmp(kv, "f32")) arg_fail("--kv wants f16 or f32");
-            o.kv = strcmp(kv, "f32") ? SM_TYPE_F16 : SM_TYPE_F32;
+            if (!strcmp(kv, "f16")) o.kv = SM_TYPE_F16;
+            else if (!strcmp(kv, "f32")) o.kv = SM_TYPE_F32;
+            else if (!strcmp(kv, "q8_0")) o.kv = SM_TYPE_Q8_0;
+            else arg_fail("--kv wants f16, f32 or q8_0");
         } else arg_fail("what is \"%s\"?", a);
     }
     if (!o.model) arg_fail("-m MODEL is missing");
@@ -258,7 +260,7 @@ static void print_text(const options *o, const sm_model_info *m, const sm_plan *
         m->arch, type ? type->name : "?", (double)m->n_params * 1e-6,
         (double)m->decode_bytes * 1e-6);
     say(stdout, "run      kernels %s, %d threads, KV %s, context %.2f MB\n", sm_isa_name(plan->isa),
-        plan->n_threads, plan->kv_type == SM_TYPE_F32 ? "F32" : "F16",
+        plan->n_threads, sm_type_get_info(plan->kv_type)->name,
         (double)plan->total_bytes * 1e-6);
     say(stdout, "load     %.2f ms, context %.2f ms, RSS %.1f MB\n", r->load_s * 1e3, r->ctx_s * 1e3,
         r->rss_mb);
@@ -284,7 +286,9 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
         "{\"engine\":\"smallmind\",\"model\":\"%s\",\"arch\":\"%s\",\"type\":\"%s\","
         "\"threads\":%d,\"isa\":\"%s\",\"kv\":\"%s\",",
         slash ? slash + 1 : o->model, m->arch, type ? type->name : "?", plan->n_threads,
-        sm_isa_name(plan->isa), plan->kv_type == SM_TYPE_F32 ? "f32" : "f16");
+        sm_isa_name(plan->isa), plan->kv_type == SM_TYPE_F32   ? "f32"
+                                : plan->kv_type == SM_TYPE_F16 ? "f16"
+                                                               : "q8_0");
     say(stdout,
         "\"pp\":%d,\"pp_tok_s\":%.1f,\"pp_tok_s_median\":%.1f,\"tg\":%d,\"tg_tok_s\":%.2f,"
         "\"tg_tok_s_median\":%.2f,",

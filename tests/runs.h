@@ -10,8 +10,10 @@
 static const char *const run_archs[] = {"llama", "qwen2", "qwen3", "gpt2", "cs336"};
 static const int run_types[] = {SM_TYPE_F32,  SM_TYPE_F16,  SM_TYPE_BF16, SM_TYPE_Q8_0,
                                 SM_TYPE_Q4_0, SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
+static const int run_kv_types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_Q8_0};
 #define RUN_ARCHS 5
 #define RUN_TYPES 8
+#define RUN_KV_TYPES 3
 
 #if !defined(_WIN32) && !defined(SMALLMIND_NO_THREADS)
 #define RUN_THREADS 1 /* the tests themselves make threads, by pthreads */
@@ -26,6 +28,11 @@ static sm_ctx *run_ctx(const sm_model *m, const sm_ctx_params *p) {
     q.allocator = heap_allocator();
     if (sm_ctx_create(m, &q, &ctx, &error)) FAIL("context: %s", error.text);
     return ctx;
+}
+
+/* Whether a model can have its KV cache in a type. */
+SM__UNUSED static int run_kv_fits(const sm_model *m, int kv_type) {
+    return kv_type != SM_TYPE_Q8_0 || m->hp.head_dim % 32 == 0;
 }
 
 /* The levels of this machine, scalar first. */

@@ -31,50 +31,51 @@ static const char *eval_name(const char *arch, int type, int kv_type) {
     return text;
 }
 
-/* Hashes (FNV-1a) of all 70 rows of logits of the builder's models, with KV in F32 and in F16.
- * GOLDEN=1 in the environment prints the table anew: a change here is a change of the contract, or
- * of the builder's models. (F16 equals F32 because the builder's numbers fit into halves.) */
-static const uint64_t eval_golden[RUN_ARCHS * RUN_TYPES][2] = {
+/* Hashes (FNV-1a) of all 70 rows of logits of the builder's models, with KV in F32, in F16
+ * and, where heads are wide enough, in Q8_0. GOLDEN=1 in the environment prints the table anew: a
+ * change here is a change of the contract, or of the builder's models. (Weights in F16 equal those
+ * in F32 because the builder's numbers fit into halves.) */
+static const uint64_t eval_golden[RUN_ARCHS * RUN_TYPES][RUN_KV_TYPES] = {
     {0x3a2824f650c4925fu, 0x5b23156e10d9de7fu}, /* llama F32 */
     {0x3a2824f650c4925fu, 0x5b23156e10d9de7fu}, /* llama F16 */
     {0xa5d2b41d2e7ef1c9u, 0x3928512f34748703u}, /* llama BF16 */
     {0xdd87ace29d89d149u, 0x2fff8dfed4fd7fd1u}, /* llama Q8_0 */
     {0x36b7aa6f1ec5cee1u, 0x0ea2dacdea9cd1dfu}, /* llama Q4_0 */
-    {0xf7b930a5a87de43bu, 0x8275db4d1e6ca00cu}, /* llama Q4_K */
-    {0x8125a1932031e245u, 0x3b4065fa6aa562c6u}, /* llama Q5_K */
-    {0x15d6363a90fef598u, 0x036184e89eadc619u}, /* llama Q6_K */
+    {0xf7b930a5a87de43bu, 0x8275db4d1e6ca00cu, 0xecc529bef3cd6996u}, /* llama Q4_K */
+    {0x8125a1932031e245u, 0x3b4065fa6aa562c6u, 0x35171057c309fab3u}, /* llama Q5_K */
+    {0x15d6363a90fef598u, 0x036184e89eadc619u, 0x1bd92b3d98dbdcf5u}, /* llama Q6_K */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F32 */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F16 */
     {0xebf2a1cc4d64607du, 0xebcc2441d2d2a9ecu}, /* qwen2 BF16 */
     {0x2e60afc156bceac5u, 0xd1a2832953c6a0c5u}, /* qwen2 Q8_0 */
     {0xf45bed572d328c14u, 0x408cde31b27c0332u}, /* qwen2 Q4_0 */
-    {0x8d967b83429e838du, 0x62c05136621ae1b2u}, /* qwen2 Q4_K */
-    {0x491e81db253a5686u, 0x5d1402ee31a2b6cfu}, /* qwen2 Q5_K */
-    {0x6e3d1cf434a19cc3u, 0x54d788b48e0feefeu}, /* qwen2 Q6_K */
-    {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u}, /* qwen3 F32 */
-    {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u}, /* qwen3 F16 */
-    {0x0a96ee01dae46990u, 0x077217ec30a37e48u}, /* qwen3 BF16 */
-    {0xc3d57a6dd9af3731u, 0xc484104f93641788u}, /* qwen3 Q8_0 */
-    {0xf79790c461076e4au, 0x3b6ff6f3038d59adu}, /* qwen3 Q4_0 */
-    {0x6005fdf0cf797d24u, 0x7e3e8a58d50b244cu}, /* qwen3 Q4_K */
-    {0x36c5a8941cb02d86u, 0xe9748507f3d44faau}, /* qwen3 Q5_K */
-    {0x727c4f13fa52936cu, 0xc8ac32d91cb674a4u}, /* qwen3 Q6_K */
+    {0x8d967b83429e838du, 0x62c05136621ae1b2u, 0x6c85f958ad07afc9u}, /* qwen2 Q4_K */
+    {0x491e81db253a5686u, 0x5d1402ee31a2b6cfu, 0x73a403279f79a3a9u}, /* qwen2 Q5_K */
+    {0x6e3d1cf434a19cc3u, 0x54d788b48e0feefeu, 0xa7e93ff3f3f80ba0u}, /* qwen2 Q6_K */
+    {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u, 0x4be0b2f99f6c5da2u}, /* qwen3 F32 */
+    {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u, 0x4be0b2f99f6c5da2u}, /* qwen3 F16 */
+    {0x0a96ee01dae46990u, 0x077217ec30a37e48u, 0x590c893dc7a997a5u}, /* qwen3 BF16 */
+    {0xc3d57a6dd9af3731u, 0xc484104f93641788u, 0x541cd0d34b567c93u}, /* qwen3 Q8_0 */
+    {0xf79790c461076e4au, 0x3b6ff6f3038d59adu, 0xd6ed746e2fa4e4e3u}, /* qwen3 Q4_0 */
+    {0x6005fdf0cf797d24u, 0x7e3e8a58d50b244cu, 0xd380e7c81b62098au}, /* qwen3 Q4_K */
+    {0x36c5a8941cb02d86u, 0xe9748507f3d44faau, 0xb84ce31e1387ba4du}, /* qwen3 Q5_K */
+    {0x727c4f13fa52936cu, 0xc8ac32d91cb674a4u, 0x3e4daf5db354bfb4u}, /* qwen3 Q6_K */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F32 */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F16 */
     {0x300120e71a570630u, 0x12ef544f4bff557au}, /* gpt2 BF16 */
     {0xb09e44546f79db5fu, 0x5e1e61c192d6e3c6u}, /* gpt2 Q8_0 */
     {0x725ed79f455ab8b1u, 0x31e73a74d9804a40u}, /* gpt2 Q4_0 */
-    {0xbb8e2914b3ba5629u, 0xc8b27a5356e30db1u}, /* gpt2 Q4_K */
-    {0x2820729f54a7be50u, 0x68f23771c0a887ecu}, /* gpt2 Q5_K */
-    {0xccc771948d0c339au, 0xc20df415db064357u}, /* gpt2 Q6_K */
+    {0xbb8e2914b3ba5629u, 0xc8b27a5356e30db1u, 0xcc72915ef6543a17u}, /* gpt2 Q4_K */
+    {0x2820729f54a7be50u, 0x68f23771c0a887ecu, 0xd23cbcbb0927b0f8u}, /* gpt2 Q5_K */
+    {0xccc771948d0c339au, 0xc20df415db064357u, 0x20cd577445dcf14cu}, /* gpt2 Q6_K */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F32 */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F16 */
     {0xecd6c3dba7df8be1u, 0x3730ce3707a66ce0u}, /* cs336 BF16 */
     {0x5e6ccfa37fdbc898u, 0x10d38568344677ecu}, /* cs336 Q8_0 */
     {0xdccdf4d316ce3735u, 0x256886069c8e41edu}, /* cs336 Q4_0 */
-    {0x77d33cd2bab3e9b7u, 0x2cea80862f41b392u}, /* cs336 Q4_K */
-    {0xfc849916429b452cu, 0x02e20b56a61d9022u}, /* cs336 Q5_K */
-    {0x1ec346cbb4d79861u, 0xdbcd3319f78ec584u}, /* cs336 Q6_K */
+    {0x77d33cd2bab3e9b7u, 0x2cea80862f41b392u, 0x11adf073bc98dd38u}, /* cs336 Q4_K */
+    {0xfc849916429b452cu, 0x02e20b56a61d9022u, 0x71e3d0d3dac7a67eu}, /* cs336 Q5_K */
+    {0x1ec346cbb4d79861u, 0xdbcd3319f78ec584u, 0x9b12bb7ae6664272u}, /* cs336 Q6_K */
 };
 
 static void eval_bits_are_the_golden_ones(void) {
@@ -84,8 +85,9 @@ static void eval_bits_are_the_golden_ones(void) {
     for (a = 0; a < RUN_ARCHS; a++)
         for (t = 0; t < RUN_TYPES; t++) {
             sm_model *m = eval_model(run_archs[a], run_types[t]);
-            for (k = 0; k < 2 && m; k++) {
-                run_way w = run_plain(k ? SM_TYPE_F16 : SM_TYPE_F32);
+            if (print) printf("    {");
+            for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
+                run_way w = run_plain(run_kv_types[k]);
                 int n_vocab = sm_model_get_info(m)->n_vocab;
                 float *got = run_rows(EVAL_N, n_vocab);
                 uint64_t h;
@@ -93,14 +95,14 @@ static void eval_bits_are_the_golden_ones(void) {
                 run_logits(m, &w, tokens, EVAL_N, got);
                 h = hash_bytes(got, (size_t)EVAL_N * (size_t)n_vocab * sizeof *got);
                 if (print)
-                    printf(k ? "0x%08x%08xu}, /* %s %s */\n" : "    {0x%08x%08xu, ",
-                           (unsigned)(h >> 32), (unsigned)h, run_archs[a],
-                           sm_type_get_info(run_types[t])->name);
+                    printf("%s0x%08x%08xu", k ? ", " : "", (unsigned)(h >> 32), (unsigned)h);
                 else if (h != eval_golden[a * RUN_TYPES + t][k])
                     FAIL("%s: 0x%08x%08x", eval_name(run_archs[a], run_types[t], w.kv_type),
                          (unsigned)(h >> 32), (unsigned)h);
                 free(got);
             }
+            if (print)
+                printf("}, /* %s %s */\n", run_archs[a], sm_type_get_info(run_types[t])->name);
             sm_model_close(m);
         }
 }
@@ -113,10 +115,10 @@ static void eval_variants(const char *arch) {
     int32_t tokens[EVAL_N];
     for (t = 0; t < RUN_TYPES; t++) {
         sm_model *m = eval_model(arch, run_types[t]);
-        for (k = 0; k < 2 && m; k++) {
+        for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
             int n_vocab = sm_model_get_info(m)->n_vocab;
             float *want = run_rows(EVAL_N, n_vocab), *got = run_rows(EVAL_N, n_vocab);
-            run_way w = run_plain(k ? SM_TYPE_F16 : SM_TYPE_F32);
+            run_way w = run_plain(run_kv_types[k]);
             const char *name = eval_name(arch, run_types[t], w.kv_type);
             run_tokens(m, tokens, EVAL_N);
             w.isa = SM_ISA_SCALAR;
@@ -165,7 +167,7 @@ static void eval_for_some(eval_trial trial) {
     int32_t tokens[N];
     for (c = 0; c < 8; c++) {
         sm_model *m = eval_model(run_archs[c % RUN_ARCHS], run_types[(c * 3 + 1) % RUN_TYPES]);
-        run_way w = run_plain(c % 2 ? SM_TYPE_F16 : SM_TYPE_F32);
+        run_way w = run_plain(c % 2 ? SM_TYPE_F16 : c % 6 ? SM_TYPE_Q8_0 : SM_TYPE_F32);
         int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
         float *want = run_rows(N, n_vocab), *got = run_rows(N, n_vocab);
         w.isa = SM_ISA_SCALAR;
@@ -252,7 +254,8 @@ static void eval_sequences_in_one_batch_are_alone(void) {
     for (c = 0; c < RUN_ARCHS; c++) {
         sm_model *m = eval_model(run_archs[c], run_types[c]);
         sm_ctx_params p = sm_ctx_default();
-        run_way w = run_plain(c % 2 ? SM_TYPE_F16 : SM_TYPE_F32);
+        int wide = m && m->hp.head_dim % 32 == 0; /* qwen3 */
+        run_way w = run_plain(wide ? SM_TYPE_Q8_0 : c % 2 ? SM_TYPE_F16 : SM_TYPE_F32);
         int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1, done[SEQS] = {0}, left = SEQS * N;
         int32_t tokens[SEQS][N];
         float *alone[SEQS];
@@ -317,7 +320,7 @@ static void eval_long(int kv_type) {
     p.n_ctx = N;
     p.n_layers = 1;
     p.n_embd = 32;
-    p.head_dim = 8;
+    p.head_dim = kv_type == SM_TYPE_Q8_0 ? 32 : 8;
     p.n_ff = 32;
     p.n_vocab = 32;
     p.vocab = GGUF_NO_VOCAB;
@@ -342,6 +345,7 @@ static void eval_long(int kv_type) {
 }
 static void eval_long_f32(void) { eval_long(SM_TYPE_F32); }
 static void eval_long_f16(void) { eval_long(SM_TYPE_F16); }
+static void eval_long_q8_0(void) { eval_long(SM_TYPE_Q8_0); }
 
 /* --- teams and job systems -------------------------------------------------------------------- */
 
@@ -1157,8 +1161,8 @@ static void eval_is_cancelled_from_another_thread(void) {
 
 /* --- memory ----------------------------------------------------------------------------------- */
 
-/* Parameters of many kinds, by number; 0 when there are no more. */
-static int ctx_params_at(int i, sm_ctx_params *p) {
+/* Parameters of many kinds for a model, by number; 0 when there are no more. */
+static int ctx_params_at(const sm_model *m, int i, sm_ctx_params *p) {
     static const struct {
         int n_ctx, n_seqs, n_batch, kv_tokens, kv_type, max_logits, max_text, n_threads, isa;
     } list[] = {
@@ -1168,8 +1172,9 @@ static int ctx_params_at(int i, sm_ctx_params *p) {
         {100, 3, 7, 0, SM_TYPE_F32, 5, 100, 4, 0},
         {128, 16, 300, 200, SM_TYPE_F16, 40, 70000, 8, SM_ISA_SCALAR},
         {5000, 2, 64, 0, SM_TYPE_F16, 0, 0, 1, 0},
+        {300, 2, 64, 0, SM_TYPE_Q8_0, 0, 0, 1, 0},
     };
-    if (i >= (int)(sizeof list / sizeof *list)) return 0;
+    if (i >= (int)(sizeof list / sizeof *list) || !run_kv_fits(m, list[i].kv_type)) return 0;
     *p = sm_ctx_default();
     p->n_ctx = list[i].n_ctx;
     p->n_seqs = list[i].n_seqs;
@@ -1187,13 +1192,14 @@ static int ctx_params_at(int i, sm_ctx_params *p) {
 static void ctx_plan_is_what_is_used(void) {
     sm_ctx_params p;
     int i, k;
-    for (k = 0; k < 3; k++) { /* learned positions, a vocabulary, neither */
-        gguf_model_params gp = gguf_model_default(k ? "llama" : "gpt2", SM_TYPE_Q4_0);
+    for (k = 0; k < 4; k++) { /* learned positions, a vocabulary, neither; wide heads */
+        static const char *const archs[] = {"gpt2", "llama", "llama", "qwen3"};
+        gguf_model_params gp = gguf_model_default(archs[k], SM_TYPE_Q4_0);
         sm_model *m;
         if (k == 2) gp.vocab = GGUF_NO_VOCAB;
         if (k == 0) gp.n_ctx = 5000;
         m = gguf_model_open(&gp);
-        for (i = 0; m && ctx_params_at(i, &p); i++) {
+        for (i = 0; m && ctx_params_at(m, i, &p); i++) {
             size_t held = heap.bytes;
             uint32_t calls = heap.calls;
             sm_plan plan;
@@ -1215,7 +1221,7 @@ static void ctx_plan_is_what_is_used(void) {
             sm_ctx_destroy(ctx);
             CHECK(heap.bytes == held);
         }
-        CHECK(i >= 6);
+        CHECK(i >= 6 + (k == 3));
         sm_model_close(m);
     }
 }
@@ -1228,7 +1234,7 @@ static void ctx_lives_in_a_given_block(void) {
     sm_ctx_params p;
     if (!m) return;
     run_tokens(m, tokens, 128);
-    for (i = 0; ctx_params_at(i, &p); i++) {
+    for (i = 0; ctx_params_at(m, i, &p); i++) {
         sm_plan plan;
         sm_ctx *ctx = NULL;
         sm_error error;
@@ -1459,7 +1465,7 @@ static void ctx_checks_its_parameters(void) {
         case 10: p.n_threads = 257; break;
         case 11: p.allocator.alloc = heap_alloc; break;
         case 12: p.allocator.free = heap_free; break;
-        case 13: p.kv_type = SM_TYPE_Q8_0, want = SM_ERR_UNSUPPORTED; break;
+        case 13: p.kv_type = SM_TYPE_Q8_0, want = SM_ERR_UNSUPPORTED; break; /* heads of 16 */
         case 14: p.kv_type = 77, want = SM_ERR_UNSUPPORTED; break;
         case 15: p.isa = 99, want = SM_ERR_UNSUPPORTED; break;
         case 16: p.isa = sm_isa_best() == SM_ISA_NEON ? SM_ISA_AVX2 : SM_ISA_NEON;
@@ -1473,6 +1479,7 @@ static void ctx_checks_its_parameters(void) {
         if (sizeof(size_t) < 8 && i == 17) continue;
         CHECK_STATUS(sm_ctx_plan(i >= 18 ? gpt2 : llama, &p, &plan, &error), want);
         CHECK((error.text[0] != 0) == (want != SM_OK) && error.status == want);
+        if (i == 13) CHECK(strstr(error.text, "head_dim") && strstr(error.text, "16"));
         if (i == 17) continue; /* terabytes */
         CHECK_STATUS(sm_ctx_create(i >= 18 ? gpt2 : llama, &p, &ctx, NULL), want);
         CHECK((ctx != NULL) == (want == SM_OK));
@@ -1600,6 +1607,7 @@ static const test tests_eval[] = {
      eval_sequences_in_one_batch_are_alone},
     {"eval: 1100 keys in F32, however cut, give the same bits", eval_long_f32},
     {"eval: 1100 keys in F16, however cut, give the same bits", eval_long_f16},
+    {"eval: 1100 keys in Q8_0, however cut, give the same bits", eval_long_q8_0},
     {"eval: a shared team gives the same bits", eval_with_a_shared_team_same_bits},
 #ifdef RUN_THREADS
     {"eval: a host's jobs, early, late or never, give the same bits",

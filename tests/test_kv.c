@@ -94,9 +94,9 @@ static void kv_forks_do_not_disturb_each_other(void) {
     kv_fixture f;
     size_t i;
     int k, s;
-    for (k = 0; k < 2; k++) {
-        if (!kv_make(&f, k ? "gpt2" : "qwen3", k ? SM_TYPE_Q8_0 : SM_TYPE_F16,
-                     k ? SM_TYPE_F32 : SM_TYPE_F16, 0)) {
+    for (k = 0; k < 3; k++) {
+        if (!kv_make(&f, k ? "qwen3" : "gpt2", k ? SM_TYPE_F16 : SM_TYPE_Q8_0, run_kv_types[k],
+                     0)) {
             kv_free(&f);
             continue;
         }
@@ -183,10 +183,11 @@ static void kv_all_forks_write_at_once(void) {
 
 static void kv_rewound_anywhere_evaluates_alike(void) {
     kv_fixture f;
+    static const char *const archs[] = {"gpt2", "qwen2", "cs336"}; /* cs336 with wide heads */
+    static const int types[] = {SM_TYPE_BF16, SM_TYPE_Q4_0, SM_TYPE_Q5_K};
     int length, k;
-    for (k = 0; k < 2; k++) {
-        if (kv_make(&f, k ? "qwen2" : "gpt2", k ? SM_TYPE_Q4_0 : SM_TYPE_BF16,
-                    k ? SM_TYPE_F16 : SM_TYPE_F32, 0)) {
+    for (k = 0; k < 3; k++) {
+        if (kv_make(&f, archs[k], types[k], run_kv_types[k], 0)) {
             kv_extend(&f, 0, 140);
             for (length = 139; length >= 0; length--) {
                 CHECK_STATUS(sm_seq_rewind(f.ctx, 0, length), SM_OK);
@@ -266,15 +267,15 @@ static void kv_full_pool_leaves_everything(void) {
 
 /* Forks, rewinds, releases, batches, cancels in any order, the pool too small for all: each
  * sequence always continues its own text, and the blocks that are out are those that are needed. */
-static void kv_random_walk(void) {
+static void kv_walk(int kv_type) {
     enum { ROUNDS = 600 };
     kv_fixture f;
     int shift[KV_SEQS] = {0}, round, s, i, full = 0, forks = 0;
     /* sequence s holds tokens of one of two texts up to its length: the text is told by shift */
-    if (kv_make(&f, "qwen3", SM_TYPE_Q8_0, SM_TYPE_F16, 9 * 64)) {
+    if (kv_make(&f, "qwen3", SM_TYPE_Q8_0, kv_type, 9 * 64)) {
         int32_t second[KV_CTX];
         float *rows[2];
-        run_way w = run_plain(SM_TYPE_F16);
+        run_way w = run_plain(kv_type);
         run_tokens(f.m, second, KV_CTX);
         rows[0] = f.want;
         rows[1] = run_rows(KV_CTX, KV_VOCAB);
@@ -334,6 +335,9 @@ static void kv_random_walk(void) {
     }
     kv_free(&f);
 }
+
+static void kv_random_walk(void) { kv_walk(SM_TYPE_F16); }
+static void kv_random_walk_q8_0(void) { kv_walk(SM_TYPE_Q8_0); }
 
 /* 200 sequences, each with a text of its own, in batches of all of them. */
 static void kv_many_sequences(void) {
@@ -408,6 +412,102 @@ static void kv_statistics_add_up(void) {
     kv_free(&f);
 }
 
+/* --- Q8_0 ------------------------------------------------------------------------------------- */
+
+/* Heads of 16 have no whole groups of 32: refused in words, and nothing is left behind. */
+static void kv_q8_0_wants_whole_groups(void) {
+    gguf_model_params gp = gguf_model_default("llama", SM_TYPE_F32);
+    sm_model *m = gguf_model_open(&gp);
+    sm_ctx_params p = sm_ctx_default();
+    size_t held = heap.bytes;
+    uint32_t calls = heap.calls;
+    uint8_t *memory = (uint8_t *)malloc(1 << 22);
+    sm_ctx *ctx = NULL;
+    sm_plan plan;
+    sm_error error;
+    int i;
+    p.kv_type = SM_TYPE_Q8_0;
+    p.allocator = heap_allocator();
+    for (i = 0; i < 3 && m && memory; i++) {
+        memset(&error, 0, sizeof error);
+        CHECK_STATUS(i == 0   ? sm_ctx_plan(m, &p, &plan, &error)
+                     : i == 1 ? sm_ctx_create(m, &p, &ctx, &error)
+                              : sm_ctx_create_in(m, &p, memory, 1 << 22, &ctx, &error),
+                     SM_ERR_UNSUPPORTED);
+        CHECK_STR(error.text, "context: kv_type Q8_0 wants a head_dim that is a multiple of 32, "
+                              "not 16");
+        CHECK(ctx == NULL && heap.bytes == held && heap.calls == calls);
+    }
+    free(memory);
+    sm_model_close(m);
+}
+
+/* The first layer's cache in F32 and in Q8_0, of the same keys and values: a group's largest
+ * element has |q| = 127, its scale is a 127th of it in f16, all lie within 0.57 of a scale. */
+static void kv_compare_group(const sm_ctx *plain, const sm_ctx *ctx, int pos, int head, int group,
+                             int is_value) {
+    int lane = pos % 64, dim = ctx->model->hp.head_dim, i, most = 0;
+    const uint8_t *at = sm__kv_head(ctx, ctx->kv.table[pos / 64], 0, head);
+    const void *first = sm__kv_head(plain, plain->kv.table[pos / 64], 0, head);
+    const float *x = (const float *)first;
+    float largest = 0.0f, scale;
+    uint16_t h;
+    CHECK(ctx->kv.head_bytes == (size_t)dim * 68 && plain->kv.head_bytes == (size_t)dim * 256);
+    if (is_value) at += ctx->kv.head_bytes, x += plain->kv.head_bytes / 4;
+    memcpy(&h, at + dim * 64 + 2 * (is_value ? lane * (dim / 32) + group : group * 64 + lane), 2);
+    scale = sm__f16_to_f32(h);
+    for (i = 32 * group; i < 32 * group + 32; i++) {
+        int index = is_value ? lane * dim + i : i * 64 + lane, q = (int8_t)at[index];
+        CHECK_NEAR((float)q * scale, (double)x[index], 0.57 * (double)scale);
+        if (fabsf(x[index]) > largest) largest = fabsf(x[index]);
+        most = sm__max(most, q < 0 ? -q : q);
+    }
+    CHECK(most == 127);
+    CHECK(h == sm__f32_to_f16(largest / 127.0f));
+}
+
+/* One model: what its cache holds, and how far its logits are from those with KV in F32: on average
+ * at most `bound` of a row's range. */
+static void kv_q8_0_of(const char *arch, int type, double bound) {
+    enum { N = 130 };
+    kv_fixture f, plain;
+    int pos, head, group, i, ready;
+    run_way w = run_plain(SM_TYPE_Q8_0);
+    float *got = run_rows(KV_CTX, KV_VOCAB);
+    double mean = 0.0;
+    ready = kv_make(&f, arch, type, SM_TYPE_Q8_0, 0);
+    ready = kv_make(&plain, arch, type, SM_TYPE_F32, 0) && ready;
+    if (ready && CHECK_STATUS(run_eval(plain.ctx, 0, plain.tokens, N), SM_OK) &&
+        CHECK_STATUS(run_eval(f.ctx, 0, plain.tokens, N), SM_OK)) {
+        for (pos = 0; pos < N; pos++)
+            for (head = 0; head < f.m->hp.n_kv_heads; head++)
+                for (group = 0; group < 2 * (f.m->hp.head_dim / 32); group++)
+                    kv_compare_group(plain.ctx, f.ctx, pos, head, group / 2, group % 2);
+        run_logits(plain.m, &w, plain.tokens, KV_CTX, got);
+        for (pos = 0; pos < KV_CTX; pos++) {
+            const float *a = got + pos * KV_VOCAB, *b = plain.want + pos * KV_VOCAB;
+            double sum = 0.0, low = 1e300, high = -1e300;
+            for (i = 0; i < KV_VOCAB; i++) {
+                sum += fabs((double)a[i] - (double)b[i]) / KV_VOCAB;
+                low = (double)b[i] < low ? (double)b[i] : low;
+                high = (double)b[i] > high ? (double)b[i] : high;
+            }
+            mean += sum / (high - low) / KV_CTX;
+        }
+        if (getenv("GOLDEN")) printf("\n%s: mean error %.3g of the range\n", arch, mean);
+        CHECK(mean > 0.0);
+        CHECK_NEAR(mean, 0.0, bound);
+    }
+    free(got);
+    kv_free(&f);
+    kv_free(&plain);
+}
+static void kv_q8_0_is_near_f32(void) {
+    kv_q8_0_of("qwen3", SM_TYPE_F32, 2.5e-3);
+    kv_q8_0_of("gpt2", SM_TYPE_Q6_K, 4.5e-3);
+    kv_q8_0_of("llama", SM_TYPE_Q4_K, 7e-3);
+}
+
 static const test tests_kv[] = {
     {"kv: forks share blocks until one writes, release gives all back",
      kv_fork_shares_until_written},
@@ -416,6 +516,9 @@ static const test tests_kv[] = {
     {"kv: rewound to any length evaluates alike", kv_rewound_anywhere_evaluates_alike},
     {"kv: a full pool in mid-batch leaves everything as before", kv_full_pool_leaves_everything},
     {"kv: any order of forks, rewinds, batches and cancels is right", kv_random_walk},
+    {"kv: any order, with the cache in Q8_0", kv_random_walk_q8_0},
     {"kv: 200 sequences in one batch", kv_many_sequences},
     {"kv: the statistics add up", kv_statistics_add_up},
+    {"kv: Q8_0 wants heads of whole groups", kv_q8_0_wants_whole_groups},
+    {"kv: Q8_0 holds what was stored, logits stay near", kv_q8_0_is_near_f32},
 };
