@@ -4,6 +4,7 @@
 #: make run        text from a small model: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
 #: make test       the tests and the checks of the header; FILTER=text runs a part of the tests
 #: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]
+#: make bench-peer speed beside llama.cpp's: MODELS ISAS THREADS PAIRS P N REPS as in bench/peer.sh
 #: make check      the header's rules: contents page, columns, symbols, macros, the README's code
 #: make san        the tests under address, undefined-behaviour and thread sanitizers
 #: make fuzz       libFuzzer (clang) on every tests/fuzz_*.c, RUNS=20000 runs each
@@ -86,6 +87,20 @@ bench: $(BUILD)/bench_model $(BUILD)/bench_kernels $(BUILD)/bench_seeds
 	else echo 'No model here: make bench MODEL=file.gguf (see make run). Without one:'; \
 	    echo '$(BUILD)/bench_kernels, $(BUILD)/bench_seeds'; fi
 
+PEER ?= build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64
+RESULTS ?= bench/results/
+
+# What peer.sh takes besides comes to it through the environment, from the command line too.
+bench-peer: $(BUILD)/bench_model | $(PEER)
+	@CC='$(CC)' BUILD='$(BUILD)' PEER='$(PEER)' RESULTS='$(RESULTS)' bash bench/peer.sh
+
+# llama.cpp's own published builds; nothing of the package is run while it is installed.
+build/peer/%:
+	@mkdir -p build/peer
+	@cd build/peer && npm install --prefix . --ignore-scripts --no-audit --no-fund \
+	    @node-llama-cpp/linux-x64 >npm.log 2>&1 && [ -d '$*' ] || { \
+	    echo "llama.cpp's libraries could not be fetched: see build/peer/npm.log"; exit 1; }
+
 # The tests alone; `make test` adds the checks of the header.
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
@@ -107,4 +122,4 @@ help:
 
 FORCE:
 .DELETE_ON_ERROR:
-.PHONY: all run bench unit test check san fuzz matrix clean help FORCE
+.PHONY: all run bench bench-peer unit test check san fuzz matrix clean help FORCE

@@ -19,6 +19,14 @@ static const char usage[] =
 
 #define MAX_REPS 100
 
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#elif defined(__GNUC__)
+#define COMPILER "gcc " __VERSION__
+#else
+#define COMPILER "unknown"
+#endif
+
 typedef struct options {
     const char *model, *ids, *logits;
     int prompt, decode, threads, isa, reps, json, kv, profile, batch;
@@ -301,10 +309,10 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
         (unsigned long long)plan->total_bytes);
     say(stdout,
         "\"decode_bytes\":%llu,\"weight_gb_s\":%.3f,\"read_gb_s\":%.3f,\"read_loop\":\"%s\","
-        "\"heap_calls_per_token\":%.3f}\n",
+        "\"heap_calls_per_token\":%.3f,\"compiler\":\"%s\"}\n",
         (unsigned long long)m->decode_bytes,
         (double)m->decode_bytes * 1e-9 * rate(o->decode, r->decode_s[0]), r->read_gbs, r->read_name,
-        r->heap_calls);
+        r->heap_calls, COMPILER);
 }
 
 /* With an open model: the context, the runs, the figures. */
