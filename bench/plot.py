@@ -1,7 +1,7 @@
 #!/usr/bin/python3
-"""plot.py RESULTS.json - draws what bench/peer.sh measured (make bench-peer): RESULTS.svg beside it,
-and build/RESULTS.png to look at. Needs matplotlib (Debian's python3-matplotlib), which nothing else
-here does. The same results give the same bytes of SVG."""
+"""plot.py RESULTS.json - draws what bench/peer.sh measured (make bench-peer): RESULTS.svg beside
+it, and build/RESULTS.png to look at. Needs matplotlib (Debian's python3-matplotlib), which nothing
+else here does. The same results give the same bytes of SVG."""
 import json
 import os
 import sys
