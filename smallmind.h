@@ -5489,33 +5489,40 @@ SM__AVX2 SM__INLINE __m256 sm__scale_ymm(const uint8_t *scale) {
     return _mm256_cvtph_ps(_mm_set1_epi16(h));
 }
 
-/* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
-SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, const sm__attend_args *a, int i,
-                                             int j) {
+/* n_q (a constant) query rows from row i on, times 8 n_k (a constant) of the keys, from key j on.
+ * What comes next, of the next block's keys or at last of the values, is prefetched. */
+SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const sm__attend_args *a,
+                                             int i, int j, const void *next) {
     size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK);
     const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
     const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
-    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r;
-    __m256 acc[4][2], lo, hi, q;
+    const char *ahead = (const char *)next + lane * elem;
+    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, c;
+    __m256 acc[4][4], v, q[4];
     for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
-        for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
-        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
-            lo = sm__load_ymm(type, k);
-            hi = sm__load_ymm(type, k + 8 * elem);
+        for (r = 0; r < n_q; r++) {
             SM__UNROLL
-            for (r = 0; r < n_q; r++) {
-                q = _mm256_set1_ps(a->q[i + r][d]);
-                acc[r][0] = _mm256_fmadd_ps(q, lo, acc[r][0]);
-                acc[r][1] = _mm256_fmadd_ps(q, hi, acc[r][1]);
+            for (c = 0; c < n_k; c++) acc[r][c] = sm__zero_ymm();
+        }
+        for (; d < end; d++, k += SM__KV_BLOCK * elem, ahead += SM__KV_BLOCK * elem) {
+            _mm_prefetch(ahead, _MM_HINT_T0);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) q[r] = _mm256_set1_ps(a->q[i + r][d]);
+            SM__UNROLL
+            for (c = 0; c < n_k; c++) {
+                v = sm__load_ymm(type, k + 8 * (size_t)c * elem);
+                SM__PIN(v);
+                SM__UNROLL
+                for (r = 0; r < n_q; r++) acc[r][c] = _mm256_fmadd_ps(q[r], v, acc[r][c]);
             }
         }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             float *p = a->scores + (i + r) * SM__PART + j;
-            if (type == SM__T_Q8_0) sm__join_ymm(acc[r], 2, scale, p, end > group);
-            _mm256_store_ps(p, acc[r][0]);
-            _mm256_store_ps(p + 8, acc[r][1]);
+            if (type == SM__T_Q8_0) sm__join_ymm(acc[r], n_k, scale, p, end > group);
+            SM__UNROLL
+            for (c = 0; c < n_k; c++) _mm256_store_ps(p + 8 * c, acc[r][c]);
         }
     }
 }
@@ -5523,20 +5530,23 @@ SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, const sm__attend
 /* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
  * are constants. */
 SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm__attend_args *a,
-                                            int i, int first, int last, int d, __m256 acc[][2]) {
+                                            int i, int first, int last, int d, __m256 acc[][4]) {
     size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
     size_t groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
-    __m256 v[2], weight, unit = sm__zero_ymm();
+    __m256 v[4], weight, unit = sm__zero_ymm();
     int j, r, c;
     while (first < last) {
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
         size_t lane = (size_t)(first % SM__KV_BLOCK);
         const void *block = a->values[first / SM__KV_BLOCK];
+        const char *next = (const char *)a->values[sm__min(first / SM__KV_BLOCK + 1, 3)];
         const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
         const uint8_t *scale =
             sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
-        for (j = first; j < end; j++, row += stride, scale += groups * 2) {
+        next += lane * stride + (size_t)d * elem;
+        for (j = first; j < end; j++, row += stride, next += stride, scale += groups * 2) {
+            _mm_prefetch(next, _MM_HINT_T0);
             SM__UNROLL
             for (c = 0; c < n_c; c++) v[c] = sm__load_ymm(type, row + 8 * (size_t)c * elem);
             if (type == SM__T_Q8_0) unit = sm__scale_ymm(scale);
@@ -5556,11 +5566,14 @@ SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm
  * row goes on alone to its own last key. */
 SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
                                                const sm__attend_args *a, int i, int d) {
-    __m256 acc[4][2];
+    __m256 acc[4][4];
     int common = a->n_keys[i], r, c;
     for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
     SM__UNROLL
-    for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = sm__zero_ymm();
+    for (r = 0; r < n_q; r++) {
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) acc[r][c] = sm__zero_ymm();
+    }
     sm__attend_sum_ymm(type, n_q, n_c, a, i, 0, common, d, acc);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
@@ -5586,21 +5599,33 @@ static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
     }
 }
 
+/* n_q (a constant) rows together; three of them leave registers for 32 keys, or elements, at once:
+ * whole cache lines of halves. */
 SM__AVX2 SM__INLINE void sm__attend_rows_ymm(int type, int n_q, const sm__attend_args *a, int i) {
-    int r, d = 0, n = 0;
+    int r, d = 0, n = 0, wide = n_q > 3 ? 2 : 4, block;
     for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
-    for (r = 0; r < n; r += 16) sm__attend_keys_ymm(type, n_q, a, i, r);
+    for (block = 0; block * SM__KV_BLOCK < n; block++) {
+        int last = (block + 1) * SM__KV_BLOCK >= n, end = last ? n : (block + 1) * SM__KV_BLOCK;
+        const void *next = last ? a->values[0] : a->keys[block + 1];
+        for (r = block * SM__KV_BLOCK; r < end; r += 8 * wide)
+            sm__attend_keys_ymm(type, n_q, wide, a, i, r, next);
+    }
     for (r = 0; r < n_q; r++) sm__attend_scores__avx2(a, i + r, a->scores + (i + r) * SM__PART);
+    if (wide == 4)
+        for (; d + 32 <= a->head_dim; d += 32) sm__attend_values_ymm(type, n_q, 4, a, i, d);
     for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_ymm(type, n_q, 2, a, i, d);
     for (; d + 8 <= a->head_dim; d += 8) sm__attend_values_ymm(type, n_q, 1, a, i, d);
     for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
 }
 
 SM__AVX2 SM__INLINE void sm__attend_ymm(int type, const sm__attend_args *a) {
-    int i = 0;
-    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_ymm(type, 4, a, i);
-    for (; i + 2 <= a->n_q; i += 2) sm__attend_rows_ymm(type, 2, a, i);
-    for (; i < a->n_q; i++) sm__attend_rows_ymm(type, 1, a, i);
+    int i = 0, left;
+    for (; (left = a->n_q - i) > 0;) {
+        if (left == 4 || left > 6) sm__attend_rows_ymm(type, 4, a, i), i += 4;
+        else if (left >= 3) sm__attend_rows_ymm(type, 3, a, i), i += 3;
+        else if (left == 2) sm__attend_rows_ymm(type, 2, a, i), i += 2;
+        else sm__attend_rows_ymm(type, 1, a, i), i += 1;
+    }
 }
 SM__AVX2 static void sm__attend_f32__avx2(const sm__attend_args *a) {
     sm__attend_ymm(SM__T_F32, a);
@@ -5731,9 +5756,10 @@ SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const 
             SM__UNROLL
             for (c = 0; c < n_c - 1; c++) v[c] = sm__load_zmm(type, row + 16 * (size_t)c * elem);
             v[c] = sm__load_mask_zmm(type, row + 16 * (size_t)c * elem, m);
-            SM__UNROLL
-            for (c = 0; type == SM__T_Q8_0 && c < n_c; c += 2)
-                unit[c / 2] = sm__scale_zmm(scale + c);
+            if (type == SM__T_Q8_0) {
+                SM__UNROLL
+                for (c = 0; c < n_c; c += 2) unit[c / 2] = sm__scale_zmm(scale + c);
+            }
             SM__UNROLL
             for (r = 0; r < n_q; r++) {
                 weight = _mm512_set1_ps(p[r * SM__PART + j]);
