@@ -488,12 +488,13 @@ static void kv_q8_0_of(const char *arch, int type, double bound) {
             const float *a = got + pos * KV_VOCAB, *b = plain.want + pos * KV_VOCAB;
             double sum = 0.0, low = 1e300, high = -1e300;
             for (i = 0; i < KV_VOCAB; i++) {
-                sum += fabs((double)a[i] - (double)b[i]) / KV_VOCAB;
+                sum += fabs((double)a[i] - (double)b[i]);
                 low = (double)b[i] < low ? (double)b[i] : low;
                 high = (double)b[i] > high ? (double)b[i] : high;
             }
-            mean += sum / (high - low) / KV_CTX;
+            mean += sum / (high - low);
         }
+        mean /= (double)(KV_VOCAB * KV_CTX);
         if (getenv("GOLDEN")) printf("\n%s: mean error %.3g of the range\n", arch, mean);
         CHECK(mean > 0.0);
         CHECK_NEAR(mean, 0.0, bound);
