@@ -3229,6 +3229,11 @@ SM__AVX2 SM__INLINE __m256i sm__words_ymm(const uint8_t *p, size_t stride) {
     return _mm256_blend_epi32(v, w, 0xf0);
 }
 
+#if defined(__GNUC__) && !defined(__clang__) /* -O0: the intrinsic is a macro that converts */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
+#pragma GCC diagnostic ignored "-Wconversion"
+#endif
 /* The scales of 8 rows: d is the first two bytes of a block. */
 SM__AVX2 SM__INLINE __m256 sm__scales_ymm(const uint8_t *block, size_t stride) {
     const uint8_t *p4 = block + 4 * stride;
@@ -3241,6 +3246,9 @@ SM__AVX2 SM__INLINE __m256 sm__scales_ymm(const uint8_t *block, size_t stride) {
     d = _mm_insert_epi16(d, sm__load_u16(p4 + 2 * stride), 6);
     return _mm256_cvtph_ps(_mm_insert_epi16(d, sm__load_u16(p4 + 3 * stride), 7));
 }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
 
 /* 16 bytes from each of two places. */
 SM__AVX2 SM__INLINE __m256i sm__load2_ymm(const uint8_t *lo, const uint8_t *hi) {
