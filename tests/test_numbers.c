@@ -316,7 +316,7 @@ static void types_have_ggml_sizes(void) {
                 {30, 1, 2, "BF16"}, {12, 256, 144, "Q4_K"}, {13, 256, 176, "Q5_K"},
                 {14, 256, 210, "Q6_K"}};
     static float x[257];
-    static uint8_t bytes[1024];
+    static uint8_t bytes[257 * 4];
     int i;
     for (i = -5; i < 100; i++) {
         const sm_type_info *info = sm_type_get_info(i);
