@@ -14,6 +14,7 @@ static const char usage[] =
     "  --reps R      counted runs (3)               --json       one line of JSON\n"
     "  --kv TYPE     f16, f32 or q8_0 (f16)         --profile    time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
+    "  --seqs S      S sequences decoded together, 1 to 64 (1); tok/s counts all of them\n"
     "  --ids FILE --logits FILE   write the logits after every id of a text file\n";
 #include "bench.h"
 
@@ -29,8 +30,10 @@ static const char usage[] =
 
 typedef struct options {
     const char *model, *ids, *logits;
-    int prompt, decode, threads, isa, reps, json, kv, profile, batch;
+    int prompt, decode, threads, isa, reps, json, kv, profile, batch, seqs;
 } options;
+
+#define MAX_SEQS 64
 
 static options parse(int argc, char **argv) {
     options o;
@@ -40,6 +43,7 @@ static options parse(int argc, char **argv) {
     o.decode = 128;
     o.reps = 3;
     o.kv = SM_TYPE_F16;
+    o.seqs = 1;
     for (i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (!strcmp(a, "-m")) o.model = arg_text(argc, argv, &i);
@@ -51,6 +55,7 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--json")) o.json = 1;
         else if (!strcmp(a, "--profile")) o.profile = 1;
         else if (!strcmp(a, "--batch")) o.batch = arg_int(argc, argv, &i, 0, 1 << 16);
+        else if (!strcmp(a, "--seqs")) o.seqs = arg_int(argc, argv, &i, 1, MAX_SEQS);
         else if (!strcmp(a, "--ids")) o.ids = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--logits")) o.logits = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--kv")) {
@@ -206,13 +211,34 @@ static int32_t best_id(const float *logits, int n_vocab) {
     return best;
 }
 
+/* Decodes o->decode tokens of every sequence, one of each at a time. All begin with the prompt. */
+static sm_status decode(const options *o, sm_ctx *ctx, int32_t first) {
+    int n_vocab = sm_model_get_info(sm_ctx_model(ctx))->n_vocab, i, s;
+    int32_t ids[MAX_SEQS], seqs[MAX_SEQS];
+    uint8_t want[MAX_SEQS];
+    sm_batch batch;
+    memset(want, 1, sizeof want);
+    for (s = 0; s < o->seqs; s++) ids[s] = (first + s) % n_vocab, seqs[s] = s;
+    batch.n = o->seqs;
+    batch.tokens = ids;
+    batch.seqs = seqs;
+    batch.want = want;
+    for (i = 0; i < o->decode; i++) {
+        sm_status status = sm_eval(ctx, &batch);
+        if (status) return status;
+        for (s = 0; s < o->seqs; s++) ids[s] = best_id(sm_logits(ctx, s), n_vocab);
+    }
+    return SM_OK;
+}
+
 static sm_status measure(const options *o, sm_ctx *ctx, const int32_t *ids, result *r) {
     int n_vocab = sm_model_get_info(sm_ctx_model(ctx))->n_vocab, rep, i;
     for (rep = 0; rep <= o->reps; rep++) {
         uint64_t heap;
         double start;
         int32_t id = o->prompt ? ids[o->prompt - 1] : 1 % n_vocab;
-        sm_status status = sm_seq_release(ctx, 0);
+        sm_status status = SM_OK;
+        for (i = 0; i < o->seqs && !status; i++) status = sm_seq_release(ctx, i);
         if (status) return status;
         if (rep) profile_add(&r->prompt_steps, ctx, -1);
         start = bench_now();
@@ -221,13 +247,12 @@ static sm_status measure(const options *o, sm_ctx *ctx, const int32_t *ids, resu
         if (rep) r->prompt_s[rep - 1] = bench_now() - start;
         else r->first_token_s = bench_now() - start;
         if (rep) profile_add(&r->prompt_steps, ctx, 1);
+        for (i = 1; i < o->seqs && !status; i++) status = sm_seq_fork(ctx, 0, i);
+        if (status) return status;
         if (rep) profile_add(&r->decode_steps, ctx, -1);
         heap = bench_heap_calls();
         start = bench_now();
-        for (i = 0; i < o->decode; i++) {
-            if ((status = eval(ctx, &id, 1)) != SM_OK) return status;
-            id = best_id(sm_logits(ctx, -1), n_vocab);
-        }
+        if ((status = decode(o, ctx, id)) != SM_OK) return status;
         if (rep) r->decode_s[rep - 1] = bench_now() - start;
         if (o->decode) r->heap_calls = (double)(bench_heap_calls() - heap) / o->decode;
         if (rep) profile_add(&r->decode_steps, ctx, 1);
@@ -278,7 +303,7 @@ static void print_text(const options *o, const sm_model_info *m, const sm_plan *
             r->first_token_s * 1e3);
     if (!o->decode) return;
     say(stdout, "decode   %d tokens, %.2f tok/s (median %.2f), %.3f ms a token\n", o->decode,
-        rate(o->decode, r->decode_s[0]), rate(o->decode, r->decode_median),
+        rate(o->decode * o->seqs, r->decode_s[0]), rate(o->decode * o->seqs, r->decode_median),
         r->decode_s[0] * 1e3 / o->decode);
     say(stdout, "weights  %.2f GB/s; reading alone reaches %.2f GB/s (%s): %.0f %% of it\n",
         weight_gbs, r->read_gbs, r->read_name, weight_gbs / (r->read_gbs + 1e-9) * 100.0);
@@ -292,16 +317,16 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
     const sm_type_info *type = sm_type_get_info(m->type);
     say(stdout,
         "{\"engine\":\"smallmind\",\"model\":\"%s\",\"arch\":\"%s\",\"type\":\"%s\","
-        "\"threads\":%d,\"isa\":\"%s\",\"kv\":\"%s\",",
+        "\"threads\":%d,\"seqs\":%d,\"isa\":\"%s\",\"kv\":\"%s\",",
         slash ? slash + 1 : o->model, m->arch, type ? type->name : "?", plan->n_threads,
-        sm_isa_name(plan->isa), plan->kv_type == SM_TYPE_F32   ? "f32"
+        o->seqs, sm_isa_name(plan->isa), plan->kv_type == SM_TYPE_F32   ? "f32"
                                 : plan->kv_type == SM_TYPE_F16 ? "f16"
                                                                : "q8_0");
     say(stdout,
         "\"pp\":%d,\"pp_tok_s\":%.1f,\"pp_tok_s_median\":%.1f,\"tg\":%d,\"tg_tok_s\":%.2f,"
         "\"tg_tok_s_median\":%.2f,",
         o->prompt, rate(o->prompt, r->prompt_s[0]), rate(o->prompt, r->prompt_median), o->decode,
-        rate(o->decode, r->decode_s[0]), rate(o->decode, r->decode_median));
+        rate(o->decode * o->seqs, r->decode_s[0]), rate(o->decode * o->seqs, r->decode_median));
     say(stdout,
         "\"load_ms\":%.3f,\"ctx_ms\":%.3f,\"first_token_ms\":%.3f,\"rss_mb\":%.1f,"
         "\"ctx_bytes\":%llu,",
@@ -327,6 +352,7 @@ static int run(const options *o, const sm_model *model, sm_ctx_params cp, result
     int i, failed = 1;
     for (i = 0; i < o->prompt; i++) ids[i] = (int32_t)(bench_lcg(&state) % (uint32_t)info->n_vocab);
     cp.n_ctx = o->prompt + o->decode + 8;
+    cp.n_seqs = cp.max_logits = o->seqs;
     cp.profile = o->profile;
     if (sm_ctx_create(model, &cp, &ctx, &error)) {
         say(stderr, "bench_model: %s\n", error.text);
