@@ -2273,7 +2273,7 @@ typedef struct sm__acts {
     size_t s_stride;
 } sm__acts;
 
-/* matmul: out[t, o] = sum over k of a[t, k] * w[o, k], stored once.
+/* matmul: out[t, o] = sum over k of a[t, k] * w[o, k].
  *   w    [n, k]     of one type, row stride w_stride bytes, any address; n >= 1; k >= 1, a multiple
  *                   of the type's block
  *   a    [rows, k]  rows >= 1
@@ -3119,7 +3119,8 @@ static void sm__matmul_q4_0__scalar(const void *w, size_t w_stride, int n, int k
         }
 }
 
-/* The K-quants, the truth: superblocks as plain integers. */
+/* The K-quants, the truth: superblocks as plain integers. A chain waits in its output while the
+ * other rows of a meet the same superblock. */
 static void sm__matmul_super__scalar(int type, void (*unpack)(const void *, sm__superblock *),
                                      const void *w, size_t w_stride, int n, int k,
                                      const sm__acts *a, int rows, float *out, size_t out_stride) {
@@ -3127,24 +3128,23 @@ static void sm__matmul_super__scalar(int type, void (*unpack)(const void *, sm__
     sm__superblock block;
     int t, o, b, i, j;
     for (o = 0; o < n; o++)
-        for (t = 0; t < rows; t++) {
-            float acc = 0.0f;
-            for (b = 0; b < k / SM__QK_K; b++) {
+        for (b = 0; b < k / SM__QK_K; b++) {
+            unpack((const uint8_t *)w + (size_t)o * w_stride + (size_t)b * bytes, &block);
+            for (t = 0; t < rows; t++) {
                 const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK_K;
                 const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
                 float d = a->d[(size_t)t * a->d_stride + (size_t)b];
+                float *acc = &out[(size_t)t * out_stride + (size_t)o];
                 int32_t isum = 0, msum = 0;
-                unpack((const uint8_t *)w + (size_t)o * w_stride + (size_t)b * bytes, &block);
                 for (j = 0; j < 16; j++) {
                     int32_t dot = 0;
                     for (i = 16 * j; i < 16 * j + 16; i++) dot += block.q[i] * q[i];
                     isum += block.sc[j] * dot;
                     msum += block.m[j] * s[j];
                 }
-                acc = sm__fma((float)isum, block.d * d, acc);
-                if (type != SM__T_Q6_K) acc = sm__fma(-(float)msum, block.dmin * d, acc);
+                *acc = sm__fma((float)isum, block.d * d, b ? *acc : 0.0f);
+                if (type != SM__T_Q6_K) *acc = sm__fma(-(float)msum, block.dmin * d, *acc);
             }
-            out[(size_t)t * out_stride + (size_t)o] = acc;
         }
 }
 static void sm__matmul_q4_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
