@@ -1913,6 +1913,13 @@ static void sm__unpack_q6_k(const void *src, sm__superblock *out) {
             }
 }
 
+/* A product to which nothing is fused: clang's -ffast-math would make it part of a fma. */
+SM__INLINE float sm__times(float a, float b) {
+    float product = a * b;
+    SM__KEEP(product);
+    return product;
+}
+
 static void sm__decode_super(void (*unpack)(const void *, sm__superblock *), size_t block_bytes,
                              const void *src, float *dst, size_t n) {
     size_t b;
@@ -1922,7 +1929,8 @@ static void sm__decode_super(void (*unpack)(const void *, sm__superblock *), siz
         unpack((const uint8_t *)src + b * block_bytes, &block);
         for (i = 0; i < SM__QK_K; i++) {
             float scale = block.d * (float)block.sc[i / 16];
-            dst[i] = scale * (float)block.q[i] - block.dmin * (float)block.m[i / 16];
+            dst[i] = sm__times(scale, (float)block.q[i]) -
+                     sm__times(block.dmin, (float)block.m[i / 16]);
         }
     }
 }
@@ -1996,7 +2004,8 @@ static void sm__encode_q4_0(const float *src, void *dst, size_t n) {
         inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
         block.d = sm__f32_to_f16(d);
         for (i = 0; i < SM__QK / 2; i++) {
-            float lo = src[i] * inverse + 8.5f, hi = src[i + SM__QK / 2] * inverse + 8.5f;
+            float lo = sm__times(src[i], inverse) + 8.5f;
+            float hi = sm__times(src[i + SM__QK / 2], inverse) + 8.5f;
             int q0 = lo > 0.0f && lo < 100.0f ? sm__min(15, (int)lo) : 0;
             int q1 = hi > 0.0f && hi < 100.0f ? sm__min(15, (int)hi) : 0;
             block.b[i] = (uint8_t)(q0 | q1 << 4);
@@ -2020,12 +2029,12 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
     float weight[32], low = x[0], high = x[0], sum_w = 0.0f, sum_x = 0.0f, square = 0.0f;
     float scale = 0.0f, best = 0.0f;
     int i, attempt;
-    for (i = 0; i < 32; i++) square += x[i] * x[i];
+    for (i = 0; i < 32; i++) square += sm__times(x[i], x[i]);
     square = sm__sqrt(sm__div(square, 32.0f));
     for (i = 0; i < 32; i++) {
         weight[i] = square + (x[i] < 0.0f ? -x[i] : x[i]);
         sum_w += weight[i];
-        sum_x += weight[i] * x[i];
+        sum_x += sm__times(weight[i], x[i]);
         if (x[i] < low) low = x[i];
         if (x[i] > high) high = x[i];
     }
@@ -2033,26 +2042,28 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
     *least = low;
     if (!(high > low)) return 0.0f;
     for (attempt = -1; attempt <= n_tries; attempt++) { /* -1: as the range has it */
-        float steps = attempt < 0 ? (float)top : first + 0.1f * (float)attempt + (float)top;
+        float steps = attempt < 0 ? (float)top
+                                  : first + sm__times(0.1f, (float)attempt) + (float)top;
         float inverse = sm__div(steps, high - low), sum_l = 0.0f, sum_ll = 0.0f, sum_xl = 0.0f;
         float fit = sm__div(1.0f, inverse), min = low, error = 0.0f, divisor;
         for (i = 0; i < 32; i++) {
             float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
-            sum_l += weight[i] * l;
-            sum_ll += weight[i] * l * l;
-            sum_xl += weight[i] * l * x[i];
+            float part = sm__times(weight[i], l);
+            sum_l += part;
+            sum_ll += sm__times(part, l);
+            sum_xl += sm__times(part, x[i]);
         }
-        divisor = sum_w * sum_ll - sum_l * sum_l;
+        divisor = sm__times(sum_w, sum_ll) - sm__times(sum_l, sum_l);
         if (attempt >= 0) {
             if (!(divisor > 0.0f)) continue;
-            fit = sm__div(sum_w * sum_xl - sum_x * sum_l, divisor);
-            min = sm__div(sum_ll * sum_x - sum_l * sum_xl, divisor);
+            fit = sm__div(sm__times(sum_w, sum_xl) - sm__times(sum_x, sum_l), divisor);
+            min = sm__div(sm__times(sum_ll, sum_x) - sm__times(sum_l, sum_xl), divisor);
             if (min > 0.0f) min = 0.0f, fit = sm__div(sum_xl, sum_ll);
         }
         for (i = 0; i < 32; i++) {
             float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
-            float off = fit * l + min - x[i];
-            error += weight[i] * off * off;
+            float off = sm__times(fit, l) + min - x[i];
+            error += sm__times(sm__times(weight[i], off), off);
         }
         if (attempt >= 0 && !(error < best)) continue;
         best = error;
@@ -2072,12 +2083,14 @@ static float sm__fit_scale(const float *x) {
     }
     if (amax < 1e-15f) return 0.0f;
     for (attempt = 0; attempt < 19; attempt++) { /* first as the range has it */
-        float off = 0.1f * (float)(attempt == 0 ? 0 : attempt <= 9 ? attempt - 10 : attempt - 9);
+        int tenths = attempt == 0 ? 0 : attempt <= 9 ? attempt - 10 : attempt - 9;
+        float off = sm__times(0.1f, (float)tenths);
         float inverse = sm__div(-(32.0f + off), extreme), sum_xl = 0.0f, sum_ll = 0.0f;
         for (i = 0; i < 16; i++) { /* weighted by x^2 */
             float l = (float)sm__nearest(inverse * x[i], -32, 31);
-            sum_xl += x[i] * x[i] * x[i] * l;
-            sum_ll += x[i] * x[i] * l * l;
+            float square = sm__times(x[i], x[i]);
+            sum_xl += sm__times(sm__times(square, x[i]), l);
+            sum_ll += sm__times(sm__times(square, l), l);
         }
         if (attempt && !(sum_ll > 0.0f && sum_xl * sum_xl > best * sum_ll)) continue;
         scale = sum_ll > 0.0f ? sm__div(sum_xl, sum_ll) : 0.0f;
@@ -2109,7 +2122,7 @@ static void sm__encode_q4_q5(const float *x, int top, uint16_t *d_out, uint16_t 
     if (high) memset(high, 0, SM__QK_K / 8);
     for (j = 0; j < 8; j++) {
         int sc = sm__nearest(up * scale[j], 0, 63), m = sm__nearest(up_min * least[j], 0, 63);
-        float step = d * (float)sc, shift = dmin * (float)m;
+        float step = d * (float)sc, shift = sm__times(dmin, (float)m);
         if (j < 4) {
             scales[j] = (uint8_t)(scales[j] | sc);
             scales[j + 4] = (uint8_t)(scales[j + 4] | m);
