@@ -2026,7 +2026,7 @@ static int sm__nearest(float x, int low, int high) {
 /* x [32] ~ scale * q + *least, q = 0 .. top, *least <= 0; *first .. are the roundings to try, in
  * tenths of a step beyond top. Returns the scale. */
 static float sm__fit_range(const float *x, int top, float first, int n_tries, float *least) {
-    float weight[32], low = x[0], high = x[0], sum_w = 0.0f, sum_x = 0.0f, square = 0.0f;
+    float weight[32], l[32], low = x[0], high = x[0], sum_w = 0.0f, sum_x = 0.0f, square = 0.0f;
     float scale = 0.0f, best = 0.0f;
     int i, attempt;
     for (i = 0; i < 32; i++) square += sm__times(x[i], x[i]);
@@ -2047,10 +2047,11 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
         float inverse = sm__div(steps, high - low), sum_l = 0.0f, sum_ll = 0.0f, sum_xl = 0.0f;
         float fit = sm__div(1.0f, inverse), min = low, error = 0.0f, divisor;
         for (i = 0; i < 32; i++) {
-            float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
-            float part = sm__times(weight[i], l);
+            float part;
+            l[i] = (float)sm__nearest(inverse * (x[i] - low), 0, top);
+            part = sm__times(weight[i], l[i]);
             sum_l += part;
-            sum_ll += sm__times(part, l);
+            sum_ll += sm__times(part, l[i]);
             sum_xl += sm__times(part, x[i]);
         }
         divisor = sm__times(sum_w, sum_ll) - sm__times(sum_l, sum_l);
@@ -2061,8 +2062,7 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
             if (min > 0.0f) min = 0.0f, fit = sm__div(sum_xl, sum_ll);
         }
         for (i = 0; i < 32; i++) {
-            float l = (float)sm__nearest(inverse * (x[i] - low), 0, top);
-            float off = sm__times(fit, l) + min - x[i];
+            float off = sm__times(fit, l[i]) + min - x[i];
             error += sm__times(sm__times(weight[i], off), off);
         }
         if (attempt >= 0 && !(error < best)) continue;
@@ -3382,6 +3382,7 @@ SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, 
     sm__transpose4_ymm(v + 4);
     SM__UNROLL
     for (i = 0; i < 8; i++) _mm256_store_si256(panel + i, v[i]);
+    _mm256_store_ps((float *)(void *)(panel + 8), sm__scales_ymm(block, stride));
 }
 SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
     __m256i low = _mm256_set1_epi8(15), v[4];
@@ -3397,19 +3398,7 @@ SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, 
         _mm256_store_si256(panel + i, _mm256_and_si256(v[i], low));
         _mm256_store_si256(panel + i + 4, _mm256_and_si256(_mm256_srli_epi16(v[i], 4), low));
     }
-}
-
-/* 8 rows into a panel. */
-SM__AVX2 SM__INLINE void sm__pack_block_ymm(int type, const uint8_t *w, size_t w_stride,
-                                            int n_blocks, uint8_t *panel) {
-    int b;
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM) {
-        __m256i *to = (__m256i *)(void *)panel;
-        if (type == SM__T_Q8_0) sm__pack_q8_0_ymm(w, w_stride, to);
-        else sm__pack_q4_0_ymm(w, w_stride, to);
-        _mm256_store_ps((float *)(void *)(to + 8), sm__scales_ymm(w, w_stride));
-        w += type == SM__T_Q8_0 ? 34 : 18;
-    }
+    _mm256_store_ps((float *)(void *)(panel + 8), sm__scales_ymm(block, stride));
 }
 
 /* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. */
@@ -3471,51 +3460,6 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
         sm__store_ymm(out + (size_t)i * out_stride, acc[i][0], n);
         sm__store_ymm(out + (size_t)i * out_stride + 8, acc[i][1], n - 8);
     }
-}
-
-/* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
-SM__AVX2 SM__INLINE void sm__matmul_block_ymm(int type, const void *w, size_t w_stride, int n,
-                                              int k, const sm__acts *a, int rows, float *out,
-                                              size_t out_stride, void *scratch) {
-    size_t row_bytes = sm__row_bytes(type, (size_t)k), next;
-    int n_blocks = k / SM__QK, step = rows == 1 ? 8 : 16, o, m, t;
-    uint8_t *panel = (uint8_t *)scratch, *copy;
-    next = (size_t)n_blocks * SM__PANEL_BLOCK_YMM;
-    copy = panel + 2 * next;
-    for (o = 0; o < n; o += step, out += step) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        m = sm__min(step, n - o);
-        if (m < step) {
-            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
-            w_stride = row_bytes;
-        }
-        if (rows == 1) {
-            sm__gemv_block_ymm(type, row, w_stride, n_blocks, a, out, m);
-            continue;
-        }
-        sm__pack_block_ymm(type, row, w_stride, n_blocks, panel);
-        sm__pack_block_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next);
-        for (t = 0; t < rows;) {
-            float *to = out + (size_t)t * out_stride;
-            int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
-            if (n_t == 3)
-                sm__tile_block_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
-            else if (n_t == 2)
-                sm__tile_block_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
-            else sm__tile_block_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
-            t += n_t;
-        }
-    }
-}
-SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_block_ymm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_block_ymm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 
 /* --- K-quants: as above, with the sums of a superblock in integers ---- */
@@ -3896,26 +3840,41 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
     }
 }
 
-/* 8 rows into a panel. */
-SM__AVX2 SM__INLINE void sm__pack_super_ymm(int type, const uint8_t *w, size_t w_stride,
-                                            int n_blocks, uint8_t *panel) {
+/* --- all quantised types ---- */
+
+/* 8 rows into a panel; panel_block: the bytes of a block in it. */
+SM__AVX2 SM__INLINE void sm__pack_ymm(int type, const uint8_t *w, size_t w_stride, int n_blocks,
+                                      uint8_t *panel, size_t panel_block) {
     int b;
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_SUPER_YMM) {
-        if (type == SM__T_Q6_K) sm__pack_q6_k_ymm(w, w_stride, (__m256i *)(void *)panel);
-        else sm__pack_q4_q5_ymm(type, w, w_stride, (__m256i *)(void *)panel);
+    for (b = 0; b < n_blocks; b++, panel += panel_block) {
+        __m256i *to = (__m256i *)(void *)panel;
+        switch (type) {
+        case SM__T_Q8_0: sm__pack_q8_0_ymm(w, w_stride, to); break;
+        case SM__T_Q4_0: sm__pack_q4_0_ymm(w, w_stride, to); break;
+        case SM__T_Q6_K: sm__pack_q6_k_ymm(w, w_stride, to); break;
+        default: sm__pack_q4_q5_ymm(type, w, w_stride, to); break;
+        }
         w += sm__types[type].info.block_bytes;
     }
 }
 
+SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int n_t, const uint8_t *panel, size_t next, int n,
+                                      int n_blocks, const sm__acts *a, int t, float *out,
+                                      size_t out_stride) {
+    if (sm__types[type].act_block == SM__QK_K)
+        sm__tile_super_ymm(type, n_t, panel, next, n, n_blocks, a, t, out, out_stride);
+    else sm__tile_block_ymm(type, n_t, panel, next, n, n_blocks, a, t, out, out_stride);
+}
+
 /* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
-SM__AVX2 SM__INLINE void sm__matmul_super_ymm(int type, const void *w, size_t w_stride, int n,
+SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_stride, int n,
                                               int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
-    size_t row_bytes = sm__row_bytes(type, (size_t)k), next;
-    int n_blocks = k / SM__QK_K, step = rows == 1 ? 8 : 16, o, m, t;
-    uint8_t *panel = (uint8_t *)scratch, *copy;
-    next = (size_t)n_blocks * SM__PANEL_SUPER_YMM;
-    copy = panel + 2 * next;
+    int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
+    int step = rows == 1 ? 8 : 16, o, m, t;
+    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM;
+    size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
     for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
         m = sm__min(step, n - o);
@@ -3924,37 +3883,47 @@ SM__AVX2 SM__INLINE void sm__matmul_super_ymm(int type, const void *w, size_t w_
             w_stride = row_bytes;
         }
         if (rows == 1) {
-            sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
+            if (is_super) sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
+            else sm__gemv_block_ymm(type, row, w_stride, n_blocks, a, out, m);
             continue;
         }
-        sm__pack_super_ymm(type, row, w_stride, n_blocks, panel);
-        sm__pack_super_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next);
+        sm__pack_ymm(type, row, w_stride, n_blocks, panel, panel_block);
+        sm__pack_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next, panel_block);
         for (t = 0; t < rows;) {
             float *to = out + (size_t)t * out_stride;
             int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
-            if (n_t == 3)
-                sm__tile_super_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
+            if (n_t == 3) sm__tile_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
             else if (n_t == 2)
-                sm__tile_super_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
-            else sm__tile_super_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
+                sm__tile_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
+            else sm__tile_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
             t += n_t;
         }
     }
 }
+SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_quant_ymm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_quant_ymm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
 SM__AVX2 static void sm__matmul_q4_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_super_ymm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q5_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_super_ymm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q6_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_super_ymm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 
