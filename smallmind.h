@@ -3211,9 +3211,10 @@ SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t
 SM__INLINE size_t sm__ahead(size_t bytes) {
     return bytes >= 8192 ? bytes : (8192 + bytes - 1) / bytes * bytes;
 }
+#define SM__TO_L2 16385
 SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* bytes: constant */
     size_t i;
-    if (ahead <= 16384) {
+    if (ahead < SM__TO_L2) {
         SM__UNROLL
         for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
     } else {
@@ -3355,9 +3356,11 @@ SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w
     sm__store_ymm(out, acc, n);
 }
 
-/* A panel is 8 rows of w rearranged for many rows of a: for each block, 8 registers of bytes
- * (register j has bytes 4 j .. 4 j + 3 of row l in its lane l), then the 8 scales. */
-#define SM__PANEL_BLOCK_YMM 288
+/* A panel is 8 rows of w rearranged for many rows of a: for each block, the 8 scales and 8
+ * registers of bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l). Of Q8_0 these
+ * are |w|, followed by 8 registers of masks, all ones where w < 0, and the sums of |w| there: a
+ * with the sign of w is (a ^ mask) - mask, and - mask adds |w| to a product, whatever a is. */
+#define SM__PANEL_BLOCK_YMM(type) ((type) == SM__T_Q8_0 ? 576 : 288)
 
 /* v[i] holds 4 words for each of 2 rows, as above. Word j of all rows becomes v[j]. */
 SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
@@ -3370,7 +3373,7 @@ SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
 }
 
 SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
-    __m256i v[8];
+    __m256i v[8], below = _mm256_setzero_si256(), mask, size;
     int i;
     SM__UNROLL
     for (i = 0; i < 4; i++) { /* bytes 0 - 15 of rows i and 4 + i, then bytes 16 - 31 */
@@ -3381,8 +3384,16 @@ SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, 
     sm__transpose4_ymm(v);
     sm__transpose4_ymm(v + 4);
     SM__UNROLL
-    for (i = 0; i < 8; i++) _mm256_store_si256(panel + i, v[i]);
-    _mm256_store_ps((float *)(void *)(panel + 8), sm__scales_ymm(block, stride));
+    for (i = 0; i < 8; i++) {
+        mask = _mm256_cmpgt_epi8(_mm256_setzero_si256(), v[i]);
+        size = _mm256_abs_epi8(v[i]);
+        _mm256_store_si256(panel + 1 + i, size);
+        _mm256_store_si256(panel + 9 + i, mask);
+        size = _mm256_maddubs_epi16(_mm256_and_si256(size, mask), _mm256_set1_epi8(1));
+        below = _mm256_add_epi16(below, size); /* 8 * 2 * 128 at most */
+    }
+    _mm256_store_si256(panel + 17, _mm256_madd_epi16(below, _mm256_set1_epi16(1)));
+    _mm256_store_ps((float *)(void *)panel, sm__scales_ymm(block, stride));
 }
 SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
     __m256i low = _mm256_set1_epi8(15), v[4];
@@ -3395,35 +3406,52 @@ SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, 
     sm__transpose4_ymm(v);
     SM__UNROLL
     for (i = 0; i < 4; i++) {
-        _mm256_store_si256(panel + i, _mm256_and_si256(v[i], low));
-        _mm256_store_si256(panel + i + 4, _mm256_and_si256(_mm256_srli_epi16(v[i], 4), low));
+        _mm256_store_si256(panel + 1 + i, _mm256_and_si256(v[i], low));
+        _mm256_store_si256(panel + 5 + i, _mm256_and_si256(_mm256_srli_epi16(v[i], 4), low));
     }
-    _mm256_store_ps((float *)(void *)(panel + 8), sm__scales_ymm(block, stride));
+    _mm256_store_ps((float *)(void *)panel, sm__scales_ymm(block, stride));
 }
 
-/* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. */
+/* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. Meanwhile the 16
+ * rows of w that come next are prefetched, from `rows` on, unless it is NULL. */
 SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *panel, size_t next,
-                                            int n, int n_blocks, const sm__acts *a, int t,
-                                            float *out, size_t out_stride) {
+                                            const uint8_t *rows, int n, int n_blocks,
+                                            const sm__acts *a, int t, float *out,
+                                            size_t out_stride) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
-    __m256i sum[3][2], v[2], size[2], four, two, one = _mm256_set1_epi16(1);
+    __m256i sum[3][2], v[2], mask[2], four, two, one = _mm256_set1_epi16(1);
     __m256 acc[3][2];
     int b, i, j, p;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM, q += SM__QK, d++, s += 2) {
+    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM(type), q += SM__QK, d++, s += 2) {
+        const __m256i *both[2];
+        both[0] = (const __m256i *)(const void *)panel;
+        both[1] = (const __m256i *)(const void *)(panel + next);
+        if (rows) {
+            sm__prefetch(rows, 16 * bytes, SM__TO_L2);
+            rows += 16 * bytes;
+        }
         SM__UNROLL
-        for (i = 0; i < n_t; i++) sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+        for (i = 0; i < n_t; i++) {
+            SM__UNROLL
+            for (p = 0; p < 2; p++)
+                sum[i][p] = type == SM__T_Q8_0 ? _mm256_load_si256(both[p] + 17)
+                                               : _mm256_setzero_si256();
+        }
         SM__UNROLL
         for (j = 0; j < 8; j++) {
-            v[0] = _mm256_load_si256((const __m256i *)(const void *)(panel + 32 * j));
-            v[1] = _mm256_load_si256((const __m256i *)(const void *)(panel + next + 32 * j));
-            SM__PIN(v[0]);
-            SM__PIN(v[1]);
-            if (type == SM__T_Q8_0)
-                size[0] = _mm256_abs_epi8(v[0]), size[1] = _mm256_abs_epi8(v[1]);
+            SM__UNROLL
+            for (p = 0; p < 2; p++) {
+                v[p] = _mm256_load_si256(both[p] + 1 + j);
+                SM__PIN(v[p]);
+                if (type == SM__T_Q4_0) continue;
+                mask[p] = _mm256_load_si256(both[p] + 9 + j);
+                SM__PIN(mask[p]);
+            }
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
                 four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
@@ -3433,7 +3461,7 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
                         two = _mm256_maddubs_epi16(v[p], four);
                         sum[i][p] = _mm256_add_epi16(sum[i][p], two);
                     } else {
-                        two = _mm256_maddubs_epi16(size[p], _mm256_sign_epi8(four, v[p]));
+                        two = _mm256_maddubs_epi16(v[p], _mm256_xor_si256(four, mask[p]));
                         sum[i][p] = _mm256_add_epi32(sum[i][p], _mm256_madd_epi16(two, one));
                     }
                     SM__PIN(sum[i][p]); /* GCC would add up in a tree, and spill */
@@ -3447,11 +3475,11 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
             four = _mm256_madd_epi16(four, _mm256_set1_epi16(8));
             SM__UNROLL
             for (p = 0; p < 2; p++) {
-                const void *scales = panel + (p ? next : 0) + 256;
-                __m256 both = sm__mul_ymm(_mm256_load_ps((const float *)scales), scale);
+                __m256 scales = sm__mul_ymm(_mm256_load_ps((const float *)(const void *)both[p]),
+                                            scale);
                 if (type == SM__T_Q4_0)
                     sum[i][p] = _mm256_sub_epi32(_mm256_madd_epi16(sum[i][p], one), four);
-                acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][p]), both, acc[i][p]);
+                acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][p]), scales, acc[i][p]);
             }
         }
     }
@@ -3771,8 +3799,10 @@ SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const 
 /* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. `run` registers
  * of products fit 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127. */
 SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, size_t next,
-                                            int n, int n_blocks, const sm__acts *a, int t,
-                                            float *out, size_t out_stride) {
+                                            const uint8_t *rows, int n, int n_blocks,
+                                            const sm__acts *a, int t, float *out,
+                                            size_t out_stride) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
     int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, b, i, j, g, h, p;
     __m256i isum[3][2], part[3][2], v[2], four;
     __m256 acc[3][2];
@@ -3786,6 +3816,10 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
         SM__UNROLL
         for (i = 0; i < n_t; i++) isum[i][0] = isum[i][1] = _mm256_setzero_si256();
         for (g = 0; g < 8; g++, w += 8 * 32, q += 32) {
+            if (rows) {
+                sm__prefetch(rows, 2 * bytes, SM__TO_L2);
+                rows += 2 * bytes;
+            }
             SM__UNROLL
             for (h = 0; h < 8; h += run) {
                 SM__UNROLL
@@ -3858,12 +3892,12 @@ SM__AVX2 SM__INLINE void sm__pack_ymm(int type, const uint8_t *w, size_t w_strid
     }
 }
 
-SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int n_t, const uint8_t *panel, size_t next, int n,
-                                      int n_blocks, const sm__acts *a, int t, float *out,
-                                      size_t out_stride) {
+SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int n_t, const uint8_t *panel, size_t next,
+                                      const uint8_t *rows, int n, int n_blocks, const sm__acts *a,
+                                      int t, float *out, size_t out_stride) {
     if (sm__types[type].act_block == SM__QK_K)
-        sm__tile_super_ymm(type, n_t, panel, next, n, n_blocks, a, t, out, out_stride);
-    else sm__tile_block_ymm(type, n_t, panel, next, n, n_blocks, a, t, out, out_stride);
+        sm__tile_super_ymm(type, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
+    else sm__tile_block_ymm(type, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
 }
 
 /* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
@@ -3872,7 +3906,7 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
     int step = rows == 1 ? 8 : 16, o, m, t;
-    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM;
+    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
     for (o = 0; o < n; o += step, out += step) {
@@ -3890,12 +3924,14 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_
         sm__pack_ymm(type, row, w_stride, n_blocks, panel, panel_block);
         sm__pack_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next, panel_block);
         for (t = 0; t < rows;) {
+            const uint8_t *coming = t == 0 ? row + 16 * w_stride : NULL;
             float *to = out + (size_t)t * out_stride;
             int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
-            if (n_t == 3) sm__tile_ymm(type, 3, panel, next, m, n_blocks, a, t, to, out_stride);
+            if (n_t == 3)
+                sm__tile_ymm(type, 3, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             else if (n_t == 2)
-                sm__tile_ymm(type, 2, panel, next, m, n_blocks, a, t, to, out_stride);
-            else sm__tile_ymm(type, 1, panel, next, m, n_blocks, a, t, to, out_stride);
+                sm__tile_ymm(type, 2, panel, next, coming, m, n_blocks, a, t, to, out_stride);
+            else sm__tile_ymm(type, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             t += n_t;
         }
     }
