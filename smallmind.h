@@ -2310,6 +2310,7 @@ typedef struct sm__attend_args {
      * every 32 elements of a key or value: [D / 32, 64] or [64, D / 32]. */
     const void *const *keys;   /* [4] blocks [D, 64]: a key a lane; 64-byte aligned */
     const void *const *values; /* [4] blocks [64, D]; 64-byte aligned */
+    const void *next;          /* the block of keys that will be wanted after this part */
     const float *const *q;     /* [n_q] query rows [D] */
     const int *n_keys;         /* [n_q] keys of this part that the row sees, 1 .. 256 */
     int n_q, head_dim;         /* n_q <= SM__ATTEND_ROWS */
@@ -5474,8 +5475,10 @@ SM__AVX2 SM__INLINE __m256 sm__mask_ymm(int n) {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
 }
 
-/* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
-SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, float *p) {
+/* score to weight for one row: p [n, padded to 16] in place. Fills m and s. Meanwhile `bytes` bytes
+ * for each 16 keys are prefetched. */
+SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, float *p,
+                                             const char *ahead, size_t bytes) {
     __m256 none = _mm256_set1_ps(-SM__INFINITY), top = none, sum[2], v;
     float lanes[8], m = -SM__INFINITY;
     int n = a->n_keys[i], j, h;
@@ -5488,8 +5491,10 @@ SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, fl
     for (j = 0; j < 8; j++) m = lanes[j] > m ? lanes[j] : m;
     a->m[i] = m = m + 0.0f;
     sum[0] = sum[1] = sm__zero_ymm();
-    for (j = 0; j < n; j += 16)
+    for (j = 0; j < n; j += 16, ahead += bytes)
         for (h = 0; h < 2; h++) {
+            size_t at;
+            for (at = h ? 64 : 0; at < bytes; at += 128) _mm_prefetch(ahead + at, _MM_HINT_T0);
             v = sm__sub_ymm(_mm256_load_ps(p + j + 8 * h), _mm256_set1_ps(m));
             v = _mm256_and_ps(sm__exp_ymm(v), sm__mask_ymm(n - j - 8 * h));
             _mm256_store_ps(p + j + 8 * h, v);
@@ -5516,13 +5521,12 @@ SM__AVX2 SM__INLINE __m256 sm__scale_ymm(const uint8_t *scale) {
 }
 
 /* n_q (a constant) query rows from row i on, times 8 n_k (a constant) of the keys, from key j on.
- * What comes next, of the next block's keys or at last of the values, is prefetched. */
+ * For each element of the keys read, as many bytes are prefetched from `ahead` on. */
 SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const sm__attend_args *a,
-                                             int i, int j, const void *next) {
-    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK);
+                                             int i, int j, const char *ahead) {
+    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK), x;
     const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
     const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
-    const char *ahead = (const char *)next + lane * elem;
     int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, c;
     __m256 acc[4][4], v, q[4];
     for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
@@ -5531,8 +5535,8 @@ SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const s
             SM__UNROLL
             for (c = 0; c < n_k; c++) acc[r][c] = sm__zero_ymm();
         }
-        for (; d < end; d++, k += SM__KV_BLOCK * elem, ahead += SM__KV_BLOCK * elem) {
-            _mm_prefetch(ahead, _MM_HINT_T0);
+        for (; d < end; d++, k += SM__KV_BLOCK * elem, ahead += 8 * (size_t)n_k * elem) {
+            for (x = 0; x < 8 * (size_t)n_k * elem; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
             SM__UNROLL
             for (r = 0; r < n_q; r++) q[r] = _mm256_set1_ps(a->q[i + r][d]);
             SM__UNROLL
@@ -5553,57 +5557,59 @@ SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const s
     }
 }
 
-/* acc [n_q][n_c] += weights of keys first .. last times elements d .. of their values; n_q and n_c
- * are constants. */
+/* acc [n_q][n_c] += weights of keys first .. last of one block times elements d .. of their values;
+ * n_q and n_c are constants. */
 SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm__attend_args *a,
-                                            int i, int first, int last, int d, __m256 acc[][4]) {
-    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
-    size_t groups = (size_t)a->head_dim / SM__QK;
+                                            int i, int first, int last, int d, __m256 acc[][4],
+                                            const char *ahead) {
+    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem, x;
+    size_t groups = (size_t)a->head_dim / SM__QK, lane = (size_t)(first % SM__KV_BLOCK);
+    const void *block = a->values[sm__min(first / SM__KV_BLOCK, 3)];
+    const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+    const uint8_t *scale = sm__kv_scales(block, a->head_dim);
     const float *p = a->scores + i * SM__PART;
-    __m256 v[4], weight, unit = sm__zero_ymm();
+    __m256 v, weight[4], unit = sm__zero_ymm();
     int j, r, c;
-    while (first < last) {
-        int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
-        size_t lane = (size_t)(first % SM__KV_BLOCK);
-        const void *block = a->values[first / SM__KV_BLOCK];
-        const char *next = (const char *)a->values[sm__min(first / SM__KV_BLOCK + 1, 3)];
-        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
-        const uint8_t *scale =
-            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
-        next += lane * stride + (size_t)d * elem;
-        for (j = first; j < end; j++, row += stride, next += stride, scale += groups * 2) {
-            _mm_prefetch(next, _MM_HINT_T0);
-            SM__UNROLL
-            for (c = 0; c < n_c; c++) v[c] = sm__load_ymm(type, row + 8 * (size_t)c * elem);
-            if (type == SM__T_Q8_0) unit = sm__scale_ymm(scale);
-            SM__UNROLL
-            for (r = 0; r < n_q; r++) {
-                weight = _mm256_set1_ps(p[r * SM__PART + j]);
-                if (type == SM__T_Q8_0) weight = sm__mul_ymm(weight, unit);
-                SM__UNROLL
-                for (c = 0; c < n_c; c++) acc[r][c] = _mm256_fmadd_ps(weight, v[c], acc[r][c]);
-            }
+    scale += (lane * groups + (size_t)d / SM__QK) * 2;
+    for (j = first; j < last; j++, row += stride, scale += groups * 2) {
+        for (x = 0; x < 8 * (size_t)n_c * elem; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
+        ahead += 8 * (size_t)n_c * elem;
+        if (type == SM__T_Q8_0) unit = sm__scale_ymm(scale);
+        SM__UNROLL
+        for (r = 0; r < n_q; r++) {
+            weight[r] = _mm256_set1_ps(p[r * SM__PART + j]);
+            if (type == SM__T_Q8_0) weight[r] = sm__mul_ymm(weight[r], unit);
         }
-        first = end;
+        SM__UNROLL
+        for (c = 0; c < n_c; c++) { /* a value at a time: 16 registers are enough */
+            v = sm__load_ymm(type, row + 8 * (size_t)c * elem);
+            SM__PIN(v);
+            SM__UNROLL
+            for (r = 0; r < n_q; r++) acc[r][c] = _mm256_fmadd_ps(weight[r], v, acc[r][c]);
+        }
     }
 }
 
-/* Elements d .. d + 8 n_c of the output rows: keys that all rows see share their loads, then each
- * row goes on alone to its own last key. */
+/* What a block of values adds to elements d .. d + 8 n_c of the output rows: keys that all rows see
+ * share their loads, then each row goes on alone to its own last key. */
 SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
-                                               const sm__attend_args *a, int i, int d) {
+                                               const sm__attend_args *a, int i, int d, int block,
+                                               const char *ahead) {
     __m256 acc[4][4];
-    int common = a->n_keys[i], r, c;
-    for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
+    int first = block * SM__KV_BLOCK, end = first + SM__KV_BLOCK, common = end, last, r, c;
+    ahead += (size_t)d * SM__KV_BLOCK * sm__kv_elem(type);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
+        common = sm__min(common, sm__max(first, a->n_keys[i + r]));
         SM__UNROLL
-        for (c = 0; c < n_c; c++) acc[r][c] = sm__zero_ymm();
+        for (c = 0; c < n_c; c++)
+            acc[r][c] = block ? _mm256_loadu_ps(a->o[i + r] + d + 8 * c) : sm__zero_ymm();
     }
-    sm__attend_sum_ymm(type, n_q, n_c, a, i, 0, common, d, acc);
+    sm__attend_sum_ymm(type, n_q, n_c, a, i, first, common, d, acc, ahead);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
-        sm__attend_sum_ymm(type, 1, n_c, a, i + r, common, a->n_keys[i + r], d, acc + r);
+        last = sm__min(end, a->n_keys[i + r]);
+        sm__attend_sum_ymm(type, 1, n_c, a, i + r, common, last, d, acc + r, ahead);
         SM__UNROLL
         for (c = 0; c < n_c; c++) _mm256_storeu_ps(a->o[i + r] + d + 8 * c, acc[r][c]);
     }
@@ -5626,22 +5632,38 @@ static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
 }
 
 /* n_q (a constant) rows together; three of them leave registers for 32 keys, or elements, at once:
- * whole cache lines of halves. */
+ * whole cache lines of halves. While a block is worked on, one that is wanted later comes: the next
+ * one for keys, and one more, during the scores, before the values. */
 SM__AVX2 SM__INLINE void sm__attend_rows_ymm(int type, int n_q, const sm__attend_args *a, int i) {
-    int r, d = 0, n = 0, wide = n_q > 3 ? 2 : 4, block;
+    size_t block_bytes = (size_t)a->head_dim * SM__KV_BLOCK * sm__kv_elem(type);
+    int r, d, n = 0, wide = n_q > 3 ? 2 : 4, block, blocks;
     for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
-    for (block = 0; block * SM__KV_BLOCK < n; block++) {
-        int last = (block + 1) * SM__KV_BLOCK >= n, end = last ? n : (block + 1) * SM__KV_BLOCK;
-        const void *next = last ? a->values[0] : a->keys[block + 1];
-        for (r = block * SM__KV_BLOCK; r < end; r += 8 * wide)
-            sm__attend_keys_ymm(type, n_q, wide, a, i, r, next);
+    blocks = (n + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+    for (block = 0; block < blocks; block++) {
+        const char *ahead = (const char *)(block + 1 < blocks ? a->keys[block + 1] : a->values[0]);
+        int j = block * SM__KV_BLOCK, end = sm__min(n, j + SM__KV_BLOCK);
+        size_t pass = block_bytes / SM__KV_BLOCK * 8 * (size_t)wide;
+        for (; j < end; j += 8 * wide, ahead += pass)
+            sm__attend_keys_ymm(type, n_q, wide, a, i, j, ahead);
     }
-    for (r = 0; r < n_q; r++) sm__attend_scores__avx2(a, i + r, a->scores + (i + r) * SM__PART);
-    if (wide == 4)
-        for (; d + 32 <= a->head_dim; d += 32) sm__attend_values_ymm(type, n_q, 4, a, i, d);
-    for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_ymm(type, n_q, 2, a, i, d);
-    for (; d + 8 <= a->head_dim; d += 8) sm__attend_values_ymm(type, n_q, 1, a, i, d);
-    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
+    for (r = 0; r < n_q; r++) {
+        size_t part = block_bytes / (size_t)n_q;
+        const char *ahead = (const char *)(blocks > 1 ? a->values[1] : a->next);
+        sm__attend_scores__avx2(a, i + r, a->scores + (i + r) * SM__PART, ahead + r * (int)part,
+                                part / 16);
+    }
+    for (block = 0; block < blocks; block++) {
+        const char *ahead = (const char *)(block + 2 < blocks ? a->values[block + 2] : a->next);
+        d = 0;
+        if (wide == 4)
+            for (; d + 32 <= a->head_dim; d += 32)
+                sm__attend_values_ymm(type, n_q, 4, a, i, d, block, ahead);
+        for (; d + 16 <= a->head_dim; d += 16)
+            sm__attend_values_ymm(type, n_q, 2, a, i, d, block, ahead);
+        for (; d + 8 <= a->head_dim; d += 8)
+            sm__attend_values_ymm(type, n_q, 1, a, i, d, block, ahead);
+    }
+    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, a->head_dim / 8 * 8);
 }
 
 SM__AVX2 SM__INLINE void sm__attend_ymm(int type, const sm__attend_args *a) {
@@ -12463,6 +12485,8 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
         job->keys[i] = keys;
         job->values[i] = keys + ctx->kv.head_bytes;
     }
+    i = sm__min(part * 4 + 4, last_key / SM__KV_BLOCK);
+    job->args.next = sm__kv_head(ctx, row[i], layer, head);
     job->args.keys = job->keys, job->args.values = job->values;
     job->args.q = job->q, job->args.n_keys = job->n_keys, job->args.o = job->o;
     job->args.m = job->m, job->args.s = job->s;
