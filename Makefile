@@ -28,6 +28,7 @@ LANGUAGE = -std=$(STD) $(if $(findstring c++,$(STD)),-x c++ -fno-exceptions -fno
 SANITIZE = $(if $(SAN),-g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all)
 FLAGS = $(LANGUAGE) $(OPT) $(WARN) $(WERROR) $(SANITIZE) $(CFLAGS)
 LIBS = $(LDFLAGS) -lpthread
+$(BUILD)/bench_blas: LIBS += -ldl
 
 # A level is forced on the tests by leaving out what is better.
 ISA_OFF_scalar = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON

@@ -11381,6 +11381,8 @@ static sm__buf sm__emit_buf(sm__emitter *e, int wanted, int width, size_t elem_b
     sm__buf buf;
     buf.width = width;
     buf.stride = sm__round_up((size_t)width * elem_bytes, SM__ALIGN);
+    /* Rows at the same place of their pages would push each other out of the caches. */
+    if (buf.stride % 1024 == 0) buf.stride += SM__ALIGN;
     buf.at = sm__emit_take(e, wanted ? e->wanted_rows : e->rows, buf.stride);
     return buf;
 }
