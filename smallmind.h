@@ -5590,13 +5590,40 @@ SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm
     }
 }
 
+/* What the keys first .. last add to 8 n_c elements of one output row, in place. */
+SM__AVX2 SM__INLINE void sm__attend_alone_ymm(int type, int n_c, const sm__attend_args *a, int i,
+                                              int first, int last, int d) {
+    __m256 acc[1][4];
+    float *o = a->o[i] + d;
+    int c;
+    SM__UNROLL
+    for (c = 0; c < n_c; c++) acc[0][c] = _mm256_loadu_ps(o + 8 * c);
+    sm__attend_sum_ymm(type, 1, n_c, a, i, first, last, d, acc, (const char *)a->next);
+    SM__UNROLL
+    for (c = 0; c < n_c; c++) _mm256_storeu_ps(o + 8 * c, acc[0][c]);
+}
+
+/* Each of n_q rows goes on alone to its own last key: elements d .. d + n. */
+SM__AVX2 static void sm__attend_tails__avx2(int type, const sm__attend_args *a, int i, int n_q,
+                                            int first, int d, int n) {
+    int r, c, last;
+    for (r = i; r < i + n_q; r++) {
+        last = sm__min(a->n_keys[r], (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
+        for (c = d; first < last && c < d + n; c += 8) {
+            if (type == SM__T_F32) sm__attend_alone_ymm(SM__T_F32, 1, a, r, first, last, c);
+            else if (type == SM__T_F16) sm__attend_alone_ymm(SM__T_F16, 1, a, r, first, last, c);
+            else sm__attend_alone_ymm(SM__T_Q8_0, 1, a, r, first, last, c);
+        }
+    }
+}
+
 /* What a block of values adds to elements d .. d + 8 n_c of the output rows: keys that all rows see
  * share their loads, then each row goes on alone to its own last key. */
 SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
                                                const sm__attend_args *a, int i, int d, int block,
                                                const char *ahead) {
     __m256 acc[4][4];
-    int first = block * SM__KV_BLOCK, end = first + SM__KV_BLOCK, common = end, last, r, c;
+    int first = block * SM__KV_BLOCK, common = first + SM__KV_BLOCK, r, c;
     ahead += (size_t)d * SM__KV_BLOCK * sm__kv_elem(type);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
@@ -5608,11 +5635,11 @@ SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
     sm__attend_sum_ymm(type, n_q, n_c, a, i, first, common, d, acc, ahead);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
-        last = sm__min(end, a->n_keys[i + r]);
-        sm__attend_sum_ymm(type, 1, n_c, a, i + r, common, last, d, acc + r, ahead);
         SM__UNROLL
         for (c = 0; c < n_c; c++) _mm256_storeu_ps(a->o[i + r] + d + 8 * c, acc[r][c]);
     }
+    if (n_q > 1 && common < first + SM__KV_BLOCK)
+        sm__attend_tails__avx2(type, a, i, n_q, common, d, 8 * n_c);
 }
 
 /* The last head_dim % 8 elements of an output row (none of Q8_0). */
