@@ -5850,14 +5850,35 @@ SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const 
     }
 }
 
+/* n_q rows go on, each alone, from key `first` to its own last key: elements d .. d + n. */
+SM__AVX512 static void sm__attend_tails__avx512(int type, const sm__attend_args *a, int i, int n_q,
+                                                int first, int d, int n) {
+    int r, c, end = sm__min(d + n, a->head_dim);
+    for (r = i; r < i + n_q; r++)
+        for (c = d; c < end; c += 16) {
+            __mmask16 m = sm__mask_zmm(end - c);
+            __m512 acc[1][4];
+            acc[0][0] = _mm512_maskz_loadu_ps(m, a->o[r] + c);
+            if (type == SM__T_F32)
+                sm__attend_sum_zmm(SM__T_F32, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
+            else if (type == SM__T_F16)
+                sm__attend_sum_zmm(SM__T_F16, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
+            else sm__attend_sum_zmm(SM__T_Q8_0, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
+            _mm512_mask_storeu_ps(a->o[r] + c, m, acc[0][0]);
+        }
+}
+
 /* Elements d .. d + 16 n_c of the output rows: keys that all rows see share their loads, then each
  * row goes on alone to its own last key. */
 SM__AVX512 SM__INLINE void sm__attend_values_zmm(int type, int n_q, int n_c,
                                                  const sm__attend_args *a, int i, int d) {
     __mmask16 m = sm__mask_zmm(a->head_dim - d - 16 * (n_c - 1));
     __m512 acc[4][4];
-    int common = a->n_keys[i], r, c;
-    for (r = 1; r < n_q; r++) common = sm__min(common, a->n_keys[i + r]);
+    int common = a->n_keys[i], most = common, r, c;
+    for (r = 1; r < n_q; r++) {
+        common = sm__min(common, a->n_keys[i + r]);
+        most = sm__max(most, a->n_keys[i + r]);
+    }
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
         SM__UNROLL
@@ -5866,11 +5887,11 @@ SM__AVX512 SM__INLINE void sm__attend_values_zmm(int type, int n_q, int n_c,
     sm__attend_sum_zmm(type, n_q, n_c, a, i, 0, common, d, m, acc);
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
-        sm__attend_sum_zmm(type, 1, n_c, a, i + r, common, a->n_keys[i + r], d, m, acc + r);
         SM__UNROLL
         for (c = 0; c < n_c - 1; c++) _mm512_storeu_ps(a->o[i + r] + d + 16 * c, acc[r][c]);
         _mm512_mask_storeu_ps(a->o[i + r] + d + 16 * c, m, acc[r][c]);
     }
+    if (most > common) sm__attend_tails__avx512(type, a, i, n_q, common, d, 16 * n_c);
 }
 
 SM__AVX512 SM__INLINE void sm__attend_rows_zmm(int type, int n_q, const sm__attend_args *a, int i) {
@@ -5884,10 +5905,13 @@ SM__AVX512 SM__INLINE void sm__attend_rows_zmm(int type, int n_q, const sm__atte
 }
 
 SM__AVX512 SM__INLINE void sm__attend_zmm(int type, const sm__attend_args *a) {
-    int i = 0;
-    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_zmm(type, 4, a, i);
-    for (; i + 2 <= a->n_q; i += 2) sm__attend_rows_zmm(type, 2, a, i);
-    for (; i < a->n_q; i++) sm__attend_rows_zmm(type, 1, a, i);
+    int i = 0, left;
+    while ((left = a->n_q - i) > 0) {
+        if (left == 4 || left > 6) sm__attend_rows_zmm(type, 4, a, i), i += 4;
+        else if (left >= 3) sm__attend_rows_zmm(type, 3, a, i), i += 3;
+        else if (left == 2) sm__attend_rows_zmm(type, 2, a, i), i += 2;
+        else sm__attend_rows_zmm(type, 1, a, i), i += 1;
+    }
 }
 SM__AVX512 static void sm__attend_f32__avx512(const sm__attend_args *a) {
     sm__attend_zmm(SM__T_F32, a);
