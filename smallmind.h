@@ -4085,6 +4085,7 @@ SM__AVX512 SM__INLINE void sm__pack_q8_0_zmm(const uint8_t *block, size_t stride
         _mm512_store_si512(panel + 64 * i, _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88));
         _mm512_store_si512(panel + 64 * i + 256, _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd));
     }
+    _mm512_store_ps(panel + 512, sm__scales_zmm(block, stride));
 }
 SM__AVX512 SM__INLINE void sm__pack_q4_0_zmm(const uint8_t *block, size_t stride, uint8_t *panel) {
     __m512i low = _mm512_set1_epi8(15), v[4];
@@ -4098,28 +4099,17 @@ SM__AVX512 SM__INLINE void sm__pack_q4_0_zmm(const uint8_t *block, size_t stride
         _mm512_store_si512(panel + 64 * i + 256,
                            _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
     }
+    _mm512_store_ps(panel + 512, sm__scales_zmm(block, stride));
 }
 
-/* 16 rows into their half of a panel. */
-SM__AVX512 SM__INLINE void sm__pack_block_zmm(int type, const uint8_t *w, size_t w_stride,
-                                              int n_blocks, uint8_t *panel) {
-    int b;
-    for (b = 0; b < n_blocks; b++, panel += 2 * SM__PANEL_BLOCK) {
-        if (type == SM__T_Q8_0) sm__pack_q8_0_zmm(w, w_stride, panel);
-        else sm__pack_q4_0_zmm(w, w_stride, panel);
-        _mm512_store_ps(panel + 512, sm__scales_zmm(w, w_stride));
-        w += type == SM__T_Q8_0 ? 34 : 18;
-    }
-}
-
-/* n_t (a constant) rows of a times a panel, n <= 32 columns of which are stored. */
-SM__AVX512 SM__INLINE void sm__tile_block_zmm(int n_t, int bias, const uint8_t *panel, int n,
+/* n_t (a constant) rows of a, from row t on, times a panel, n <= 32 columns of which are stored. */
+SM__AVX512 SM__INLINE void sm__tile_block_zmm(int type, int n_t, const uint8_t *panel, int n,
                                               int n_blocks, const sm__acts *a, int t, float *out,
                                               size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
-    __m512i isum[6][2], lo, hi, four, start = _mm512_set1_epi16((short)-bias);
+    __m512i isum[6][2], lo, hi, four, start = _mm512_set1_epi16(type == SM__T_Q8_0 ? -128 : -8);
     __m512 acc[6][2], scale;
     int b, i, j;
     SM__UNROLL
@@ -4156,57 +4146,6 @@ SM__AVX512 SM__INLINE void sm__tile_block_zmm(int n_t, int bias, const uint8_t *
         _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc[i][0]);
         if (n > 16) _mm512_mask_storeu_ps(out + 16, sm__mask_zmm(n - 16), acc[i][1]);
     }
-}
-
-/* All rows of a times a panel. */
-SM__AVX512 static void sm__panel_block__avx512(int bias, const uint8_t *panel, int n, int n_blocks,
-                                               const sm__acts *a, int rows, float *out,
-                                               size_t out_stride) {
-    int t = 0;
-    for (; t + 6 <= rows; t += 6)
-        sm__tile_block_zmm(6, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
-                           out_stride);
-    for (; t + 3 <= rows; t += 3)
-        sm__tile_block_zmm(3, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
-                           out_stride);
-    for (; t < rows; t++)
-        sm__tile_block_zmm(1, bias, panel, n, n_blocks, a, t, out + (size_t)t * out_stride,
-                           out_stride);
-}
-
-/* One row of a: 16 rows of w at a time, in place. More: panels in scratch. */
-SM__AVX512 SM__INLINE void sm__matmul_block_zmm(int type, const void *w, size_t w_stride, int n,
-                                                int k, const sm__acts *a, int rows, float *out,
-                                                size_t out_stride, void *scratch) {
-    int n_blocks = k / SM__QK, step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m;
-    size_t row_bytes = sm__row_bytes(type, (size_t)k);
-    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * SM__PANEL_BLOCK;
-    for (o = 0; o < n; o += step) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        m = sm__min(step, n - o);
-        if (m < step) {
-            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
-            w_stride = row_bytes;
-        }
-        if (rows == 1) {
-            sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out + o, m);
-            continue;
-        }
-        sm__pack_block_zmm(type, row, w_stride, n_blocks, panel);
-        sm__pack_block_zmm(type, row + 16 * w_stride, w_stride, n_blocks, panel + SM__PANEL_BLOCK);
-        sm__panel_block__avx512(type == SM__T_Q8_0 ? 128 : 8, panel, m, n_blocks, a, rows, out + o,
-                                out_stride);
-    }
-}
-SM__AVX512 static void sm__matmul_q8_0__avx512(const void *w, size_t w_stride, int n, int k,
-                                               const sm__acts *a, int rows, float *out,
-                                               size_t out_stride, void *scratch) {
-    sm__matmul_block_zmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, int n, int k,
-                                               const sm__acts *a, int rows, float *out,
-                                               size_t out_stride, void *scratch) {
-    sm__matmul_block_zmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 
 /* --- K-quants, one row of a: vpdpbusd makes 16 sums of 4 products of 64 weights of a row. They fit
@@ -4592,7 +4531,7 @@ SM__AVX512 SM__INLINE void sm__tile_isum_zmm(int type, int n_t, const uint8_t *p
     }
 }
 
-/* n_t (a constant) rows of a, from row t on, times a panel, n <= 32 columns of which are stored. */
+/* As sm__tile_block_zmm. */
 SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *panel, int n,
                                               int n_blocks, const sm__acts *a, int t, float *out,
                                               size_t out_stride) {
@@ -4641,13 +4580,41 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
     }
 }
 
+/* --- all quantised types ---- */
+
+/* 16 rows into their half of a panel; panel_block: the bytes of a block in it. */
+SM__AVX512 SM__INLINE void sm__pack_zmm(int type, const uint8_t *w, size_t w_stride, int n_blocks,
+                                        uint8_t *panel, size_t panel_block) {
+    int b;
+    for (b = 0; b < n_blocks; b++, panel += 2 * panel_block) {
+        switch (type) {
+        case SM__T_Q8_0: sm__pack_q8_0_zmm(w, w_stride, panel); break;
+        case SM__T_Q4_0: sm__pack_q4_0_zmm(w, w_stride, panel); break;
+        case SM__T_Q6_K: sm__pack_q6_k_zmm(w, w_stride, panel); break;
+        default: sm__pack_q4_q5_zmm(type, w, w_stride, panel); break;
+        }
+        w += sm__types[type].info.block_bytes;
+    }
+}
+
+SM__AVX512 SM__INLINE void sm__tile_zmm(int type, int n_t, const uint8_t *panel, int n,
+                                        int n_blocks, const sm__acts *a, int t, float *out,
+                                        size_t out_stride) {
+    out += (size_t)t * out_stride;
+    if (sm__types[type].act_block == SM__QK_K)
+        sm__tile_super_zmm(type, n_t, panel, n, n_blocks, a, t, out, out_stride);
+    else sm__tile_block_zmm(type, n_t, panel, n, n_blocks, a, t, out, out_stride);
+}
+
 /* One row of a: 16 rows of w at a time, in place. More: panels in scratch. */
-SM__AVX512 SM__INLINE void sm__matmul_super_zmm(int type, const void *w, size_t w_stride, int n,
+SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, const void *w, size_t w_stride, int n,
                                                 int k, const sm__acts *a, int rows, float *out,
                                                 size_t out_stride, void *scratch) {
-    size_t row_bytes = sm__row_bytes(type, (size_t)k), bytes = sm__row_bytes(type, SM__QK_K);
-    int n_blocks = k / SM__QK_K, step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t, b;
-    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * SM__PANEL_SUPER;
+    int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
+    int step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t;
+    size_t panel_block = is_super ? SM__PANEL_SUPER : SM__PANEL_BLOCK;
+    size_t row_bytes = sm__row_bytes(type, (size_t)k);
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * panel_block;
     for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
         m = sm__min(step, n - o);
@@ -4656,40 +4623,44 @@ SM__AVX512 SM__INLINE void sm__matmul_super_zmm(int type, const void *w, size_t 
             w_stride = row_bytes;
         }
         if (rows == 1) {
-            sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
+            if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
+            else sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out, m);
             continue;
         }
-        for (b = 0; b < 2 * n_blocks; b++) {
-            const uint8_t *from = row + (size_t)(b / 2) * bytes + (size_t)(b % 2 * 16) * w_stride;
-            uint8_t *to = panel + (size_t)b * SM__PANEL_SUPER;
-            if (type == SM__T_Q6_K) sm__pack_q6_k_zmm(from, w_stride, to);
-            else sm__pack_q4_q5_zmm(type, from, w_stride, to);
-        }
+        sm__pack_zmm(type, row, w_stride, n_blocks, panel, panel_block);
+        sm__pack_zmm(type, row + 16 * w_stride, w_stride, n_blocks, panel + panel_block,
+                     panel_block);
         for (t = 0; t + 6 <= rows; t += 6)
-            sm__tile_super_zmm(type, 6, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
+            sm__tile_zmm(type, 6, panel, m, n_blocks, a, t, out, out_stride);
         for (; t + 3 <= rows; t += 3)
-            sm__tile_super_zmm(type, 3, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
-        for (; t < rows; t++)
-            sm__tile_super_zmm(type, 1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride,
-                               out_stride);
+            sm__tile_zmm(type, 3, panel, m, n_blocks, a, t, out, out_stride);
+        for (; t < rows; t++) sm__tile_zmm(type, 1, panel, m, n_blocks, a, t, out, out_stride);
     }
+}
+SM__AVX512 static void sm__matmul_q8_0__avx512(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_quant_zmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_quant_zmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q4_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_super_zmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q5_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_super_zmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_super_zmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
 
