@@ -95,7 +95,7 @@
  *   SMALLMIND_NO_THREADS      no own threads (sm_jobs still works)
  *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
  *                             messages are plain status texts
- *   SMALLMIND_NO_AVX512, SMALLMIND_NO_AVX2, SMALLMIND_NO_NEON   leave a level of kernels out
+ *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
  *   SMALLMIND_ASSERT(x)       checks of what the library itself guarantees; off by default
@@ -272,12 +272,14 @@ typedef enum sm_isa {
     SM_ISA_SCALAR = 1,
     SM_ISA_AVX2 = 2,   /* with FMA and F16C */
     SM_ISA_AVX512 = 3, /* F, BW, DQ, VL and VNNI */
-    SM_ISA_AMX = 4,    /* no kernels of its own yet: the AVX-512 ones run */
+    SM_ISA_AMX = 4,    /* AVX-512, and INT8 tiles for 8 rows or more of quantised matmuls (prompts);
+                          Linux only, and only when asked for: see sm_ctx_params.amx */
     SM_ISA_NEON = 5    /* dot-product instructions when there */
 } sm_isa;
 
 SM_API const char *sm_isa_name(int isa);
-/* The best level that this processor and this build have. */
+/* The best level that this processor and this build have, but for SM_ISA_AMX, which takes a
+ * permission that is not asked for here. */
 SM_API sm_isa sm_isa_best(void);
 
 /* ================================================================================================
@@ -463,6 +465,10 @@ typedef struct sm_ctx_params {
     int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
     sm_team *team;  /* shared team, or NULL */
     int isa;        /* sm_isa: SM_ISA_AUTO, or a level to force */
+    int amx;        /* 1: SM_ISA_AUTO may choose SM_ISA_AMX. For that sm_ctx_plan and sm_ctx_create
+                       ask Linux to let this process use tiles (so does forcing the level), which
+                       cannot be taken back: frames of signals grow by 8 KB, and a sigaltstack too
+                       small for them fails. Not granted or not there: the next best level */
     int huge_pages; /* 1: ask for 2 MB pages (Linux, a hint) */
     int profile;    /* 1: time every step, see sm_ctx_profile */
     /* Called after every step with its output; makes a pass slow. NULL = off. */
@@ -738,6 +744,11 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #if !defined(SMALLMIND_NO_AVX512) && !defined(SMALLMIND_NO_AVX2)
 #define SM__HAS_AVX512 1
 #endif
+#if defined(SM__HAS_AVX512) && !defined(SMALLMIND_NO_AMX) && defined(__linux__)
+#if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
+#define SM__HAS_AMX 1
+#endif
+#endif
 #elif defined(__aarch64__) || defined(_M_ARM64)
 #define SM__ARM64 1
 #include <arm_neon.h>
@@ -749,8 +760,11 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #define SM__AVX2 SM__TARGET("avx2,fma,f16c")
 #ifdef SM__EMULATED_AVX512 /* tests only: the intrinsics are functions on AVX2, defined before */
 #define SM__AVX512 SM__AVX2
+#define SM__AMX SM__AVX2
 #else
 #define SM__AVX512 SM__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#define SM__AMX                                                                                    \
+    SM__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 #endif
 
 /* clang under -ffast-math would reorder vector sums and turn divisions into reciprocals: an empty
@@ -802,6 +816,9 @@ typedef struct sm__timespec {
 } sm__timespec;
 extern int sm__clock_gettime(int clock, sm__timespec *t) SM__SYMBOL("clock_gettime");
 extern int sm__madvise(void *memory, size_t bytes, int advice) SM__SYMBOL("madvise");
+#ifdef SM__HAS_AMX
+extern long sm__syscall(long number, ...) SM__SYMBOL("syscall");
+#endif
 #ifdef __cplusplus
 }
 #endif
@@ -4070,8 +4087,10 @@ SM__AVX512 SM__INLINE void sm__transpose4_zmm(__m512i v[4]) {
     v[3] = _mm512_unpackhi_epi64(b, d);
 }
 
-SM__AVX512 SM__INLINE void sm__pack_q8_0_zmm(const uint8_t *block, size_t stride, uint8_t *panel) {
-    __m512i flip = _mm512_set1_epi8(-128), v[8];
+/* The bytes are weights + bias: 128 or, with their sign, 0; for Q4_0 8 or 0. */
+SM__AVX512 SM__INLINE void sm__pack_q8_0_zmm(const uint8_t *block, size_t stride, int bias,
+                                             uint8_t *panel) {
+    __m512i flip = _mm512_set1_epi8((char)bias), v[8];
     int i;
     SM__UNROLL
     for (i = 0; i < 8; i++) {
@@ -4087,17 +4106,19 @@ SM__AVX512 SM__INLINE void sm__pack_q8_0_zmm(const uint8_t *block, size_t stride
     }
     _mm512_store_ps(panel + 512, sm__scales_zmm(block, stride));
 }
-SM__AVX512 SM__INLINE void sm__pack_q4_0_zmm(const uint8_t *block, size_t stride, uint8_t *panel) {
-    __m512i low = _mm512_set1_epi8(15), v[4];
+SM__AVX512 SM__INLINE void sm__pack_q4_0_zmm(const uint8_t *block, size_t stride, int bias,
+                                             uint8_t *panel) {
+    __m512i low = _mm512_set1_epi8(15), down = _mm512_set1_epi8((char)(8 - bias)), v[4], hi;
     int i;
     SM__UNROLL
     for (i = 0; i < 4; i++) v[i] = sm__load4_zmm(block + 2 + (size_t)i * stride, 4 * stride);
     sm__transpose4_zmm(v);
     SM__UNROLL
     for (i = 0; i < 4; i++) {
-        _mm512_store_si512(panel + 64 * i, _mm512_and_si512(v[i], low));
-        _mm512_store_si512(panel + 64 * i + 256,
-                           _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low));
+        hi = _mm512_and_si512(_mm512_srli_epi16(v[i], 4), low);
+        v[i] = _mm512_and_si512(v[i], low);
+        _mm512_store_si512(panel + 64 * i, _mm512_sub_epi8(v[i], down));
+        _mm512_store_si512(panel + 64 * i + 256, _mm512_sub_epi8(hi, down));
     }
     _mm512_store_ps(panel + 512, sm__scales_zmm(block, stride));
 }
@@ -4580,19 +4601,229 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
     }
 }
 
+/* --- AMX: a tile is up to 16 rows of 64 bytes. The product of n_t <= 16 rows of a with 16 rows of
+ * w is a tile of sums: of one block of 32 weights, or of a superblock whose weights * scales v are
+ * two planes of bytes, v & 127 and v >> 7 (v is at most 63 * 31 or 128 * 32), which are summed
+ * apart: isum = low + 128 * high. The sums are stored, scaled and added to the chains, which wait
+ * in memory, while the products that come next are computed. ---- */
+
+/* The half of a panel for 16 rows. Of block types: as above, the bytes signed. Of K-quants, for each
+ * superblock: two planes of 64 registers; 4 of two neighbours' minima; d and dmin. */
+#define SM__PLANE_AMX (64 * 64)
+#define SM__PANEL_AMX (2 * SM__PLANE_AMX + 6 * 64)
+#define SM__ROWS_AMX 8 /* of a; for fewer, AVX-512 */
+
+/* A superblock as sm__pack_q4_q5_zmm or sm__pack_q6_k_zmm left it, into planes. */
+SM__AVX512 SM__INLINE void sm__fold_zmm(int type, const uint8_t *from, uint8_t *to) {
+    __m512i bias = _mm512_set1_epi16(type == SM__T_Q6_K ? 32 : 0), upper = _mm512_set1_epi16(-256);
+    __m512i sc, v, even, odd, low = _mm512_set1_epi8(127);
+    int run = type == SM__T_Q6_K ? 4 : 8, i; /* registers of one scale */
+    for (i = 0; i < 64; i++) { /* even bytes times scale, odd bytes times scale: 16 bits each */
+        sc = _mm512_load_si512((const void *)(from + SM__PANEL_SCALES + 64 * (i / run)));
+        sc = _mm512_or_si512(sc, _mm512_slli_epi32(sc, 16));
+        v = _mm512_load_si512((const void *)(from + 64 * i));
+        even = _mm512_sub_epi16(_mm512_andnot_si512(upper, v), bias);
+        odd = _mm512_sub_epi16(_mm512_srli_epi16(v, 8), bias);
+        even = _mm512_mullo_epi16(even, sc);
+        odd = _mm512_mullo_epi16(odd, sc);
+        v = _mm512_ternarylogic_epi32(upper, _mm512_slli_epi16(odd, 8), even, 0xca);
+        _mm512_store_si512((void *)(to + 64 * i), _mm512_and_si512(v, low));
+        v = _mm512_ternarylogic_epi32(upper, _mm512_slli_epi16(odd, 1),
+                                      _mm512_srli_epi16(even, 7), 0xca);
+        _mm512_store_si512((void *)(to + SM__PLANE_AMX + 64 * i), v);
+    }
+    /* what is left stands side by side */
+    memcpy(to + 2 * SM__PLANE_AMX, from + SM__PANEL_PAIRS + 256, 6 * 64);
+}
+
+#ifdef SM__HAS_AMX
+/* The thread's tiles: 0 - 3 are sums, 4 and 5 `depth` bytes of rows of a, 6 and 7 as many of 16 rows
+ * of w. */
+SM__AMX SM__INLINE void sm__tiles_begin_amx(int n_t, int depth) {
+    struct {
+        uint8_t palette, start_row, zeros[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shapes;
+    int i;
+    memset(&shapes, 0, sizeof shapes);
+    shapes.palette = 1;
+    for (i = 0; i < 8; i++) {
+        shapes.row_bytes[i] = (uint16_t)(i == 4 || i == 5 ? depth : 64);
+        shapes.rows[i] = (uint8_t)(i < 6 ? n_t : depth / 4);
+    }
+    /* gcc declares that only the first 8 bytes are read */
+    __asm__ __volatile__("" : : "r"(&shapes) : "memory");
+    _tile_loadconfig(&shapes);
+}
+
+/* One block or two: sums[2 * block + half of the panel]. */
+SM__AMX SM__INLINE void sm__products_block_amx(const uint8_t *panel, int n_blocks, const int8_t *q,
+                                               size_t q_stride, int32_t *sums) {
+    _tile_loadd(4, q, q_stride);
+    _tile_loadd(6, panel, 64);
+    _tile_loadd(7, panel + SM__PANEL_BLOCK, 64);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_dpbssd(0, 4, 6);
+    _tile_dpbssd(1, 4, 7);
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    if (n_blocks == 1) return;
+    panel += 2 * SM__PANEL_BLOCK;
+    _tile_loadd(5, q + SM__QK, q_stride);
+    _tile_loadd(6, panel, 64);
+    _tile_loadd(7, panel + SM__PANEL_BLOCK, 64);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
+}
+
+/* One superblock: sums[2 * half of the panel + plane]. */
+SM__AMX SM__INLINE void sm__products_super_amx(const uint8_t *panel, const int8_t *q,
+                                               size_t q_stride, int32_t *sums) {
+    int i;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (i = 0; i < 4; i++, panel += 16 * 64, q += 64) {
+        _tile_loadd(4, q, q_stride);
+        _tile_loadd(6, panel, 64);
+        _tile_loadd(7, panel + SM__PLANE_AMX, 64);
+        _tile_dpbssd(0, 4, 6);
+        _tile_dpbssd(1, 4, 7);
+        _tile_loadd(6, panel + SM__PANEL_AMX, 64);
+        _tile_loadd(7, panel + SM__PANEL_AMX + SM__PLANE_AMX, 64);
+        _tile_dpbssd(2, 4, 6);
+        _tile_dpbssd(3, 4, 7);
+    }
+    _tile_stored(0, sums, 64);
+    _tile_stored(1, sums + 256, 64);
+    _tile_stored(2, sums + 512, 64);
+    _tile_stored(3, sums + 768, 64);
+}
+
+/* The float steps of n_blocks (a constant) blocks, for n_t rows of a from row t on. */
+SM__AVX512 SM__INLINE void sm__scale_block_zmm(int n_blocks, const uint8_t *panel,
+                                               const int32_t *sums, const sm__acts *a, int t,
+                                               int n_t, int b, float *acc) {
+    const float *d = a->d + (size_t)t * a->d_stride + b;
+    __m512 scale[4], x;
+    int i, j;
+    SM__UNROLL
+    for (i = 0; i < 2 * n_blocks; i++)
+        scale[i] = _mm512_load_ps((const void *)(panel + i * SM__PANEL_BLOCK + 512));
+    for (t = 0; t < n_t; t++, d += a->d_stride, sums += 16, acc += 32) {
+        SM__UNROLL
+        for (j = 0; j < 2; j++) {
+            x = _mm512_load_ps(acc + 16 * j);
+            SM__UNROLL
+            for (i = j; i < 2 * n_blocks; i += 2) {
+                __m512 isum = _mm512_cvtepi32_ps(_mm512_load_si512((const void *)(sums + 256 * i)));
+                x = _mm512_fmadd_ps(isum, sm__mul_zmm(scale[i], _mm512_set1_ps(d[i / 2])), x);
+            }
+            _mm512_store_ps(acc + 16 * j, x);
+        }
+    }
+}
+
+/* The same of one superblock. */
+SM__AVX512 SM__INLINE void sm__scale_super_zmm(int type, const uint8_t *panel,
+                                               const int32_t *sums, const sm__acts *a, int t,
+                                               int n_t, int b, float *acc) {
+    const float *d = a->d + (size_t)t * a->d_stride + b;
+    const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
+    int16_t sums32[16];
+    __m512 x, d_a;
+    __m512i v;
+    int j;
+    for (t = 0; t < n_t; t++, d += a->d_stride, s += a->s_stride, sums += 16, acc += 32) {
+        d_a = _mm512_set1_ps(*d);
+        if (type != SM__T_Q6_K) _mm256_storeu_si256((__m256i *)(void *)sums32, sm__sums32_ymm(s));
+        SM__UNROLL
+        for (j = 0; j < 2; j++) {
+            const uint8_t *minima = panel + j * SM__PANEL_AMX + 2 * SM__PLANE_AMX;
+            const float *scale = (const float *)(const void *)(minima + 256);
+            v = _mm512_slli_epi32(_mm512_load_si512((const void *)(sums + 512 * j + 256)), 7);
+            v = _mm512_add_epi32(v, _mm512_load_si512((const void *)(sums + 512 * j)));
+            x = _mm512_load_ps(acc + 16 * j);
+            x = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), sm__mul_zmm(_mm512_load_ps(scale), d_a), x);
+            if (type != SM__T_Q6_K) {
+                v = sm__pairs_zmm(minima, sums32);
+                x = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(v),
+                                     sm__mul_zmm(_mm512_load_ps(scale + 16), d_a), x);
+            }
+            _mm512_store_ps(acc + 16 * j, x);
+        }
+    }
+}
+
+/* Rows of a that make a tile: as even a cut of them as there is. */
+SM__INLINE int sm__tile_rows_amx(int rows) {
+    int n = (rows + 15) / 16;
+    return (rows + n - 1) / n;
+}
+
+/* All rows of a times a panel, n <= 32 columns of which are stored. In scratch: the chains [16, 32]
+ * and the sums of two steps. */
+SM__AMX static void sm__panel__amx(int type, const uint8_t *panel, int n, int n_blocks,
+                                   const sm__acts *a, int rows, float *out, size_t out_stride,
+                                   void *scratch) {
+    int block = sm__types[type].act_block, is_super = block == SM__QK_K, step = is_super ? 1 : 2;
+    int n_t = sm__tile_rows_amx(rows), t, b, i;
+    size_t bytes = 2 * (size_t)(is_super ? SM__PANEL_AMX : SM__PANEL_BLOCK);
+    float *acc = (float *)scratch;
+    int32_t *sums = (int32_t *)scratch + 512, *last = sums + 1024, *swap;
+    __asm__ __volatile__("" : : : "memory"); /* the panel is written: gcc sees no load of a tile */
+    for (t = 0; t < rows; t += n_t) {
+        const uint8_t *w = panel;
+        t = sm__min(t, rows - n_t); /* the last tile is full, too: some rows are done twice */
+        memset(acc, 0, 512 * sizeof *acc);
+        for (b = 0; b < n_blocks + step; b += step, w += (size_t)step * bytes) {
+            int left = n_blocks - b;
+            if (left > 0) {
+                const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * (size_t)block;
+                if (is_super) sm__products_super_amx(w, q, a->q_stride, sums);
+                else sm__products_block_amx(w, left, q, a->q_stride, sums);
+            }
+            if (b && is_super)
+                sm__scale_super_zmm(type, w - bytes, last, a, t, n_t, b - 1, acc);
+            else if (b && left >= 0)
+                sm__scale_block_zmm(2, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
+            else if (b) sm__scale_block_zmm(1, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
+            swap = sums, sums = last, last = swap;
+        }
+        for (i = 0; i < n_t; i++) {
+            float *to = out + (size_t)(t + i) * out_stride, *from = acc + 32 * i;
+            _mm512_mask_storeu_ps(to, sm__mask_zmm(n), _mm512_load_ps(from));
+            if (n > 16)
+                _mm512_mask_storeu_ps(to + 16, sm__mask_zmm(n - 16), _mm512_load_ps(from + 16));
+        }
+    }
+}
+#endif
+
 /* --- all quantised types ---- */
 
-/* 16 rows into their half of a panel; panel_block: the bytes of a block in it. */
-SM__AVX512 SM__INLINE void sm__pack_zmm(int type, const uint8_t *w, size_t w_stride, int n_blocks,
-                                        uint8_t *panel, size_t panel_block) {
-    int b;
+/* 16 rows into their half of a panel; panel_block: the bytes of a block in it. spare: for one
+ * superblock. */
+SM__AVX512 SM__INLINE void sm__pack_zmm(int type, int amx, const uint8_t *w, size_t w_stride,
+                                        int n_blocks, uint8_t *panel, size_t panel_block,
+                                        uint8_t *spare) {
+    int is_super = sm__types[type].act_block == SM__QK_K, b;
     for (b = 0; b < n_blocks; b++, panel += 2 * panel_block) {
+        uint8_t *to = amx && is_super ? spare : panel;
         switch (type) {
-        case SM__T_Q8_0: sm__pack_q8_0_zmm(w, w_stride, panel); break;
-        case SM__T_Q4_0: sm__pack_q4_0_zmm(w, w_stride, panel); break;
-        case SM__T_Q6_K: sm__pack_q6_k_zmm(w, w_stride, panel); break;
-        default: sm__pack_q4_q5_zmm(type, w, w_stride, panel); break;
+        case SM__T_Q8_0: sm__pack_q8_0_zmm(w, w_stride, amx ? 0 : 128, to); break;
+        case SM__T_Q4_0: sm__pack_q4_0_zmm(w, w_stride, amx ? 0 : 8, to); break;
+        case SM__T_Q6_K: sm__pack_q6_k_zmm(w, w_stride, to); break;
+        default: sm__pack_q4_q5_zmm(type, w, w_stride, to); break;
         }
+        if (amx && is_super) sm__fold_zmm(type, spare, panel);
         w += sm__types[type].info.block_bytes;
     }
 }
@@ -4606,15 +4837,17 @@ SM__AVX512 SM__INLINE void sm__tile_zmm(int type, int n_t, const uint8_t *panel,
     else sm__tile_block_zmm(type, n_t, panel, n, n_blocks, a, t, out, out_stride);
 }
 
-/* One row of a: 16 rows of w at a time, in place. More: panels in scratch. */
-SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, const void *w, size_t w_stride, int n,
-                                                int k, const sm__acts *a, int rows, float *out,
-                                                size_t out_stride, void *scratch) {
+/* One row of a: 16 rows of w at a time, in place. More: panels in scratch. amx (a constant): by
+ * tiles, which the caller has prepared. */
+SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w, size_t w_stride,
+                                                int n, int k, const sm__acts *a, int rows,
+                                                float *out, size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t;
-    size_t panel_block = is_super ? SM__PANEL_SUPER : SM__PANEL_BLOCK;
+    int step = !amx && rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t;
+    size_t half = !is_super ? SM__PANEL_BLOCK : amx ? SM__PANEL_AMX : SM__PANEL_SUPER;
     size_t row_bytes = sm__row_bytes(type, (size_t)k);
-    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * panel_block;
+    uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
+    uint8_t *spare = copy + SM__PANEL_ROWS * row_bytes;
     for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
         m = sm__min(step, n - o);
@@ -4622,14 +4855,19 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, const void *w, size_t 
             row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
         }
-        if (rows == 1) {
+        if (!amx && rows == 1) {
             if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
             else sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out, m);
             continue;
         }
-        sm__pack_zmm(type, row, w_stride, n_blocks, panel, panel_block);
-        sm__pack_zmm(type, row + 16 * w_stride, w_stride, n_blocks, panel + panel_block,
-                     panel_block);
+        sm__pack_zmm(type, amx, row, w_stride, n_blocks, panel, half, spare);
+        sm__pack_zmm(type, amx, row + 16 * w_stride, w_stride, n_blocks, panel + half, half, spare);
+#ifdef SM__HAS_AMX
+        if (amx) { /* the copy is in the panel: its place is free */
+            sm__panel__amx(type, panel, m, n_blocks, a, rows, out, out_stride, copy);
+            continue;
+        }
+#endif
         for (t = 0; t + 6 <= rows; t += 6)
             sm__tile_zmm(type, 6, panel, m, n_blocks, a, t, out, out_stride);
         for (; t + 3 <= rows; t += 3)
@@ -4640,28 +4878,74 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, const void *w, size_t 
 SM__AVX512 static void sm__matmul_q8_0__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q4_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q5_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, int n, int k,
                                              const sm__acts *a, int rows, float *out,
                                              size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_zmm(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
+
+#ifdef SM__HAS_AMX
+/* `few`: the same for few rows of a. */
+SM__AMX SM__INLINE void sm__matmul_quant_amx(sm__matmul_fn few, int type, const void *w,
+                                             size_t w_stride, int n, int k, const sm__acts *a,
+                                             int rows, float *out, size_t out_stride,
+                                             void *scratch) {
+    if (rows < SM__ROWS_AMX) {
+        few(w, w_stride, n, k, a, rows, out, out_stride, scratch);
+        return;
+    }
+    sm__tiles_begin_amx(sm__tile_rows_amx(rows), sm__min(sm__types[type].act_block, 64));
+    sm__matmul_quant_zmm(type, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    _tile_release();
+}
+SM__AMX static void sm__matmul_q8_0__amx(const void *w, size_t w_stride, int n, int k,
+                                       const sm__acts *a, int rows, float *out, size_t out_stride,
+                                       void *scratch) {
+    sm__matmul_quant_amx(sm__matmul_q8_0__avx512, SM__T_Q8_0, w, w_stride, n, k, a, rows, out,
+                         out_stride, scratch);
+}
+SM__AMX static void sm__matmul_q4_0__amx(const void *w, size_t w_stride, int n, int k,
+                                       const sm__acts *a, int rows, float *out, size_t out_stride,
+                                       void *scratch) {
+    sm__matmul_quant_amx(sm__matmul_q4_0__avx512, SM__T_Q4_0, w, w_stride, n, k, a, rows, out,
+                         out_stride, scratch);
+}
+SM__AMX static void sm__matmul_q4_k__amx(const void *w, size_t w_stride, int n, int k,
+                                       const sm__acts *a, int rows, float *out, size_t out_stride,
+                                       void *scratch) {
+    sm__matmul_quant_amx(sm__matmul_q4_k__avx512, SM__T_Q4_K, w, w_stride, n, k, a, rows, out,
+                         out_stride, scratch);
+}
+SM__AMX static void sm__matmul_q5_k__amx(const void *w, size_t w_stride, int n, int k,
+                                       const sm__acts *a, int rows, float *out, size_t out_stride,
+                                       void *scratch) {
+    sm__matmul_quant_amx(sm__matmul_q5_k__avx512, SM__T_Q5_K, w, w_stride, n, k, a, rows, out,
+                         out_stride, scratch);
+}
+SM__AMX static void sm__matmul_q6_k__amx(const void *w, size_t w_stride, int n, int k,
+                                       const sm__acts *a, int rows, float *out, size_t out_stride,
+                                       void *scratch) {
+    sm__matmul_quant_amx(sm__matmul_q6_k__avx512, SM__T_Q6_K, w, w_stride, n, k, a, rows, out,
+                         out_stride, scratch);
+}
+#endif
 #endif
 
 #ifdef SM__HAS_NEON
@@ -6916,6 +7200,21 @@ static sm_isa sm__isa_detect(void) {
 }
 #endif
 
+#ifdef SM__HAS_AMX
+/* Whether tiles can be used: the processor has AMX-TILE and AMX-INT8, the operating system saves
+ * their state (XCR0), and grants it to the process, which is asked here, and for good. */
+static int sm__amx_request(void) {
+#ifdef SM__EMULATED_AMX
+    return 1;
+#else
+    uint32_t r[4];
+    sm__cpuid(7, 0, r);
+    if ((r[3] >> 24 & 3) != 3 || (sm__xgetbv() >> 17 & 3) != 3) return 0;
+    return sm__syscall(158, 0x1023L, 18L) == 0; /* arch_prctl, ARCH_REQ_XCOMP_PERM, the tiles */
+#endif
+}
+#endif
+
 SM_API sm_isa sm_isa_best(void) {
     sm_isa best = SM_ISA_SCALAR;
 #if defined(SM__X86)
@@ -7017,6 +7316,17 @@ static void sm__kernels_avx512(sm__kernels *k) {
 }
 #endif
 
+#ifdef SM__HAS_AMX
+static void sm__kernels_amx(sm__kernels *k) {
+    k->isa = SM_ISA_AMX;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__amx;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__amx;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__amx;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__amx;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__amx;
+}
+#endif
+
 #ifdef SM__HAS_NEON
 #ifdef SM__HAS_DOTPROD
 /* Whether the processor has sdot (FEAT_DotProd). */
@@ -7079,11 +7389,14 @@ static void sm__kernels_neon(sm__kernels *k) {
 }
 #endif
 
-/* Fill the table for a level. SM_ERR_UNSUPPORTED: this processor or build does not have it. */
+/* Fill the table for a level. SM_ERR_UNSUPPORTED: this processor or build does not have it. Only for
+ * SM_ISA_AMX the operating system's permission is asked. */
 static sm_status sm__kernels_init(sm__kernels *k, int isa) {
     sm_isa best = sm_isa_best();
+#ifdef SM__HAS_AMX
+    if (isa == SM_ISA_AMX && best == SM_ISA_AVX512 && sm__amx_request()) best = SM_ISA_AMX;
+#endif
     if (isa == SM_ISA_AUTO) isa = (int)best;
-    if (isa == SM_ISA_AMX) isa = sm__min((int)best, SM_ISA_AVX512); /* silent fall-back */
     if (isa != SM_ISA_SCALAR && (isa > (int)best || (best == SM_ISA_NEON && isa != SM_ISA_NEON)))
         return SM_ERR_UNSUPPORTED;
     sm__kernels_scalar(k);
@@ -7092,6 +7405,9 @@ static sm_status sm__kernels_init(sm__kernels *k, int isa) {
 #endif
 #ifdef SM__HAS_AVX512
     if (isa >= SM_ISA_AVX512) sm__kernels_avx512(k);
+#endif
+#ifdef SM__HAS_AMX
+    if (isa == SM_ISA_AMX) sm__kernels_amx(k);
 #endif
 #ifdef SM__HAS_NEON
     if (isa == SM_ISA_NEON) sm__kernels_neon(k);
@@ -11757,7 +12073,7 @@ typedef struct sm__speed {
 static const sm__speed sm__speeds[] = {
     {1, 1, 1, 1},        {0.1, 0.8, 0.2, 0.02}, /* auto (unused), scalar */
     {30, 80, 8, 1},      {60, 250, 10, 2},      /* avx2, avx512 */
-    {60, 250, 10, 2},    {12, 40, 5, 0.5},      /* amx, neon */
+    {60, 500, 10, 2},    {12, 40, 5, 0.5},      /* amx, neon */
 };
 
 #define SM__TILE_NS 70000.0 /* a tile's length: below the 100 us of the contract */
@@ -11819,6 +12135,8 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
     if (!p->max_text) p->max_text = sm__min(sm__max(4 * sm__min(p->n_ctx, 16384), 4096), 65536);
     if (!sm__allocator_ok(&p->allocator))
         return sm__fail(error, SM_ERR_ARG, "context: allocator needs both alloc and free");
+    if (p->isa == SM_ISA_AUTO && p->amx && sm__kernels_init(kernels, SM_ISA_AMX) == SM_OK)
+        return SM_OK;
     if (sm__kernels_init(kernels, p->isa) != SM_OK)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "context: no %s kernels on this machine",
                         sm_isa_name(p->isa));

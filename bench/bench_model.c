@@ -387,6 +387,7 @@ int main(int argc, char **argv) {
     mp.file.path = o.model;
     cp.n_threads = o.threads;
     cp.isa = o.isa;
+    cp.amx = 1;
     cp.kv_type = o.kv;
     cp.n_batch = o.batch;
     if (sm_model_open(&mp, &model, &error)) {

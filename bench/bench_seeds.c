@@ -589,6 +589,7 @@ static void kernel_rows(const settings *set) {
 
 int main(int argc, char **argv) {
     settings set;
+    sm__kernels k;
     int i;
     memset(&set, 0, sizeof set);
     for (i = 1; i < argc; i++) {
@@ -597,8 +598,10 @@ int main(int argc, char **argv) {
         else arg_fail("what is \"%s\"?", argv[i]);
     }
     if (!set.threads) set.threads = sm__cpu_count();
-    say(stdout, "kernels %s, %d threads; theirs had 4 cores\n",
-        sm_isa_name(set.isa ? set.isa : (int)sm_isa_best()), set.threads);
+    if (!set.isa)
+        set.isa = sm__kernels_init(&k, SM_ISA_AMX) == SM_OK ? SM_ISA_AMX : (int)sm_isa_best();
+    say(stdout, "kernels %s, %d threads; theirs had 4 cores\n", sm_isa_name(set.isa),
+        set.threads);
     section("models: whole passes, and parts of them");
     row_1(&set);
     row_6(&set);

@@ -85,6 +85,7 @@ int main(int argc, char **argv) {
     chat c;
     int i, result = 1;
     memset(&c, 0, sizeof c);
+    cp.amx = 1;
     c.gen = sm_gen_default();
     c.gen.max_tokens = 512;
     c.gen.sampler.temperature = 0.7f;

@@ -71,6 +71,7 @@ int main(int argc, char **argv) {
     int i, budget_us = 2000, hz = 60;
     uint64_t next;
     memset(&f, 0, sizeof f);
+    cp.amx = 1;
     cp.n_threads = 1; /* a game has better use for the other processors */
     gp.prompt = "Once upon a time";
     gp.max_tokens = 200;

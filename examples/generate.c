@@ -83,6 +83,7 @@ int main(int argc, char **argv) {
     mp.tokenizer.path = o.tokenizer;
     cp.n_threads = o.threads;
     cp.isa = o.isa;
+    cp.amx = 1;
     if (sm_model_open(&mp, &model, &error) ||
         open_ctx(model, cp, o.prompt, o.max_tokens, &ctx, &error)) {
         say(stderr, "generate: %s\n", error.text);

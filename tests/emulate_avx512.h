@@ -15,6 +15,9 @@
 #error "not for -ffast-math, where compilers rearrange the real intrinsics in their own ways"
 #endif
 #define SM__EMULATED_AVX512
+#ifndef SM__EMULATED_AMX
+#define SMALLMIND_NO_AMX /* the real one needs real registers */
+#endif
 
 #define EMU static inline __attribute__((always_inline, unused, target("avx2,fma,f16c")))
 

@@ -70,7 +70,7 @@ matrix() {
             # shellcheck disable=SC2086
             implementation "$c-$s" $c -std=$s -O2 $strict
         done
-        for flag in STATIC NO_THREADS NO_STDIO NO_AVX512 NO_AVX2 NO_NEON; do
+        for flag in STATIC NO_THREADS NO_STDIO NO_AMX NO_AVX512 NO_AVX2 NO_NEON; do
             # shellcheck disable=SC2086
             implementation "$c-$flag" $c -std=c99 -O1 $strict -DSMALLMIND_$flag
         done
@@ -116,10 +116,14 @@ matrix() {
     else skip tests-clang++-c++11 "no clang++"; fi
     unit tests-scalar CC="$CC" ISA=scalar
     unit tests-avx2 CC="$CC" ISA=avx2
-    # For the many processors that have no AVX-512; on the others the cells above run the real one.
+    # For the many processors that lack them; on the others the cells above run the real ones.
     if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
         unit tests-avx512-emulated CC="$CC" EMULATE=avx512 WERROR=-Werror
-    else skip tests-avx512-emulated "no x86_64 with AVX2"; fi
+        unit tests-amx-emulated CC="$CC" EMULATE=amx WERROR=-Werror
+    else
+        skip tests-avx512-emulated "no x86_64 with AVX2"
+        skip tests-amx-emulated "no x86_64 with AVX2"
+    fi
 
     c=aarch64-linux-gnu-gcc
     if ! have $c; then skip tests-arm64 "no $c"

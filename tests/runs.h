@@ -40,7 +40,7 @@ static int run_isas(int *isas) {
     int isa, n = 0;
     sm__kernels k;
     for (isa = SM_ISA_SCALAR; isa <= SM_ISA_NEON; isa++)
-        if (isa != SM_ISA_AMX && sm__kernels_init(&k, isa) == SM_OK) isas[n++] = isa;
+        if (sm__kernels_init(&k, isa) == SM_OK) isas[n++] = isa;
     return n;
 }
 

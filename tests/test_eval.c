@@ -1498,6 +1498,31 @@ static void ctx_checks_its_parameters(void) {
     sm_model_close(gpt2);
 }
 
+/* The level in use is told as it is; tiles are only for who asks for them. */
+static void ctx_amx_is_asked_for(void) {
+    sm_model *m = eval_model("llama", SM_TYPE_Q8_0);
+    sm_ctx_params p = sm_ctx_default();
+    sm__kernels k;
+    sm_plan plan;
+    int has = sm__kernels_init(&k, SM_ISA_AMX) == SM_OK, forced;
+    CHECK(sm_isa_best() != SM_ISA_AMX);
+    for (p.amx = 0; p.amx < 2 && m; p.amx++)
+        for (forced = 0; forced < 2; forced++) {
+            int want = p.amx && has ? SM_ISA_AMX : (int)sm_isa_best();
+            sm_ctx *ctx;
+            p.isa = forced ? SM_ISA_SCALAR : SM_ISA_AUTO;
+            if (forced) want = SM_ISA_SCALAR;
+            if ((ctx = run_ctx(m, &p)) == NULL) continue;
+            CHECK_STR(sm_ctx_get_stats(ctx).isa, sm_isa_name(want));
+            CHECK(sm_ctx_get_stats(ctx).plan.isa == want);
+            sm_ctx_destroy(ctx);
+        }
+    p.isa = SM_ISA_AMX;
+    p.amx = 0;
+    if (m) CHECK_STATUS(sm_ctx_plan(m, &p, &plan, NULL), has ? SM_OK : SM_ERR_UNSUPPORTED);
+    sm_model_close(m);
+}
+
 /* --- what can be watched ---------------------------------------------------------------------- */
 
 static void count_calls(void *user, const sm_trace *t) {
@@ -1634,6 +1659,7 @@ static const test tests_eval[] = {
     {"eval: a context of one token works", ctx_of_one_token},
     {"eval: the wanted rows are kept, and no others", eval_keeps_the_wanted_rows},
     {"eval: bad parameters of a context are refused", ctx_checks_its_parameters},
+    {"eval: AMX is used when there and asked for", ctx_amx_is_asked_for},
     {"eval: traced and profiled has the same bits", eval_watched_has_the_same_bits},
     {"eval: a step keeps its budget", eval_step_keeps_its_budget},
 };

@@ -21,7 +21,7 @@ static void levels_init(void) {
     sm__fp_enter();
     for (isa = SM_ISA_SCALAR; isa <= SM_ISA_NEON; isa++) {
         level *l = &levels[n_levels];
-        if (isa == SM_ISA_AMX || sm__kernels_init(&l->k, isa) != SM_OK) continue;
+        if (sm__kernels_init(&l->k, isa) != SM_OK) continue;
         l->name = sm_isa_name(isa);
         n_levels++;
     }
@@ -122,7 +122,7 @@ static int first_difference(const float *got, const float *want, int n) {
 /* --- matmul ----------------------------------------------------------------------------------- */
 
 #define MAX_N 33    /* outputs */
-#define MAX_ROWS 33 /* rows of activations */
+#define MAX_ROWS 65 /* rows of activations */
 #define MAX_K 1536
 
 static const int float_sizes[] = {1,   2,   3,   7,   8,   9,   15,   16,   17,  31,
@@ -131,7 +131,9 @@ static const int float_sizes[] = {1,   2,   3,   7,   8,   9,   15,   16,   17, 
 static const int block_sizes[] = {32,  64,  96,  128, 160, 192, 224,  256,  288,
                                   320, 352, 512, 544, 576, 992, 1024, 1536, 0};
 static const int super_sizes[] = {256, 512, 768, 1024, 1536, 0};
-static const int row_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33};
+static const int row_counts[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30,
+                                 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 63, 64, 65};
 
 /* A problem at its largest shape. Row t, column o of the result depends on row t of the activations
  * and on row o of the weights only, so one truth serves every smaller shape. */
@@ -336,7 +338,7 @@ static void matmul_shapes(matmul_place *p, int n_step, int row_step) {
         for (r = n % row_step; r < COUNT(row_counts); r += row_step) {
             sm__acts a = matmul_place_acts(p, row_counts[r]);
             for (i = 1; i < n_levels; i++)
-                if (levels[i].k.matmul[mc.type] != levels[0].k.matmul[mc.type])
+                if (levels[i].k.matmul[mc.type] != levels[i - 1].k.matmul[mc.type])
                     if (!matmul_compare(p, &levels[i], w, stride, n, &a, row_counts[r])) return;
         }
     }
@@ -353,19 +355,20 @@ static void matmul_variants(int type) {
             matmul_fill(type, sizes[i], mode);
             matmul_truth(MAX_N, MAX_ROWS);
             if (mode == MODE_NORMAL && sizes[i] < 300) matmul_shapes(&p, 1, 1);
-            else matmul_shapes(&p, 3 + mode % 2, 3);
+            else matmul_shapes(&p, 3 + mode % 2, 8);
         }
     /* every alignment, with the weights' start at a forbidden page, too */
     matmul_fill(type, mc.act_block == 256 ? 256 : 96, MODE_NORMAL);
     matmul_truth(MAX_N, MAX_ROWS);
     for (i = 0; i < 64; i++) {
         int n = 1 + i % MAX_N, j;
-        sm__acts a = matmul_place_acts(&p, 1 + i % 5);
+        int rows = 1 + i % 5 * 4; /* 1, 5, 9, 13, 17 */
+        sm__acts a = matmul_place_acts(&p, rows);
         uint8_t *w = p.w.base + i / 4;
         for (j = 0; j < n; j++)
             memcpy(w + (size_t)j * mc.row_bytes, mc.w + (size_t)j * mc.row_bytes, mc.row_bytes);
         for (j = 1; j < n_levels; j++)
-            matmul_compare(&p, &levels[j], w, mc.row_bytes, n, &a, 1 + i % 5);
+            matmul_compare(&p, &levels[j], w, mc.row_bytes, n, &a, rows);
     }
     matmul_place_free(&p);
 }
