@@ -4603,12 +4603,12 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
 
 /* --- AMX: a tile is up to 16 rows of 64 bytes. The product of n_t <= 16 rows of a with 16 rows of
  * w is a tile of sums: of one block of 32 weights, or of a superblock whose weights * scales v are
- * two planes of bytes, v & 127 and v >> 7 (v is at most 63 * 31 or 128 * 32), which are summed
+ * two planes of bytes, v & 127 and v >> 7 (|v| is at most 63 * 31 or 128 * 32), which are summed
  * apart: isum = low + 128 * high. The sums are stored, scaled and added to the chains, which wait
  * in memory, while the products that come next are computed. ---- */
 
-/* The half of a panel for 16 rows. Of block types: as above, the bytes signed. Of K-quants, for each
- * superblock: two planes of 64 registers; 4 of two neighbours' minima; d and dmin. */
+/* The half of a panel for 16 rows. Of block types: as above, the bytes signed. Of K-quants, for
+ * each superblock: two planes of 64 registers; 4 of two neighbours' minima; d and dmin. */
 #define SM__PLANE_AMX (64 * 64)
 #define SM__PANEL_AMX (2 * SM__PLANE_AMX + 6 * 64)
 #define SM__ROWS_AMX 8 /* of a; for fewer, AVX-512 */
@@ -4637,8 +4637,8 @@ SM__AVX512 SM__INLINE void sm__fold_zmm(int type, const uint8_t *from, uint8_t *
 }
 
 #ifdef SM__HAS_AMX
-/* The thread's tiles: 0 - 3 are sums, 4 and 5 `depth` bytes of rows of a, 6 and 7 as many of 16 rows
- * of w. */
+/* The thread's tiles: 0 - 3 are sums, 4 and 5 `depth` bytes of rows of a, 6 and 7 as many of 16
+ * rows of w. */
 SM__AMX SM__INLINE void sm__tiles_begin_amx(int n_t, int depth) {
     struct {
         uint8_t palette, start_row, zeros[14];
@@ -4770,9 +4770,9 @@ SM__INLINE int sm__tile_rows_amx(int rows) {
 
 /* All rows of a times a panel, n <= 32 columns of which are stored. In scratch: the chains [16, 32]
  * and the sums of two steps. */
-SM__AMX static void sm__panel__amx(int type, const uint8_t *panel, int n, int n_blocks,
-                                   const sm__acts *a, int rows, float *out, size_t out_stride,
-                                   void *scratch) {
+SM__AMX SM__NOINLINE static void sm__panel__amx(int type, const uint8_t *panel, int n,
+                                                int n_blocks, const sm__acts *a, int rows,
+                                                float *out, size_t out_stride, void *scratch) {
     int block = sm__types[type].act_block, is_super = block == SM__QK_K, step = is_super ? 1 : 2;
     int n_t = sm__tile_rows_amx(rows), t, b, i;
     size_t bytes = 2 * (size_t)(is_super ? SM__PANEL_AMX : SM__PANEL_BLOCK);
@@ -7389,8 +7389,8 @@ static void sm__kernels_neon(sm__kernels *k) {
 }
 #endif
 
-/* Fill the table for a level. SM_ERR_UNSUPPORTED: this processor or build does not have it. Only for
- * SM_ISA_AMX the operating system's permission is asked. */
+/* Fill the table for a level. SM_ERR_UNSUPPORTED: this processor or build does not have it. Only
+ * for SM_ISA_AMX the operating system's permission is asked. */
 static sm_status sm__kernels_init(sm__kernels *k, int isa) {
     sm_isa best = sm_isa_best();
 #ifdef SM__HAS_AMX
