@@ -12,7 +12,7 @@
 #: make clean      remove what was built, and look for stb_sprintf again
 #:
 #: Axes: CC=clang  STD=c99|c11|c++17  OPT=-O2  SAN=address,undefined|thread
-#:       ISA=scalar|avx2|avx512|neon (run and bench: force it; test: leave the better ones out)
+#:       ISA=scalar|sse41|avx2|avx512|neon (run and bench: force it; test: leave the better ones out)
 #:       EMULATE=avx512|amx (test: these kernels on a processor with AVX2)
 #: Data: DATA=../shared/data; REQUIRE_DATA=1 makes missing test data a failure
 
@@ -31,7 +31,8 @@ LIBS = $(LDFLAGS) -lpthread
 $(BUILD)/bench_blas: LIBS += -ldl
 
 # A level is forced on the tests by leaving out what is better.
-ISA_OFF_scalar = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON
+ISA_OFF_sse41 = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2
+ISA_OFF_scalar = $(ISA_OFF_sse41) -DSMALLMIND_NO_SSE41 -DSMALLMIND_NO_NEON
 ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
 # A level that the processor lacks can be emulated; that file is read before the tests.
 TEST_FLAGS = $(ISA_OFF_$(ISA)) $(if $(EMULATE),-include tests/emulate_$(EMULATE).h)

@@ -38,8 +38,8 @@
  *   The bits     Logits depend on the model and the tokens only: not on threads, prompt chunks,
  *                neighbours in the batch, budgets or the instruction set. Every kernel's summation
  *                order is written down and all variants of it give the same bits.
- *   The kernels  For each operation a contract, a scalar truth that you can read, then AVX2,
- *                AVX-512 and NEON versions beside it, chosen at run time. No -m flags needed.
+ *   The kernels  For each operation a contract, a scalar truth that you can read, then SSE4.1,
+ *                AVX2, AVX-512 and NEON versions beside it, chosen at run time. No -m flags needed.
  *   The files    Every number in a model file is an attacker's until it was checked.
  *
  * CONTENTS (grep for the tag in brackets)
@@ -95,7 +95,7 @@
  *   SMALLMIND_NO_THREADS      no own threads (sm_jobs still works)
  *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
  *                             messages are plain status texts
- *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_NEON   leave a level of kernels out
+ *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
  *   SMALLMIND_ASSERT(x)       checks of what the library itself guarantees; off by default
@@ -270,11 +270,12 @@ SM_API sm_status sm_type_encode(int type, const float *src, void *dst, size_t n)
 typedef enum sm_isa {
     SM_ISA_AUTO = 0,
     SM_ISA_SCALAR = 1,
-    SM_ISA_AVX2 = 2,   /* with FMA and F16C */
-    SM_ISA_AVX512 = 3, /* F, BW, DQ, VL and VNNI */
-    SM_ISA_AMX = 4,    /* AVX-512, and INT8 tiles for 8 rows or more of quantised matmuls (prompts);
+    SM_ISA_SSE41 = 2,  /* with SSSE3 */
+    SM_ISA_AVX2 = 3,   /* with FMA and F16C */
+    SM_ISA_AVX512 = 4, /* F, BW, DQ, VL and VNNI */
+    SM_ISA_AMX = 5,    /* AVX-512, and INT8 tiles for 8 rows or more of quantised matmuls (prompts);
                           Linux only, and only when asked for: see sm_ctx_params.amx */
-    SM_ISA_NEON = 5    /* dot-product instructions when there */
+    SM_ISA_NEON = 6    /* dot-product instructions when there */
 } sm_isa;
 
 SM_API const char *sm_isa_name(int isa);
@@ -732,17 +733,25 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define SM__X86 1
+#define SM__X86_64 1
+#elif (defined(__i386__) && defined(__SSE2__)) || (defined(_M_IX86_FP) && _M_IX86_FP >= 2)
+#define SM__X86 1
+#endif
+#if defined(SM__X86)
 #include <immintrin.h>
 #if defined(_MSC_VER)
 #include <intrin.h>
 #else
 #include <cpuid.h>
 #endif
-#ifndef SMALLMIND_NO_AVX2
-#define SM__HAS_AVX2 1
+#ifndef SMALLMIND_NO_SSE41
+#define SM__HAS_SSE41 1
 #endif
-#if !defined(SMALLMIND_NO_AVX512) && !defined(SMALLMIND_NO_AVX2)
+#if defined(SM__X86_64) && !defined(SMALLMIND_NO_AVX2)
+#define SM__HAS_AVX2 1
+#ifndef SMALLMIND_NO_AVX512
 #define SM__HAS_AVX512 1
+#endif
 #endif
 #if defined(SM__HAS_AVX512) && !defined(SMALLMIND_NO_AMX) && defined(__linux__)
 #if defined(__clang__) ? __clang_major__ >= 12 : __GNUC__ >= 11
@@ -757,6 +766,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #endif
 #endif
 
+#define SM__SSE41 SM__TARGET("sse4.1,ssse3")
 #define SM__AVX2 SM__TARGET("avx2,fma,f16c")
 #ifdef SM__EMULATED_AVX512 /* tests only: the intrinsics are functions on AVX2, defined before */
 #define SM__AVX512 SM__AVX2
@@ -2276,8 +2286,9 @@ SM__INLINE size_t sm__row_bytes(int type, size_t n) {
 
 /* ================================================================================================
  * MARK: [SM26] KERNELS
- * For each operation: the contract, the scalar truth, then AVX2, AVX-512 and NEON versions that
- * give the same bits. Dispatch starts from scalar and lets each level overwrite what it improves.
+ * For each operation: the contract, the scalar truth, then SSE4.1, AVX2, AVX-512 and NEON versions
+ * that give the same bits. Dispatch starts from scalar and lets each level overwrite what it
+ * improves.
  * No kernel writes outside its outputs or reads outside its inputs; weights lie at any address.
  *
  * Two summation orders are used throughout:
@@ -2371,10 +2382,10 @@ static float sm__tree16(const float *lanes) {
 }
 
 /* --- the vocabulary of the vector kernels --------------------------------------------------------
- * Small helpers on one register: _ymm (AVX2, 8 floats) and _zmm (AVX-512, 16 floats). Sums,
- * products and quotients go through them because of clang's -ffast-math (SM__KEEP); a multiply-add
- * is always written as one. AVX-512 loops run to the end of a row by masks; AVX2 loops leave what
- * is behind the last whole register to scalar code. */
+ * Small helpers on one register: _xmm (SSE4.1, 4 floats), _ymm (AVX2, 8 floats) and _zmm (AVX-512,
+ * 16 floats). Sums, products and quotients go through them because of clang's -ffast-math
+ * (SM__KEEP); a multiply-add is always written as one. AVX-512 loops run to the end of a row by
+ * masks; AVX2 and SSE4.1 loops leave what is behind the last whole register to scalar code. */
 
 /* Before a loop over an array of registers: unrolled, the array lives in registers. */
 #if defined(__clang__)
@@ -2392,12 +2403,178 @@ static float sm__tree16(const float *lanes) {
 #define SM__PIN(v) ((void)0)
 #endif
 
-#ifdef SM__HAS_AVX2
-SM__AVX2 SM__INLINE __m128 sm__add_xmm(__m128 a, __m128 b) {
+#if defined(__GNUC__) || defined(__clang__)
+#define SM__UNLIKELY(x) __builtin_expect((x) != 0, 0)
+#else
+#define SM__UNLIKELY(x) (x)
+#endif
+
+SM__INLINE int32_t sm__load_i32(const void *p) {
+    int32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+SM__INLINE uint16_t sm__load_u16(const void *p) {
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+
+#ifdef SM__X86
+SM__SSE41 SM__INLINE __m128 sm__add_xmm(__m128 a, __m128 b) {
     __m128 r = _mm_add_ps(a, b);
     SM__KEEP(r);
     return r;
 }
+#endif
+
+#ifdef SM__HAS_SSE41
+/* SSE4.1 has no fma, so it is made of doubles, four floats being two registers of them: the product
+ * of two floats is exact, and its sum with a third is rounded to double, then to float. The second
+ * rounding can only go wrong where the first one gave a number half way between two floats, though
+ * the sum was not exact. Such a number ends in 28 zero bits, also where floats are denormal: where
+ * none of the four does, all is well. Else the errors are looked at; if there is one, the sums are
+ * rounded to odd, as in sm__fma. */
+typedef struct sm__wide {
+    __m128d lo, hi;
+} sm__wide;
+
+SM__SSE41 SM__INLINE sm__wide sm__widen(__m128 v) {
+    sm__wide w;
+    w.lo = _mm_cvtps_pd(v);
+    w.hi = _mm_cvtps_pd(_mm_movehl_ps(v, v));
+    SM__KEEP(w.lo);
+    SM__KEEP(w.hi);
+    return w;
+}
+SM__SSE41 SM__INLINE __m128d sm__add_pd(__m128d a, __m128d b) {
+    __m128d r = _mm_add_pd(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__SSE41 SM__INLINE __m128d sm__sub_pd(__m128d a, __m128d b) {
+    __m128d r = _mm_sub_pd(a, b);
+    SM__KEEP(r);
+    return r;
+}
+
+/* p + c, rounded to odd: where there is an error and the last bit is 0, one step toward the exact
+ * sum. Infinities and NaNs stay. */
+SM__SSE41 SM__INLINE __m128d sm__add_odd_pd(__m128d p, __m128d c) {
+    __m128d s = sm__add_pd(p, c), b = sm__sub_pd(s, p);
+    __m128d error = sm__add_pd(sm__sub_pd(p, sm__sub_pd(s, b)), sm__sub_pd(c, b));
+    __m128i u = _mm_castpd_si128(s), e = _mm_castpd_si128(error), one = _mm_set1_epi64x(1), step;
+    __m128i all = _mm_set1_epi64x(0x7ff0000000000000), none = _mm_setzero_si128();
+    __m128i stays = _mm_cmpeq_epi64(_mm_add_epi64(e, e), none); /* no error, odd, not finite */
+    stays = _mm_or_si128(stays, _mm_cmpeq_epi64(_mm_and_si128(u, one), one));
+    stays = _mm_or_si128(stays, _mm_cmpeq_epi64(_mm_and_si128(u, all), all));
+    step = _mm_srai_epi32(_mm_shuffle_epi32(_mm_xor_si128(u, e), 0xf5), 31); /* signs differ: -1 */
+    step = _mm_andnot_si128(stays, _mm_or_si128(step, one));
+    return _mm_castsi128_pd(_mm_add_epi64(u, step));
+}
+SM__SSE41 SM__NOINLINE static __m128 sm__fma_odd_xmm(__m128d lo, __m128d hi, __m128 c) {
+    sm__wide w = sm__widen(c);
+    return _mm_movelh_ps(_mm_cvtpd_ps(sm__add_odd_pd(lo, w.lo)),
+                         _mm_cvtpd_ps(sm__add_odd_pd(hi, w.hi)));
+}
+
+/* Whether s = p + c is exact. (Bits: -ffast-math thinks little of NaN. The sign of a zero does not
+ * count.) */
+SM__SSE41 SM__INLINE int sm__exact_pd(sm__wide p, sm__wide c, sm__wide s) {
+    __m128d lo = sm__sub_pd(s.lo, p.lo), hi = sm__sub_pd(s.hi, p.hi);
+    c.lo = _mm_or_pd(_mm_xor_pd(lo, c.lo), _mm_xor_pd(sm__sub_pd(s.lo, lo), p.lo));
+    c.hi = _mm_or_pd(_mm_xor_pd(hi, c.hi), _mm_xor_pd(sm__sub_pd(s.hi, hi), p.hi));
+    return _mm_testz_si128(_mm_castpd_si128(_mm_or_pd(c.lo, c.hi)),
+                           _mm_set1_epi64x(0x7fffffffffffffff));
+}
+
+/* a * b + c, rounded once. few (a constant): b has 8 bits at most; then such ends are common and
+ * errors so rare that they are looked at right away. */
+SM__SSE41 SM__INLINE __m128 sm__fma_few(sm__wide a, sm__wide b, __m128 c, int few) {
+    sm__wide p, w = sm__widen(c), s;
+    __m128i ends = _mm_setzero_si128();
+    p.lo = _mm_mul_pd(a.lo, b.lo);
+    p.hi = _mm_mul_pd(a.hi, b.hi);
+    s.lo = sm__add_pd(p.lo, w.lo);
+    s.hi = sm__add_pd(p.hi, w.hi);
+    if (!few)
+        ends = _mm_castps_si128(_mm_shuffle_ps(_mm_castpd_ps(s.lo), _mm_castpd_ps(s.hi), 0x88));
+    ends = _mm_cmpeq_epi32(_mm_slli_epi32(ends, 4), _mm_setzero_si128());
+    if ((few || SM__UNLIKELY(_mm_movemask_epi8(ends))) && SM__UNLIKELY(!sm__exact_pd(p, w, s)))
+        return sm__fma_odd_xmm(p.lo, p.hi, c);
+    return _mm_movelh_ps(_mm_cvtpd_ps(s.lo), _mm_cvtpd_ps(s.hi));
+}
+SM__SSE41 SM__INLINE __m128 sm__fma_wide(sm__wide a, sm__wide b, __m128 c) {
+    return sm__fma_few(a, b, c, 0);
+}
+SM__SSE41 SM__INLINE __m128 sm__fma_xmm(__m128 a, __m128 b, __m128 c) {
+    return sm__fma_wide(sm__widen(a), sm__widen(b), c);
+}
+SM__SSE41 SM__INLINE __m128 sm__sub_xmm(__m128 a, __m128 b) {
+    __m128 r = _mm_sub_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__SSE41 SM__INLINE __m128 sm__mul_xmm(__m128 a, __m128 b) {
+    __m128 r = _mm_mul_ps(a, b);
+    SM__KEEP(r);
+    return r;
+}
+SM__SSE41 SM__INLINE __m128 sm__div_xmm(__m128 a, __m128 b) {
+#ifdef SM__FAST_CLANG
+    __asm__("divps %1, %0" : "+x"(a) : "x"(b));
+    return a;
+#else
+    return _mm_div_ps(a, b);
+#endif
+}
+SM__SSE41 SM__INLINE __m128 sm__negate_xmm(__m128 x) { return _mm_xor_ps(x, _mm_set1_ps(-0.0f)); }
+
+/* The tree 8, 4, 2, 1 over 16 lanes in memory. */
+SM__SSE41 SM__INLINE float sm__tree_xmm(const float *l) {
+    __m128 a = sm__add_xmm(_mm_loadu_ps(l), _mm_loadu_ps(l + 8));
+    a = sm__add_xmm(a, sm__add_xmm(_mm_loadu_ps(l + 4), _mm_loadu_ps(l + 12)));
+    a = sm__add_xmm(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(sm__add_xmm(a, _mm_shuffle_ps(a, a, 1)));
+}
+
+/* NaN becomes -inf. */
+SM__SSE41 SM__INLINE __m128 sm__no_nan_xmm(__m128 x) {
+    __m128i a = _mm_and_si128(_mm_castps_si128(x), _mm_set1_epi32(0x7fffffff));
+    __m128i nan = _mm_cmpgt_epi32(a, _mm_set1_epi32(0x7f800000));
+    return _mm_blendv_ps(x, _mm_set1_ps(-SM__INFINITY), _mm_castsi128_ps(nan));
+}
+
+/* sm__exp, step by step. Its cases are told apart by bits. Seven multiply-adds are a lot of code:
+ * not inlined. */
+SM__SSE41 SM__NOINLINE static __m128 sm__exp_xmm(__m128 x) {
+    __m128i u = _mm_castps_si128(x), a = _mm_and_si128(u, _mm_set1_epi32(0x7fffffff));
+    __m128i over = _mm_cmpgt_epi32(u, _mm_set1_epi32((int)sm__bits(SM__EXP_MAX)));
+    __m128i under = _mm_cmpgt_epi32(a, _mm_set1_epi32((int)sm__bits(-SM__EXP_MIN)));
+    __m128i nan = _mm_cmpgt_epi32(a, _mm_set1_epi32(0x7f800000));
+    __m128i n = _mm_cvtps_epi32(sm__mul_xmm(x, _mm_set1_ps(SM__LOG2E))), half;
+    __m128 f = _mm_cvtepi32_ps(n), r, p;
+    sm__wide w;
+    under = _mm_or_si128(nan, _mm_and_si128(under, _mm_srai_epi32(u, 31)));
+    r = sm__fma_xmm(f, _mm_set1_ps(-SM__LN2_HI), x);
+    r = sm__fma_xmm(f, _mm_set1_ps(-SM__LN2_LO), r);
+    w = sm__widen(r);
+    p = sm__fma_wide(sm__widen(_mm_set1_ps(SM__EXP_C4)), w, _mm_set1_ps(SM__EXP_C3));
+    p = sm__fma_wide(sm__widen(p), w, _mm_set1_ps(SM__EXP_C2));
+    p = sm__fma_wide(sm__widen(p), w, _mm_set1_ps(SM__EXP_C1));
+    p = sm__fma_wide(sm__widen(p), w, _mm_set1_ps(SM__EXP_C0));
+    p = sm__add_xmm(_mm_set1_ps(1.0f), sm__fma_xmm(p, sm__mul_xmm(r, r), r));
+    half = _mm_srai_epi32(n, 1);
+    n = _mm_add_epi32(_mm_sub_epi32(n, half), _mm_set1_epi32(127));
+    half = _mm_add_epi32(half, _mm_set1_epi32(127));
+    p = sm__mul_xmm(p, _mm_castsi128_ps(_mm_slli_epi32(half, 23)));
+    p = sm__mul_xmm(p, _mm_castsi128_ps(_mm_slli_epi32(n, 23)));
+    p = _mm_blendv_ps(p, _mm_set1_ps(SM__INFINITY), _mm_castsi128_ps(over));
+    return _mm_andnot_ps(_mm_castsi128_ps(under), p);
+}
+#endif
+
+#ifdef SM__HAS_AVX2
 SM__AVX2 SM__INLINE __m256 sm__add_ymm(__m256 a, __m256 b) {
     __m256 r = _mm256_add_ps(a, b);
     SM__KEEP(r);
@@ -2684,6 +2861,102 @@ SM__UNUSED static int sm__stretch_length(int k) {
     int n = (k + 1023) / 1024;
     return ((k + n - 1) / n + 15) / 16 * 16;
 }
+
+#ifdef SM__HAS_SSE41
+/* 4 halves, each in 32 bits, to floats. A product moves the exponent's bias, which makes denormals
+ * right too; infinities and NaNs get theirs by force. */
+SM__SSE41 SM__INLINE __m128 sm__halves_xmm(__m128i h) {
+    __m128i a = _mm_and_si128(h, _mm_set1_epi32(0x7fff));
+    __m128i sign = _mm_slli_epi32(_mm_xor_si128(h, a), 16);
+    __m128i top = _mm_cmpgt_epi32(a, _mm_set1_epi32(0x7bff));
+    __m128 bias = _mm_castsi128_ps(_mm_set1_epi32(0x77800000)); /* 2^112 */
+    __m128 v = sm__mul_xmm(_mm_castsi128_ps(_mm_slli_epi32(a, 13)), bias);
+    top = _mm_or_si128(sign, _mm_and_si128(top, _mm_set1_epi32(0x7f800000)));
+    return _mm_or_ps(v, _mm_castsi128_ps(top));
+}
+
+/* 4 weights as f32, as sm__load_ymm. */
+SM__SSE41 SM__INLINE __m128 sm__load_xmm(int type, const uint8_t *p) {
+    __m128i h;
+    if (type == SM__T_F32) return _mm_loadu_ps((const float *)(const void *)p);
+    if (type == SM__T_Q8_0)
+        return _mm_cvtepi32_ps(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(sm__load_i32(p))));
+    h = _mm_cvtepu16_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    if (type == SM__T_F16) return sm__halves_xmm(h);
+    return _mm_castsi128_ps(_mm_slli_epi32(h, 16));
+}
+
+/* n <= 4 floats of a register. */
+SM__SSE41 SM__INLINE void sm__store_xmm(float *out, __m128 v, int n) {
+    float all[4];
+    _mm_storeu_ps(n < 4 ? all : out, v);
+    if (n < 4) memcpy(out, all, (size_t)n * 4);
+}
+
+/* n_t rows of a, at most SM__ROWS_XMM, times 4 rows of w, of which n count. What a step reads of w
+ * is widened once for all rows of a; the sums live in memory, lanes [n_t, 4, 16], which costs
+ * nothing beside the multiply-adds. */
+#define SM__ROWS_XMM 8
+SM__SSE41 SM__INLINE void sm__tile_float_xmm(int type, int n_t, const uint8_t *w, size_t w_stride,
+                                             int n, int k, const float *x, size_t x_stride,
+                                             float *out, size_t out_stride, float *lanes) {
+    size_t elem = type == SM__T_F32 ? 4 : 2;
+    const uint8_t *row[4];
+    int i, t, r;
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    memset(lanes, 0, (size_t)n_t * 64 * sizeof *lanes);
+    for (i = 0; i + 4 <= k; i += 4) {
+        sm__wide v[4];
+        SM__UNROLL
+        for (r = 0; r < 4; r++) v[r] = sm__widen(sm__load_xmm(type, row[r] + (size_t)i * elem));
+        for (t = 0; t < n_t; t++) {
+            sm__wide y = sm__widen(_mm_loadu_ps(x + (size_t)t * x_stride + i));
+            float *sum = lanes + 64 * t + i % 16;
+            SM__UNROLL
+            for (r = 0; r < 4; r++)
+                _mm_store_ps(sum + 16 * r, sm__fma_few(y, v[r], _mm_load_ps(sum + 16 * r),
+                                                         type == SM__T_BF16));
+        }
+    }
+    for (t = 0; t < n_t; t++)
+        for (r = 0; r < n; r++) {
+            const float *y = x + (size_t)t * x_stride;
+            float *sum = lanes + 64 * t + 16 * r, last[4];
+            int j;
+            sm__types[type].decode(row[r] + (size_t)i * elem, last, (size_t)(k - i));
+            for (j = i; j < k; j++)
+                sum[j % 16] = sm__fma(y[j], last[j - i], sum[j % 16]);
+            out[(size_t)t * out_stride + (size_t)r] = sm__tree_xmm(sum);
+        }
+}
+
+SM__SSE41 SM__INLINE void sm__matmul_float_xmm(int type, const void *w, size_t w_stride, int n,
+                                               int k, const sm__acts *a, int rows, float *out,
+                                               size_t out_stride, void *scratch) {
+    int o, t;
+    for (o = 0; o < n; o += 4)
+        for (t = 0; t < rows; t += SM__ROWS_XMM)
+            sm__tile_float_xmm(type, sm__min(rows - t, SM__ROWS_XMM),
+                               (const uint8_t *)w + (size_t)o * w_stride, w_stride,
+                               sm__min(n - o, 4), k, a->x + (size_t)t * a->x_stride, a->x_stride,
+                               out + (size_t)t * out_stride + o, out_stride, (float *)scratch);
+}
+SM__SSE41 static void sm__matmul_f32__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    sm__matmul_float_xmm(SM__T_F32, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__SSE41 static void sm__matmul_f16__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    sm__matmul_float_xmm(SM__T_F16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__SSE41 static void sm__matmul_bf16__sse41(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    sm__matmul_float_xmm(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 /* 8 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
@@ -3197,19 +3470,6 @@ static void sm__matmul_q6_k__scalar(const void *w, size_t w_stride, int n, int k
                              out_stride);
 }
 
-/* What the vector kernels of the block types share. */
-SM__INLINE int32_t sm__load_i32(const void *p) {
-    int32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-
-SM__INLINE uint16_t sm__load_u16(const void *p) {
-    uint16_t v;
-    memcpy(&v, p, 2);
-    return v;
-}
-
 /* The sum of 32 activations. */
 SM__INLINE int32_t sm__sum32(const int16_t *s) { return s[0] + s[1]; }
 
@@ -3221,6 +3481,221 @@ SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t
         memcpy(copy + (size_t)r * row_bytes, w + (size_t)sm__min(r, n - 1) * w_stride, row_bytes);
     return copy;
 }
+
+#ifdef SM__HAS_SSE41
+/* Four rows of block weights are worked on together, a row a lane in the end. 32 weights of a row
+ * become unsigned bytes in two registers, which meet all rows of a: many rows share the unpacking.
+ * pmaddubsw takes unsigned times signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127
+ * fits 16 bits); Q4_0 and Q6_K are 8 and 32 too large, which the sums of a make good. */
+
+SM__SSE41 SM__INLINE __m128i sm__load16_xmm(const void *p) {
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+/* Of every byte the bits from `from` on, moved to bit `to`; the mask keeps what is wanted. */
+SM__SSE41 SM__INLINE __m128i sm__bits_xmm(__m128i v, int from, int to, int mask) {
+    v = _mm_slli_epi16(_mm_srli_epi16(v, from), to);
+    return _mm_and_si128(v, _mm_set1_epi8((char)mask));
+}
+
+/* The 32 weights of sub-block j of a block: unsigned bytes, but for Q8_0 as they are. */
+SM__SSE41 SM__INLINE void sm__bytes_xmm(int type, const uint8_t *block, int j, __m128i w[2]) {
+    int i;
+    if (type == SM__T_Q8_0 || type == SM__T_Q4_0) {
+        w[0] = w[1] = sm__load16_xmm(block + 2);
+        if (type == SM__T_Q8_0) w[1] = sm__load16_xmm(block + 18);
+        else w[0] = sm__bits_xmm(w[0], 0, 0, 15), w[1] = sm__bits_xmm(w[1], 4, 0, 15);
+        return;
+    }
+    SM__UNROLL
+    for (i = 0; i < 2; i++, block += 16) {
+        const uint8_t *q = block + (type == SM__T_Q4_K ? 16 : 48) + j / 2 * 32, *high = block + 16;
+        __m128i top;
+        if (type == SM__T_Q6_K) {
+            q = block + j / 4 * 64 + j % 2 * 32;
+            high = block + 128 + j / 4 * 32;
+        }
+        w[i] = sm__bits_xmm(sm__load16_xmm(q), (type == SM__T_Q6_K ? j / 2 : j) % 2 * 4, 0, 15);
+        if (type == SM__T_Q4_K) continue;
+        top = sm__load16_xmm(high);
+        if (type == SM__T_Q5_K) top = sm__bits_xmm(top, j, 4, 16);
+        else top = sm__bits_xmm(top, j % 4 * 2, 4, 48);
+        w[i] = _mm_or_si128(w[i], top);
+    }
+}
+
+/* acc + 32 weights times 32 activations, times sc[0] and sc[1] for the halves: 4 partial sums. */
+SM__SSE41 SM__INLINE __m128i sm__dot32_xmm(int type, __m128i acc, const __m128i w[2],
+                                           const int8_t *q, const __m128i sc[2]) {
+    __m128i a = _mm_load_si128((const __m128i *)(const void *)q), b;
+    b = _mm_load_si128((const __m128i *)(const void *)(q + 16));
+    if (type == SM__T_Q8_0) {
+        a = _mm_maddubs_epi16(_mm_abs_epi8(w[0]), _mm_sign_epi8(a, w[0]));
+        b = _mm_maddubs_epi16(_mm_abs_epi8(w[1]), _mm_sign_epi8(b, w[1]));
+    } else {
+        a = _mm_maddubs_epi16(w[0], a);
+        b = _mm_maddubs_epi16(w[1], b);
+    }
+    if (type != SM__T_Q8_0 && type != SM__T_Q6_K) /* one scale; 4 * 31 * 127 fits 16 bits */
+        return _mm_add_epi32(acc, _mm_madd_epi16(_mm_add_epi16(a, b), sc[0]));
+    a = _mm_add_epi32(_mm_madd_epi16(a, sc[0]), _mm_madd_epi16(b, sc[1]));
+    return _mm_add_epi32(acc, a);
+}
+
+/* What multiplies every 16 weights of a superblock, sc, and the sums of 16 activations, m: the
+ * minima, or 32 scales of Q6_K. */
+SM__SSE41 SM__INLINE void sm__factors_xmm(int type, const uint8_t *block, __m128i sc[2],
+                                          __m128i m[2]) {
+    __m128i all, zero = _mm_setzero_si128();
+    if (type == SM__T_Q6_K) {
+        all = sm__load16_xmm(block + 192);
+        sc[0] = _mm_cvtepi8_epi16(all);
+        sc[1] = _mm_cvtepi8_epi16(_mm_srli_si128(all, 8));
+        m[0] = _mm_slli_epi16(sc[0], 5);
+        m[1] = _mm_slli_epi16(sc[1], 5);
+    } else { /* 8 bytes of scales, 8 of minima; then each twice */
+        int32_t x = sm__load_i32(block + 4), y = sm__load_i32(block + 8);
+        int32_t z = sm__load_i32(block + 12);
+        all = _mm_setr_epi32(x & 0x3f3f3f3f, (z & 0x0f0f0f0f) | (x >> 2 & 0x30303030),
+                             y & 0x3f3f3f3f, (z >> 4 & 0x0f0f0f0f) | (y >> 2 & 0x30303030));
+        m[0] = _mm_unpackhi_epi8(all, all);
+        all = _mm_unpacklo_epi8(all, all);
+        sc[0] = _mm_unpacklo_epi8(all, zero);
+        sc[1] = _mm_unpackhi_epi8(all, zero);
+        m[1] = _mm_unpackhi_epi8(m[0], zero);
+        m[0] = _mm_unpacklo_epi8(m[0], zero);
+    }
+}
+
+/* The sum over j of m_j * s_j: 4 partial sums. */
+SM__SSE41 SM__INLINE __m128i sm__sums_xmm(const __m128i m[2], const int16_t *s) {
+    return _mm_add_epi32(_mm_madd_epi16(m[0], sm__load16_xmm(s)),
+                         _mm_madd_epi16(m[1], sm__load16_xmm(s + 8)));
+}
+/* Four sums of 4 numbers each, as floats. */
+SM__SSE41 SM__INLINE __m128 sm__sum4_xmm(const __m128i v[4]) {
+    return _mm_cvtepi32_ps(
+        _mm_hadd_epi32(_mm_hadd_epi32(v[0], v[1]), _mm_hadd_epi32(v[2], v[3])));
+}
+
+/* Two f16 side by side in each of 4 rows: the low ones and the high ones. */
+SM__SSE41 SM__INLINE void sm__scales_xmm(const uint8_t *const row[4], size_t at, __m128 *low,
+                                         __m128 *high) {
+    __m128i a = _mm_unpacklo_epi16(_mm_cvtsi32_si128(sm__load_i32(row[0] + at)),
+                                   _mm_cvtsi32_si128(sm__load_i32(row[1] + at)));
+    __m128i b = _mm_unpacklo_epi16(_mm_cvtsi32_si128(sm__load_i32(row[2] + at)),
+                                   _mm_cvtsi32_si128(sm__load_i32(row[3] + at)));
+    a = _mm_unpacklo_epi32(a, b);
+    *low = sm__halves_xmm(_mm_cvtepu16_epi32(a));
+    *high = sm__halves_xmm(_mm_cvtepu16_epi32(_mm_srli_si128(a, 8)));
+}
+
+/* The integer sums of one block of 4 rows of w with n_t rows of a, and, of a superblock, the
+ * factors m that meet the sums of a. */
+SM__SSE41 SM__INLINE void sm__isums_xmm(int type, int n_t, const uint8_t *const row[4], size_t at,
+                                        const int8_t *q, size_t q_stride, const int16_t *s,
+                                        size_t s_stride, __m128i isum[][4], __m128i m[4][2]) {
+    int n = sm__types[type].act_block / SM__QK, t, r, j;
+    for (r = 0; r < 4; r++) {
+        union {
+            __m128i v[2];
+            int16_t i[16];
+        } scales;
+        scales.v[0] = scales.v[1] = _mm_set1_epi16(1);
+        m[r][0] = _mm_set1_epi16(8);
+        if (n > 1) sm__factors_xmm(type, row[r] + at, scales.v, m[r]);
+        for (t = 0; t < n_t; t++) {
+            isum[t][r] = _mm_setzero_si128();
+            if (type == SM__T_Q4_0)
+                isum[t][r] = _mm_madd_epi16(
+                    _mm_cvtsi32_si128(sm__load_i32(s + (size_t)t * s_stride)), m[r][0]);
+            if (type == SM__T_Q6_K) isum[t][r] = sm__sums_xmm(m[r], s + (size_t)t * s_stride);
+            isum[t][r] = _mm_sub_epi32(_mm_setzero_si128(), isum[t][r]);
+        }
+        for (j = 0; j < n; j++) {
+            __m128i w[2], sc[2];
+            sm__bytes_xmm(type, row[r] + at, j, w);
+            sc[0] = sc[1] = _mm_set1_epi16(scales.i[2 * j]);
+            if (type == SM__T_Q6_K) sc[1] = _mm_set1_epi16(scales.i[2 * j + 1]);
+            for (t = 0; t < n_t; t++)
+                isum[t][r] = sm__dot32_xmm(type, isum[t][r], w,
+                                           q + (size_t)t * q_stride + SM__QK * j, sc);
+        }
+    }
+}
+
+/* n_t rows of a, at most SM__ROWS_XMM, from row t on, times 4 rows of w, of which n count. */
+SM__SSE41 SM__INLINE void sm__tile_quant_xmm(int type, int n_t, const uint8_t *w, size_t w_stride,
+                                             int n, int k, const sm__acts *a, int t, float *out,
+                                             size_t out_stride) {
+    int block = sm__types[type].act_block, b, r, i;
+    size_t bytes = (size_t)sm__types[type].info.block_bytes, at = 0;
+    const uint8_t *row[4];
+    __m128i isum[SM__ROWS_XMM][4], m[4][2];
+    __m128 acc[SM__ROWS_XMM], d, dmin, d_a;
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    for (i = 0; i < n_t; i++) acc[i] = _mm_setzero_ps();
+    for (b = 0; b < k / block; b++, at += bytes) {
+        const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (size_t)(block / 16);
+        sm__isums_xmm(type, n_t, row, at,
+                      a->q + (size_t)t * a->q_stride + (size_t)b * (size_t)block, a->q_stride, s,
+                      a->s_stride, isum, m);
+        if (type == SM__T_Q6_K) sm__scales_xmm(row, at + 206, &dmin, &d);
+        else sm__scales_xmm(row, at, &d, &dmin);
+        for (i = 0; i < n_t; i++, s += a->s_stride) {
+            d_a = _mm_set1_ps(a->d[(size_t)(t + i) * a->d_stride + (size_t)b]);
+            acc[i] = sm__fma_xmm(sm__sum4_xmm(isum[i]), sm__mul_xmm(d, d_a), acc[i]);
+            if (type != SM__T_Q4_K && type != SM__T_Q5_K) continue;
+            for (r = 0; r < 4; r++) isum[i][r] = sm__sums_xmm(m[r], s);
+            acc[i] = sm__fma_xmm(sm__negate_xmm(sm__sum4_xmm(isum[i])), sm__mul_xmm(dmin, d_a),
+                                 acc[i]);
+        }
+    }
+    for (i = 0; i < n_t; i++) sm__store_xmm(out + (size_t)i * out_stride, acc[i], n);
+}
+
+SM__SSE41 SM__INLINE void sm__matmul_quant_xmm(int type, const void *w, size_t w_stride, int n,
+                                               int k, const sm__acts *a, int rows, float *out,
+                                               size_t out_stride) {
+    int o, t;
+    for (o = 0; o < n; o += 4)
+        for (t = 0; t < rows; t += SM__ROWS_XMM)
+            sm__tile_quant_xmm(type, sm__min(rows - t, SM__ROWS_XMM),
+                               (const uint8_t *)w + (size_t)o * w_stride, w_stride,
+                               sm__min(n - o, 4), k, a, t, out + (size_t)t * out_stride + o,
+                               out_stride);
+}
+SM__SSE41 static void sm__matmul_q8_0__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_quant_xmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__SSE41 static void sm__matmul_q4_0__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_quant_xmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__SSE41 static void sm__matmul_q4_k__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_quant_xmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__SSE41 static void sm__matmul_q5_k__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_quant_xmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride);
+}
+SM__SSE41 static void sm__matmul_q6_k__sse41(const void *w, size_t w_stride, int n, int k,
+                                            const sm__acts *a, int rows, float *out,
+                                            size_t out_stride, void *scratch) {
+    (void)scratch;
+    sm__matmul_quant_xmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride);
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 /* While some rows of w are worked on, rows behind them are prefetched, in the order of their
@@ -5723,6 +6198,143 @@ static void sm__merge__scalar(float *m, float *s, float *o, float part_m, float 
     *m = largest;
 }
 
+/* The last head_dim % 4 or 8 elements of an output row (none of Q8_0). */
+SM__UNUSED static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
+    size_t elem = sm__kv_elem(type);
+    int j;
+    for (; d < a->head_dim; d++) {
+        float sum = 0.0f, v;
+        SM__KEEP(sum);
+        for (j = 0; j < a->n_keys[i]; j++) {
+            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
+            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
+            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
+        }
+        a->o[i][d] = sum;
+    }
+}
+
+#ifdef SM__HAS_SSE41
+/* score to weight for one row, as sm__attend_scores__avx2. */
+SM__SSE41 static void sm__attend_scores__sse41(const sm__attend_args *a, int i, float *p) {
+    __m128 none = _mm_set1_ps(-SM__INFINITY), top = none, v;
+    float lanes[16] = {0}, m = -SM__INFINITY;
+    int n = a->n_keys[i], j;
+    for (j = 0; j < n; j += 4) {
+        __m128i seen = _mm_cmpgt_epi32(_mm_set1_epi32(n - j), _mm_setr_epi32(0, 1, 2, 3));
+        v = sm__mul_xmm(_mm_load_ps(p + j), _mm_set1_ps(a->scale));
+        _mm_store_ps(p + j, v);
+        v = _mm_blendv_ps(none, sm__no_nan_xmm(v), _mm_castsi128_ps(seen));
+        top = _mm_max_ps(top, v);
+    }
+    _mm_storeu_ps(lanes, top);
+    for (j = 0; j < 4; j++) m = lanes[j] > m ? lanes[j] : m;
+    a->m[i] = m = m + 0.0f;
+    memset(lanes, 0, sizeof lanes);
+    for (j = 0; j < n; j += 4) {
+        __m128i seen = _mm_cmpgt_epi32(_mm_set1_epi32(n - j), _mm_setr_epi32(0, 1, 2, 3));
+        v = sm__exp_xmm(sm__sub_xmm(_mm_load_ps(p + j), _mm_set1_ps(m)));
+        v = _mm_and_ps(v, _mm_castsi128_ps(seen));
+        _mm_store_ps(p + j, v);
+        _mm_storeu_ps(lanes + j % 16, sm__add_xmm(_mm_loadu_ps(lanes + j % 16), v));
+    }
+    a->s[i] = sm__tree_xmm(lanes);
+}
+
+/* A float in all four places, widened. */
+SM__SSE41 SM__INLINE sm__wide sm__widen1(float x) {
+    sm__wide w;
+    w.lo = w.hi = _mm_cvtps_pd(_mm_set1_ps(x));
+    return w;
+}
+
+/* n_q query rows from row i on, times the first n keys of a block, of which key 0 is key j of the
+ * part. As in matmul, the sums live in memory: as scores, or, of Q8_0, in part until a group is
+ * complete. */
+SM__SSE41 SM__INLINE void sm__attend_keys_xmm(int type, int n_q, const sm__attend_args *a, int i,
+                                              int j, int n) {
+    size_t elem = sm__kv_elem(type);
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    const uint8_t *scale = sm__kv_scales(k, a->head_dim);
+    float *p = a->scores + i * SM__PART + j;
+    float part[SM__ROWS_XMM * SM__KV_BLOCK], *sum = type == SM__T_Q8_0 ? part : p;
+    int d, c, r, step = type == SM__T_Q8_0 ? SM__KV_BLOCK : SM__PART;
+    for (r = 0; r < n_q; r++) memset(p + r * SM__PART, 0, SM__KV_BLOCK * sizeof *p);
+    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+        sm__wide q[SM__ROWS_XMM];
+        for (r = 0; r < n_q; r++) q[r] = sm__widen1(a->q[i + r][d]);
+        if (type == SM__T_Q8_0 && d % SM__QK == 0) memset(part, 0, sizeof part);
+        for (c = 0; c < n; c += 4) {
+            sm__wide v = sm__widen(sm__load_xmm(type, k + (size_t)c * elem));
+            for (r = 0; r < n_q; r++) {
+                float *to = sum + r * step + c;
+                _mm_storeu_ps(to, sm__fma_few(q[r], v, _mm_loadu_ps(to), type == SM__T_Q8_0));
+            }
+        }
+        if (type != SM__T_Q8_0 || d % SM__QK != SM__QK - 1) continue;
+        for (c = 0; c < n; c += 4) {
+            sm__wide v = sm__widen(sm__load_xmm(SM__T_F16, scale + 2 * c));
+            for (r = 0; r < n_q; r++) {
+                sm__wide sums = sm__widen(_mm_loadu_ps(part + r * step + c));
+                float *to = p + r * SM__PART + c;
+                _mm_storeu_ps(to, sm__fma_wide(sums, v, _mm_loadu_ps(to)));
+            }
+        }
+        scale += SM__KV_BLOCK * 2;
+    }
+}
+
+/* The weights of n_q rows times the value of key j, which those rows see that have more keys. */
+SM__SSE41 SM__INLINE void sm__attend_value_xmm(int type, int n_q, const sm__attend_args *a, int i,
+                                               int j) {
+    size_t elem = sm__kv_elem(type), dim = (size_t)a->head_dim, lane = (size_t)(j % SM__KV_BLOCK);
+    const uint8_t *v = (const uint8_t *)a->values[j / SM__KV_BLOCK];
+    const uint8_t *scale = sm__kv_scales(v, a->head_dim) + lane * (dim / SM__QK) * 2;
+    const float *p = a->scores + i * SM__PART + j;
+    sm__wide weight[SM__ROWS_XMM];
+    int d, r;
+    v += lane * dim * elem;
+    for (d = 0; d + 4 <= a->head_dim; d += 4) {
+        sm__wide y = sm__widen(sm__load_xmm(type, v + (size_t)d * elem));
+        if (d == 0 || (type == SM__T_Q8_0 && d % SM__QK == 0)) {
+            float unit = type == SM__T_Q8_0 ? sm__f16_to_f32(sm__load_u16(scale + d / SM__QK * 2))
+                                            : 1.0f;
+            for (r = 0; r < n_q; r++) weight[r] = sm__widen1(p[r * SM__PART] * unit);
+        }
+        for (r = 0; r < n_q; r++) {
+            float *o = a->o[i + r] + d;
+            if (j < a->n_keys[i + r])
+                _mm_storeu_ps(o, sm__fma_few(weight[r], y, _mm_loadu_ps(o), type == SM__T_Q8_0));
+        }
+    }
+}
+
+SM__SSE41 SM__INLINE void sm__attend_xmm(int type, const sm__attend_args *a) {
+    int i, j, r, n_q, n;
+    for (i = 0; i < a->n_q; i += n_q) {
+        n_q = sm__min(a->n_q - i, SM__ROWS_XMM);
+        for (r = n = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
+        for (j = 0; j < n; j += SM__KV_BLOCK)
+            sm__attend_keys_xmm(type, n_q, a, i, j, sm__min(n - j, SM__KV_BLOCK));
+        for (r = 0; r < n_q; r++) {
+            sm__attend_scores__sse41(a, i + r, a->scores + (i + r) * SM__PART);
+            memset(a->o[i + r], 0, (size_t)a->head_dim * sizeof **a->o);
+        }
+        for (j = 0; j < n; j++) sm__attend_value_xmm(type, n_q, a, i, j);
+        for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, a->head_dim / 4 * 4);
+    }
+}
+SM__SSE41 static void sm__attend_f32__sse41(const sm__attend_args *a) {
+    sm__attend_xmm(SM__T_F32, a);
+}
+SM__SSE41 static void sm__attend_f16__sse41(const sm__attend_args *a) {
+    sm__attend_xmm(SM__T_F16, a);
+}
+SM__SSE41 static void sm__attend_q8_0__sse41(const sm__attend_args *a) {
+    sm__attend_xmm(SM__T_Q8_0, a);
+}
+#endif
+
 #ifdef SM__HAS_AVX2
 /* The first n lanes (all 8, none) as a mask. */
 SM__AVX2 SM__INLINE __m256 sm__mask_ymm(int n) {
@@ -5895,22 +6507,6 @@ SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
     }
     if (n_q > 1 && common < first + SM__KV_BLOCK)
         sm__attend_tails__avx2(type, a, i, n_q, common, d, 8 * n_c);
-}
-
-/* The last head_dim % 8 elements of an output row (none of Q8_0). */
-static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
-    size_t elem = sm__kv_elem(type);
-    int j;
-    for (; d < a->head_dim; d++) {
-        float sum = 0.0f, v;
-        SM__KEEP(sum);
-        for (j = 0; j < a->n_keys[i]; j++) {
-            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
-            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
-            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
-        }
-        a->o[i][d] = sum;
-    }
 }
 
 /* n_q (a constant) rows together; three of them leave registers for 32 keys, or elements, at once:
@@ -6326,21 +6922,6 @@ SM__INLINE void sm__attend_values_neon(int type, int n_q, int n_c, const sm__att
     }
 }
 
-/* The last elements of an output row: as the AVX2 version's, which should stand once for both. */
-static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
-    size_t elem = sm__kv_elem(type);
-    int j;
-    for (; d < a->head_dim; d++) {
-        float sum = 0.0f, v;
-        for (j = 0; j < a->n_keys[i]; j++) {
-            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
-            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
-            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
-        }
-        a->o[i][d] = sum;
-    }
-}
-
 /* n_q (a constant) rows together. */
 SM__INLINE void sm__attend_rows_neon(int type, int n_q, const sm__attend_args *a, int i) {
     int most = 0, r, j, d = 0;
@@ -6416,6 +6997,38 @@ static void sm__quant__scalar(const float *x, int k, int block, int8_t *q, float
         s[i / 16] = (int16_t)(s[i / 16] + q[i]);
     }
 }
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__quant__sse41(const float *x, int k, int block, int8_t *q, float *d,
+                                       int16_t *s) {
+    int i, j;
+    for (; k > 0; k -= block) {
+        __m128i top = _mm_setzero_si128(), v[4];
+        float inverse;
+        for (i = 0; i < block; i += 4) {
+            v[0] = _mm_castps_si128(_mm_loadu_ps(x + i));
+            top = _mm_max_epi32(top, _mm_and_si128(v[0], _mm_set1_epi32(0x7fffffff)));
+        }
+        top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0x4e));
+        top = _mm_max_epi32(top, _mm_shuffle_epi32(top, 0xb1));
+        *d++ = sm__quant_scale((uint32_t)_mm_cvtsi128_si32(top), &inverse);
+        for (i = 0; i < block; i += 16, x += 16, q += 16) {
+            for (j = 0; j < 4; j++) { /* nearest even */
+                v[j] = _mm_setzero_si128();
+                if (inverse != 0.0f)
+                    v[j] = _mm_cvtps_epi32(sm__mul_xmm(_mm_loadu_ps(x + 4 * j),
+                                                       _mm_set1_ps(inverse)));
+            }
+            v[0] = _mm_packs_epi32(v[0], v[1]);
+            v[1] = _mm_packs_epi32(v[2], v[3]);
+            _mm_storeu_si128((__m128i *)(void *)q, _mm_packs_epi16(v[0], v[1]));
+            v[0] = _mm_madd_epi16(_mm_add_epi16(v[0], v[1]), _mm_set1_epi16(1));
+            v[0] = _mm_hadd_epi32(v[0], v[0]);
+            *s++ = (int16_t)_mm_cvtsi128_si32(_mm_hadd_epi32(v[0], v[0]));
+        }
+    }
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 SM__AVX2 SM__INLINE __m128i sm__fold_ymm(__m256i v) {
@@ -6537,6 +7150,25 @@ static void sm__layer_norm__scalar(const float *x, const float *w, const float *
         out[i] = b ? sm__fma(y, w[i], b[i]) : y * w[i];
     }
 }
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__rms_norm__sse41(const float *x, const float *w, float *out, int n,
+                                          float eps) {
+    float lanes[16] = {0}, r;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        sm__wide v = sm__widen(_mm_loadu_ps(x + i));
+        _mm_storeu_ps(lanes + i % 16, sm__fma_wide(v, v, _mm_loadu_ps(lanes + i % 16)));
+    }
+    for (; i < n; i++) lanes[i & 15] = sm__fma(x[i], x[i], lanes[i & 15]);
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__tree_xmm(lanes), (float)n) + eps));
+    for (i = 0; i + 4 <= n; i += 4) {
+        __m128 v = sm__mul_xmm(_mm_loadu_ps(x + i), _mm_set1_ps(r));
+        _mm_storeu_ps(out + i, sm__mul_xmm(v, _mm_loadu_ps(w + i)));
+    }
+    for (; i < n; i++) out[i] = (x[i] * r) * w[i];
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 SM__AVX2 static void sm__rms_norm__avx2(const float *x, const float *w, float *out, int n,
@@ -6724,6 +7356,28 @@ static void sm__softmax__scalar(float *x, int n) {
     for (i = 0; i < n; i++) x[i] *= r;
 }
 
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__softmax__sse41(float *x, int n) {
+    __m128 top = _mm_set1_ps(-SM__INFINITY), v;
+    float lanes[16] = {0}, m = -SM__INFINITY, r;
+    int i, j;
+    for (i = 0; i + 4 <= n; i += 4) top = _mm_max_ps(top, sm__no_nan_xmm(_mm_loadu_ps(x + i)));
+    _mm_storeu_ps(lanes, top);
+    for (j = 0; j < 4; j++) m = lanes[j] > m ? lanes[j] : m;
+    for (; i < n; i++) m = x[i] > m ? x[i] : m;
+    memset(lanes, 0, sizeof lanes);
+    for (i = 0; i + 4 <= n; i += 4) {
+        _mm_storeu_ps(x + i, v = sm__exp_xmm(sm__sub_xmm(_mm_loadu_ps(x + i), _mm_set1_ps(m))));
+        _mm_storeu_ps(lanes + i % 16, sm__add_xmm(_mm_loadu_ps(lanes + i % 16), v));
+    }
+    for (; i < n; i++) lanes[i & 15] += x[i] = sm__exp(x[i] - m);
+    r = sm__div(1.0f, sm__tree_xmm(lanes));
+    for (i = 0; i + 4 <= n; i += 4)
+        _mm_storeu_ps(x + i, sm__mul_xmm(_mm_loadu_ps(x + i), _mm_set1_ps(r)));
+    for (; i < n; i++) x[i] *= r;
+}
+#endif
+
 #ifdef SM__HAS_AVX2
 SM__AVX2 static void sm__softmax__avx2(float *x, int n) {
     __m256 top = _mm256_set1_ps(-SM__INFINITY), lo = sm__zero_ymm(), hi = lo, v;
@@ -6861,6 +7515,51 @@ static void sm__to_f16__scalar(const float *x, uint16_t *out, int n) {
     int i;
     for (i = 0; i < n; i++) out[i] = sm__f32_to_f16(x[i]);
 }
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__swiglu__sse41(const float *gate, const float *up, float *out, int n) {
+    __m128 one = _mm_set1_ps(1.0f), g;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        g = _mm_loadu_ps(gate + i);
+        g = sm__div_xmm(g, sm__add_xmm(one, sm__exp_xmm(sm__negate_xmm(g))));
+        _mm_storeu_ps(out + i, sm__mul_xmm(g, _mm_loadu_ps(up + i)));
+    }
+    sm__swiglu__scalar(gate + i, up + i, out + i, n - i);
+}
+
+SM__SSE41 static void sm__gelu_tanh__sse41(const float *x, float *out, int n) {
+    __m128 one = _mm_set1_ps(1.0f), v, u;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        v = _mm_loadu_ps(x + i);
+        u = sm__fma_xmm(sm__mul_xmm(_mm_set1_ps(0.044715f), v), v, one);
+        u = sm__mul_xmm(sm__mul_xmm(_mm_set1_ps(1.59576912f), v), u);
+        v = sm__div_xmm(v, sm__add_xmm(one, sm__exp_xmm(sm__negate_xmm(u))));
+        _mm_storeu_ps(out + i, v);
+    }
+    sm__gelu_tanh__scalar(x + i, out + i, n - i);
+}
+
+SM__SSE41 static void sm__gelu_erf__sse41(const float *x, float *out, int n) {
+    __m128 one = _mm_set1_ps(1.0f), two = _mm_set1_ps(2.0f);
+    __m128 abs = _mm_castsi128_ps(_mm_set1_epi32(0x7fffffff));
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        __m128 v = _mm_loadu_ps(x + i), t, u, p = _mm_setzero_ps();
+        t = sm__mul_xmm(_mm_and_ps(v, abs), _mm_set1_ps(0.707106769f));
+        u = sm__div_xmm(two, sm__add_xmm(two, t));
+#define SM__ERFC_STEP(c) p = sm__fma_xmm(p, u, _mm_set1_ps(c));
+        SM__ERFC_LIST(SM__ERFC_STEP)
+#undef SM__ERFC_STEP
+        p = sm__mul_xmm(u, sm__exp_xmm(sm__fma_xmm(sm__negate_xmm(t), t, p)));
+        p = sm__mul_xmm(_mm_set1_ps(0.5f), p);
+        u = _mm_blendv_ps(sm__sub_xmm(one, p), p, v); /* by the sign of v */
+        _mm_storeu_ps(out + i, sm__mul_xmm(v, u));
+    }
+    sm__gelu_erf__scalar(x + i, out + i, n - i);
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 SM__AVX2 static void sm__rope__avx2(float *x, int n_heads, int head_dim, int n_rot,
@@ -7150,7 +7849,8 @@ static void sm__to_f16__neon(const float *x, uint16_t *out, int n) {
  * ============================================================================================== */
 
 SM_API const char *sm_isa_name(int isa) {
-    static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "amx", "neon"};
+    static const char *const names[] = {"auto",   "scalar", "sse41", "avx2",
+                                        "avx512", "amx",    "neon"};
     return isa >= 0 && isa <= SM_ISA_NEON ? names[isa] : "unknown";
 }
 
@@ -7175,12 +7875,14 @@ static uint32_t sm__xgetbv(void) {
 }
 
 static sm_isa sm__isa_detect(void) {
-    uint32_t r[4], os, leaf1, leaf7b, leaf7c;
+    uint32_t r[4], last, os, leaf1, leaf7b, leaf7c;
+    sm_isa floor;
     sm__cpuid(0, 0, r);
-    if (r[0] < 7) return SM_ISA_SCALAR;
+    last = r[0];
     sm__cpuid(1, 0, r);
     leaf1 = r[2];
-    if (!(leaf1 >> 27 & 1)) return SM_ISA_SCALAR; /* OSXSAVE */
+    floor = (leaf1 >> 9 & 1) && (leaf1 >> 19 & 1) ? SM_ISA_SSE41 : SM_ISA_SCALAR; /* SSSE3 too */
+    if (last < 7 || !(leaf1 >> 27 & 1)) return floor; /* OSXSAVE */
     os = sm__xgetbv();
     sm__cpuid(7, 0, r);
     leaf7b = r[1];
@@ -7188,7 +7890,7 @@ static sm_isa sm__isa_detect(void) {
     /* AVX, FMA, F16C, and YMM state; AVX2 */
     if ((os & 6) != 6 || (leaf1 >> 28 & 1) == 0 || !(leaf1 >> 12 & 1) || !(leaf1 >> 29 & 1) ||
         !(leaf7b >> 5 & 1))
-        return SM_ISA_SCALAR;
+        return floor;
 #ifdef SM__EMULATED_AVX512
     return SM_ISA_AVX512;
 #endif
@@ -7223,7 +7925,10 @@ SM_API sm_isa sm_isa_best(void) {
     if (best == SM_ISA_AVX512) best = SM_ISA_AVX2;
 #endif
 #ifndef SM__HAS_AVX2
-    best = SM_ISA_SCALAR;
+    if (best == SM_ISA_AVX2) best = SM_ISA_SSE41;
+#endif
+#ifndef SM__HAS_SSE41
+    if (best == SM_ISA_SSE41) best = SM_ISA_SCALAR;
 #endif
 #elif defined(SM__HAS_NEON)
     best = SM_ISA_NEON;
@@ -7257,6 +7962,29 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->scale = sm__scale__scalar;
     k->to_f16 = sm__to_f16__scalar;
 }
+
+#ifdef SM__HAS_SSE41
+static void sm__kernels_sse41(sm__kernels *k) {
+    k->isa = SM_ISA_SSE41;
+    k->matmul[SM__T_F32] = sm__matmul_f32__sse41;
+    k->matmul[SM__T_F16] = sm__matmul_f16__sse41;
+    k->matmul[SM__T_BF16] = sm__matmul_bf16__sse41;
+    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__sse41;
+    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__sse41;
+    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__sse41;
+    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__sse41;
+    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__sse41;
+    k->attend[0] = sm__attend_f32__sse41;
+    k->attend[1] = sm__attend_f16__sse41;
+    k->attend[2] = sm__attend_q8_0__sse41;
+    k->quant = sm__quant__sse41;
+    k->rms_norm = sm__rms_norm__sse41;
+    k->softmax = sm__softmax__sse41;
+    k->swiglu = sm__swiglu__sse41;
+    k->gelu_tanh = sm__gelu_tanh__sse41;
+    k->gelu_erf = sm__gelu_erf__sse41;
+}
+#endif
 
 #ifdef SM__HAS_AVX2
 static void sm__kernels_avx2(sm__kernels *k) {
@@ -7399,7 +8127,13 @@ static sm_status sm__kernels_init(sm__kernels *k, int isa) {
     if (isa == SM_ISA_AUTO) isa = (int)best;
     if (isa != SM_ISA_SCALAR && (isa > (int)best || (best == SM_ISA_NEON && isa != SM_ISA_NEON)))
         return SM_ERR_UNSUPPORTED;
+#ifndef SM__HAS_SSE41
+    if (isa == SM_ISA_SSE41) return SM_ERR_UNSUPPORTED;
+#endif
     sm__kernels_scalar(k);
+#ifdef SM__HAS_SSE41
+    if (isa >= SM_ISA_SSE41) sm__kernels_sse41(k);
+#endif
 #ifdef SM__HAS_AVX2
     if (isa >= SM_ISA_AVX2) sm__kernels_avx2(k);
 #endif
@@ -12071,9 +12805,10 @@ typedef struct sm__speed {
 } sm__speed;
 
 static const sm__speed sm__speeds[] = {
-    {1, 1, 1, 1},        {0.1, 0.8, 0.2, 0.02}, /* auto (unused), scalar */
-    {30, 80, 8, 1},      {60, 250, 10, 2},      /* avx2, avx512 */
-    {60, 500, 10, 2},    {12, 40, 5, 0.5},      /* amx, neon */
+    {1, 1, 1, 1},       {0.1, 0.8, 0.2, 0.02}, /* auto (unused), scalar */
+    {2, 15, 2, 0.1},    {30, 80, 8, 1},        /* sse41, avx2 */
+    {60, 250, 10, 2},   {60, 500, 10, 2},      /* avx512, amx */
+    {12, 40, 5, 0.5},                          /* neon */
 };
 
 #define SM__TILE_NS 70000.0 /* a tile's length: below the 100 us of the contract */

@@ -11,7 +11,7 @@
  * operation. */
 static const char usage[] = "usage: bench_seeds [options]\n"
                             "  -t THREADS    0 = all processors (0)\n"
-                            "  --isa LEVEL   scalar avx2 avx512 amx neon\n";
+                            "  --isa LEVEL   scalar sse41 avx2 avx512 amx neon\n";
 #include "bench.h"
 
 typedef struct settings {

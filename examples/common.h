@@ -102,7 +102,7 @@ COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {
     int isa;
     for (isa = SM_ISA_AUTO; isa <= SM_ISA_NEON; isa++)
         if (!strcmp(text, sm_isa_name(isa))) return isa;
-    arg_fail("--isa wants auto, scalar, avx2, avx512, amx or neon, not \"%s\"", text);
+    arg_fail("--isa wants auto, scalar, sse41, avx2, avx512, amx or neon, not \"%s\"", text);
     return 0;
 }
 

@@ -13,7 +13,8 @@ static const char usage[] =
     "  --temp T       temperature, 0 = greedy (0)  --top-k K    the K most likely (0 = off)\n"
     "  --top-p P      nucleus, 0..1 (0 = off)      --min-p P    share of the best, 0..1 (0 = off)\n"
     "  --seed S       of the random numbers (1)    --threads T  0 = all processors (0)\n"
-    "  --isa LEVEL    scalar avx2 avx512 amx neon  --ids        print token ids, not text\n";
+    "  --isa LEVEL    scalar sse41 avx2 avx512 amx neon\n"
+    "  --ids          print token ids, not text\n";
 #include "common.h"
 
 typedef struct options {

@@ -70,7 +70,7 @@ matrix() {
             # shellcheck disable=SC2086
             implementation "$c-$s" $c -std=$s -O2 $strict
         done
-        for flag in STATIC NO_THREADS NO_STDIO NO_AMX NO_AVX512 NO_AVX2 NO_NEON; do
+        for flag in STATIC NO_THREADS NO_STDIO NO_AMX NO_AVX512 NO_AVX2 NO_SSE41 NO_NEON; do
             # shellcheck disable=SC2086
             implementation "$c-$flag" $c -std=c99 -O1 $strict -DSMALLMIND_$flag
         done
@@ -115,6 +115,7 @@ matrix() {
     if have clang++; then unit tests-clang++-c++11 CC=clang++ STD=c++11
     else skip tests-clang++-c++11 "no clang++"; fi
     unit tests-scalar CC="$CC" ISA=scalar
+    unit tests-sse41 CC="$CC" ISA=sse41
     unit tests-avx2 CC="$CC" ISA=avx2
     # For the many processors that lack them; on the others the cells above run the real ones.
     if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
@@ -174,7 +175,7 @@ fuzz_one() { # FILE NAME
     esac
     # The kernels are not what is fuzzed, and would take minutes to instrument.
     clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_NEON "$1" -o "$out/$2" -lpthread || return 1
+        -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_SSE41 -DSMALLMIND_NO_NEON "$1" -o "$out/$2" -lpthread || return 1
     "$out/$2" -runs="$RUNS" -seed=1 -timeout=20 -rss_limit_mb=2048 -max_len="$most" \
         -artifact_prefix="$out/" "$out/corpus-$2" "${seeds[@]}"
 }

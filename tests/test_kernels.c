@@ -1295,7 +1295,61 @@ static void add_and_scale_are_plain(void) {
     for (i = 0; i < 1000; i++) CHECK(rout[i] == (float)((double)rx[i] * (double)0.3f));
 }
 
+/* --- SSE4.1's multiply-add ---------------------------------------------------------------------- */
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void fma_sse41(const float *x, const float *y, const float *z, float *out) {
+    __m128 a = _mm_loadu_ps(x), b = _mm_loadu_ps(y), c = _mm_loadu_ps(z);
+    _mm_storeu_ps(out, sm__fma_xmm(a, b, c));
+    _mm_storeu_ps(out + 4, sm__fma_few(sm__widen(a), sm__widen(b), c, 1));
+}
+
+/* Operands whose product, or sum, lies half way between two floats or next to it: z of any exponent,
+ * denormal too, and x * y about half of its last bit. */
+static void fma_halfway(float *x, float *y, float *z) {
+    int e = random_below(254), half = sm__max(e, 1) - 24, ex = random_below(60) - 30;
+    *z = sm__from_bits((uint32_t)e << 23 | (random_u32() & 0x807fffffu));
+    *x = (float)ldexp(random_below(2) ? 1.0 : -1.0, ex);
+    *y = (float)ldexp(random_below(4) ? 1.0 : 3.0, half - 127 - ex);
+    if (random_below(2)) *x = sm__from_bits(sm__bits(*x) + (uint32_t)random_below(3) - 1);
+    if (random_below(2)) *y = sm__from_bits(sm__bits(*y) + (uint32_t)random_below(3) - 1);
+}
+
+static void fma_of_sse41(void) {
+    sm__kernels k;
+    float x[4], y[4], z[4], got[8];
+    int i, j;
+    sm__fp_enter();
+    if (sm__kernels_init(&k, SM_ISA_SSE41) != SM_OK) SKIP("no SSE4.1 here");
+    for (i = 0; i < 100000; i++) {
+        for (j = 0; j < 4; j++) {
+            x[j] = sm__from_bits(random_u32());
+            y[j] = sm__from_bits(random_u32());
+            z[j] = sm__from_bits(random_u32());
+            if (i % 4 == 1) fma_halfway(&x[j], &y[j], &z[j]);
+            if (i % 4 == 2) x[j] = random_special(), z[j] = random_special();
+            if (i % 8 == 2) y[j] = random_special();
+            if (i % 4 == 3) /* the product, moved a little, at other exponents too */
+                z[j] = sm__from_bits(sm__bits((float)ldexp((double)x[j] * (double)y[j],
+                                                           random_below(60) - 30)) ^
+                                     (random_u32() & 0x80000003u));
+        }
+        fma_sse41(x, y, z, got);
+        for (j = 0; j < 8; j++) {
+            float want = libm_fma(x[j % 4], y[j % 4], z[j % 4]);
+            if (same_float(got[j], want)) continue;
+            FAIL("fma(%a, %a, %a) = %a, not %a", (double)x[j % 4], (double)y[j % 4],
+                 (double)z[j % 4], (double)got[j], (double)want);
+            return;
+        }
+    }
+}
+#else
+static void fma_of_sse41(void) { SKIP("built without SSE4.1"); }
+#endif
+
 static const test tests_kernels[] = {
+    {"kernels: SSE4.1's fma is the fma", fma_of_sse41},
     {"kernels: matmul f32 keeps its bound", matmul_f32_keeps_its_bound},
     {"kernels: matmul f16 keeps its bound", matmul_f16_keeps_its_bound},
     {"kernels: matmul bf16 keeps its bound", matmul_bf16_keeps_its_bound},
