@@ -10,7 +10,8 @@
 static const char usage[] =
     "usage: bench_model -m MODEL [options]\n"
     "  -p N          prompt tokens (512)            -n N         decoded tokens (128)\n"
-    "  -t THREADS    0 = all processors (0)         --isa LEVEL  scalar sse41 avx2 avx512 amx neon\n"
+    "  -t THREADS    0 = all processors (0)\n"
+    "  --isa LEVEL   scalar sse41 avx2 avx512 amx neon\n"
     "  --reps R      counted runs (3)               --json       one line of JSON\n"
     "  --kv TYPE     f16, f32 or q8_0 (f16)         --profile    time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"

@@ -1295,7 +1295,7 @@ static void add_and_scale_are_plain(void) {
     for (i = 0; i < 1000; i++) CHECK(rout[i] == (float)((double)rx[i] * (double)0.3f));
 }
 
-/* --- SSE4.1's multiply-add ---------------------------------------------------------------------- */
+/* --- SSE4.1's multiply-add -------------------------------------------------------------------- */
 
 #ifdef SM__HAS_SSE41
 SM__SSE41 static void fma_sse41(const float *x, const float *y, const float *z, float *out) {
@@ -1304,8 +1304,8 @@ SM__SSE41 static void fma_sse41(const float *x, const float *y, const float *z, 
     _mm_storeu_ps(out + 4, sm__fma_few(sm__widen(a), sm__widen(b), c, 1));
 }
 
-/* Operands whose product, or sum, lies half way between two floats or next to it: z of any exponent,
- * denormal too, and x * y about half of its last bit. */
+/* Operands whose sum lies half way between two floats or next to it: z of any exponent, denormal
+ * too, and x * y about half of its last bit. */
 static void fma_halfway(float *x, float *y, float *z) {
     int e = random_below(254), half = sm__max(e, 1) - 24, ex = random_below(60) - 30;
     *z = sm__from_bits((uint32_t)e << 23 | (random_u32() & 0x807fffffu));
