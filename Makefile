@@ -13,7 +13,7 @@
 #:
 #: Axes: CC=clang  STD=c99|c11|c++17  OPT=-O2  SAN=address,undefined|thread
 #:       ISA=scalar|sse41|avx2|avx512|neon (run and bench: force it; test: leave the better ones out)
-#:       EMULATE=avx512|amx (test: these kernels on a processor with AVX2)
+#:       EMULATE=avx512|amx|avxvnni (test: these kernels on a processor with AVX2)
 #: Data: DATA=../shared/data; REQUIRE_DATA=1 makes missing test data a failure
 
 STD ?= c99

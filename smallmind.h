@@ -271,7 +271,7 @@ typedef enum sm_isa {
     SM_ISA_AUTO = 0,
     SM_ISA_SCALAR = 1,
     SM_ISA_SSE41 = 2,  /* with SSSE3 */
-    SM_ISA_AVX2 = 3,   /* with FMA and F16C */
+    SM_ISA_AVX2 = 3,   /* with FMA and F16C; AVX-VNNI when there */
     SM_ISA_AVX512 = 4, /* F, BW, DQ, VL and VNNI */
     SM_ISA_AMX = 5,    /* AVX-512, and INT8 tiles for 8 rows or more of quantised matmuls (prompts);
                           Linux only, and only when asked for: see sm_ctx_params.amx */
@@ -775,6 +775,17 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #define SM__AVX512 SM__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 #define SM__AMX                                                                                    \
     SM__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+#endif
+
+/* AVX-VNNI: acc += dot products of four unsigned bytes of u with signed ones of s, in 32 bits. As
+ * assembly, or functions that may use it could not share what is inlined with those that may not;
+ * the braces are %-escaped because bare ones choose between dialects, here the operands' order. */
+#if defined(SM__HAS_AVX2) && defined(SM__EMULATED_AVXVNNI) /* tests only: defined before */
+#define SM__HAS_AVXVNNI 1
+#elif defined(SM__HAS_AVX2) && (defined(__clang__) ? __clang_major__ >= 13 : __GNUC__ >= 11)
+#define SM__HAS_AVXVNNI 1 /* the first compilers whose assemblers know it */
+#define SM__DPBUSD(acc, u, s)                                                                      \
+    __asm__("%{vex%} vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+x"(acc) : "x"(u), "x"(s))
 #endif
 
 /* clang under -ffast-math would reorder vector sums and turn divisions into reciprocals: an empty
@@ -3720,7 +3731,9 @@ SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* 
 #ifdef SM__HAS_AVX2
 /* Eight rows of block weights are worked on together, a row a lane. vpmaddubsw takes unsigned times
  * signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127 fits 16 bits), for Q4_0 the
- * nibble and a, from which 8 * s is taken at the end. */
+ * nibble and a, from which 8 * s is taken at the end. vpdpbusd (vnni) does not go through 16 bits:
+ * for Q8_0 it takes w + 128, and 128 * s is taken at the end. K-quants are left as they are: their
+ * scales are applied in 16 bits, and in 32 would cost the multiplications that vpdpbusd saves. */
 
 /* The first four bytes of 8 blocks. Loads that fill a register and blends are cheaper than
  * gathers. */
@@ -3780,34 +3793,61 @@ SM__AVX2 SM__INLINE __m256i sm__sum8_ymm(const __m256i v[8]) {
                             _mm256_permute2x128_si256(lo, hi, 0x31));
 }
 
+/* acc + the dot products of four bytes each, unsigned in u, signed in s. */
+SM__AVX2 SM__INLINE __m256i sm__dot4_ymm(int vnni, __m256i acc, __m256i u, __m256i s) {
+#ifdef SM__HAS_AVXVNNI
+    if (vnni) {
+        SM__DPBUSD(acc, u, s);
+        return acc;
+    }
+#endif
+    (void)vnni;
+    u = _mm256_madd_epi16(_mm256_maddubs_epi16(u, s), _mm256_set1_epi16(1));
+    return _mm256_add_epi32(acc, u);
+}
+
+/* What weights that entered with a bias have added to the product with 32 activations. */
+SM__AVX2 SM__INLINE __m256i sm__bias_ymm(const int16_t *s, int bias) {
+    return _mm256_madd_epi16(_mm256_set1_epi32(sm__load_i32(s)), _mm256_set1_epi16((short)bias));
+}
+
 /* The dot products of 8 rows with one block of a, whole rows of w being stride bytes apart. */
-SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(const uint8_t *block, size_t stride,
-                                              const int8_t *q) {
+SM__AVX2 SM__INLINE __m256i sm__dot8_q8_0_ymm(int vnni, const uint8_t *block, size_t stride,
+                                              const int8_t *q, const int16_t *s) {
     __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8];
+    __m256i none = _mm256_setzero_si256(), top = _mm256_set1_epi8(-128);
     int i;
     SM__UNROLL
     for (i = 0; i < 8; i++) {
         const uint8_t *p = block + 2 + (size_t)i * stride;
         __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
-        SM__PIN(w);
-        v[i] = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-        v[i] = _mm256_madd_epi16(v[i], _mm256_set1_epi16(1));
+        if (vnni) v[i] = sm__dot4_ymm(1, none, _mm256_xor_si256(w, top), a);
+        else {
+            SM__PIN(w);
+            v[i] = sm__dot4_ymm(0, none, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+        }
     }
-    return sm__sum8_ymm(v);
+    v[0] = sm__sum8_ymm(v);
+    return vnni ? _mm256_sub_epi32(v[0], sm__bias_ymm(s, 128)) : v[0];
 }
-SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t stride, const int8_t *q,
-                                              const int16_t *s) {
+SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(int vnni, const uint8_t *block, size_t stride,
+                                              const int8_t *q, const int16_t *s) {
     __m256i lo = sm__load2_ymm((const uint8_t *)q, (const uint8_t *)q);
     __m256i hi = sm__load2_ymm((const uint8_t *)q + 16, (const uint8_t *)q + 16), v[4], u;
     __m256i low = _mm256_set1_epi8(15), one = _mm256_set1_epi16(1);
-    __m256i sums = _mm256_set1_epi32(sm__load_i32(s));
     int i;
     SM__UNROLL
     for (i = 0; i < 4; i++) {
         const uint8_t *p = block + 2 + (size_t)i * stride;
         u = sm__load2_ymm(p, p + 4 * stride);
-        v[i] = _mm256_maddubs_epi16(_mm256_and_si256(u, low), lo);
+        v[i] = _mm256_and_si256(u, low);
         u = _mm256_and_si256(_mm256_srli_epi16(u, 4), low);
+        if (vnni) {
+            v[i] = sm__dot4_ymm(1, _mm256_setzero_si256(), v[i], lo);
+            v[i] = sm__dot4_ymm(1, v[i], u, hi);
+            continue;
+        }
+        v[i] = _mm256_maddubs_epi16(v[i], lo);
         v[i] = _mm256_add_epi16(v[i], _mm256_maddubs_epi16(u, hi)); /* 4 * 15 * 127 at most */
         v[i] = _mm256_madd_epi16(v[i], one);
     }
@@ -3815,7 +3855,7 @@ SM__AVX2 SM__INLINE __m256i sm__dot8_q4_0_ymm(const uint8_t *block, size_t strid
     v[0] = _mm256_madd_epi16(_mm256_packs_epi32(v[0], v[1]), one);
     v[2] = _mm256_madd_epi16(_mm256_packs_epi32(v[2], v[3]), one);
     v[0] = _mm256_madd_epi16(_mm256_packs_epi32(v[0], v[2]), one);
-    return _mm256_sub_epi32(v[0], _mm256_madd_epi16(sums, _mm256_set1_epi16(8)));
+    return _mm256_sub_epi32(v[0], sm__bias_ymm(s, 8));
 }
 
 /* n <= 8 floats of a register. */
@@ -3831,7 +3871,7 @@ SM__AVX2 SM__INLINE void sm__store_ymm(float *out, __m256 v, int n) {
 
 /* One row of a, 8 rows of w, straight from the file's blocks, n <= 8 of which are stored. The 8
  * rows that follow are prefetched meanwhile, in the order of their addresses. */
-SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w_stride,
+SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
                                             int n_blocks, const sm__acts *a, float *out, int n) {
     size_t bytes = type == SM__T_Q8_0 ? 34 : 18, ahead = sm__ahead(8 * w_stride);
     const uint8_t *next = w + ahead;
@@ -3841,8 +3881,8 @@ SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
         sm__prefetch(next, 8 * bytes, ahead);
-        isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(w, w_stride, q)
-                                  : sm__dot8_q4_0_ymm(w, w_stride, q, a->s + 2 * b);
+        isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(vnni, w, w_stride, q, a->s + 2 * b)
+                                  : sm__dot8_q4_0_ymm(vnni, w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
     }
@@ -3852,8 +3892,9 @@ SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, const uint8_t *w, size_t w
 /* A panel is 8 rows of w rearranged for many rows of a: for each block, the 8 scales and 8
  * registers of bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l). Of Q8_0 these
  * are |w|, followed by 8 registers of masks, all ones where w < 0, and the sums of |w| there: a
- * with the sign of w is (a ^ mask) - mask, and - mask adds |w| to a product, whatever a is. */
-#define SM__PANEL_BLOCK_YMM(type) ((type) == SM__T_Q8_0 ? 576 : 288)
+ * with the sign of w is (a ^ mask) - mask, and - mask adds |w| to a product, whatever a is. With
+ * vnni, they are w + 128, and nothing follows. */
+#define SM__PANEL_BLOCK_YMM(type, vnni) ((type) == SM__T_Q8_0 && !(vnni) ? 576 : 288)
 
 /* v[i] holds 4 words for each of 2 rows, as above. Word j of all rows becomes v[j]. */
 SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
@@ -3865,8 +3906,9 @@ SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
     v[3] = _mm256_unpackhi_epi64(b, d);
 }
 
-SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
-    __m256i v[8], below = _mm256_setzero_si256(), mask, size;
+SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(int vnni, const uint8_t *block, size_t stride,
+                                           __m256i *panel) {
+    __m256i v[8], below = _mm256_setzero_si256(), top = _mm256_set1_epi8(-128), mask, size;
     int i;
     SM__UNROLL
     for (i = 0; i < 4; i++) { /* bytes 0 - 15 of rows i and 4 + i, then bytes 16 - 31 */
@@ -3878,6 +3920,10 @@ SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, 
     sm__transpose4_ymm(v + 4);
     SM__UNROLL
     for (i = 0; i < 8; i++) {
+        if (vnni) {
+            _mm256_store_si256(panel + 1 + i, _mm256_xor_si256(v[i], top));
+            continue;
+        }
         mask = _mm256_cmpgt_epi8(_mm256_setzero_si256(), v[i]);
         size = _mm256_abs_epi8(v[i]);
         _mm256_store_si256(panel + 1 + i, size);
@@ -3885,7 +3931,8 @@ SM__AVX2 SM__INLINE void sm__pack_q8_0_ymm(const uint8_t *block, size_t stride, 
         size = _mm256_maddubs_epi16(_mm256_and_si256(size, mask), _mm256_set1_epi8(1));
         below = _mm256_add_epi16(below, size); /* 8 * 2 * 128 at most */
     }
-    _mm256_store_si256(panel + 17, _mm256_madd_epi16(below, _mm256_set1_epi16(1)));
+    below = _mm256_madd_epi16(below, _mm256_set1_epi16(1));
+    if (!vnni) _mm256_store_si256(panel + 17, below);
     _mm256_store_ps((float *)(void *)panel, sm__scales_ymm(block, stride));
 }
 SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, __m256i *panel) {
@@ -3907,20 +3954,21 @@ SM__AVX2 SM__INLINE void sm__pack_q4_0_ymm(const uint8_t *block, size_t stride, 
 
 /* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. Meanwhile the 16
  * rows of w that come next are prefetched, from `rows` on, unless it is NULL. */
-SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *panel, size_t next,
-                                            const uint8_t *rows, int n, int n_blocks,
+SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int vnni, int n_t, const uint8_t *panel,
+                                            size_t next, const uint8_t *rows, int n, int n_blocks,
                                             const sm__acts *a, int t, float *out,
                                             size_t out_stride) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, block_bytes = SM__PANEL_BLOCK_YMM(type, vnni);
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
     __m256i sum[3][2], v[2], mask[2], four, two, one = _mm256_set1_epi16(1);
     __m256 acc[3][2];
-    int b, i, j, p;
+    int masks = type == SM__T_Q8_0 && !vnni, b, i, j, p;
+    int bias = type == SM__T_Q4_0 ? 8 : vnni ? 128 : 0;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_YMM(type), q += SM__QK, d++, s += 2) {
+    for (b = 0; b < n_blocks; b++, panel += block_bytes, q += SM__QK, d++, s += 2) {
         const __m256i *both[2];
         both[0] = (const __m256i *)(const void *)panel;
         both[1] = (const __m256i *)(const void *)(panel + next);
@@ -3932,8 +3980,7 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
         for (i = 0; i < n_t; i++) {
             SM__UNROLL
             for (p = 0; p < 2; p++)
-                sum[i][p] = type == SM__T_Q8_0 ? _mm256_load_si256(both[p] + 17)
-                                               : _mm256_setzero_si256();
+                sum[i][p] = masks ? _mm256_load_si256(both[p] + 17) : _mm256_setzero_si256();
         }
         SM__UNROLL
         for (j = 0; j < 8; j++) {
@@ -3941,21 +3988,23 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
             for (p = 0; p < 2; p++) {
                 v[p] = _mm256_load_si256(both[p] + 1 + j);
                 SM__PIN(v[p]);
-                if (type == SM__T_Q4_0) continue;
-                mask[p] = _mm256_load_si256(both[p] + 9 + j);
-                SM__PIN(mask[p]);
+                if (masks) {
+                    mask[p] = _mm256_load_si256(both[p] + 9 + j);
+                    SM__PIN(mask[p]);
+                }
             }
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
                 four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
                 SM__UNROLL
                 for (p = 0; p < 2; p++) {
-                    if (type == SM__T_Q4_0) { /* 8 * 2 * 15 * 127 still fits 16 bits */
+                    if (vnni) sum[i][p] = sm__dot4_ymm(1, sum[i][p], v[p], four);
+                    else if (type == SM__T_Q4_0) { /* 8 * 2 * 15 * 127 still fits 16 bits */
                         two = _mm256_maddubs_epi16(v[p], four);
                         sum[i][p] = _mm256_add_epi16(sum[i][p], two);
                     } else {
-                        two = _mm256_maddubs_epi16(v[p], _mm256_xor_si256(four, mask[p]));
-                        sum[i][p] = _mm256_add_epi32(sum[i][p], _mm256_madd_epi16(two, one));
+                        two = _mm256_xor_si256(four, mask[p]);
+                        sum[i][p] = sm__dot4_ymm(0, sum[i][p], v[p], two);
                     }
                     SM__PIN(sum[i][p]); /* GCC would add up in a tree, and spill */
                 }
@@ -3964,14 +4013,13 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int n_t, const uint8_t *pa
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
             __m256 scale = _mm256_set1_ps(d[(size_t)i * a->d_stride]);
-            four = _mm256_set1_epi32(sm__load_i32(s + (size_t)i * a->s_stride));
-            four = _mm256_madd_epi16(four, _mm256_set1_epi16(8));
+            four = sm__bias_ymm(s + (size_t)i * a->s_stride, bias);
             SM__UNROLL
             for (p = 0; p < 2; p++) {
                 __m256 scales = sm__mul_ymm(_mm256_load_ps((const float *)(const void *)both[p]),
                                             scale);
-                if (type == SM__T_Q4_0)
-                    sum[i][p] = _mm256_sub_epi32(_mm256_madd_epi16(sum[i][p], one), four);
+                if (type == SM__T_Q4_0 && !vnni) sum[i][p] = _mm256_madd_epi16(sum[i][p], one);
+                if (bias) sum[i][p] = _mm256_sub_epi32(sum[i][p], four);
                 acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][p]), scales, acc[i][p]);
             }
         }
@@ -4370,13 +4418,13 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
 /* --- all quantised types ---- */
 
 /* 8 rows into a panel; panel_block: the bytes of a block in it. */
-SM__AVX2 SM__INLINE void sm__pack_ymm(int type, const uint8_t *w, size_t w_stride, int n_blocks,
-                                      uint8_t *panel, size_t panel_block) {
+SM__AVX2 SM__INLINE void sm__pack_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
+                                      int n_blocks, uint8_t *panel, size_t panel_block) {
     int b;
     for (b = 0; b < n_blocks; b++, panel += panel_block) {
         __m256i *to = (__m256i *)(void *)panel;
         switch (type) {
-        case SM__T_Q8_0: sm__pack_q8_0_ymm(w, w_stride, to); break;
+        case SM__T_Q8_0: sm__pack_q8_0_ymm(vnni, w, w_stride, to); break;
         case SM__T_Q4_0: sm__pack_q4_0_ymm(w, w_stride, to); break;
         case SM__T_Q6_K: sm__pack_q6_k_ymm(w, w_stride, to); break;
         default: sm__pack_q4_q5_ymm(type, w, w_stride, to); break;
@@ -4385,21 +4433,21 @@ SM__AVX2 SM__INLINE void sm__pack_ymm(int type, const uint8_t *w, size_t w_strid
     }
 }
 
-SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int n_t, const uint8_t *panel, size_t next,
-                                      const uint8_t *rows, int n, int n_blocks, const sm__acts *a,
-                                      int t, float *out, size_t out_stride) {
+SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int vnni, int n_t, const uint8_t *panel,
+                                      size_t next, const uint8_t *rows, int n, int n_blocks,
+                                      const sm__acts *a, int t, float *out, size_t out_stride) {
     if (sm__types[type].act_block == SM__QK_K)
         sm__tile_super_ymm(type, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
-    else sm__tile_block_ymm(type, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
+    else sm__tile_block_ymm(type, vnni, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
 }
 
 /* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
-SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_stride, int n,
-                                              int k, const sm__acts *a, int rows, float *out,
+SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w, size_t w_stride,
+                                              int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
     int step = rows == 1 ? 8 : 16, o, m, t;
-    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type);
+    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
     for (o = 0; o < n; o += step, out += step) {
@@ -4411,20 +4459,21 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_
         }
         if (rows == 1) {
             if (is_super) sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
-            else sm__gemv_block_ymm(type, row, w_stride, n_blocks, a, out, m);
+            else sm__gemv_block_ymm(type, vnni, row, w_stride, n_blocks, a, out, m);
             continue;
         }
-        sm__pack_ymm(type, row, w_stride, n_blocks, panel, panel_block);
-        sm__pack_ymm(type, row + 8 * w_stride, w_stride, n_blocks, panel + next, panel_block);
+        sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel, panel_block);
+        row += 8 * w_stride;
+        sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + next, panel_block);
         for (t = 0; t < rows;) {
-            const uint8_t *coming = t == 0 ? row + 16 * w_stride : NULL;
+            const uint8_t *coming = t == 0 ? row + 8 * w_stride : NULL;
             float *to = out + (size_t)t * out_stride;
             int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
             if (n_t == 3)
-                sm__tile_ymm(type, 3, panel, next, coming, m, n_blocks, a, t, to, out_stride);
+                sm__tile_ymm(type, vnni, 3, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             else if (n_t == 2)
-                sm__tile_ymm(type, 2, panel, next, coming, m, n_blocks, a, t, to, out_stride);
-            else sm__tile_ymm(type, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
+                sm__tile_ymm(type, vnni, 2, panel, next, coming, m, n_blocks, a, t, to, out_stride);
+            else sm__tile_ymm(type, vnni, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             t += n_t;
         }
     }
@@ -4432,28 +4481,41 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, const void *w, size_t w_
 SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q4_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q5_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__AVX2 static void sm__matmul_q6_k__avx2(const void *w, size_t w_stride, int n, int k,
                                            const sm__acts *a, int rows, float *out,
                                            size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_quant_ymm(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
+
+#ifdef SM__HAS_AVXVNNI
+SM__AVX2 static void sm__matmul_q8_0__avxvnni(const void *w, size_t w_stride, int n, int k,
+                                              const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    sm__matmul_quant_ymm(SM__T_Q8_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__AVX2 static void sm__matmul_q4_0__avxvnni(const void *w, size_t w_stride, int n, int k,
+                                              const sm__acts *a, int rows, float *out,
+                                              size_t out_stride, void *scratch) {
+    sm__matmul_quant_ymm(SM__T_Q4_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
 #endif
 
 #ifdef SM__HAS_AVX512
@@ -7986,6 +8048,21 @@ static void sm__kernels_sse41(sm__kernels *k) {
 }
 #endif
 
+#ifdef SM__HAS_AVXVNNI
+/* Whether the processor has vpdpbusd on AVX2's registers: leaf 7's subleaf 1, if there is one. */
+static int sm__has_avxvnni(void) {
+#ifdef SM__EMULATED_AVXVNNI
+    return 1;
+#else
+    uint32_t r[4];
+    sm__cpuid(7, 0, r);
+    if (r[0] < 1) return 0;
+    sm__cpuid(7, 1, r);
+    return (int)(r[0] >> 4 & 1);
+#endif
+}
+#endif
+
 #ifdef SM__HAS_AVX2
 static void sm__kernels_avx2(sm__kernels *k) {
     k->isa = SM_ISA_AVX2;
@@ -8012,6 +8089,12 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->add = sm__add__avx2;
     k->scale = sm__scale__avx2;
     k->to_f16 = sm__to_f16__avx2;
+#ifdef SM__HAS_AVXVNNI
+    if (sm__has_avxvnni()) {
+        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avxvnni;
+        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avxvnni;
+    }
+#endif
 }
 #endif
 

@@ -185,6 +185,15 @@ if have "$NM" && [ -f "$dir/one.o" ]; then
     $NM "$dir/one.o" | awk '$2 ~ /^[dDbBC]$/ { print }' >"$dir/globals"
     report "data: no mutable global or static" "$dir/globals"
 else skip "symbols: no nm, or no object"; fi
+# Few test machines have AVX-VNNI, so its instruction is looked at: encoded by VEX (c4 .. .. 50),
+# as a processor without AVX-512 needs it.
+title="AVX-VNNI: vpdpbusd on ymm registers is encoded by VEX"
+if have objdump && $NM "$dir/one.o" 2>/dev/null | grep -q sm__matmul_q8_0__avxvnni; then
+    objdump -d "$dir/one.o" | grep 'vpdpbusd.*ymm' >"$dir/vnni"
+    grep -vE ':[[:space:]]*c4 [0-9a-f]2 [0-9a-f]{2} 50 ' "$dir/vnni" >"$dir/vnni.other"
+    [ -s "$dir/vnni" ] || echo "there is none" >>"$dir/vnni.other"
+    report "$title" "$dir/vnni.other"
+else skip "$title (no objdump, or a build without it)"; fi
 if have "$NM" && [ -f "$dir/static.o" ]; then
     $NM -g --defined-only "$dir/static.o" | awk 'NF { print $NF }' >"$dir/static.sym"
     report "symbols: none under SMALLMIND_STATIC" "$dir/static.sym"

@@ -118,13 +118,11 @@ matrix() {
     unit tests-sse41 CC="$CC" ISA=sse41
     unit tests-avx2 CC="$CC" ISA=avx2
     # For the many processors that lack them; on the others the cells above run the real ones.
-    if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
-        unit tests-avx512-emulated CC="$CC" EMULATE=avx512 WERROR=-Werror
-        unit tests-amx-emulated CC="$CC" EMULATE=amx WERROR=-Werror
-    else
-        skip tests-avx512-emulated "no x86_64 with AVX2"
-        skip tests-amx-emulated "no x86_64 with AVX2"
-    fi
+    for c in avx512 avxvnni amx; do
+        if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
+            unit tests-$c-emulated CC="$CC" EMULATE=$c WERROR=-Werror
+        else skip tests-$c-emulated "no x86_64 with AVX2"; fi
+    done
 
     c=aarch64-linux-gnu-gcc
     if ! have $c; then skip tests-arm64 "no $c"

@@ -24,6 +24,14 @@ static void levels_init(void) {
         if (sm__kernels_init(&l->k, isa) != SM_OK) continue;
         l->name = sm_isa_name(isa);
         n_levels++;
+#ifdef SM__HAS_AVXVNNI
+        if (isa == SM_ISA_AVX2 && sm__has_avxvnni()) { /* what a processor without it would run */
+            levels[n_levels] = *l;
+            levels[n_levels].name = "avx2 without vnni";
+            levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
+            levels[n_levels++].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
+        }
+#endif
     }
 #ifdef SM__HAS_DOTPROD
     levels[n_levels] = levels[n_levels - 1]; /* what a processor without sdot would run */
