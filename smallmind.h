@@ -275,7 +275,7 @@ typedef enum sm_isa {
     SM_ISA_AVX512 = 4, /* F, BW, DQ, VL and VNNI */
     SM_ISA_AMX = 5,    /* AVX-512, and INT8 tiles for 8 rows or more of quantised matmuls (prompts);
                           Linux only, and only when asked for: see sm_ctx_params.amx */
-    SM_ISA_NEON = 6    /* dot-product instructions when there */
+    SM_ISA_NEON = 6    /* dot-product and int8 matrix instructions when there */
 } sm_isa;
 
 SM_API const char *sm_isa_name(int isa);
@@ -4473,7 +4473,8 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
                 sm__tile_ymm(type, vnni, 3, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             else if (n_t == 2)
                 sm__tile_ymm(type, vnni, 2, panel, next, coming, m, n_blocks, a, t, to, out_stride);
-            else sm__tile_ymm(type, vnni, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
+            else
+                sm__tile_ymm(type, vnni, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
             t += n_t;
         }
     }
@@ -5490,7 +5491,7 @@ SM__AMX static void sm__matmul_q6_k__amx(const void *w, size_t w_stride, int n, 
  * summed by pairs in 16 bits (2 * 128 * 127 fits) or, where the processor has it (ARMv8.2), by
  * sdot, four to a lane: as assembly, since compilers hide the intrinsic behind flags for the whole
  * file. clang's -O0 leaves sdot in branches never taken, of functions that may not have it, and
- * refuses them. */
+ * refuses them. smmla (ARMv8.6) multiplies 8 bytes of two rows with 8 bytes of two others. */
 #if defined(__clang__) && defined(__OPTIMIZE__)
 #define SM__HAS_DOTPROD 1
 #define SM__DOTPROD SM__TARGET("dotprod")
@@ -5498,19 +5499,28 @@ SM__AMX static void sm__matmul_q6_k__amx(const void *w, size_t w_stride, int n, 
 /* Every lane of w times word `word` of q. */
 #define SM__SDOT_WORD(acc, w, q, word)                                                             \
     __asm__("sdot %0.4s, %1.16b, %2.4b[" #word "]" : "+w"(acc) : "w"(w), "w"(q))
+#if __clang_major__ >= 13
+#define SM__HAS_I8MM 1
+#define SM__I8MM SM__TARGET("dotprod,i8mm")
+/* acc += row 0 of q times rows 0 and 1 of w, then row 1 of q times both; rows of 8 bytes. */
+#define SM__SMMLA(acc, q, w) __asm__("smmla %0.4s, %1.16b, %2.16b" : "+w"(acc) : "w"(q), "w"(w))
+#endif
 #elif defined(__GNUC__) && !defined(__clang__)
 /* GCC can only raise the whole architecture of a function, which then inlines nothing that was made
  * for another one; and assemblers refuse. So the instruction is put together from its bits, with
  * the numbers of the registers that GCC chose (operands print as v0 .. v31). */
 #define SM__HAS_DOTPROD 1
+#define SM__HAS_I8MM 1
 #define SM__DOTPROD SM__UNUSED
-#define SM__SDOT_BITS(bits)                                                                        \
+#define SM__I8MM SM__UNUSED
+#define SM__INST_BITS(bits)                                                                        \
     ".irp i,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31" \
     "\n\t.set .Lsm__v\\i, \\i\n\t.endr\n\t"                                                        \
     ".inst " bits " + .Lsm__%0 + (.Lsm__%1 << 5) + (.Lsm__%2 << 16)"
-#define SM__SDOT(acc, w, q) __asm__(SM__SDOT_BITS("0x4e809400") : "+w"(acc) : "w"(w), "w"(q))
+#define SM__SDOT(acc, w, q) __asm__(SM__INST_BITS("0x4e809400") : "+w"(acc) : "w"(w), "w"(q))
+#define SM__SMMLA(acc, q, w) __asm__(SM__INST_BITS("0x4e80a400") : "+w"(acc) : "w"(q), "w"(w))
 #define SM__SDOT_WORD(acc, w, q, word)                                                             \
-    __asm__(SM__SDOT_BITS("0x4f80e000 + ((" #word " & 1) << 21) + ((" #word " >> 1) << 11)")       \
+    __asm__(SM__INST_BITS("0x4f80e000 + ((" #word " & 1) << 21) + ((" #word " >> 1) << 11)")       \
             : "+w"(acc) : "w"(w), "w"(q))
 #endif
 
@@ -5647,11 +5657,26 @@ static void sm__matmul_q4_0__neon(const void *w, size_t w_stride, int n, int k, 
 #ifdef SM__HAS_DOTPROD
 /* A panel is 8 rows of w rearranged for many rows of a: for each block, 8 pairs of registers (pair
  * j has bytes 4 j .. 4 j + 3 of rows 0 - 3 and of rows 4 - 7, a row a lane), then the 8 scales. The
- * sums come out a row a lane: nothing is added across. */
+ * sums come out a row a lane: nothing is added across. For smmla, pairs 2 j and 2 j + 1 have bytes
+ * 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2 3, 6 7. */
 #define SM__PANEL_BLOCK_NEON 288
 
+/* 16 bytes of each of four rows become four registers of a panel. */
+SM__INLINE void sm__arrange_neon(int i8mm, int32x4_t v[4]) {
+    int64x2_t a = vreinterpretq_s64_s32(v[0]), b = vreinterpretq_s64_s32(v[1]);
+    int64x2_t c = vreinterpretq_s64_s32(v[2]), d = vreinterpretq_s64_s32(v[3]);
+    if (!i8mm) {
+        sm__transpose4_neon(v);
+        return;
+    }
+    v[0] = vreinterpretq_s32_s64(vzip1q_s64(a, b));
+    v[1] = vreinterpretq_s32_s64(vzip1q_s64(c, d));
+    v[2] = vreinterpretq_s32_s64(vzip2q_s64(a, b));
+    v[3] = vreinterpretq_s32_s64(vzip2q_s64(c, d));
+}
+
 /* n <= 8 rows into a panel; the last one stands in for those that are absent. */
-SM__INLINE void sm__pack_block_neon(int type, const uint8_t *w, size_t w_stride, int n,
+SM__INLINE void sm__pack_block_neon(int type, int i8mm, const uint8_t *w, size_t w_stride, int n,
                                     int n_blocks, int8_t *panel) {
     size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
     const uint8_t *row[8];
@@ -5669,8 +5694,8 @@ SM__INLINE void sm__pack_block_neon(int type, const uint8_t *w, size_t w_stride,
                 hi[r] = vreinterpretq_s32_s8(v[1]);
                 row[4 * g + r] += bytes;
             }
-            sm__transpose4_neon(lo);
-            sm__transpose4_neon(hi);
+            sm__arrange_neon(i8mm, lo);
+            sm__arrange_neon(i8mm, hi);
             SM__UNROLL
             for (i = 0; i < 4; i++) {
                 vst1q_s8(panel + 32 * i + 16 * g, vreinterpretq_s8_s32(lo[i]));
@@ -5686,8 +5711,57 @@ SM__INLINE void sm__pack_block_neon(int type, const uint8_t *w, size_t w_stride,
     SM__SDOT_WORD((sums)[0], vld1q_s8((p) + 32 * (word)), q, word);                                \
     SM__SDOT_WORD((sums)[1], vld1q_s8((p) + 32 * (word) + 16), q, word)
 
+/* The sums of n_t (a constant) rows of a with 8 of w: s += 16 activations a row times 4 pairs of
+ * the panel. With smmla, until sm__rows_neon, s[i] and s[i + 1] have both rows' sums, i even: those
+ * with rows 0 1 (4 5) of w and those with rows 2 3 (6 7). */
+SM__INLINE void sm__dot16_neon(int i8mm, int n_t, const int8_t *p, const int8_t *q, size_t q_stride,
+                               int32x4_t s[4][2]) {
+    int i, pairs = i8mm ? n_t : 0;
+#ifdef SM__HAS_I8MM
+    SM__UNROLL
+    for (i = 0; i < pairs; i += 2) { /* an odd row is its own neighbour */
+        int j = sm__min(i + 1, n_t - 1), g;
+        int64x2_t a = vreinterpretq_s64_s8(vld1q_s8(q + (size_t)i * q_stride));
+        int64x2_t b = vreinterpretq_s64_s8(vld1q_s8(q + (size_t)j * q_stride));
+        int8x16_t lo = vreinterpretq_s8_s64(vzip1q_s64(a, b));
+        int8x16_t hi = vreinterpretq_s8_s64(vzip2q_s64(a, b));
+        SM__UNROLL
+        for (g = 0; g < 2; g++) {
+            SM__SMMLA(s[i][g], lo, vld1q_s8(p + 16 * g));
+            SM__SMMLA(s[i + 1][g], lo, vld1q_s8(p + 16 * g + 32));
+            SM__SMMLA(s[i][g], hi, vld1q_s8(p + 16 * g + 64));
+            SM__SMMLA(s[i + 1][g], hi, vld1q_s8(p + 16 * g + 96));
+        }
+    }
+#endif
+    if (pairs) return;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) {
+        int8x16_t y = vld1q_s8(q + (size_t)i * q_stride);
+        SM__STEP(s[i], p, y, 0);
+        SM__STEP(s[i], p, y, 1);
+        SM__STEP(s[i], p, y, 2);
+        SM__STEP(s[i], p, y, 3);
+    }
+}
+#undef SM__STEP
+
+/* s[i] becomes the sums of row i, a row of w a lane. */
+SM__INLINE void sm__rows_neon(int i8mm, int n_t, int32x4_t s[4][2]) {
+    int i, g, pairs = i8mm ? n_t : 0;
+    SM__UNROLL
+    for (i = 0; i < pairs; i += 2) {
+        SM__UNROLL
+        for (g = 0; g < 2; g++) {
+            int64x2_t a = vreinterpretq_s64_s32(s[i][g]), b = vreinterpretq_s64_s32(s[i + 1][g]);
+            s[i][g] = vreinterpretq_s32_s64(vzip1q_s64(a, b));
+            s[i + 1][g] = vreinterpretq_s32_s64(vzip2q_s64(a, b));
+        }
+    }
+}
+
 /* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
-SM__INLINE void sm__tile_panel_neon(int n_t, const int8_t *panel, int n, int n_blocks,
+SM__INLINE void sm__tile_panel_neon(int i8mm, int n_t, const int8_t *panel, int n, int n_blocks,
                                     const sm__acts *a, int t, float *out, size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
@@ -5697,27 +5771,21 @@ SM__INLINE void sm__tile_panel_neon(int n_t, const int8_t *panel, int n, int n_b
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_neon();
     for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_NEON, q += SM__QK, d++) {
+        int32x4_t s[4][2];
+        SM__UNROLL
+        for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
+        sm__dot16_neon(i8mm, n_t, panel, q, a->q_stride, s);
+        sm__dot16_neon(i8mm, n_t, panel + 128, q + 16, a->q_stride, s);
+        sm__rows_neon(i8mm, n_t, s);
         scales[0] = vreinterpretq_f32_s8(vld1q_s8(panel + 256));
         scales[1] = vreinterpretq_f32_s8(vld1q_s8(panel + 272));
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
-            int32x4_t s[2];
-            int8x16_t lo = vld1q_s8(q + (size_t)i * a->q_stride);
-            int8x16_t hi = vld1q_s8(q + (size_t)i * a->q_stride + 16);
-            s[0] = s[1] = vdupq_n_s32(0);
-            SM__STEP(s, panel, lo, 0);
-            SM__STEP(s, panel, lo, 1);
-            SM__STEP(s, panel, lo, 2);
-            SM__STEP(s, panel, lo, 3);
-            SM__STEP(s, panel + 128, hi, 0);
-            SM__STEP(s, panel + 128, hi, 1);
-            SM__STEP(s, panel + 128, hi, 2);
-            SM__STEP(s, panel + 128, hi, 3);
             y = vdupq_n_f32(d[(size_t)i * a->d_stride]);
             SM__UNROLL
             for (g = 0; g < 2; g++) {
                 float32x4_t both = sm__mul_neon(scales[g], y);
-                acc[i][g] = sm__fma_neon(acc[i][g], vcvtq_f32_s32(s[g]), both);
+                acc[i][g] = sm__fma_neon(acc[i][g], vcvtq_f32_s32(s[i][g]), both);
             }
         }
     }
@@ -5730,8 +5798,8 @@ SM__INLINE void sm__tile_panel_neon(int n_t, const int8_t *panel, int n, int n_b
 }
 
 /* Few rows of a: straight from the blocks. More: from a panel, four at a time. */
-SM__INLINE void sm__matmul_dotprod_neon(int type, const void *w, size_t w_stride, int n, int k,
-                                        const sm__acts *a, int rows, float *out,
+SM__INLINE void sm__matmul_dotprod_neon(int type, int i8mm, const void *w, size_t w_stride, int n,
+                                        int k, const sm__acts *a, int rows, float *out,
                                         size_t out_stride, void *scratch) {
     int8_t *panel = (int8_t *)scratch;
     int o, t, n_blocks = k / SM__QK;
@@ -5741,26 +5809,38 @@ SM__INLINE void sm__matmul_dotprod_neon(int type, const void *w, size_t w_stride
     }
     for (o = 0; o < n; o += 8) {
         int m = sm__min(8, n - o);
-        sm__pack_block_neon(type, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m, n_blocks,
-                            panel);
+        sm__pack_block_neon(type, i8mm, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m,
+                            n_blocks, panel);
         for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_panel_neon(4, panel, m, n_blocks, a, t, out + (size_t)t * out_stride + o,
-                                out_stride);
+            sm__tile_panel_neon(i8mm, 4, panel, m, n_blocks, a, t,
+                                out + (size_t)t * out_stride + o, out_stride);
         for (; t < rows; t++)
-            sm__tile_panel_neon(1, panel, m, n_blocks, a, t, out + (size_t)t * out_stride + o,
-                                out_stride);
+            sm__tile_panel_neon(i8mm, 1, panel, m, n_blocks, a, t,
+                                out + (size_t)t * out_stride + o, out_stride);
     }
 }
 SM__DOTPROD static void sm__matmul_q8_0__dotprod(const void *w, size_t w_stride, int n, int k,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_dotprod_neon(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 SM__DOTPROD static void sm__matmul_q4_0__dotprod(const void *w, size_t w_stride, int n, int k,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_dotprod_neon(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
+#ifdef SM__HAS_I8MM
+SM__I8MM static void sm__matmul_q8_0__i8mm(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_dotprod_neon(SM__T_Q8_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+SM__I8MM static void sm__matmul_q4_0__i8mm(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_dotprod_neon(SM__T_Q4_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
 #endif
 
 /* --- K-quants: as above, with the sums of a superblock in integers; weights enter signed ---- */
@@ -6005,7 +6085,7 @@ typedef struct sm__panel_neon {
 } sm__panel_neon;
 
 /* n <= 8 rows into a panel; the last one stands in for those that are absent. */
-SM__INLINE void sm__pack_super_neon(int type, const uint8_t *w, size_t w_stride, int n,
+SM__INLINE void sm__pack_super_neon(int type, int i8mm, const uint8_t *w, size_t w_stride, int n,
                                     int n_blocks, sm__panel_neon *panel) {
     size_t bytes = (size_t)sm__types[type].info.block_bytes;
     const uint8_t *row[8];
@@ -6024,7 +6104,7 @@ SM__INLINE void sm__pack_super_neon(int type, const uint8_t *w, size_t w_stride,
                     int32x4_t four[4];
                     SM__UNROLL
                     for (r = 0; r < 4; r++) four[r] = vreinterpretq_s32_s8(v[r][j]);
-                    sm__transpose4_neon(four);
+                    sm__arrange_neon(i8mm, four);
                     SM__UNROLL
                     for (r = 0; r < 4; r++)
                         vst1q_s8(&panel->q[word + r][16 * g], vreinterpretq_s8_s32(four[r]));
@@ -6037,26 +6117,18 @@ SM__INLINE void sm__pack_super_neon(int type, const uint8_t *w, size_t w_stride,
 
 /* isum += a superblock of 8 rows times those of n_t rows of activations; `run` registers of 16
  * activations have a scale in common. */
-SM__INLINE void sm__dot_panel_neon(int type, int n_t, const sm__panel_neon *panel, const int8_t *q,
-                                   size_t q_stride, int32x4_t isum[4][2]) {
+SM__INLINE void sm__dot_panel_neon(int type, int i8mm, int n_t, const sm__panel_neon *panel,
+                                   const int8_t *q, size_t q_stride, int32x4_t isum[4][2]) {
     int run = type == SM__T_Q6_K ? 1 : 2, i, j, h;
     for (j = 0; j < 16; j += run) {
         int32x4_t s[4][2], lo = vld1q_s32(panel->head[0].sc[j / run]);
         int32x4_t hi = vld1q_s32(panel->head[1].sc[j / run]);
         SM__UNROLL
-        for (i = 0; i < n_t; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
+        for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
         SM__UNROLL
-        for (h = j; h < j + run; h++) {
-            const int8_t *p = panel->q[4 * h];
-            SM__UNROLL
-            for (i = 0; i < n_t; i++) {
-                int8x16_t y = vld1q_s8(q + (size_t)i * q_stride + 16 * h);
-                SM__STEP(s[i], p, y, 0);
-                SM__STEP(s[i], p, y, 1);
-                SM__STEP(s[i], p, y, 2);
-                SM__STEP(s[i], p, y, 3);
-            }
-        }
+        for (h = j; h < j + run; h++)
+            sm__dot16_neon(i8mm, n_t, panel->q[4 * h], q + 16 * h, q_stride, s);
+        sm__rows_neon(i8mm, n_t, s);
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
             isum[i][0] = vmlaq_s32(isum[i][0], s[i][0], lo);
@@ -6064,11 +6136,10 @@ SM__INLINE void sm__dot_panel_neon(int type, int n_t, const sm__panel_neon *pane
         }
     }
 }
-#undef SM__STEP
 
 /* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
-SM__INLINE void sm__tile_super_panel_neon(int type, int n_t, const sm__panel_neon *panel, int n,
-                                          int n_blocks, const sm__acts *a, int t, float *out,
+SM__INLINE void sm__tile_super_panel_neon(int type, int i8mm, int n_t, const sm__panel_neon *panel,
+                                          int n, int n_blocks, const sm__acts *a, int t, float *out,
                                           size_t out_stride) {
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
@@ -6081,7 +6152,7 @@ SM__INLINE void sm__tile_super_panel_neon(int type, int n_t, const sm__panel_neo
         int32x4_t isum[4][2];
         SM__UNROLL
         for (i = 0; i < n_t; i++) isum[i][0] = isum[i][1] = vdupq_n_s32(0);
-        sm__dot_panel_neon(type, n_t, panel, q, a->q_stride, isum);
+        sm__dot_panel_neon(type, i8mm, n_t, panel, q, a->q_stride, isum);
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
             SM__UNROLL
@@ -6099,8 +6170,8 @@ SM__INLINE void sm__tile_super_panel_neon(int type, int n_t, const sm__panel_neo
 }
 
 /* Few rows of a: straight from the superblocks. More: from a panel, four at a time. */
-SM__INLINE void sm__matmul_super_dotprod_neon(int type, const void *w, size_t w_stride, int n,
-                                              int k, const sm__acts *a, int rows, float *out,
+SM__INLINE void sm__matmul_super_dotprod_neon(int type, int i8mm, const void *w, size_t w_stride,
+                                              int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     sm__panel_neon *panel = (sm__panel_neon *)scratch;
     int o, t, n_blocks = k / SM__QK_K;
@@ -6110,31 +6181,54 @@ SM__INLINE void sm__matmul_super_dotprod_neon(int type, const void *w, size_t w_
     }
     for (o = 0; o < n; o += 8, out += 8) {
         int m = sm__min(8, n - o);
-        sm__pack_super_neon(type, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m, n_blocks,
-                            panel);
+        sm__pack_super_neon(type, i8mm, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m,
+                            n_blocks, panel);
         for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_super_panel_neon(type, 4, panel, m, n_blocks, a, t,
+            sm__tile_super_panel_neon(type, i8mm, 4, panel, m, n_blocks, a, t,
                                       out + (size_t)t * out_stride, out_stride);
         for (; t < rows; t++)
-            sm__tile_super_panel_neon(type, 1, panel, m, n_blocks, a, t,
+            sm__tile_super_panel_neon(type, i8mm, 1, panel, m, n_blocks, a, t,
                                       out + (size_t)t * out_stride, out_stride);
     }
 }
 SM__DOTPROD static void sm__matmul_q4_k__dotprod(const void *w, size_t w_stride, int n, int k,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_super_dotprod_neon(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
 }
 SM__DOTPROD static void sm__matmul_q5_k__dotprod(const void *w, size_t w_stride, int n, int k,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_super_dotprod_neon(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
 }
 SM__DOTPROD static void sm__matmul_q6_k__dotprod(const void *w, size_t w_stride, int n, int k,
                                                  const sm__acts *a, int rows, float *out,
                                                  size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride, scratch);
+    sm__matmul_super_dotprod_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
 }
+#ifdef SM__HAS_I8MM
+SM__I8MM static void sm__matmul_q4_k__i8mm(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q4_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
+}
+SM__I8MM static void sm__matmul_q5_k__i8mm(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q5_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
+}
+SM__I8MM static void sm__matmul_q6_k__i8mm(const void *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, int rows, float *out,
+                                           size_t out_stride, void *scratch) {
+    sm__matmul_super_dotprod_neon(SM__T_Q6_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
+                                  scratch);
+}
+#endif
 #endif
 #endif
 
@@ -8140,26 +8234,35 @@ static void sm__kernels_amx(sm__kernels *k) {
 
 #ifdef SM__HAS_NEON
 #ifdef SM__HAS_DOTPROD
-/* Whether the processor has sdot (FEAT_DotProd). */
+/* Whether the processor has sdot (FEAT_DotProd), and smmla (FEAT_I8MM). */
 #if defined(__APPLE__)
 extern int sm__sysctlbyname(const char *name, void *old, size_t *old_bytes, void *value,
                             size_t bytes) SM__SYMBOL("sysctlbyname");
-static int sm__has_dotprod(void) {
+static int sm__has_feature(const char *name) {
     int has = 0;
     size_t bytes = sizeof has;
-    return sm__sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &bytes, NULL, 0) == 0 && has;
+    return sm__sysctlbyname(name, &has, &bytes, NULL, 0) == 0 && has;
 }
+static int sm__has_dotprod(void) { return sm__has_feature("hw.optional.arm.FEAT_DotProd"); }
+SM__UNUSED static int sm__has_i8mm(void) { return sm__has_feature("hw.optional.arm.FEAT_I8MM"); }
 #elif defined(__linux__)
 extern unsigned long sm__getauxval(unsigned long type) SM__SYMBOL("getauxval");
 static int sm__has_dotprod(void) {
     return (int)(sm__getauxval(16) >> 20 & 1); /* AT_HWCAP, HWCAP_ASIMDDP */
 }
+SM__UNUSED static int sm__has_i8mm(void) {
+    return (int)(sm__getauxval(26) >> 13 & 1); /* AT_HWCAP2, HWCAP2_I8MM */
+}
 #elif defined(_WIN32)
 static int sm__has_dotprod(void) {
     return IsProcessorFeaturePresent(43) != 0; /* PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE */
 }
+SM__UNUSED static int sm__has_i8mm(void) {
+    return IsProcessorFeaturePresent(66) != 0; /* PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE */
+}
 #else
 static int sm__has_dotprod(void) { return 0; }
+SM__UNUSED static int sm__has_i8mm(void) { return 0; }
 #endif
 #endif
 
@@ -8195,6 +8298,15 @@ static void sm__kernels_neon(sm__kernels *k) {
         k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
         k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
         k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
+    }
+#endif
+#ifdef SM__HAS_I8MM
+    if (sm__has_dotprod() && sm__has_i8mm()) {
+        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__i8mm;
+        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__i8mm;
+        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__i8mm;
+        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__i8mm;
+        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__i8mm;
     }
 #endif
 }

@@ -33,6 +33,17 @@ static void levels_init(void) {
         }
 #endif
     }
+#ifdef SM__HAS_I8MM
+    if (sm__has_dotprod() && sm__has_i8mm()) { /* what a processor without smmla would run */
+        levels[n_levels] = levels[n_levels - 1];
+        levels[n_levels].name = "neon without smmla";
+        levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
+        levels[n_levels].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
+        levels[n_levels].k.matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
+        levels[n_levels].k.matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
+        levels[n_levels++].k.matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
+    }
+#endif
 #ifdef SM__HAS_DOTPROD
     levels[n_levels] = levels[n_levels - 1]; /* what a processor without sdot would run */
     levels[n_levels].name = "neon without sdot";
