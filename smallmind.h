@@ -2866,6 +2866,7 @@ static void sm__matmul_bf16__scalar(const void *w, size_t w_stride, int n, int k
 typedef struct sm__stretch {
     int from, to, k;
     float *lanes;
+    size_t ahead; /* one row of a: as far behind w, bytes are prefetched; 0 = none */
 } sm__stretch;
 #define SM__STRETCH_ROWS 48 /* of a: their lanes with 32 rows of w fit scratch */
 SM__UNUSED static int sm__stretch_length(int k) {
@@ -2970,6 +2971,31 @@ SM__SSE41 static void sm__matmul_bf16__sse41(const void *w, size_t w_stride, int
 #endif
 
 #ifdef SM__HAS_AVX2
+/* One row of a reads n rows of w once: memory gives most to several streams of whole rows, far
+ * apart (measured: 29 GB/s to eight of them, 22 to one). A kernel of some lanes then takes rows
+ * n / lanes apart. Streams too short for the processor to foresee are not worth it: neighbours. */
+SM__INLINE int sm__lane_rows(int n, int lanes, size_t w_stride) {
+    return (size_t)(n / lanes) * w_stride >= 16384 ? n / lanes : 1;
+}
+
+/* While neighbours are worked on, rows behind them are prefetched, in the order of their addresses:
+ * the next ones, but at least 8 KB ahead, or memory answers too late. They go to L1, or, where so
+ * many bytes would push out what is being used, to L2. */
+SM__INLINE size_t sm__ahead(size_t bytes) {
+    return bytes >= 8192 ? bytes : (8192 + bytes - 1) / bytes * bytes;
+}
+#define SM__TO_L2 16385
+SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* bytes: constant */
+    size_t i;
+    if (ahead < SM__TO_L2) {
+        SM__UNROLL
+        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
+    } else {
+        SM__UNROLL
+        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
+    }
+}
+
 /* 8 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
  * every call, so a call is one load. */
 SM__AVX2 SM__INLINE __m256 sm__load_ymm(int type, const uint8_t *p) {
@@ -3001,6 +3027,7 @@ SM__AVX2 SM__INLINE void sm__tile_float_ymm(int type, int n_t, int n_r, const ui
                                             const float *x, size_t x_stride, float *out,
                                             size_t out_stride) {
     size_t elem = type == SM__T_F32 ? 4 : 2;
+    const uint8_t *next = w + s->ahead;
     __m256 acc[3][4][2], v[4], y;
     const uint8_t *row[4];
     float *lanes = s->lanes;
@@ -3022,11 +3049,9 @@ SM__AVX2 SM__INLINE void sm__tile_float_ymm(int type, int n_t, int n_r, const ui
             SM__UNROLL
             for (r = 0; r < n_r; r++)
                 v[r] = sm__load_ymm(type, row[r] + (size_t)(i + 8 * h) * elem);
-            if (n_t == 1 && h == 0) { /* the next 4 rows of w */
-                SM__UNROLL
-                for (r = 0; r < n_r; r++)
-                    _mm_prefetch((const char *)row[r] + 4 * w_stride + (size_t)i * elem,
-                                 _MM_HINT_T0);
+            if (n_t == 1 && h == 0 && s->ahead) {
+                sm__prefetch(next, 16 * (size_t)n_r * elem, s->ahead);
+                next += 16 * (size_t)n_r * elem;
             }
             SM__UNROLL
             for (t = 0; t < n_t; t++) {
@@ -3080,6 +3105,22 @@ SM__AVX2 SM__INLINE void sm__stretch_float_ymm(int type, const uint8_t *w, size_
     }
 }
 
+/* One row of a: 4 rows of w at a time. */
+SM__AVX2 SM__INLINE void sm__one_row_float_ymm(int type, const uint8_t *w, size_t w_stride, int n,
+                                               sm__stretch s, const sm__acts *a, float *out) {
+    int apart = sm__lane_rows(n, 4, w_stride), step = apart > 1 ? 1 : 4, i, j;
+    float sums[4];
+    s.from = 0, s.to = s.k;
+    if (apart > 1) s.ahead = 0;
+    for (i = 0; i * 4 < n; i++) {
+        int m = i < n / 4 ? 4 : n % 4, o = m < 4 ? n - m : i * step;
+        if (m < 4) apart = 1;
+        sm__tile_float_ymm(type, 1, 4, w + (size_t)o * w_stride, (size_t)apart * w_stride, m, &s,
+                           a->x, 0, sums, 0);
+        for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
+    }
+}
+
 SM__AVX2 SM__INLINE void sm__matmul_float_ymm(int type, const void *w, size_t w_stride, int n,
                                               int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
@@ -3087,6 +3128,11 @@ SM__AVX2 SM__INLINE void sm__matmul_float_ymm(int type, const void *w, size_t w_
     sm__stretch s;
     s.k = k;
     s.lanes = (float *)scratch;
+    s.ahead = rows < 3 ? sm__ahead(4 * w_stride) : 0;
+    if (rows == 1) {
+        sm__one_row_float_ymm(type, (const uint8_t *)w, w_stride, n, s, a, out);
+        return;
+    }
     for (first = 0; first < n; first += 32)
         for (t = 0; t < rows; t += SM__STRETCH_ROWS)
             for (s.from = 0; s.from < k; s.from = s.to) {
@@ -3709,26 +3755,6 @@ SM__SSE41 static void sm__matmul_q6_k__sse41(const void *w, size_t w_stride, int
 #endif
 
 #ifdef SM__HAS_AVX2
-/* While some rows of w are worked on, rows behind them are prefetched, in the order of their
- * addresses: the next ones, but at least 8 KB ahead, or memory answers too late. They go to L1, or,
- * where so many bytes would push out what is being used, to L2. */
-SM__INLINE size_t sm__ahead(size_t bytes) {
-    return bytes >= 8192 ? bytes : (8192 + bytes - 1) / bytes * bytes;
-}
-#define SM__TO_L2 16385
-SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* bytes: constant */
-    size_t i;
-    if (ahead < SM__TO_L2) {
-        SM__UNROLL
-        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T0);
-    } else {
-        SM__UNROLL
-        for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
-    }
-}
-#endif
-
-#ifdef SM__HAS_AVX2
 /* Eight rows of block weights are worked on together, a row a lane. vpmaddubsw takes unsigned times
  * signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127 fits 16 bits), for Q4_0 the
  * nibble and a, from which 8 * s is taken at the end. vpdpbusd (vnni) does not go through 16 bits:
@@ -3869,24 +3895,24 @@ SM__AVX2 SM__INLINE void sm__store_ymm(float *out, __m256 v, int n) {
     }
 }
 
-/* One row of a, 8 rows of w, straight from the file's blocks, n <= 8 of which are stored. The 8
- * rows that follow are prefetched meanwhile, in the order of their addresses. */
-SM__AVX2 SM__INLINE void sm__gemv_block_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
-                                            int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, ahead = sm__ahead(8 * w_stride);
+/* One row of a, 8 rows of w that are w_stride apart, straight from the file's blocks. ahead: as far
+ * behind w, bytes are prefetched; 0 = none. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_block_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
+                                              size_t ahead, int n_blocks, const sm__acts *a) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
     const uint8_t *next = w + ahead;
     int b;
     __m256 acc = sm__zero_ymm(), d;
     __m256i isum;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        sm__prefetch(next, 8 * bytes, ahead);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(vnni, w, w_stride, q, a->s + 2 * b)
                                   : sm__dot8_q4_0_ymm(vnni, w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
         acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), d, acc);
     }
-    sm__store_ymm(out, acc, n);
+    return acc;
 }
 
 /* A panel is 8 rows of w rearranged for many rows of a: for each block, the 8 scales and 8
@@ -4193,10 +4219,10 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, 
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
 }
 
-/* One row of a, 8 rows of w, straight from the file's superblocks, n <= 8 of which are stored. */
-SM__AVX2 SM__INLINE void sm__gemv_super_ymm(int type, const uint8_t *w, size_t w_stride,
-                                            int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = (size_t)sm__types[type].info.block_bytes, ahead = sm__ahead(8 * w_stride);
+/* As sm__gemv_block_ymm. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_super_ymm(int type, const uint8_t *w, size_t w_stride,
+                                              size_t ahead, int n_blocks, const sm__acts *a) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
     const uint8_t *next = w + ahead;
     __m256 acc = sm__zero_ymm();
     int b;
@@ -4204,11 +4230,11 @@ SM__AVX2 SM__INLINE void sm__gemv_super_ymm(int type, const uint8_t *w, size_t w
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        sm__prefetch(next, 8 * bytes, ahead);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
     }
-    sm__store_ymm(out, acc, n);
+    return acc;
 }
 
 /* A panel of 8 rows for many rows of a. For each superblock: 64 registers of unsigned bytes as
@@ -4441,26 +4467,53 @@ SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int vnni, int n_t, const uint8_t
     else sm__tile_block_ymm(type, vnni, n_t, panel, next, rows, n, n_blocks, a, t, out, out_stride);
 }
 
-/* One row of a: 8 rows of w at a time, in place. More: two panels in scratch. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
+                                        size_t ahead, int n_blocks, const sm__acts *a) {
+    if (sm__types[type].act_block == SM__QK_K)
+        return sm__gemv_super_ymm(type, w, w_stride, ahead, n_blocks, a);
+    return sm__gemv_block_ymm(type, vnni, w, w_stride, ahead, n_blocks, a);
+}
+
+/* One row of a: 8 rows of w at a time, in place. */
+SM__AVX2 SM__INLINE void sm__one_row_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
+                                         int n, int k, const sm__acts *a, float *out,
+                                         uint8_t *copy) {
+    int n_blocks = k / sm__types[type].act_block, rest = n % 8, i, j;
+    int apart = sm__lane_rows(n, 8, w_stride), step = apart > 1 ? 1 : 8;
+    size_t row_bytes = sm__row_bytes(type, (size_t)k), lane = (size_t)apart * w_stride;
+    size_t ahead = apart > 1 ? 0 : sm__ahead(8 * w_stride);
+    float sums[8];
+    for (i = 0; i * 8 < n; i++) {
+        int m = i < n / 8 ? 8 : rest, o = m < 8 ? n - rest : i * step;
+        const uint8_t *first = w + (size_t)o * w_stride;
+        if (m < 8) {
+            first = sm__pad_rows(first, w_stride, row_bytes, m, 8, copy);
+            lane = row_bytes, ahead = 0, apart = 1;
+        }
+        _mm256_storeu_ps(sums, sm__gemv_ymm(type, vnni, first, lane, ahead, n_blocks, a));
+        for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
+    }
+}
+
+/* Many rows of a: 16 rows of w at a time make two panels in scratch. */
 SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w, size_t w_stride,
                                               int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = rows == 1 ? 8 : 16, o, m, t;
+    int o, m, t;
     size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
-    for (o = 0; o < n; o += step, out += step) {
+    if (rows == 1) {
+        sm__one_row_ymm(type, vnni, (const uint8_t *)w, w_stride, n, k, a, out, copy);
+        return;
+    }
+    for (o = 0; o < n; o += 16, out += 16) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        m = sm__min(step, n - o);
-        if (m < step) {
-            row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
+        m = sm__min(16, n - o);
+        if (m < 16) {
+            row = sm__pad_rows(row, w_stride, row_bytes, m, 16, copy);
             w_stride = row_bytes;
-        }
-        if (rows == 1) {
-            if (is_super) sm__gemv_super_ymm(type, row, w_stride, n_blocks, a, out, m);
-            else sm__gemv_block_ymm(type, vnni, row, w_stride, n_blocks, a, out, m);
-            continue;
         }
         sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel, panel_block);
         row += 8 * w_stride;

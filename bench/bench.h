@@ -234,6 +234,24 @@ static uint64_t bench_read_plain(const unsigned char *p, size_t bytes) {
 BENCH_AVX2_LOOP(bench_read_avx2, 0)
 BENCH_AVX2_LOOP(bench_read_avx2_2k, 2048)
 BENCH_AVX2_LOOP(bench_read_avx2_4k, 4096)
+
+/* Eight streams at once, a cache line of each in turn: more requests are under way. */
+SM__TARGET("avx2") static uint64_t bench_read_avx2_8(const unsigned char *p, size_t bytes) {
+    size_t each = bytes / 8 / 64 * 64, i, r;
+    __m256i a[8], sum = _mm256_setzero_si256();
+    for (r = 0; r < 8; r++) a[r] = sum;
+    for (i = 0; i + 64 <= each; i += 64) {
+        SM__UNROLL
+        for (r = 0; r < 8; r++) {
+            const __m256i *v = (const __m256i *)(const void *)(p + r * each + i);
+            a[r] = _mm256_add_epi64(a[r], _mm256_loadu_si256(v));
+            a[r] = _mm256_add_epi64(a[r], _mm256_loadu_si256(v + 1));
+        }
+    }
+    for (r = 0; r < 8; r++) sum = _mm256_add_epi64(sum, a[r]);
+    return (uint64_t)_mm256_extract_epi64(sum, 0) ^ (uint64_t)_mm256_extract_epi64(sum, 2) ^
+           bench_read_avx2(p + 8 * each, bytes - 8 * each);
+}
 #endif
 
 #ifdef SM__HAS_AVX512
@@ -286,6 +304,7 @@ static const bench_read_kind bench_read_kinds[] = {
     {"avx2", SM_ISA_AVX2, bench_read_avx2},
     {"avx2, prefetch 2 KB", SM_ISA_AVX2, bench_read_avx2_2k},
     {"avx2, prefetch 4 KB", SM_ISA_AVX2, bench_read_avx2_4k},
+    {"avx2, 8 streams", SM_ISA_AVX2, bench_read_avx2_8},
 #endif
 #ifdef SM__HAS_AVX512
     {"avx512", SM_ISA_AVX512, bench_read_avx512},
