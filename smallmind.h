@@ -2973,9 +2973,12 @@ SM__SSE41 static void sm__matmul_bf16__sse41(const void *w, size_t w_stride, int
 #ifdef SM__HAS_AVX2
 /* One row of a reads n rows of w once: memory gives most to several streams of whole rows, far
  * apart (measured: 29 GB/s to eight of them, 22 to one). A kernel of some lanes then takes rows
- * n / lanes apart. Streams too short for the processor to foresee are not worth it: neighbours. */
+ * n / lanes apart, or one less where they would meet in the same sets of the cache. Streams too
+ * short for the processor to foresee are not worth it: 1, neighbours. */
 SM__INLINE int sm__lane_rows(int n, int lanes, size_t w_stride) {
-    return (size_t)(n / lanes) * w_stride >= 16384 ? n / lanes : 1;
+    int apart = n / lanes;
+    if (apart && (size_t)apart * w_stride % 1024 == 0) apart--;
+    return (size_t)apart * w_stride >= 16384 ? apart : 1;
 }
 
 /* While neighbours are worked on, rows behind them are prefetched, in the order of their addresses:
@@ -3105,19 +3108,21 @@ SM__AVX2 SM__INLINE void sm__stretch_float_ymm(int type, const uint8_t *w, size_
     }
 }
 
-/* One row of a: 4 rows of w at a time. */
+/* One row of a: 4 rows of w at a time, first the streams, then neighbours. */
 SM__AVX2 SM__INLINE void sm__one_row_float_ymm(int type, const uint8_t *w, size_t w_stride, int n,
                                                sm__stretch s, const sm__acts *a, float *out) {
-    int apart = sm__lane_rows(n, 4, w_stride), step = apart > 1 ? 1 : 4, i, j;
+    int far = sm__lane_rows(n, 4, w_stride), o = 0, j;
+    size_t ahead = s.ahead;
     float sums[4];
     s.from = 0, s.to = s.k;
-    if (apart > 1) s.ahead = 0;
-    for (i = 0; i * 4 < n; i++) {
-        int m = i < n / 4 ? 4 : n % 4, o = m < 4 ? n - m : i * step;
-        if (m < 4) apart = 1;
+    while (o < n) {
+        int apart = far > 1 && o < far ? far : 1, m = apart > 1 ? 4 : sm__min(4, n - o);
+        s.ahead = apart > 1 ? 0 : ahead;
         sm__tile_float_ymm(type, 1, 4, w + (size_t)o * w_stride, (size_t)apart * w_stride, m, &s,
                            a->x, 0, sums, 0);
         for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
+        if (apart == 1) o += m;
+        else o = o + 1 < far ? o + 1 : 4 * far;
     }
 }
 
@@ -4214,7 +4219,11 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, 
     __m256 none, d;
     int r;
     SM__UNROLL
-    for (r = 0; r < 8; r++) v[r] = sm__dot_q6_k_ymm(w + (size_t)r * w_stride, q, s);
+    for (r = 0; r < 8; r++) { /* read back and forth: the processor does not foresee it */
+        const uint8_t *row = w + (size_t)r * w_stride;
+        sm__prefetch(row + 2 * 210, 210, 0);
+        v[r] = sm__dot_q6_k_ymm(row, q, s);
+    }
     sm__halves_ymm(sm__words_ymm(w + 206, w_stride), &none, &d);
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
 }
@@ -4474,24 +4483,24 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_ymm(int type, int vnni, const uint8_t *w, si
     return sm__gemv_block_ymm(type, vnni, w, w_stride, ahead, n_blocks, a);
 }
 
-/* One row of a: 8 rows of w at a time, in place. */
+/* One row of a: 8 rows of w at a time, in place: first the streams, then neighbours. */
 SM__AVX2 SM__INLINE void sm__one_row_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
                                          int n, int k, const sm__acts *a, float *out,
                                          uint8_t *copy) {
-    int n_blocks = k / sm__types[type].act_block, rest = n % 8, i, j;
-    int apart = sm__lane_rows(n, 8, w_stride), step = apart > 1 ? 1 : 8;
-    size_t row_bytes = sm__row_bytes(type, (size_t)k), lane = (size_t)apart * w_stride;
-    size_t ahead = apart > 1 ? 0 : sm__ahead(8 * w_stride);
+    int n_blocks = k / sm__types[type].act_block, far = sm__lane_rows(n, 8, w_stride), o = 0, j;
     float sums[8];
-    for (i = 0; i * 8 < n; i++) {
-        int m = i < n / 8 ? 8 : rest, o = m < 8 ? n - rest : i * step;
+    while (o < n) {
+        int apart = far > 1 && o < far ? far : 1, m = apart > 1 ? 8 : sm__min(8, n - o);
+        size_t lane = (size_t)apart * w_stride, ahead = apart > 1 ? 0 : sm__ahead(8 * w_stride);
         const uint8_t *first = w + (size_t)o * w_stride;
         if (m < 8) {
-            first = sm__pad_rows(first, w_stride, row_bytes, m, 8, copy);
-            lane = row_bytes, ahead = 0, apart = 1;
+            lane = sm__row_bytes(type, (size_t)k);
+            first = sm__pad_rows(first, w_stride, lane, m, 8, copy);
         }
         _mm256_storeu_ps(sums, sm__gemv_ymm(type, vnni, first, lane, ahead, n_blocks, a));
         for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
+        if (apart == 1) o += m;
+        else o = o + 1 < far ? o + 1 : 8 * far;
     }
 }
 
