@@ -317,6 +317,7 @@ static void prepare(job *j) {
     j->kv[2] = make_q8_0();
     j->attend.keys = j->keys;
     j->attend.values = j->values;
+    j->attend.next = j->kv[0];
     j->attend.q = j->queries;
     j->attend.o = j->outs;
     j->attend.n_keys = j->n_keys;

@@ -563,6 +563,7 @@ static void attend_call(const level *l, int first, int n_q, float *m, float *s, 
     }
     a.keys = keys;
     a.values = values;
+    a.next = keys[0];
     a.q = q;
     a.n_keys = ac.n_keys + first;
     a.n_q = n_q;
