@@ -3111,18 +3111,18 @@ SM__AVX2 SM__INLINE void sm__stretch_float_ymm(int type, const uint8_t *w, size_
 /* One row of a: 4 rows of w at a time, first the streams, then neighbours. */
 SM__AVX2 SM__INLINE void sm__one_row_float_ymm(int type, const uint8_t *w, size_t w_stride, int n,
                                                sm__stretch s, const sm__acts *a, float *out) {
-    int far = sm__lane_rows(n, 4, w_stride), o = 0, j;
+    int spread = sm__lane_rows(n, 4, w_stride), o = 0, j;
     size_t ahead = s.ahead;
     float sums[4];
     s.from = 0, s.to = s.k;
     while (o < n) {
-        int apart = far > 1 && o < far ? far : 1, m = apart > 1 ? 4 : sm__min(4, n - o);
+        int apart = spread > 1 && o < spread ? spread : 1, m = apart > 1 ? 4 : sm__min(4, n - o);
         s.ahead = apart > 1 ? 0 : ahead;
         sm__tile_float_ymm(type, 1, 4, w + (size_t)o * w_stride, (size_t)apart * w_stride, m, &s,
                            a->x, 0, sums, 0);
         for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
         if (apart == 1) o += m;
-        else o = o + 1 < far ? o + 1 : 4 * far;
+        else o = o + 1 < spread ? o + 1 : 4 * spread;
     }
 }
 
@@ -4487,10 +4487,10 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_ymm(int type, int vnni, const uint8_t *w, si
 SM__AVX2 SM__INLINE void sm__one_row_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
                                          int n, int k, const sm__acts *a, float *out,
                                          uint8_t *copy) {
-    int n_blocks = k / sm__types[type].act_block, far = sm__lane_rows(n, 8, w_stride), o = 0, j;
+    int n_blocks = k / sm__types[type].act_block, spread = sm__lane_rows(n, 8, w_stride), o = 0, j;
     float sums[8];
     while (o < n) {
-        int apart = far > 1 && o < far ? far : 1, m = apart > 1 ? 8 : sm__min(8, n - o);
+        int apart = spread > 1 && o < spread ? spread : 1, m = apart > 1 ? 8 : sm__min(8, n - o);
         size_t lane = (size_t)apart * w_stride, ahead = apart > 1 ? 0 : sm__ahead(8 * w_stride);
         const uint8_t *first = w + (size_t)o * w_stride;
         if (m < 8) {
@@ -4500,7 +4500,7 @@ SM__AVX2 SM__INLINE void sm__one_row_ymm(int type, int vnni, const uint8_t *w, s
         _mm256_storeu_ps(sums, sm__gemv_ymm(type, vnni, first, lane, ahead, n_blocks, a));
         for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
         if (apart == 1) o += m;
-        else o = o + 1 < far ? o + 1 : 8 * far;
+        else o = o + 1 < spread ? o + 1 : 8 * spread;
     }
 }
 
