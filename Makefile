@@ -1,6 +1,6 @@
 # smallmind.h: programs, tests and benchmarks. Everything is built in build/.
 #
-#: make            all programs: build/generate chat game_loop gguf_info bench_*
+#: make            all programs: build/generate chat game_loop gguf_info quantize bench_*
 #: make run        text from a small model: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
 #: make test       the tests and the checks of the header; FILTER=text runs a part of the tests
 #: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]

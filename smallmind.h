@@ -54,6 +54,7 @@
  *   [SM09] CONTEXT API
  *   [SM10] SAMPLER API
  *   [SM11] GENERATION API
+ *   [SM13] WRITER API
  *   [SM20] PLATFORM
  *   [SM21] ERRORS
  *   [SM22] MEMORY
@@ -75,6 +76,7 @@
  *   [SM38] EVALUATION
  *   [SM39] SAMPLER
  *   [SM40] GENERATION
+ *   [SM42] WRITER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -95,6 +97,7 @@
  *   SMALLMIND_NO_THREADS      no own threads (sm_jobs still works)
  *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
  *                             messages are plain status texts
+ *   SMALLMIND_NO_WRITER       no GGUF writer and no quantiser
  *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
@@ -137,7 +140,7 @@ extern "C" {
     X(SM_PENDING, 1, "not finished yet: call again") \
     X(SM_ERR_ARG, -1, "a bad argument") \
     X(SM_ERR_NOMEM, -2, "the allocator gave no memory") \
-    X(SM_ERR_IO, -3, "reading failed") \
+    X(SM_ERR_IO, -3, "reading or writing failed") \
     X(SM_ERR_FORMAT, -4, "the file is malformed") \
     X(SM_ERR_UNSUPPORTED, -5, "well-formed, but not supported") \
     X(SM_ERR_FULL, -6, "no room: context, pool or buffer is full") \
@@ -670,6 +673,142 @@ SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *gen);
 SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
                              int (*on_piece)(void *user, const char *piece, size_t bytes),
                              void *user, sm_gen_stats *stats);
+
+/* ================================================================================================
+ * MARK: [SM13] WRITER API
+ * GGUF files of version 3, written whole or not at all; and whole models in another type, or from
+ * another format.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_WRITER
+
+/* What a metadata value is, numbered as in GGUF. */
+typedef enum sm_meta_type {
+    SM_META_U8 = 0, /* uint8_t, and so on */
+    SM_META_I8 = 1,
+    SM_META_U16 = 2,
+    SM_META_I16 = 3,
+    SM_META_U32 = 4,
+    SM_META_I32 = 5,
+    SM_META_F32 = 6,
+    SM_META_BOOL = 7, /* uint8_t, 0 or 1 */
+    SM_META_TEXT = 8, /* NUL-terminated UTF-8 */
+    SM_META_U64 = 10,
+    SM_META_I64 = 11,
+    SM_META_F64 = 12
+} sm_meta_type;
+
+/* Where the file goes: path, or write. */
+typedef struct sm_writer_params {
+    /* UTF-8; the text must stay until the end. A temporary file "path.XXXXXXXX.tmp" is written,
+     * flushed to the disk and renamed over path by sm_writer_finish: until then, and whatever
+     * fails, path stays what it was. */
+    const char *path;
+    /* write: takes the next n bytes of the file; anything but 0 is a failure. */
+    int (*write)(void *user, const void *bytes, size_t n);
+    void *user;
+    uint32_t alignment; /* of the tensors' data: a power of two in [8, 2^20]; 0 = 32 */
+    sm_allocator allocator;
+} sm_writer_params;
+
+typedef struct sm_writer sm_writer;
+
+SM_API sm_writer_params sm_writer_default(void);
+/* Start a file: then declare metadata and tensors in any order, then give the tensors' data in the
+ * order of their declaration, then finish. The first failure of a writer is final: it removes the
+ * temporary file, and every later call returns the same status, so that it is enough to look at
+ * what sm_writer_finish returns.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_NOMEM | SM_ERR_IO (no such folder, no right to write).
+ * Memory  one block of 64 KB, and one that holds what was declared: 16 bytes more a key or tensor
+ *         than in the file. It grows by half (for a moment there are two) while things are
+ *         declared; beginning the data takes 24 bytes a key or tensor for a moment. Data are never
+ *         kept: the last allocation is made before the first of them. */
+SM_API sm_status sm_writer_open(const sm_writer_params *params, sm_writer **writer,
+                                sm_error *error);
+/* One value under a key. value: points to the C type that the type names; for text, the text.
+ * Returns SM_OK | SM_ERR_ARG (a key that is empty or longer than 65,535 bytes, no such type,
+ *         general.alignment, or data was given already) | SM_ERR_NOMEM. A key that is there twice
+ *         is found when the data begins. */
+SM_API sm_status sm_writer_value(sm_writer *writer, const char *key, int type, const void *value);
+/* A list of n values (0 is allowed): an array of the C type; for text, of const char *. */
+SM_API sm_status sm_writer_array(sm_writer *writer, const char *key, int type, const void *values,
+                                 size_t n);
+/* All metadata of a model but the n_except keys listed (and general.alignment, which is the
+ * writer's own). A model from another format gets the keys that a GGUF of it has:
+ * hyperparameters, and the vocabulary if there is one. SM_ERR_UNSUPPORTED: that one was opened
+ * with vocab_only, or has Llama 3's rope scaling, which GGUF keeps in a tensor. */
+SM_API sm_status sm_writer_copy(sm_writer *writer, const sm_model *model,
+                                const char *const *except, int n_except);
+/* The next tensor.
+ *   name    1 to 63 bytes, which all readers take
+ *   type    sm_type, or GGUF's number of any other type of fixed blocks
+ *   dims    [n_dims] 1 to 4, each at least 1; dims[0] is contiguous, a multiple of the block
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (the file would pass 2^63 bytes, or what this build can
+ *         write) | SM_ERR_NOMEM. A name that is there twice is found when the data begins. */
+SM_API sm_status sm_writer_tensor(sm_writer *writer, const char *name, int type, int n_dims,
+                                  const uint64_t *dims);
+/* The next bytes of the tensors' data, in pieces of any size: they may end within a tensor or go on
+ * into the next. The padding between tensors is not part of them.
+ * Returns SM_OK | SM_ERR_ARG (more than the tensors have; a key or a name is there twice) |
+ *         SM_ERR_IO | SM_ERR_NOMEM. */
+SM_API sm_status sm_writer_data(sm_writer *writer, const void *data, size_t bytes);
+/* Why the writer failed; "" when it did not. Valid until finish or discard. */
+SM_API const char *sm_writer_error(const sm_writer *writer);
+/* Complete the file and put it in its place; the writer is gone, whatever is returned: SM_OK, what
+ * failed first, or SM_ERR_ARG (data is missing) | SM_ERR_IO. The folder is asked to reach the disk
+ * too; not every file system does that. */
+SM_API sm_status sm_writer_finish(sm_writer *writer, sm_error *error);
+/* Give up: no file is left behind. At any time; NULL is allowed. */
+SM_API void sm_writer_discard(sm_writer *writer);
+
+/* Which matrices get another type than the rest. */
+typedef enum sm_mix {
+    SM_MIX_NONE = 0, /* none */
+    SM_MIX_S = 1,    /* Q4_K, Q5_K: as llama.cpp's Q4_K_S and Q5_K_S */
+    SM_MIX_M = 2     /* as its Q4_K_M and Q5_K_M */
+} sm_mix;
+
+typedef struct sm_quantize_progress {
+    sm_tensor tensor; /* as the model has it */
+    int i_tensor, n_tensors;
+    int type;     /* what it becomes */
+    int finished; /* 1: all of it has been written */
+    uint64_t done_bytes, total_bytes; /* of all tensors, as they become */
+    double mse, mean_square; /* params.check, when finished: of its elements' errors, and of them */
+} sm_quantize_progress;
+
+typedef struct sm_quantize_params {
+    sm_writer_params out;
+    int type; /* sm_type; F32 (0), F16 and BF16 too */
+    int mix;  /* sm_mix */
+    /* A rule of your own: gets a matrix and the type meant for it, returns the sm_type to use. */
+    int (*choose)(void *user, const sm_tensor *tensor, int type);
+    void *choose_user;
+    /* Called after every megabyte or so; a value other than 0 cancels. */
+    int (*progress)(void *user, const sm_quantize_progress *progress);
+    void *progress_user;
+    int check;     /* 1: measure the error of every tensor, for progress */
+    sm_team *team; /* shares the encoding; NULL = the caller's thread alone */
+    sm_log_fn log; /* tensors that get another type than asked for */
+    void *log_user;
+} sm_quantize_params;
+
+SM_API sm_quantize_params sm_quantize_default(void);
+/* Write a model in another type; or as GGUF at all (llama2.c and safetensors: the names are GGUF's
+ * already, the rows of q and k are put into the order that llama files have, the keys are those of
+ * sm_writer_copy). What is not a matrix, norms and learned positions become F32. A matrix whose
+ * rows do not consist of whole blocks becomes Q8_0 instead of a K-quant, else F16. Tensors that
+ * have their type already, or one that is not computed with here, are copied byte for byte. The
+ * bytes do not depend on threads.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a vocabulary only) | SM_ERR_FORMAT (a NaN or an
+ *         infinity for a block type) | SM_ERR_NOMEM | SM_ERR_IO | SM_ERR_FULL |
+ *         SM_ERR_CANCELLED; on error there is no new file, and the old one is as it was.
+ * Memory  from params.out.allocator, given back before it returns: the writer's, and a buffer of
+ *         1 MB (at least one row). */
+SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *params,
+                             sm_error *error);
+
+#endif /* SMALLMIND_NO_WRITER */
 
 #ifdef __cplusplus
 }
@@ -14821,6 +14960,990 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
     if (stats) *stats = g->stats;
     return status;
 }
+
+/* ================================================================================================
+ * MARK: [SM42] WRITER
+ * The writer keeps what is declared as records, each as it will stand in the file; the header is
+ * those records, metadata first. Then what a model of another format says as GGUF; then the
+ * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_WRITER
+
+#ifndef SMALLMIND_NO_STDIO
+/* ---- the file: only this knows the operating system; functions return its error numbers ---- */
+
+#define SM__TEMP_CHARS 14 /* ".XXXXXXXX.tmp" and its NUL */
+#ifdef _WIN32
+typedef WCHAR sm__path_char;
+typedef HANDLE sm__handle;
+#define SM__CODE_EXISTS ERROR_FILE_EXISTS
+#else
+typedef char sm__path_char;
+typedef int sm__handle;
+#define SM__CODE_EXISTS EEXIST
+#ifdef __cplusplus
+extern "C" {
+#endif
+extern int sm__fsync(int fd) SM__SYMBOL("fsync");
+#ifdef __cplusplus
+}
+#endif
+#endif
+
+typedef struct sm__out {
+    sm__path_char *path, *temp; /* [n_path + 1], [n_path + SM__TEMP_CHARS] */
+    size_t n_path;
+    sm__handle handle;
+    int open;
+} sm__out;
+
+#ifdef _WIN32
+/* Characters of a path with its NUL, in out unless that is NULL; 0 = it is not UTF-8. */
+static size_t sm__path_copy(const char *path, sm__path_char *out, size_t n) {
+    int got = MultiByteToWideChar(CP_UTF8, MB_ERR_INVALID_CHARS, path, -1, out, out ? (int)n : 0);
+    return got > 0 ? (size_t)got : 0;
+}
+
+static int sm__out_create(sm__out *o) {
+    DWORD kind = GetFileAttributesW(o->path);
+    if (kind != INVALID_FILE_ATTRIBUTES && (kind & FILE_ATTRIBUTE_DIRECTORY))
+        return ERROR_ACCESS_DENIED;
+    o->handle =
+        CreateFileW(o->temp, GENERIC_WRITE, 0, NULL, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, NULL);
+    o->open = o->handle != INVALID_HANDLE_VALUE;
+    return o->open ? 0 : (int)GetLastError();
+}
+
+static int sm__out_write(sm__out *o, const uint8_t *p, size_t n) {
+    while (n) {
+        DWORD put = 0;
+        if (!WriteFile(o->handle, p, (DWORD)sm__min_size(n, 1u << 30), &put, NULL) || !put)
+            return (int)GetLastError();
+        p += put;
+        n -= put;
+    }
+    return 0;
+}
+
+static int sm__out_close(sm__out *o, int keep) {
+    int code = keep && !FlushFileBuffers(o->handle) ? (int)GetLastError() : 0;
+    CloseHandle(o->handle);
+    o->open = 0;
+    if (keep && !code &&
+        !MoveFileExW(o->temp, o->path, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH))
+        code = (int)GetLastError();
+    if (code || !keep) DeleteFileW(o->temp);
+    return code;
+}
+#else
+/* Characters of a path with its NUL, in out unless that is NULL. */
+static size_t sm__path_copy(const char *path, sm__path_char *out, size_t n) {
+    if (out) memcpy(out, path, n);
+    return strlen(path) + 1;
+}
+
+static int sm__out_create(sm__out *o) {
+    struct stat info;
+    if (stat(o->path, &info) == 0 && !S_ISREG(info.st_mode)) return EISDIR; /* or a device */
+    o->handle = open(o->temp, O_WRONLY | O_CREAT | O_EXCL, 0666);
+    if (o->handle < 0) return errno;
+    (void)fcntl(o->handle, F_SETFD, FD_CLOEXEC);
+    o->open = 1;
+    return 0;
+}
+
+static int sm__out_write(sm__out *o, const uint8_t *p, size_t n) {
+    while (n) {
+        ssize_t put = write(o->handle, p, sm__min_size(n, 1u << 30));
+        if (put < 0 && errno == EINTR) continue;
+        if (put <= 0) return put ? errno : ENOSPC;
+        p += put;
+        n -= (size_t)put;
+    }
+    return 0;
+}
+
+/* The folder's entry, too, should survive a crash. */
+static void sm__out_sync_folder(sm__out *o) {
+    size_t n = o->n_path;
+    int fd;
+    while (n && o->path[n - 1] != '/') n--;
+    o->path[n] = 0;
+    fd = open(n ? o->path : ".", O_RDONLY);
+    if (fd < 0) return;
+    (void)sm__fsync(fd);
+    close(fd);
+}
+
+/* Everything to the disk, then the name: after a crash there is the old file or the new one. Not
+ * to keep it removes it. */
+static int sm__out_close(sm__out *o, int keep) {
+    int code = keep && sm__fsync(o->handle) ? errno : 0;
+    if (code == EINVAL) code = 0; /* a file system that cannot */
+    if (close(o->handle) && keep && !code) code = errno;
+    o->open = 0;
+    if (keep && !code && rename(o->temp, o->path)) code = errno;
+    if (code || !keep) unlink(o->temp);
+    else sm__out_sync_folder(o);
+    return code;
+}
+#endif
+
+/* A new file beside the path, under a name that nothing has. */
+static int sm__out_open(sm__out *o) {
+    static const char digits[] = "0123456789abcdef", end[] = ".tmp";
+    uint64_t seed = sm__now_ns() ^ (uint64_t)(uintptr_t)o;
+    int i, attempt, code = SM__CODE_EXISTS;
+    for (attempt = 0; attempt < 100 && code == SM__CODE_EXISTS; attempt++) {
+        uint64_t bits = sm__mix64(seed + (uint64_t)attempt);
+        sm__path_char *p = o->temp + o->n_path;
+        memcpy(o->temp, o->path, o->n_path * sizeof *o->path);
+        *p++ = '.';
+        for (i = 0; i < 8; i++, bits >>= 4) *p++ = (sm__path_char)digits[bits & 15];
+        for (i = 0; i < 5; i++) *p++ = (sm__path_char)end[i];
+        code = sm__out_create(o);
+    }
+    return code;
+}
+#endif /* SMALLMIND_NO_STDIO */
+
+/* ---- records and bytes ---- */
+
+#define SM__WRITE_BUFFER ((size_t)1 << 16)
+#define SM__MAX_NEW_NAME 63 /* llama.cpp takes no 64th byte */
+
+struct sm_writer {
+    sm__heap heap;
+    sm_error error;  /* the first one; nothing is done after it */
+    sm_writer_params params;
+    int n_meta, n_tensors;
+    int declared;    /* 1: the header was made */
+    uint8_t *block;  /* the records */
+    size_t used, room;
+    uint64_t data_bytes; /* of the tensors declared so far, each padded */
+    size_t current, next; /* records: of the tensor whose data is due, and behind it */
+    uint64_t left;        /* bytes due of that tensor */
+    uint64_t at;          /* bytes of the file so far, with the buffer's */
+    size_t buffered;
+    uint8_t buffer[SM__WRITE_BUFFER];
+#ifndef SMALLMIND_NO_STDIO
+    sm__out out;
+#endif
+};
+
+typedef struct sm__record { /* followed by its bytes, which begin with a string: key or name */
+    uint64_t data_bytes;    /* of a tensor, at least 1; 0 = metadata */
+    size_t bytes;
+} sm__record;
+
+static sm__record sm__record_at(const sm_writer *w, size_t at) {
+    sm__record r;
+    memcpy(&r, w->block + at, sizeof r);
+    return r;
+}
+
+static sm__str sm__record_name(const sm_writer *w, size_t at) {
+    sm__str s;
+    s.n = (size_t)sm__get64(w->block + at + sizeof(sm__record));
+    s.p = (const char *)w->block + at + sizeof(sm__record) + 8;
+    return s;
+}
+
+/* No file stays. */
+static sm_status sm__writer_stop(sm_writer *w, sm_status status) {
+#ifndef SMALLMIND_NO_STDIO
+    if (w->out.open) sm__out_close(&w->out, 0);
+#endif
+    (void)w;
+    return status;
+}
+#define SM__WRITER_FAIL(w, ...) sm__writer_stop(w, sm__fail(&(w)->error, __VA_ARGS__))
+
+/* Room for a record's bytes; NULL after a failure. */
+static uint8_t *sm__writer_record(sm_writer *w, size_t bytes, uint64_t data_bytes) {
+    sm__record r;
+    size_t end;
+    r.bytes = bytes;
+    r.data_bytes = data_bytes;
+    if (sm__add_size(bytes, sizeof r, &end) || sm__add_size(end, w->used, &end)) end = SIZE_MAX;
+    if (end > w->room) {
+        size_t room = end < SIZE_MAX / 2 ? end + end / 2 + 4096 : 0;
+        uint8_t *block = room ? (uint8_t *)sm__heap_alloc(&w->heap, room) : NULL;
+        if (!block) {
+            SM__WRITER_FAIL(w, SM_ERR_NOMEM, "writer: no memory for %llu bytes of declarations",
+                            (unsigned long long)end);
+            return NULL;
+        }
+        if (w->used) memcpy(block, w->block, w->used);
+        sm__heap_free(&w->heap, w->block);
+        w->block = block;
+        w->room = room;
+    }
+    memcpy(w->block + w->used, &r, sizeof r);
+    w->used = end;
+    return w->block + end - bytes;
+}
+
+static uint8_t *sm__set32(uint8_t *p, uint32_t v) { return (uint8_t *)memcpy(p, &v, 4) + 4; }
+static uint8_t *sm__set64(uint8_t *p, uint64_t v) { return (uint8_t *)memcpy(p, &v, 8) + 8; }
+static uint8_t *sm__set_str(uint8_t *p, sm__str s) {
+    p = sm__set64(p, s.n);
+    if (s.n) memcpy(p, s.p, s.n);
+    return p + s.n;
+}
+
+static void sm__writer_emit(sm_writer *w, const uint8_t *p, size_t n) {
+    int code = 0;
+    if (n == 0 || w->error.status) return;
+    if (w->params.write) code = w->params.write(w->params.user, p, n);
+#ifndef SMALLMIND_NO_STDIO
+    else code = sm__out_write(&w->out, p, n);
+#endif
+    if (code)
+        SM__WRITER_FAIL(w, SM_ERR_IO, "writing %s failed (error %d)",
+                        w->params.path ? w->params.path : "the file", code);
+}
+
+/* The next bytes of the file. */
+static void sm__writer_put(sm_writer *w, const void *data, size_t n) {
+    w->at += n;
+    if (n > SM__WRITE_BUFFER - w->buffered) {
+        sm__writer_emit(w, w->buffer, w->buffered);
+        w->buffered = 0;
+    }
+    if (n > SM__WRITE_BUFFER) {
+        sm__writer_emit(w, (const uint8_t *)data, n);
+    } else if (n) {
+        memcpy(w->buffer + w->buffered, data, n);
+        w->buffered += n;
+    }
+}
+
+static void sm__writer_pad(sm_writer *w) {
+    static const uint8_t zero = 0;
+    while (w->at % w->params.alignment) sm__writer_put(w, &zero, 1);
+}
+
+/* ---- declaring ---- */
+
+/* SM_OK when something may still be declared. */
+static sm_status sm__writer_ready(sm_writer *w) {
+    if (!w) return SM_ERR_ARG;
+    if (w->error.status || !w->declared) return w->error.status;
+    return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: data was given, no more can be declared");
+}
+
+/* Room for the value of a key, n bytes; NULL after a failure. */
+static uint8_t *sm__writer_meta(sm_writer *w, sm__str key, int is_array, int type, uint64_t count,
+                                size_t n) {
+    char q[SM__QUOTE];
+    uint8_t *p;
+    if (key.n < 1 || key.n > SM__MAX_KEY || sm__str_is(key, "general.alignment") ||
+        w->n_meta == SM__MAX_ITEMS - 1) {
+        SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: key %d is not possible: %s (%llu bytes)",
+                        w->n_meta, sm__quote(q, key), (unsigned long long)key.n);
+        return NULL;
+    }
+    if (sm__add_size(n, 8 + key.n + (is_array ? 16 : 4), &n)) n = SIZE_MAX;
+    p = sm__writer_record(w, n, 0);
+    if (!p) return NULL;
+    w->n_meta++;
+    p = sm__set_str(p, key);
+    if (is_array) p = sm__set32(p, SM__GGUF_ARRAY);
+    p = sm__set32(p, (uint32_t)type);
+    return is_array ? sm__set64(p, count) : p;
+}
+
+/* n texts or numbers, as an array or a single one. */
+static sm_status sm__writer_values(sm_writer *w, const char *key, int is_array, int type,
+                                   const void *values, size_t n) {
+    const char *const *texts = (const char *const *)values;
+    size_t i, bytes, elem = 0, n_looked = type == SM_META_TEXT || type == SM_META_BOOL ? n : 0;
+    sm_status status = sm__writer_ready(w);
+    uint8_t *p;
+    if (status) return status;
+    if (type >= 0 && type < SM__GGUF_N_TYPES) elem = sm__gguf_types[type].bytes;
+    if (type == SM_META_TEXT) elem = 8;
+    if (!key || !elem || (n && !values))
+        return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: key %s, type %d: no key, value or such type",
+                               key ? key : "(none)", type);
+    sm__mul_size(n, elem, &bytes);
+    for (i = 0; i < n_looked; i++) {
+        if (type == SM_META_TEXT) sm__add_size(bytes, strlen(texts[i]), &bytes);
+        else if (((const uint8_t *)values)[i] > 1)
+            return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: key %s: a bool is 0 or 1", key);
+    }
+    p = sm__writer_meta(w, sm__str_of(key), is_array, type, n, bytes);
+    if (!p) return w->error.status;
+    if (type != SM_META_TEXT && bytes) memcpy(p, values, bytes);
+    for (i = 0; i < n && type == SM_META_TEXT; i++) p = sm__set_str(p, sm__str_of(texts[i]));
+    return SM_OK;
+}
+
+SM_API sm_status sm_writer_value(sm_writer *w, const char *key, int type, const void *value) {
+    const char *text = (const char *)value;
+    return sm__writer_values(w, key, 0, type, type == SM_META_TEXT && value ? &text : value, 1);
+}
+
+SM_API sm_status sm_writer_array(sm_writer *w, const char *key, int type, const void *values,
+                                 size_t n) {
+    return sm__writer_values(w, key, 1, type, values, n);
+}
+
+SM_API sm_status sm_writer_tensor(sm_writer *w, const char *name, int type, int n_dims,
+                                  const uint64_t *dims) {
+    const sm__ggml_type *row = type >= 0 && type < SM__N_GGML_TYPES ? &sm__ggml_types[type] : NULL;
+    uint64_t n = 1, most = (uint64_t)INT64_MAX, align;
+    size_t length = name ? strlen(name) : 0;
+    sm_status status = sm__writer_ready(w);
+    uint8_t *p;
+    int i;
+    if (status) return status;
+    if (length < 1 || length > SM__MAX_NEW_NAME || w->n_tensors == SM__MAX_ITEMS)
+        return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: tensor %d has a name of %d bytes: %s",
+                               w->n_tensors, (int)length, name ? name : "(none)");
+    if (!row || !row->name || !dims || n_dims < 1 || n_dims > 4 || dims[0] % row->elems)
+        return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: tensor %s: a bad type (%d) or shape", name,
+                               type);
+    for (i = 0; i < n_dims; i++) {
+        if (dims[i] == 0) return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: tensor %s is empty", name);
+        n = n > most / dims[i] ? most : n * dims[i];
+    }
+    n /= row->elems;
+    align = w->params.alignment;
+    if (n > (most - w->data_bytes - align) / row->bytes)
+        return SM__WRITER_FAIL(w, SM_ERR_FULL, "writer: tensor %s is too large", name);
+    n *= row->bytes;
+    p = sm__writer_record(w, 8 + length + 4 + 8 * (size_t)n_dims + 4 + 8, n);
+    if (!p) return w->error.status;
+    w->n_tensors++;
+    p = sm__set32(sm__set_str(p, sm__str_of(name)), (uint32_t)n_dims);
+    for (i = 0; i < n_dims; i++) p = sm__set64(p, dims[i]);
+    sm__set64(sm__set32(p, (uint32_t)type), w->data_bytes);
+    w->data_bytes += (n + align - 1) / align * align;
+    return SM_OK;
+}
+
+/* ---- opening, data, finishing ---- */
+
+SM_API sm_writer_params sm_writer_default(void) {
+    sm_writer_params params;
+    memset(&params, 0, sizeof params);
+    return params;
+}
+
+#ifndef SMALLMIND_NO_STDIO
+static sm_status sm__writer_create(sm_writer *w, sm__path_char *paths, size_t chars,
+                                   sm_error *error) {
+    int code;
+    w->out.path = paths;
+    w->out.temp = paths + chars;
+    w->out.n_path = chars - 1;
+    sm__path_copy(w->params.path, paths, chars);
+    code = sm__out_open(&w->out);
+    if (!code) return SM_OK;
+    return sm__fail(error, SM_ERR_IO, "cannot write %s (error %d)", w->params.path, code);
+}
+#endif
+
+SM_API sm_status sm_writer_open(const sm_writer_params *params, sm_writer **writer,
+                                sm_error *error) {
+    size_t chars = 0, bytes = sizeof(sm_writer);
+    uint32_t align = params && params->alignment ? params->alignment : 32;
+    sm__heap heap;
+    sm_writer *w;
+    sm_status status = SM_OK;
+    if (writer) *writer = NULL;
+    if (!writer || !params || !params->path == !params->write)
+        return sm__fail(error, SM_ERR_ARG, "writer: give either a path or write");
+    if (align < 8 || align > SM__MAX_ALIGNMENT || (align & (align - 1)))
+        return sm__fail(error, SM_ERR_ARG, "writer: alignment %u is no power of two in [8, 2^20]",
+                        (unsigned)align);
+    if (!sm__allocator_ok(&params->allocator))
+        return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
+#ifndef SMALLMIND_NO_STDIO
+    if (params->path) {
+        chars = sm__path_copy(params->path, NULL, 0);
+        if (chars < 2)
+            return sm__fail(error, SM_ERR_ARG, "writer: a path that is empty, or not UTF-8");
+        bytes += (2 * chars + SM__TEMP_CHARS) * sizeof(sm__path_char);
+    }
+#else
+    (void)chars;
+    if (params->path) return sm__fail(error, SM_ERR_UNSUPPORTED, "built without files: give write");
+#endif
+    heap = sm__heap_make(&params->allocator);
+    w = (sm_writer *)sm__heap_alloc(&heap, bytes);
+    if (!w) return sm__fail(error, SM_ERR_NOMEM, "no memory for a writer");
+    memset(w, 0, sizeof *w);
+    w->heap = heap;
+    w->params = *params;
+    w->params.alignment = align;
+#ifndef SMALLMIND_NO_STDIO
+    if (chars) status = sm__writer_create(w, (sm__path_char *)(void *)(w + 1), chars, error);
+#endif
+    if (status) sm_writer_discard(w);
+    else *writer = w;
+    return status;
+}
+
+/* No two records of a kind have one name. */
+static sm_status sm__writer_unique(sm_writer *w, int tensors) {
+    int n = 0, count = tensors ? w->n_tensors : w->n_meta;
+    sm__named *list = (sm__named *)sm__heap_alloc(&w->heap, (size_t)count * sizeof *list);
+    char q[SM__QUOTE];
+    sm__str twice;
+    size_t at;
+    if (!list) return SM__WRITER_FAIL(w, SM_ERR_NOMEM, "writer: no memory for %d names", count);
+    for (at = 0; at < w->used; at += sizeof(sm__record) + sm__record_at(w, at).bytes)
+        if ((sm__record_at(w, at).data_bytes != 0) == tensors) {
+            list[n].name = sm__record_name(w, at);
+            list[n].i = n;
+            n++;
+        }
+    twice = sm__named_sort(list, n);
+    sm__heap_free(&w->heap, list);
+    if (!twice.p) return SM_OK;
+    return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: %s %s is there twice",
+                           tensors ? "tensor" : "key", sm__quote(q, twice));
+}
+
+static sm_status sm__writer_header(sm_writer *w) {
+    static const char key[] = "general.alignment";
+    uint8_t head[24], *p;
+    size_t at;
+    int tensors;
+    w->declared = 1;
+    if (w->params.alignment != 32) { /* the one key that the caller cannot set */
+        p = sm__writer_record(w, 8 + sizeof key - 1 + 8, 0);
+        if (!p) return w->error.status;
+        p = sm__set32(sm__set_str(p, sm__str_of(key)), SM__GGUF_U32);
+        sm__set32(p, w->params.alignment);
+        w->n_meta++;
+    }
+#if !defined(SMALLMIND_NO_STDIO) && !defined(_WIN32)
+    if (w->params.path && sizeof(off_t) < 8 && w->data_bytes + w->used > INT32_MAX)
+        return SM__WRITER_FAIL(w, SM_ERR_FULL, "writer: a file of 2 GB is too large here");
+#endif
+    if (sm__writer_unique(w, 0) || sm__writer_unique(w, 1)) return w->error.status;
+    memcpy(head, "GGUF", 4);
+    sm__set64(sm__set64(sm__set32(head + 4, 3), (uint64_t)w->n_tensors), (uint64_t)w->n_meta);
+    sm__writer_put(w, head, sizeof head);
+    for (tensors = 0; tensors < 2; tensors++)
+        for (at = 0; at < w->used; at += sizeof(sm__record) + sm__record_at(w, at).bytes)
+            if ((sm__record_at(w, at).data_bytes != 0) == tensors)
+                sm__writer_put(w, w->block + at + sizeof(sm__record), sm__record_at(w, at).bytes);
+    sm__writer_pad(w);
+    return w->error.status;
+}
+
+/* On to the next tensor; 0 = there is none. */
+static int sm__writer_next(sm_writer *w) {
+    for (w->left = 0; !w->left && w->next < w->used;) {
+        w->current = w->next;
+        w->next += sizeof(sm__record) + sm__record_at(w, w->current).bytes;
+        w->left = sm__record_at(w, w->current).data_bytes;
+    }
+    return w->left != 0;
+}
+
+SM_API sm_status sm_writer_data(sm_writer *w, const void *data, size_t bytes) {
+    const uint8_t *p = (const uint8_t *)data;
+    size_t n;
+    if (!w) return SM_ERR_ARG;
+    if (!w->error.status && bytes && !data)
+        SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: data is NULL");
+    if (!w->error.status && !w->declared) sm__writer_header(w);
+    for (; bytes && !w->error.status; p += n, bytes -= n) {
+        if (!w->left && !sm__writer_next(w))
+            return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: %llu bytes more than the tensors have",
+                                   (unsigned long long)bytes);
+        n = w->left < bytes ? (size_t)w->left : bytes;
+        sm__writer_put(w, p, n);
+        w->left -= n;
+        if (!w->left) sm__writer_pad(w);
+    }
+    return w->error.status;
+}
+
+SM_API const char *sm_writer_error(const sm_writer *w) { return w ? w->error.text : ""; }
+
+SM_API sm_status sm_writer_finish(sm_writer *w, sm_error *error) {
+    char q[SM__QUOTE];
+    sm_status status;
+    int code = 0;
+    if (!w) return sm__fail(error, SM_ERR_ARG, "writer is NULL");
+    if (!w->error.status && !w->declared) sm__writer_header(w);
+    if (!w->error.status && (w->left || sm__writer_next(w)))
+        SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: tensor %s lacks %llu bytes of its data",
+                        sm__quote(q, sm__record_name(w, w->current)), (unsigned long long)w->left);
+    sm__writer_emit(w, w->buffer, w->buffered);
+#ifndef SMALLMIND_NO_STDIO
+    if (!w->error.status && w->out.open) code = sm__out_close(&w->out, 1);
+#endif
+    if (code)
+        sm__fail(&w->error, SM_ERR_IO, "finishing %s failed (error %d)", w->params.path, code);
+    status = w->error.status;
+    if (status && error) *error = w->error;
+    sm_writer_discard(w);
+    return status;
+}
+
+SM_API void sm_writer_discard(sm_writer *w) {
+    sm__heap heap;
+    if (!w) return;
+    sm__writer_stop(w, SM_OK);
+    sm__heap_free(&w->heap, w->block);
+    heap = w->heap; /* it must outlive what it frees */
+    sm__heap_free(&heap, w);
+}
+
+/* ---- a model's metadata ---- */
+
+static void sm__copy_meta(sm_writer *w, const sm_model *m, const sm__meta *meta) {
+    int texts = meta->elem_type == SM__GGUF_STRING;
+    size_t more = texts ? 8 - (size_t)m->length_bytes : 0;
+    uint64_t i;
+    sm__cursor c;
+    uint8_t *p;
+    sm__mul_size((size_t)meta->count, more, &more); /* version 1 has shorter lengths */
+    sm__add_size(more, meta->bytes, &more);
+    p = sm__writer_meta(w, meta->key, meta->type == SM__GGUF_ARRAY, meta->elem_type, meta->count,
+                        more);
+    memset(&c, 0, sizeof c);
+    c.p = meta->data;
+    c.end = meta->data + meta->bytes;
+    c.length_bytes = m->length_bytes;
+    if (p && !texts) memcpy(p, meta->data, meta->bytes);
+    for (i = 0; p && texts && i < meta->count; i++) p = sm__set_str(p, sm__take_str(&c));
+}
+
+/* "llama.block_count" and the like. type: u32, f32 or text. */
+static void sm__describe(sm_writer *w, const char *arch, const char *suffix, int type,
+                         double value, const char *text) {
+    uint32_t u = type == SM_META_U32 ? (uint32_t)value : 0;
+    float f = (float)value;
+    char key[160];
+    sm__text t = sm__text_make(key, sizeof key);
+    sm__put(&t, arch);
+    sm__put(&t, ".");
+    sm__put(&t, suffix);
+    sm_writer_value(w, key, type,
+                    text ? (const void *)text : type == SM_META_U32 ? (const void *)&u : &f);
+}
+
+static void sm__describe_rope(sm_writer *w, const char *a, const sm__hparams *h) {
+    int yarn = h->scaling == SM__SCALING_YARN;
+    sm__describe(w, a, "rope.dimension_count", SM_META_U32, h->n_rot, NULL);
+    sm__describe(w, a, "rope.freq_base", SM_META_F32, h->rope_base, NULL);
+    if (h->scaling == SM__SCALING_NONE) return;
+    sm__describe(w, a, "rope.scaling.type", SM_META_TEXT, 0, yarn ? "yarn" : "linear");
+    sm__describe(w, a, "rope.scaling.factor", SM_META_F32, h->scaling_factor, NULL);
+    sm__describe(w, a, "rope.scaling.original_context_length", SM_META_U32, h->original_ctx, NULL);
+    if (!yarn) return;
+    sm__describe(w, a, "rope.scaling.yarn_beta_fast", SM_META_F32, h->beta_fast, NULL);
+    sm__describe(w, a, "rope.scaling.yarn_beta_slow", SM_META_F32, h->beta_slow, NULL);
+    if (h->attn_factor > 0.0) /* GGUF's multiplies the formula, ours replaces it */
+        sm__describe(w, a, "rope.scaling.attn_factor", SM_META_F32,
+                     h->attn_factor / (1.0 + 0.1 * sm__log_double(h->scaling_factor)), NULL);
+}
+
+/* The text of a token as a GGUF file has it, in out unless that is NULL; its length. */
+static size_t sm__describe_token(const sm__vocab *v, int id, uint8_t *out) {
+    static const char digits[] = "0123456789ABCDEF";
+    sm__str s = sm__token_str(v->tables, id);
+    size_t i, n = 0;
+    int special = sm__is_special(v->kinds[id]);
+    if (v->kinds[id] == SM__TOKEN_BYTE) {
+        unsigned byte = (unsigned char)s.p[0];
+        if (out) memcpy(out, "<0x..>", 6);
+        if (out) out[3] = (uint8_t)digits[byte >> 4], out[4] = (uint8_t)digits[byte & 15];
+        return 6;
+    } /* tokenizer.bin has line ends round the names of special tokens */
+    for (; special && s.n > 2 && s.p[0] == '\n' && s.p[s.n - 1] == '\n'; s.n -= 2) s.p++;
+    for (i = 0; i < s.n; i++) {
+        int mark = !special && s.p[i] == ' ';
+        if (out && mark) memcpy(out + n, "\xE2\x96\x81", 3);
+        else if (out) out[n] = (uint8_t)s.p[i];
+        n += mark ? 3 : 1;
+    }
+    return n;
+}
+
+/* The vocabulary of a tokenizer.bin: SentencePiece's, with scores and types. */
+static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
+    size_t bytes = 0, n = (size_t)v->n;
+    uint8_t *p;
+    int i;
+    for (i = 0; i < v->n; i++)
+        sm__add_size(bytes, 8 + sm__describe_token(v, i, NULL), &bytes);
+    p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.tokens"), 1, SM_META_TEXT, n, bytes);
+    for (i = 0; p && i < v->n; i++) {
+        bytes = sm__describe_token(v, i, p + 8);
+        p = sm__set64(p, bytes) + bytes;
+    }
+    p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.scores"), 1, SM_META_F32, n, 4 * n);
+    for (i = 0; p && i < v->n; i++) { /* back from what sm__vocab_scores made of them */
+        uint32_t order = v->tables->order[i];
+        p = sm__set32(p, order >> 31 ? order : 0x7FFFFFFFu - order);
+    }
+    p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.token_type"), 1, SM_META_I32, n, 4 * n);
+    for (i = 0; p && i < v->n; i++) p = sm__set32(p, v->kinds[i]);
+}
+
+static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
+    static const uint8_t yes = 1;
+    int none = v->kind == SM__VOCAB_NONE;
+    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, none ? "none" : "llama");
+    if (none || w->error.status) return;
+    sm__describe_tokens(w, v);
+    if (v->bos >= 0) sm_writer_value(w, "tokenizer.ggml.bos_token_id", SM_META_U32, &v->bos);
+    if (v->eos >= 0) sm_writer_value(w, "tokenizer.ggml.eos_token_id", SM_META_U32, &v->eos);
+    if (v->eot >= 0) sm_writer_value(w, "tokenizer.ggml.eot_token_id", SM_META_U32, &v->eot);
+    if (v->unk >= 0) sm_writer_value(w, "tokenizer.ggml.unknown_token_id", SM_META_U32, &v->unk);
+    sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &yes);
+    sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &yes);
+}
+
+/* What a GGUF file of a model from another format says of it. */
+static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
+    const sm__hparams *h = &m->hp;
+    const char *a = strcmp(m->info.arch, "mistral") ? m->info.arch : "llama";
+    if (!m->arch || h->scaling == SM__SCALING_LLAMA3)
+        return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
+                                                             : "writer: a vocabulary only");
+    sm_writer_value(w, "general.architecture", SM_META_TEXT, a);
+    if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
+    sm__describe(w, a, "vocab_size", SM_META_U32, h->n_vocab, NULL);
+    sm__describe(w, a, "context_length", SM_META_U32, h->n_ctx, NULL);
+    sm__describe(w, a, "embedding_length", SM_META_U32, h->n_embd, NULL);
+    sm__describe(w, a, "block_count", SM_META_U32, h->n_layers, NULL);
+    sm__describe(w, a, "feed_forward_length", SM_META_U32, h->n_ff, NULL);
+    sm__describe(w, a, "attention.head_count", SM_META_U32, h->n_heads, NULL);
+    sm__describe(w, a, "attention.head_count_kv", SM_META_U32, h->n_kv_heads, NULL);
+    if (h->head_dim * h->n_heads != h->n_embd) {
+        sm__describe(w, a, "attention.key_length", SM_META_U32, h->head_dim, NULL);
+        sm__describe(w, a, "attention.value_length", SM_META_U32, h->head_dim, NULL);
+    }
+    sm__describe(w, a, m->arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                     : "attention.layer_norm_epsilon",
+                 SM_META_F32, (double)h->norm_eps, NULL);
+    if (h->pos != SM__POS_LEARNED) sm__describe_rope(w, a, h);
+    sm__describe_vocab(w, &m->vocab);
+    return w->error.status;
+}
+
+SM_API sm_status sm_writer_copy(sm_writer *w, const sm_model *m, const char *const *except,
+                                int n_except) {
+    sm_status status = sm__writer_ready(w);
+    int i, j;
+    if (status) return status;
+    if (!m || n_except < 0 || (n_except && !except))
+        return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: no model to copy from");
+    if (!m->length_bytes) return sm__describe_model(w, m); /* no GGUF file */
+    for (i = 0; i < m->info.n_meta && !w->error.status; i++) {
+        int skip = sm__str_is(m->meta[i].key, "general.alignment");
+        for (j = 0; j < n_except; j++) skip |= sm__str_is(m->meta[i].key, except[j]);
+        if (!skip) sm__copy_meta(w, m, &m->meta[i]);
+    }
+    return w->error.status;
+}
+
+/* ---- the quantiser ---- */
+
+#define SM__QUANTIZE_PIECE 512 /* elements at once: a multiple of every block */
+#define SM__QUANTIZE_BUFFER ((size_t)1 << 20)
+#define SM__QUANTIZE_TILES 256 /* of a buffer, at most */
+
+typedef struct sm__quantizer {
+    sm__pass pass; /* first: what a member of the team gets is a pointer to it */
+    const sm_model *model;
+    const sm_quantize_params *params;
+    sm_error *error;
+    sm__heap heap;
+    sm_writer *writer;
+    int *types; /* [n_tensors] what each becomes */
+    uint8_t *buffer;
+    size_t buffer_bytes;
+    sm_quantize_progress progress;
+    /* the tensor in work */
+    sm_tensor tensor;
+    int from, to; /* indexes of sm__types */
+    int copy;     /* 1: rows stay as they are */
+    size_t k, n_rows, src_stride, dst_stride;
+    size_t head, n_rot; /* rows of a head, and how many of them change places (0: none do) */
+    /* the rows that are in the buffer */
+    size_t row, rows, tile_rows;
+    uint32_t tiles;
+    volatile uint32_t next, endless; /* tiles taken; 1: a number was not finite */
+    double errors[SM__QUANTIZE_TILES], squares[SM__QUANTIZE_TILES];
+} sm__quantizer;
+
+/* Encodes a row; adds the squared error to sums[0], the squares to sums[1]. 1 = a number was not
+ * finite. */
+static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, uint8_t *dst,
+                            double *sums) {
+    float x[SM__QUANTIZE_PIECE], y[SM__QUANTIZE_PIECE];
+    size_t at, i, n;
+    int endless = 0;
+    for (at = 0; at < q->k; at += n) {
+        n = sm__min_size(SM__QUANTIZE_PIECE, q->k - at);
+        sm__types[q->from].decode(src, x, n);
+        sm__types[q->to].encode(x, dst, n);
+        for (i = 0; i < n; i++) endless |= sm__not_finite(x[i]);
+        if (q->params->check) sm__types[q->to].decode(dst, y, n);
+        for (i = 0; i < n && q->params->check; i++) {
+            double off = (double)y[i] - (double)x[i];
+            sums[0] += off * off;
+            sums[1] += (double)x[i] * (double)x[i];
+        }
+        src += sm__row_bytes(q->from, n);
+        dst += sm__row_bytes(q->to, n);
+    }
+    return endless;
+}
+
+/* Where row r comes from. Hugging Face's llama rotates the halves of a head, GGUF's neighbours. */
+static size_t sm__quantize_source(const sm__quantizer *q, size_t r) {
+    size_t i = q->n_rot ? r % q->head : 0;
+    return i < q->n_rot ? r - i + i % 2 * (q->n_rot / 2) + i / 2 : r;
+}
+
+/* Takes tiles until there are none. Every tile has a place of its own for all that it writes. */
+static void sm__quantize_work(sm__pass *pass, int slot) {
+    sm__quantizer *q = (sm__quantizer *)(void *)pass;
+    uint64_t fp = sm__fp_enter();
+    uint32_t tile;
+    (void)slot;
+    while ((tile = sm__add32(&q->next, 1)) < q->tiles) {
+        size_t r = tile * q->tile_rows, end = sm__min_size(r + q->tile_rows, q->rows);
+        double sums[2] = {0.0, 0.0};
+        for (; r < end; r++) {
+            const uint8_t *src = (const uint8_t *)q->tensor.data +
+                                 sm__quantize_source(q, q->row + r) * q->src_stride;
+            uint8_t *dst = q->buffer + r * q->dst_stride;
+            if (q->copy) memcpy(dst, src, q->dst_stride);
+            else if (sm__quantize_row(q, src, dst, sums)) sm__store32(&q->endless, 1);
+        }
+        q->errors[tile] = sums[0];
+        q->squares[tile] = sums[1];
+    }
+    sm__fp_leave(fp);
+}
+
+/* Fills the buffer with rows [q->row, q->row + q->rows). */
+static void sm__quantize_fill(sm__quantizer *q) {
+    size_t least = q->k < 4096 ? 4096 / q->k : 1; /* rows that are worth a tile */
+    int round = 0, shared;
+    q->tile_rows = (q->rows + SM__QUANTIZE_TILES - 1) / SM__QUANTIZE_TILES;
+    if (q->tile_rows < least) q->tile_rows = least;
+    q->tiles = (uint32_t)((q->rows + q->tile_rows - 1) / q->tile_rows);
+    shared = q->params->team && q->tiles > 1;
+    sm__store32(&q->next, 0);
+    if (shared) sm__team_open(q->params->team, &q->pass);
+    sm__quantize_work(&q->pass, 0);
+    if (shared) sm__team_close(q->params->team, &q->pass);
+    while (sm__load32(&q->pass.helpers)) sm__wait_a_little(round++);
+}
+
+/* Of the layers, llama.cpp's mixes favour the first and the last eighth, and each third between. */
+static int sm__more_bits(int i, int n) {
+    return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
+}
+
+/* The type that the recipe gives to a matrix. */
+static int sm__quantize_mix(const sm__quantizer *q, const char *name) {
+    sm__str s = sm__str_of(name);
+    int type = q->params->type, m = q->params->mix == SM_MIX_M, n = q->model->hp.n_layers, i;
+    int tied = sm__tensor_at(q->model, "output.weight") < 0;
+    if (q->params->mix == SM_MIX_NONE) return type;
+    if (sm__str_is(s, tied ? "token_embd.weight" : "output.weight")) return SM_TYPE_Q6_K;
+    if (m && sm__st_fits(s, "blk.#.attn_qkv.weight", &i))
+        return type == SM_TYPE_Q4_K ? SM_TYPE_Q5_K : SM_TYPE_Q6_K;
+    if (sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.ffn_down.weight", &i)) {
+        int first = strstr(name, "attn_v") ? 4 : n / 8;
+        if (m && sm__more_bits(i, n)) return SM_TYPE_Q6_K;
+        if (!m && type == SM_TYPE_Q4_K && i < first) return SM_TYPE_Q5_K;
+    }
+    return type;
+}
+
+/* What a tensor becomes, or SM_TYPE_AUTO when the caller's rule gave no type. */
+static int sm__quantize_type(const sm__quantizer *q, const sm_tensor *t) {
+    const sm_quantize_params *p = q->params;
+    const sm_type_info *info;
+    size_t n = strlen(t->name);
+    sm_error line;
+    int type;
+    if (sm__type_index(t->type) < 0) return t->type;
+    if (t->dims[1] * t->dims[2] * t->dims[3] == 1 || n < 7 || strcmp(t->name + n - 7, ".weight") ||
+        strstr(t->name, "_norm.") || strcmp(t->name, "position_embd.weight") == 0)
+        return SM_TYPE_F32;
+    type = sm__quantize_mix(q, t->name);
+    if (p->choose) type = p->choose(p->choose_user, t, type);
+    info = sm_type_get_info(type);
+    if (!info) return SM_TYPE_AUTO;
+    if (t->dims[0] % (uint64_t)info->block_elems == 0) return type;
+    type = info->block_elems > SM__QK && t->dims[0] % SM__QK == 0 ? SM_TYPE_Q8_0 : SM_TYPE_F16;
+    sm__fail(&line, SM_ERR_UNSUPPORTED, "tensor %s: rows of %llu are no whole blocks of %s: %s",
+             t->name, (unsigned long long)t->dims[0], info->name, sm_type_get_info(type)->name);
+    if (p->log) p->log(p->log_user, 1, line.text);
+    return type;
+}
+
+/* Makes tensor i the one in work. 1 = a row is too long for this build. */
+static int sm__quantize_set(sm__quantizer *q, int i) {
+    const sm_model *m = q->model;
+    sm_tensor *t = &q->tensor;
+    *t = m->tensors[i];
+    q->from = sm__type_index(t->type);
+    q->to = sm__type_index(q->types[i]);
+    q->copy = t->type == q->types[i];
+    q->k = (size_t)t->dims[0];
+    q->n_rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
+    q->head = (size_t)m->hp.head_dim;
+    q->n_rot = 0;
+    if (m->arch->pos == SM__POS_ROPE_PAIRS && m->hp.pos == SM__POS_ROPE_HALF &&
+        (strstr(t->name, ".attn_q.") || strstr(t->name, ".attn_k."))) {
+        q->n_rot = (size_t)m->hp.n_rot;
+        if (t->n_dims == 1) q->n_rows = q->k, q->k = 1; /* a bias */
+    }
+    q->src_stride = q->dst_stride = t->bytes / q->n_rows;
+    return !q->copy && sm__mul_size(q->k / (size_t)sm__types[q->to].info.block_elems,
+                                    (size_t)sm__types[q->to].info.block_bytes, &q->dst_stride);
+}
+
+/* llama.cpp's number for what most of a file's tensors are. */
+static uint32_t sm__file_type(int type, int mix) {
+    switch (type) {
+    case SM_TYPE_F32: return 0;
+    case SM_TYPE_F16: return 1;
+    case SM_TYPE_Q4_0: return 2;
+    case SM_TYPE_Q8_0: return 7;
+    case SM_TYPE_Q4_K: return mix == SM_MIX_M ? 15 : 14;
+    case SM_TYPE_Q5_K: return mix == SM_MIX_M ? 17 : 16;
+    case SM_TYPE_Q6_K: return 18;
+    default: return 32; /* BF16 */
+    }
+}
+
+/* Metadata and all tensors' names, types and shapes. Errors of the writer stay in it. */
+static sm_status sm__quantize_declare(sm__quantizer *q) {
+    static const char *const ours[] = {"general.file_type", "general.quantization_version",
+                                       "split.no", "split.count", "split.tensors.count"};
+    uint32_t version = 2, file_type = sm__file_type(q->params->type, q->params->mix);
+    sm_status status;
+    int i;
+    sm_writer_copy(q->writer, q->model, ours, 5);
+    sm_writer_value(q->writer, ours[0], SM_META_U32, &file_type);
+    status = sm_writer_value(q->writer, ours[1], SM_META_U32, &version);
+    for (i = 0; i < q->model->info.n_tensors && !status; i++) {
+        const sm_tensor *t = &q->model->tensors[i];
+        q->types[i] = sm__quantize_type(q, t);
+        if (q->types[i] == SM_TYPE_AUTO)
+            return sm__fail(q->error, SM_ERR_ARG, "quantize: no type for tensor %s", t->name);
+        if (sm__quantize_set(q, i))
+            return sm__fail(q->error, SM_ERR_FULL, "quantize: tensor %s: a row of %llu elements",
+                            t->name, (unsigned long long)t->dims[0]);
+        status = sm_writer_tensor(q->writer, t->name, q->types[i], t->n_dims, t->dims);
+        if (q->dst_stride > q->buffer_bytes) q->buffer_bytes = q->dst_stride;
+        q->progress.total_bytes += (uint64_t)q->dst_stride * q->n_rows;
+    }
+    return status;
+}
+
+static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
+    sm_quantize_progress *p = &q->progress;
+    double error = 0.0, squares = 0.0, n;
+    sm_status status = SM_OK;
+    uint32_t tile;
+    sm__quantize_set(q, i);
+    n = (double)q->k * (double)q->n_rows;
+    p->tensor = q->tensor;
+    p->i_tensor = i;
+    p->type = q->types[i];
+    p->finished = 0;
+    for (q->row = 0; q->row < q->n_rows && !status; q->row += q->rows) {
+        q->rows = sm__min_size(q->n_rows - q->row, q->buffer_bytes / q->dst_stride);
+        sm__quantize_fill(q);
+        for (tile = 0; tile < q->tiles; tile++)
+            error += q->errors[tile], squares += q->squares[tile];
+        if (sm__load32(&q->endless) && sm__types[q->to].info.block_elems > 1)
+            return sm__fail(q->error, SM_ERR_FORMAT,
+                            "tensor %s has a number that is not finite: %s cannot hold it",
+                            q->tensor.name, sm__types[q->to].info.name);
+        sm__store32(&q->endless, 0);
+        status = sm_writer_data(q->writer, q->buffer, q->rows * q->dst_stride);
+        p->done_bytes += (uint64_t)q->rows * q->dst_stride;
+        p->finished = q->row + q->rows == q->n_rows;
+        p->mse = error / n;
+        p->mean_square = squares / n;
+        if (!status && q->params->progress && q->params->progress(q->params->progress_user, p))
+            return sm__fail(q->error, SM_ERR_CANCELLED, "quantize: cancelled");
+    }
+    return status;
+}
+
+static sm_status sm__quantize_run(sm__quantizer *q) {
+    sm_status status = sm_writer_open(&q->params->out, &q->writer, q->error);
+    int i;
+    if (!status) status = sm__quantize_declare(q);
+    if (!status) {
+        q->buffer = (uint8_t *)sm__heap_alloc(&q->heap, q->buffer_bytes);
+        if (!q->buffer) status = sm__fail(q->error, SM_ERR_NOMEM, "quantize: no memory for a row");
+    }
+    for (i = 0; i < q->model->info.n_tensors && !status; i++) status = sm__quantize_tensor(q, i);
+    if (!status || (q->writer && q->writer->error.status)) /* its own failure, or none */
+        return sm_writer_finish(q->writer, q->error);
+    sm_writer_discard(q->writer);
+    return status;
+}
+
+SM_API sm_quantize_params sm_quantize_default(void) {
+    sm_quantize_params params;
+    memset(&params, 0, sizeof params);
+    return params;
+}
+
+SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *params,
+                             sm_error *error) {
+    size_t n, head = sm__round_up(sizeof(sm__quantizer), SM__ALIGN);
+    sm__heap heap;
+    sm__quantizer *q;
+    sm_status status;
+    if (!model || !params || sm__type_index(params->type) < 0)
+        return sm__fail(error, SM_ERR_ARG, "quantize: a model, params and a type are needed");
+    if (params->mix < 0 || params->mix > SM_MIX_M ||
+        (params->mix && params->type != SM_TYPE_Q4_K && params->type != SM_TYPE_Q5_K))
+        return sm__fail(error, SM_ERR_ARG, "quantize: mixes are of Q4_K and Q5_K");
+    if (!sm__allocator_ok(&params->out.allocator))
+        return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
+    if (!model->arch)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "quantize: the model has no weights");
+    n = (size_t)model->info.n_tensors;
+    heap = sm__heap_make(&params->out.allocator);
+    q = (sm__quantizer *)sm__heap_alloc(&heap, head + n * sizeof(int));
+    if (!q) return sm__fail(error, SM_ERR_NOMEM, "quantize: no memory for %d types", (int)n);
+    memset(q, 0, sizeof *q);
+    q->types = (int *)(void *)((char *)q + head);
+    q->model = model;
+    q->params = params;
+    q->error = error;
+    q->heap = heap;
+    q->buffer_bytes = SM__QUANTIZE_BUFFER;
+    q->progress.n_tensors = (int)n;
+    q->pass.help = sm__quantize_work;
+    q->pass.n_slots = 256;
+    q->pass.slots[0] = 1;
+    status = sm__quantize_run(q);
+    sm__heap_free(&q->heap, q->buffer);
+    heap = q->heap;
+    sm__heap_free(&heap, q);
+    return status;
+}
+
+#endif /* SMALLMIND_NO_WRITER */
 
 #ifdef __cplusplus
 }

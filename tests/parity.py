@@ -19,6 +19,10 @@ For q4_k, q5_k and q6_k both engines round a block of 256 activations to int8 wi
 and to the same integers, so that the walks are one until a value within float32's noise of a half
 parts them. What comes before is compared like f32: it must be the first position of most files.
 
+Files that we write (build/quantize) go the same way: llama.cpp opens them and has our logits, from
+every format that we convert and in every type; and the rows of a type are no further from the
+weights than those that ggml_quantize_chunk makes of them.
+
 Blocks of every type, with every float16 scale and random bits, decode to the same float32 bits by
 sm_type_decode, by ggml's dequantize_row_* and by the numpy decoders that the truth stands on."""
 import ctypes
@@ -35,6 +39,7 @@ import mkgpt2
 OUT = os.environ['OUT']
 ENGINE = os.environ['ENGINE']
 DECODE = os.environ['DECODE']
+QUANTIZE = os.environ['QUANTIZE']
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
 PEERS = dict(p.split('=', 1) for p in os.environ['PEERS'].split())  # name -> folder, best last
@@ -494,6 +499,117 @@ def trained_model():
     compare('stories260K', 'f32', os.path.join(folder, 'stories260K.gguf'), ids, ISAS)
 
 
+# --- files that we wrote --------------------------------------------------------------------------
+
+WORSE_ROWS = 1.02  # allowed: RMSE of a type's rows by that of ggml's
+
+
+def written(source, typ, *options):
+    """The path of what build/quantize makes of a file; None after a failed check."""
+    path = os.path.join(OUT, 'written.gguf')
+    p = subprocess.run([QUANTIZE, source, path, typ.upper(), '-t', '2', *options],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+    good = check(p.returncode == 0, 'quantize %s %s: %s' % (source, typ, p.stdout.decode()[-300:]))
+    return path if good else None
+
+
+class Params(ctypes.Structure):
+    """llama.cpp's parameters by value, whatever is in them: more room than it takes."""
+    _fields_ = [('bytes', ctypes.c_ubyte * 1024)]
+
+
+def peer_ids(paths, texts):
+    """What llama.cpp tokenizes the texts to, by the vocabulary of each file."""
+    folder = list(PEERS.values())[-1]
+    libraries = [ctypes.CDLL(os.path.join(folder, name), ctypes.RTLD_GLOBAL) for name in
+                 ('libggml-base.so', 'libggml.v0.5.0.so', 'libllama.v0.5.0.so')]
+    llama, quiet = libraries[-1], ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p,
+                                                   ctypes.c_void_p)(lambda *_: None)
+    llama.llama_log_set(quiet, None)
+    libraries[1].ggml_backend_load_all_from_path(folder.encode())
+    llama.llama_model_default_params.restype = Params
+    load, vocab_of = llama.llama_model_load_from_file, llama.llama_model_get_vocab
+    load.restype = vocab_of.restype = ctypes.c_void_p
+    load.argtypes, vocab_of.argtypes = [ctypes.c_char_p, Params], [ctypes.c_void_p]
+    llama.llama_tokenize.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32,
+                                     ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool,
+                                     ctypes.c_bool]
+    ids = []
+    for path in paths:
+        model = load(path.encode(), llama.llama_model_default_params())
+        ids.append([])
+        for text in texts if model else []:
+            out = (ctypes.c_int32 * 4096)()
+            n = llama.llama_tokenize(vocab_of(model), text, len(text), out, 4096, True, False)
+            ids[-1].append(list(out[:n]) if n > 0 else None)
+    return ids
+
+
+def same_ids(path, reference):
+    texts = [b'Once upon a time', b' two  spaces', b'Zoo\nline \xc3\xa9\xf0\x9f\x98\x80', b'x' * 99]
+    ids = peer_ids((path, reference), texts)
+    check(len(ids[0]) == len(texts) and None not in ids[0] and ids[0] == ids[1],
+          'llama.cpp tokenizes otherwise with our vocabulary: %s' % ids)
+
+
+def converted_models():
+    """F32 from each format: a GGUF, a llama2.c file with its tokenizer, safetensors."""
+    folder = os.path.join(SHARED, 'data', 'models')
+    stories = os.path.join(folder, 'stories260K', 'stories260K')
+    tokenizer = os.path.join(folder, 'stories260K', 'tok512.bin')
+    tiny = os.path.join(folder, 'tinystories-656k', 'model.safetensors')
+    for name, source, vocab, options in (('gguf', stories + '.gguf', 512, ()),
+                                         ('llama2.c', stories + '.bin', 512, ('-z', tokenizer)),
+                                         ('safetensors', tiny, 2048, ())):
+        if ONLY not in 'written %s f32' % name:
+            continue
+        if not os.path.exists(source):
+            skip('no ' + source)
+            continue
+        path = written(source, 'f32', *options)
+        if path:
+            compare('from ' + name, 'f32', path, random_ids(N_IDS, vocab, 1), ISAS[-1:])
+        if path and options:
+            same_ids(path, stories + '.gguf')
+
+
+def rows_like_ggml(typ, source, path):
+    """The matrices of a written file beside ggml's encoding of the same weights."""
+    base = ctypes.CDLL(os.path.join(list(PEERS.values())[-1], 'libggml-base.so'))
+    base.ggml_quantize_chunk.restype = ctypes.c_size_t
+    base.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p] + \
+        3 * [ctypes.c_int64] + [ctypes.c_void_p]
+    a, b = Gguf(source), Gguf(path)
+    ours, theirs = 0., 0.
+    for name, w in a.tensors.items():
+        if w.ndim == 1 or '_norm' in name:
+            continue
+        x = np.ascontiguousarray(w, '<f4')
+        data = ctypes.create_string_buffer(mkgpt2.row_bytes(typ, x.size))
+        base.ggml_quantize_chunk(mkgpt2.GGML_TYPES[typ], x.ctypes.data, data, 0, *x.shape, None)
+        ours += np.square(b.tensors[name] - w).sum()
+        theirs += np.square(mkgpt2.decode(data.raw, typ, x.size).reshape(x.shape) - w).sum()
+    ratio = np.sqrt(ours / theirs) if theirs else 1. + ours
+    print('%-5s RMSE of the rows that we wrote, by ggml\'s: %.5f' % (typ, ratio))
+    check(ratio <= WORSE_ROWS, '%s: rows further from the weights than ggml\'s' % typ)
+
+
+def quantised_models():
+    source = os.path.join(OUT, 'source.gguf')
+    if ONLY not in 'written quantised':
+        return
+    make_random('llama_k', 'f32', source, 1)
+    for typ, option in [(t, t) for t in TYPES] + [('q4_k', 'q4_k_s'), ('q4_k', 'q4_k_m'),
+                                                  ('q5_k', 'q5_k_m')]:
+        path = written(source, option)
+        if not path:
+            continue
+        compare('to ' + option, typ, path, random_ids(N_IDS, 1003, 1), ISAS[-1:])
+        if option == typ:
+            rows_like_ggml(typ, source, path)
+        sys.stdout.flush()
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -524,6 +640,9 @@ def main():
         random_models(typ, os.path.join(OUT, 'model.gguf'))
     if ONLY in 'stories260K f32':
         trained_model()
+    if PEERS:
+        converted_models()
+        quantised_models()
     if not PEERS:
         skip('llama.cpp: not compared')
     averages()

@@ -28,8 +28,8 @@ for python in /usr/bin/python3 python3; do
 done
 [ -n "$python" ] || stop "no python3 with numpy"
 
-export ENGINE=build/bench_model
-make -s "$ENGINE" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+export ENGINE=build/bench_model QUANTIZE=build/quantize
+make -s "$ENGINE" "$QUANTIZE" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 export DECODE=$OUT/decode
 $CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/decode.c -o "$DECODE" -lpthread ||
     { echo "0 passed, 1 failed, 0 skipped"; exit 1; }

@@ -45,6 +45,10 @@
 
 #include "test_gen.c"
 
+#ifndef SMALLMIND_NO_WRITER
+#include "test_write.c"
+#endif
+
 int main(int argc, char **argv) {
     static const suite suites[] = {
         SUITE(tests_numbers),
@@ -57,6 +61,9 @@ int main(int argc, char **argv) {
         SUITE(tests_kv),
         SUITE(tests_threads),
         SUITE(tests_gen),
+#ifndef SMALLMIND_NO_WRITER
+        SUITE(tests_write),
+#endif
     };
     return check_main(argc, argv, suites, sizeof suites / sizeof *suites);
 }
