@@ -1,6 +1,7 @@
 #!/bin/bash
-# sizes.sh - what each build flag of smallmind.h leaves out: bytes of the object (code and constants),
-# and the seconds that compiling it takes. Run it from the top of the tree; CC and OPT choose.
+# sizes.sh - what each build flag of smallmind.h leaves out: bytes of the object (code and
+# constants), and the seconds that compiling it takes. Run it from the top of the tree; CC and OPT
+# choose.
 : "${CC:=gcc}" "${OPT:=-O2}"
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
