@@ -553,7 +553,7 @@ static void write_by_path(void) {
     sm_error error;
     uint8_t *data;
     size_t n;
-    static const uint64_t four = 4;
+    static const uint64_t four = 4, giga = 1u << 30;
     if (!write_folder_make()) {
         sm_model_close(m);
         SKIP("no folder build/");
@@ -577,6 +577,11 @@ static void write_by_path(void) {
     CHECK_STATUS(sm_writer_data(w, &four, 8), SM_ERR_ARG);
     WRITE_UNTOUCHED();
     sm_writer_discard(w);
+    w = write_open(&by_path); /* 4 GB: where file offsets have 32 bits, nothing is begun */
+    CHECK_STATUS(sm_writer_tensor(w, "a", 0, 1, &giga), SM_OK);
+    CHECK_STATUS(sm_writer_data(w, NULL, 0), sizeof(off_t) < 8 ? SM_ERR_FULL : SM_OK);
+    sm_writer_discard(w);
+    WRITE_UNTOUCHED();
     CHECK_STATUS(write_model(&p, m, 1000, &error), SM_OK);
     CHECK_STATUS(write_model(&by_path, m, 77, &error), SM_OK);
     data = file_read(write_path, &n);
