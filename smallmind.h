@@ -55,6 +55,7 @@
  *   [SM10] SAMPLER API
  *   [SM11] GENERATION API
  *   [SM13] WRITER API
+ *   [SM14] TOKENIZER TRAINER API
  *   [SM20] PLATFORM
  *   [SM21] ERRORS
  *   [SM22] MEMORY
@@ -77,6 +78,7 @@
  *   [SM39] SAMPLER
  *   [SM40] GENERATION
  *   [SM42] WRITER
+ *   [SM43] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -98,6 +100,7 @@
  *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
  *                             messages are plain status texts
  *   SMALLMIND_NO_WRITER       no GGUF writer and no quantiser
+ *   SMALLMIND_NO_TRAIN        no training
  *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
@@ -809,6 +812,69 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
                              sm_error *error);
 
 #endif /* SMALLMIND_NO_WRITER */
+
+/* ================================================================================================
+ * MARK: [SM14] TOKENIZER TRAINER API
+ * From text to a vocabulary: byte-level BPE, or the characters of the text. SMALLMIND_NO_TRAIN
+ * leaves it out.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+typedef struct sm_vocab_params {
+    int n_vocab;         /* tokens wanted: 256 bytes, what is merged, the special ones; 0 = 4096.
+                            There are fewer when no pair is left that occurs min_count times */
+    int min_count;       /* rarer pairs are not merged; 0 = 2 */
+    int max_token_bytes; /* longer tokens are not made; 0 = 64, at most 1024 */
+    int characters;      /* 1: every distinct character of the text becomes a token, and nothing
+                            longer. Bytes get tokens of their own only where the text has them;
+                            characters beyond ASCII also take those of the bytes they are merged
+                            from. n_vocab and the two above do not count then */
+    const char *pre;     /* how text is cut into words, as tokenizer.ggml.pre has it: "gpt-2",
+                            "llama-bpe", "qwen2", "smollm" ...; NULL = "gpt-2" */
+    const char *const *specials; /* control tokens such as "<|endoftext|>"; they get the last ids,
+                                    in this order. Where the text has one, it is cut there */
+    int n_specials;
+    const char *bos, *eos; /* which special ones begin and end a text, or NULL */
+    /* Called now and then; a value other than 0 cancels. n_tokens is 0 while words are counted. */
+    int (*progress)(void *user, int n_tokens, int n_vocab);
+    void *progress_user;
+    sm_allocator allocator;
+} sm_vocab_params;
+
+/* What a GGUF file says of a byte-level vocabulary (tokenizer.ggml.model = "gpt2"). Texts are
+ * NUL-terminated, bytes written as GPT-2 does it. Ids are: the bytes in the order of GPT-2's
+ * characters for them, the merged tokens in the order they were found, the special ones. */
+typedef struct sm_vocab {
+    const char *pre;           /* tokenizer.ggml.pre */
+    const char *const *tokens; /* [n_tokens] */
+    const int32_t *types;      /* [n_tokens] 1 = normal, 3 = control */
+    const char *const *merges; /* [n_merges] "left right", best first */
+    int n_tokens, n_merges;
+    int32_t bos, eos; /* ids, or -1 */
+} sm_vocab;
+
+SM_API sm_vocab_params sm_vocab_default(void);
+/* Make a vocabulary from text [bytes] (any bytes; it is only read, and only now). The most frequent
+ * pair of neighbours in a word becomes a token, again and again; of equally frequent ones the pair
+ * with the lower left id, then the lower right id. The same text gives the same vocabulary.
+ * Returns  SM_OK | SM_ERR_ARG (also: too little text, n_vocab too small) | SM_ERR_NOMEM |
+ *          SM_ERR_UNSUPPORTED (2 GB of distinct words, an unknown pre) | SM_ERR_CANCELLED; on error
+ *          *vocab is NULL.
+ * Memory   while it runs at most 80 bytes for each byte of a distinct word, 144 for each distinct
+ *          word and 40 for each token; then the lists. sm_vocab_destroy gives all back.
+ * Source   Sennrich et al. 2016 (arXiv:1508.07909); Radford et al. 2019 for the bytes. */
+SM_API sm_status sm_vocab_train(const sm_vocab_params *params, const char *text, size_t bytes,
+                                sm_vocab **vocab, sm_error *error);
+/* NULL is allowed. */
+SM_API void sm_vocab_destroy(sm_vocab *vocab);
+/* A model that has this vocabulary and nothing else: for sm_tokenizer_create, sm_detokenize and the
+ * like. It copies what it needs; sm_model_close closes it. allocator may be NULL.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_NOMEM. */
+SM_API sm_status sm_vocab_open(const sm_vocab *vocab, const sm_allocator *allocator,
+                               sm_model **model, sm_error *error);
+
+#endif /* SMALLMIND_NO_TRAIN */
 
 #ifdef __cplusplus
 }
@@ -11276,6 +11342,20 @@ SM_API sm_model_params sm_model_default(void) {
     return params;
 }
 
+/* An empty model; NULL when there is no memory. */
+static sm_model *sm__model_new(const sm_allocator *allocator) {
+    sm__heap heap = sm__heap_make(allocator);
+    sm_model *m = (sm_model *)sm__heap_alloc(&heap, sizeof *m);
+    if (!m) return NULL;
+    memset(m, 0, sizeof *m);
+    m->heap = heap;
+    m->info.format = m->info.arch = m->info.name = m->info.tokenizer = "";
+    sm__hparams_default(&m->hp);
+    m->vocab.bos = m->vocab.eos = m->vocab.eot = m->vocab.unk = m->vocab.pad = -1;
+    m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_space_prefix = -1;
+    return m;
+}
+
 /* The summary, from what was read and bound. */
 static void sm__model_info(sm_model *m, const sm__bytes *file) {
     sm_model_info *info = &m->info;
@@ -11354,7 +11434,6 @@ static sm_status sm__model_read(sm_model *m, const sm_model_params *params, sm_e
 }
 
 SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error) {
-    sm__heap heap;
     sm_model *m;
     sm_status status;
     uint64_t fp;
@@ -11366,17 +11445,10 @@ SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, 
         return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
     if (params->load != SM_LOAD_MAP && params->load != SM_LOAD_COPY)
         return sm__fail(error, SM_ERR_ARG, "params.load is %d", params->load);
-    heap = sm__heap_make(&params->allocator);
-    m = (sm_model *)sm__heap_alloc(&heap, sizeof *m);
+    m = sm__model_new(&params->allocator);
     if (!m) return sm__fail(error, SM_ERR_NOMEM, "no memory for a model");
-    memset(m, 0, sizeof *m);
-    m->heap = heap;
     m->log = params->log;
     m->log_user = params->log_user;
-    m->info.format = m->info.arch = m->info.name = m->info.tokenizer = "";
-    sm__hparams_default(&m->hp);
-    m->vocab.bos = m->vocab.eos = m->vocab.eot = m->vocab.unk = m->vocab.pad = -1;
-    m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_space_prefix = -1;
     fp = sm__fp_enter();
     status = sm__model_read(m, params, error);
     sm__fp_leave(fp);
@@ -12105,6 +12177,13 @@ static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+static const sm__pre *sm__pre_find(sm__str name) {
+    size_t i;
+    for (i = 0; i < sizeof sm__pres / sizeof *sm__pres; i++)
+        if (sm__str_is(name, sm__pres[i].name)) return &sm__pres[i];
+    return NULL;
+}
+
 /* The row of the pre-tokenizer. An unknown one is an error: wrong words are wrong ids, silently. */
 static sm_status sm__vocab_pre(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
@@ -12115,10 +12194,8 @@ static sm_status sm__vocab_pre(sm_model *m, sm_error *error) {
         sm__log(m, 2, "tokenizer: the file names no pre-tokenizer; \"default\" may be wrong");
         return SM_OK;
     }
-    for (i = 0; i < sizeof sm__pres / sizeof *sm__pres; i++) {
-        v->tables->pre = &sm__pres[i];
-        if (sm__str_is(v->pre, sm__pres[i].name)) return SM_OK;
-    }
+    v->tables->pre = sm__pre_find(v->pre);
+    if (v->tables->pre) return SM_OK;
     n = sm__min_size(v->pre.n, sizeof name - 1);
     for (i = 0; i < n; i++) name[i] = v->pre.p[i] > ' ' && v->pre.p[i] < 127 ? v->pre.p[i] : '?';
     name[n] = 0;
@@ -15944,6 +16021,671 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
 }
 
 #endif /* SMALLMIND_NO_WRITER */
+
+/* ================================================================================================
+ * MARK: [SM43] TOKENIZER TRAINER
+ * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
+ * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
+ * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
+ * only: a place costs O(log pairs), whatever the text, and all memory is known before it starts.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+#define SM__MAX_TRAINED_BYTES 1024 /* of a token: a merge's line stays below SM__MAX_TOKEN_BYTES */
+#define SM__MAX_SPECIALS 4096
+#define SM__PROGRESS_MERGES 64 /* from one call of params.progress to the next */
+#define SM__PROGRESS_BYTES ((size_t)1 << 20)
+
+typedef struct sm__bpe_entry {
+    const unsigned char *p; /* where the text has it first */
+    size_t n;
+    int64_t count;
+    int32_t first; /* its first symbol; the others follow, one for a byte */
+} sm__bpe_entry;
+
+typedef struct sm__bpe_symbol {
+    int32_t id, word;
+    int32_t prev, next;           /* of the word; -1 = none */
+    int32_t pair;                 /* that begins here, or -1 */
+    int32_t chain_prev, chain_next; /* places of the same pair; -1 = none */
+} sm__bpe_symbol;
+
+typedef struct sm__bpe_pair {
+    int64_t count;
+    int32_t left, right; /* ids */
+    int32_t head;        /* of the chain; -1 = the pair is gone */
+    int32_t at;          /* its place in the queue */
+    int32_t next;        /* in its bucket, or of the free ones */
+} sm__bpe_pair;
+
+typedef struct sm__bpe_token {
+    sm__str text; /* a part of the training text, or of the alphabet */
+    int32_t next; /* in its bucket */
+} sm__bpe_token;
+
+typedef struct sm__bpe {
+    sm_vocab_params params; /* zeros replaced */
+    sm__heap heap;
+    const unsigned char *text;
+    size_t bytes;
+    const sm__pre *pre;
+    uint8_t special_start[256]; /* bytes that begin a special token */
+    sm__slot *slots;            /* [slot_mask + 1] words by their text, at most half full */
+    size_t slot_mask;
+    sm__bpe_entry *words; /* [n_words] */
+    int32_t n_words;
+    size_t n_symbols;
+    void *block;             /* holds the rest */
+    sm__bpe_symbol *symbols; /* [n_symbols] */
+    sm__bpe_pair *pairs;     /* [n_symbols + 1] a living pair has a place of its own at least */
+    int32_t n_pairs, free_pair, busy_pair;
+    int32_t *buckets; /* [bucket_mask + 1] of pairs */
+    size_t bucket_mask;
+    int32_t *queue; /* [n_symbols + 1] a heap of pairs, the best one first */
+    int32_t n_queue;
+    int32_t *merges; /* [n_symbols, 2] left, right; each took a symbol away */
+    int32_t n_merges;
+    sm__bpe_token *tokens; /* [max_tokens] */
+    int32_t *token_buckets; /* [token_mask + 1] */
+    size_t token_mask;
+    int32_t n_tokens, max_tokens; /* without the special ones */
+    unsigned char alphabet[256];  /* byte b */
+    uint16_t char_of[256];        /* GPT-2's character for it */
+    int16_t id_of[256];
+} sm__bpe;
+
+static int sm__bpe_cancelled(const sm__bpe *b) {
+    const sm_vocab_params *p = &b->params;
+    return p->progress && p->progress(p->progress_user, b->n_tokens, p->n_vocab) != 0;
+}
+
+/* --- Words ------------------------------------------------------------------------------------ */
+
+static sm_status sm__bpe_words_grow(sm__bpe *b) {
+    size_t n = b->words ? 2 * (b->slot_mask + 1) : 4096, at;
+    int32_t i;
+    sm__bpe_entry *words = (sm__bpe_entry *)sm__heap_alloc(&b->heap, n / 2 * sizeof *words);
+    sm__slot *slots = words ? (sm__slot *)sm__heap_alloc(&b->heap, n * sizeof *slots) : NULL;
+    if (!slots) {
+        sm__heap_free(&b->heap, words);
+        return SM_ERR_NOMEM;
+    }
+    memset(slots, 0xFF, n * sizeof *slots);
+    for (i = 0; i < b->n_words; i++) {
+        uint64_t h;
+        words[i] = b->words[i];
+        h = sm__hash_bytes(words[i].p, words[i].n);
+        for (at = (size_t)h & (n - 1); slots[at].id >= 0; at = (at + 1) & (n - 1)) {
+        }
+        slots[at].id = i;
+        slots[at].tag = (uint32_t)(h >> 32);
+    }
+    sm__heap_free(&b->heap, b->slots);
+    sm__heap_free(&b->heap, b->words);
+    b->words = words;
+    b->slots = slots;
+    b->slot_mask = n - 1;
+    return SM_OK;
+}
+
+static sm_status sm__bpe_word_add(sm__bpe *b, const unsigned char *p, size_t n) {
+    uint64_t h = sm__hash_bytes(p, n);
+    uint32_t tag = (uint32_t)(h >> 32);
+    sm__slot *slot;
+    sm__bpe_entry *w;
+    size_t i;
+    if ((!b->words || (size_t)b->n_words == (b->slot_mask + 1) / 2) && sm__bpe_words_grow(b))
+        return SM_ERR_NOMEM;
+    for (i = (size_t)h;; i++) {
+        slot = &b->slots[i & b->slot_mask];
+        if (slot->id < 0) break;
+        w = &b->words[slot->id];
+        if (slot->tag == tag && w->n == n && memcmp(w->p, p, n) == 0) {
+            w->count++;
+            return SM_OK;
+        }
+    }
+    if (n > 0x7FFFFFFEu - b->n_symbols) return SM_ERR_UNSUPPORTED;
+    w = &b->words[b->n_words];
+    w->p = p;
+    w->n = n;
+    w->count = 1;
+    w->first = (int32_t)b->n_symbols;
+    b->n_symbols += n;
+    slot->tag = tag;
+    slot->id = b->n_words++;
+    return SM_OK;
+}
+
+/* The place of the next special token from `at`, and its length; the end and 0 without one. */
+static size_t sm__bpe_special(const sm__bpe *b, size_t at, size_t *length) {
+    int i;
+    *length = 0;
+    for (; at < b->bytes; at++) {
+        if (!b->special_start[b->text[at]]) continue;
+        for (i = 0; i < b->params.n_specials; i++) {
+            size_t n = strlen(b->params.specials[i]);
+            if (n > *length && n <= b->bytes - at &&
+                memcmp(b->text + at, b->params.specials[i], n) == 0)
+                *length = n;
+        }
+        if (*length) return at;
+    }
+    return b->bytes;
+}
+
+static sm_status sm__bpe_count(sm__bpe *b, sm_error *error) {
+    size_t at = 0, shown = 0, end, skip, length, piece;
+    sm_status status;
+    for (; at < b->bytes; at = end + skip) {
+        end = sm__bpe_special(b, at, &skip);
+        for (piece = 0; at < end; at += length) {
+            if (at >= shown) {
+                shown = at + SM__PROGRESS_BYTES;
+                if (sm__bpe_cancelled(b))
+                    return sm__fail(error, SM_ERR_CANCELLED, "vocabulary: cancelled");
+            }
+            length = b->params.characters ? sm__char_at(b->text, end, at).length
+                                          : sm__word_next(b->pre, b->text + at, end - at, &piece);
+            status = sm__bpe_word_add(b, b->text + at, length);
+            if (status)
+                return sm__fail(error, status, "vocabulary: %s",
+                                status == SM_ERR_NOMEM ? "no memory for the distinct words"
+                                                       : "2 GB of distinct words");
+        }
+    }
+    if (!b->n_words)
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: the text has nothing but special tokens");
+    return SM_OK;
+}
+
+/* --- The queue: a heap that knows where each pair is ------------------------------------------ */
+
+static int sm__bpe_before(const sm__bpe *b, int32_t i, int32_t j) {
+    const sm__bpe_pair *p = &b->pairs[i], *q = &b->pairs[j];
+    if (p->count != q->count) return p->count > q->count;
+    return p->left != q->left ? p->left < q->left : p->right < q->right;
+}
+
+static void sm__bpe_queue_set(sm__bpe *b, int32_t at, int32_t i) {
+    b->queue[at] = i;
+    b->pairs[i].at = at;
+}
+
+/* Pair i has another count now: moves it up or down to its place. */
+static void sm__bpe_queue_sift(sm__bpe *b, int32_t i) {
+    int32_t at = b->pairs[i].at, child;
+    for (; at > 0 && sm__bpe_before(b, i, b->queue[(at - 1) / 2]); at = (at - 1) / 2)
+        sm__bpe_queue_set(b, at, b->queue[(at - 1) / 2]);
+    for (; at < b->n_queue / 2; at = child) { /* it has a child */
+        child = 2 * at + 1;
+        if (child + 1 < b->n_queue && sm__bpe_before(b, b->queue[child + 1], b->queue[child]))
+            child++;
+        if (!sm__bpe_before(b, b->queue[child], i)) break;
+        sm__bpe_queue_set(b, at, b->queue[child]);
+    }
+    sm__bpe_queue_set(b, at, i);
+}
+
+static void sm__bpe_queue_remove(sm__bpe *b, int32_t i) {
+    int32_t last = b->queue[--b->n_queue];
+    if (last == i) return;
+    sm__bpe_queue_set(b, b->pairs[i].at, last);
+    sm__bpe_queue_sift(b, last);
+}
+
+/* --- Pairs and their places ------------------------------------------------------------------- */
+
+static int32_t *sm__bpe_bucket(const sm__bpe *b, int32_t left, int32_t right) {
+    uint64_t h = sm__mix64((uint64_t)(uint32_t)left << 32 | (uint32_t)right);
+    return &b->buckets[(size_t)h & b->bucket_mask];
+}
+
+/* The pair of two ids; a new one has no place and count 0. */
+static int32_t sm__bpe_pair_get(sm__bpe *b, int32_t left, int32_t right) {
+    int32_t *bucket = sm__bpe_bucket(b, left, right), i;
+    sm__bpe_pair *p;
+    for (i = *bucket; i >= 0; i = b->pairs[i].next)
+        if (b->pairs[i].left == left && b->pairs[i].right == right) return i;
+    i = b->free_pair;
+    if (i >= 0) b->free_pair = b->pairs[i].next;
+    else i = b->n_pairs++;
+    p = &b->pairs[i];
+    p->count = 0;
+    p->left = left;
+    p->right = right;
+    p->head = -1;
+    p->next = *bucket;
+    *bucket = i;
+    sm__bpe_queue_set(b, b->n_queue++, i);
+    return i;
+}
+
+static void sm__bpe_pair_drop(sm__bpe *b, int32_t i) {
+    int32_t *link = sm__bpe_bucket(b, b->pairs[i].left, b->pairs[i].right);
+    while (*link != i) link = &b->pairs[*link].next;
+    *link = b->pairs[i].next;
+    b->pairs[i].next = b->free_pair;
+    b->free_pair = i;
+}
+
+/* Symbol s and the one after it are neighbours now. */
+static void sm__bpe_link(sm__bpe *b, int32_t s) {
+    sm__bpe_symbol *symbol = &b->symbols[s];
+    size_t n;
+    int32_t i;
+    symbol->pair = -1;
+    if (symbol->next < 0) return;
+    n = b->tokens[symbol->id].text.n + b->tokens[b->symbols[symbol->next].id].text.n;
+    if (n > (size_t)b->params.max_token_bytes) return;
+    i = sm__bpe_pair_get(b, symbol->id, b->symbols[symbol->next].id);
+    symbol->pair = i;
+    symbol->chain_prev = -1;
+    symbol->chain_next = b->pairs[i].head;
+    if (symbol->chain_next >= 0) b->symbols[symbol->chain_next].chain_prev = s;
+    b->pairs[i].head = s;
+    b->pairs[i].count += b->words[symbol->word].count;
+    sm__bpe_queue_sift(b, i);
+}
+
+/* ... and no longer. A pair without a place is forgotten, but not the one that is being merged. */
+static void sm__bpe_unlink(sm__bpe *b, int32_t s) {
+    sm__bpe_symbol *symbol = &b->symbols[s];
+    int32_t i = symbol->pair;
+    if (i < 0) return;
+    symbol->pair = -1;
+    if (symbol->chain_prev < 0) b->pairs[i].head = symbol->chain_next;
+    else b->symbols[symbol->chain_prev].chain_next = symbol->chain_next;
+    if (symbol->chain_next >= 0) b->symbols[symbol->chain_next].chain_prev = symbol->chain_prev;
+    b->pairs[i].count -= b->words[symbol->word].count;
+    if (i == b->busy_pair) return;
+    if (b->pairs[i].head >= 0) {
+        sm__bpe_queue_sift(b, i);
+    } else {
+        sm__bpe_queue_remove(b, i);
+        sm__bpe_pair_drop(b, i);
+    }
+}
+
+/* --- Merging ---------------------------------------------------------------------------------- */
+
+/* The token of the n bytes of text at symbol s: the one that has this text, or a new one. */
+static int32_t sm__bpe_token_get(sm__bpe *b, int32_t s, size_t n) {
+    const sm__bpe_entry *w = &b->words[b->symbols[s].word];
+    const unsigned char *p = w->p + (s - w->first);
+    int32_t *bucket = &b->token_buckets[(size_t)sm__hash_bytes(p, n) & b->token_mask], id;
+    for (id = *bucket; id >= 0; id = b->tokens[id].next)
+        if (b->tokens[id].text.n == n && memcmp(b->tokens[id].text.p, p, n) == 0) return id;
+    id = b->n_tokens++;
+    b->tokens[id].text.p = (const char *)p;
+    b->tokens[id].text.n = n;
+    b->tokens[id].next = *bucket;
+    *bucket = id;
+    return id;
+}
+
+/* Two merges may give one text ("a" "aa" and "aa" "a"), and after the second one a pair that was
+ * merged before may come back: its line is there already. */
+static void sm__bpe_merge_list(sm__bpe *b, int32_t left, int32_t right, int is_new) {
+    int32_t i;
+    for (i = 0; i < b->n_merges && !is_new; i++)
+        if (b->merges[2 * (size_t)i] == left && b->merges[2 * (size_t)i + 1] == right) return;
+    b->merges[2 * (size_t)b->n_merges] = left;
+    b->merges[2 * (size_t)b->n_merges++ + 1] = right;
+}
+
+static void sm__bpe_merge_at(sm__bpe *b, int32_t s, int32_t id) {
+    int32_t prev = b->symbols[s].prev, right = b->symbols[s].next, next = b->symbols[right].next;
+    if (prev >= 0) sm__bpe_unlink(b, prev);
+    sm__bpe_unlink(b, s);
+    sm__bpe_unlink(b, right);
+    b->symbols[s].id = id;
+    b->symbols[s].next = next;
+    if (next >= 0) b->symbols[next].prev = s;
+    if (prev >= 0) sm__bpe_link(b, prev);
+    sm__bpe_link(b, s);
+}
+
+/* Merges the best pair wherever it is. In a run of equal symbols ("aaa") places overlap: such a run
+ * is merged from its left end, as a reader of the text would do it. */
+static void sm__bpe_merge_best(sm__bpe *b) {
+    int32_t i = b->queue[0], s = b->pairs[i].head, n_tokens = b->n_tokens, id;
+    int32_t left = b->pairs[i].left, right = b->pairs[i].right;
+    id = sm__bpe_token_get(b, s, b->tokens[left].text.n + b->tokens[right].text.n);
+    sm__bpe_merge_list(b, left, right, id == n_tokens);
+    sm__bpe_queue_remove(b, i);
+    b->busy_pair = i;
+    while ((s = b->pairs[i].head) >= 0) {
+        while (b->symbols[s].prev >= 0 && b->symbols[b->symbols[s].prev].pair == i)
+            s = b->symbols[s].prev;
+        for (; s >= 0 && b->symbols[s].pair == i; s = b->symbols[s].next)
+            sm__bpe_merge_at(b, s, id);
+    }
+    b->busy_pair = -1;
+    sm__bpe_pair_drop(b, i);
+}
+
+/* The single bytes, in the order of their characters. */
+static void sm__bpe_alphabet(sm__bpe *b) {
+    int16_t byte_of[324];
+    uint8_t used[256];
+    int i;
+    int32_t w;
+    size_t k;
+    sm__byte_map(byte_of);
+    memset(used, !b->params.characters, sizeof used);
+    for (w = 0; w < b->n_words && b->params.characters; w++)
+        for (k = 0; k < b->words[w].n; k++) used[b->words[w].p[k]] = 1;
+    for (i = 0; i < 324; i++) {
+        int byte = byte_of[i];
+        if (byte < 0) continue;
+        b->alphabet[byte] = (unsigned char)byte;
+        b->char_of[byte] = (uint16_t)i;
+        if (!used[byte]) continue;
+        b->id_of[byte] = (int16_t)b->n_tokens;
+        b->tokens[b->n_tokens].text.p = (const char *)&b->alphabet[byte];
+        b->tokens[b->n_tokens++].text.n = 1;
+    }
+}
+
+static void sm__bpe_layout(sm__bpe *b, sm__arena *arena) {
+    size_t n = b->n_symbols;
+    b->symbols = (sm__bpe_symbol *)sm__arena_take(arena, n, sizeof *b->symbols);
+    b->pairs = (sm__bpe_pair *)sm__arena_take(arena, n + 1, sizeof *b->pairs);
+    b->queue = (int32_t *)sm__arena_take(arena, n + 1, sizeof *b->queue);
+    b->buckets = (int32_t *)sm__arena_take(arena, b->bucket_mask + 1, sizeof *b->buckets);
+    b->merges = (int32_t *)sm__arena_take(arena, n, 2 * sizeof *b->merges);
+    b->tokens = (sm__bpe_token *)sm__arena_take(arena, (size_t)b->max_tokens, sizeof *b->tokens);
+    b->token_buckets = (int32_t *)sm__arena_take(arena, b->token_mask + 1, sizeof(int32_t));
+}
+
+/* From words to symbols and pairs, in one block of memory. */
+static sm_status sm__bpe_start(sm__bpe *b, sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    int32_t w, s;
+    b->max_tokens = b->params.n_vocab - b->params.n_specials;
+    if ((size_t)b->max_tokens > b->n_symbols + 256) b->max_tokens = (int32_t)(b->n_symbols + 256);
+    for (b->bucket_mask = 15; b->bucket_mask < b->n_symbols / 2;)
+        b->bucket_mask = 2 * b->bucket_mask + 1;
+    b->token_mask = sm__table_size((size_t)b->max_tokens) - 1;
+    sm__bpe_layout(b, &arena);
+    b->block = arena.overflow ? NULL : sm__heap_alloc(&b->heap, arena.used);
+    if (!b->block)
+        return sm__fail(error, SM_ERR_NOMEM, "vocabulary: no memory for %llu bytes",
+                        (unsigned long long)arena.used);
+    arena.base = (unsigned char *)b->block;
+    arena.used = 0;
+    sm__bpe_layout(b, &arena);
+    memset(b->buckets, 0xFF, (b->bucket_mask + 1) * sizeof *b->buckets);
+    memset(b->token_buckets, 0xFF, (b->token_mask + 1) * sizeof *b->token_buckets);
+    b->free_pair = b->busy_pair = -1;
+    sm__bpe_alphabet(b);
+    for (w = 0; w < b->n_words; w++) {
+        const sm__bpe_entry *word = &b->words[w];
+        int32_t end = word->first + (int32_t)word->n;
+        for (s = word->first; s < end; s++) {
+            sm__bpe_symbol *symbol = &b->symbols[s];
+            symbol->id = b->id_of[word->p[s - word->first]];
+            symbol->word = w;
+            symbol->prev = s > word->first ? s - 1 : -1;
+            symbol->next = s + 1 < end ? s + 1 : -1;
+        }
+        for (s = word->first; s < end; s++) sm__bpe_link(b, s);
+    }
+    return SM_OK;
+}
+
+static sm_status sm__bpe_run(sm__bpe *b, sm_error *error) {
+    const sm_vocab_params *p = &b->params;
+    int n = 0;
+    while (b->n_queue && b->n_tokens < b->max_tokens &&
+           b->pairs[b->queue[0]].count >= p->min_count) {
+        if (n++ % SM__PROGRESS_MERGES == 0 && sm__bpe_cancelled(b))
+            return sm__fail(error, SM_ERR_CANCELLED, "vocabulary: cancelled");
+        sm__bpe_merge_best(b);
+    }
+    if (!p->characters && b->n_merges == 0 && p->n_vocab > 256 + p->n_specials)
+        return sm__fail(error, SM_ERR_ARG,
+                        "vocabulary: too little text, no pair of bytes occurs %d times",
+                        p->min_count);
+    return SM_OK;
+}
+
+/* --- The result ------------------------------------------------------------------------------- */
+
+typedef struct sm__vocab_block {
+    sm_vocab vocab; /* the first member: what the caller holds */
+    sm__heap heap;
+} sm__vocab_block;
+
+/* A token's bytes as characters, behind what t holds. */
+static void sm__vocab_put(const sm__bpe *b, sm__text *t, int32_t id) {
+    sm__str s = b->tokens[id].text;
+    size_t i;
+    for (i = 0; i < s.n; i++) {
+        unsigned c = b->char_of[(unsigned char)s.p[i]];
+        char out[2];
+        out[0] = (char)(c < 128 ? c : 0xC0 | c >> 6);
+        out[1] = (char)(0x80 | (c & 63));
+        sm__put_bytes(t, out, c < 128 ? 1 : 2);
+    }
+}
+
+/* Where the text that comes next will stand: behind the NUL of the last one. */
+static const char *sm__vocab_next(sm__text *t) {
+    if (t->at) t->at++;
+    return t->p + t->at;
+}
+
+static int32_t sm__vocab_special(const sm__bpe *b, const char *text) {
+    int i;
+    for (i = 0; text && i < b->params.n_specials; i++)
+        if (strcmp(text, b->params.specials[i]) == 0) return b->n_tokens + i;
+    return -1;
+}
+
+/* A special token's text is that of no other token, or files could not tell them apart. */
+static sm_status sm__vocab_distinct(const sm__bpe *b, const sm_vocab *v, sm_error *error) {
+    int i, j;
+    for (i = b->n_tokens; i < v->n_tokens; i++)
+        for (j = 0; j < i; j++)
+            if (strcmp(v->tokens[i], v->tokens[j]) == 0)
+                return sm__fail(error, SM_ERR_ARG, "vocabulary: special token %d is %s",
+                                i - b->n_tokens,
+                                j < b->n_tokens ? "an ordinary one too" : "there twice");
+    return SM_OK;
+}
+
+static sm_status sm__vocab_result(const sm__bpe *b, sm_vocab **vocab, sm_error *error) {
+    int i, pass, n_tokens = b->n_tokens + b->params.n_specials;
+    sm__heap heap = sm__heap_make(&b->params.allocator);
+    sm__arena arena = {NULL, 0, 0};
+    sm_vocab *v = NULL;
+    const char **tokens = NULL, **merges = NULL;
+    int32_t *types = NULL;
+    size_t k, bytes = 1; /* of texts, if each byte takes two */
+    sm__text text = {NULL, 0, 0};
+    for (i = 0; i < b->n_tokens; i++) bytes += 2 * b->tokens[i].text.n + 1;
+    for (i = 0; i < b->params.n_specials; i++) bytes += strlen(b->params.specials[i]) + 1;
+    for (k = 0; k < 2 * (size_t)b->n_merges; k++)
+        bytes += 2 * b->tokens[b->merges[k]].text.n + 1;
+    for (pass = 0; pass < 2; pass++) { /* counts, then places */
+        if (pass) arena.base = (unsigned char *)sm__heap_alloc(&heap, arena.used);
+        if (pass && !arena.base)
+            return sm__fail(error, SM_ERR_NOMEM, "vocabulary: no memory for %d tokens", n_tokens);
+        arena.used = 0;
+        v = (sm_vocab *)sm__arena_take(&arena, 1, sizeof(sm__vocab_block));
+        tokens = (const char **)sm__arena_take(&arena, (size_t)n_tokens, sizeof *tokens);
+        types = (int32_t *)sm__arena_take(&arena, (size_t)n_tokens, sizeof *types);
+        merges = (const char **)sm__arena_take(&arena, (size_t)b->n_merges, sizeof *merges);
+        text.p = (char *)sm__arena_take(&arena, bytes, 1);
+    }
+    text.n = bytes;
+    for (i = 0; i < n_tokens; i++) {
+        tokens[i] = sm__vocab_next(&text);
+        types[i] = i < b->n_tokens ? SM__TOKEN_NORMAL : SM__TOKEN_CONTROL;
+        if (i < b->n_tokens) sm__vocab_put(b, &text, i);
+        else sm__put(&text, b->params.specials[i - b->n_tokens]);
+    }
+    for (i = 0; i < b->n_merges; i++) {
+        merges[i] = sm__vocab_next(&text);
+        sm__vocab_put(b, &text, b->merges[2 * (size_t)i]);
+        sm__put(&text, " ");
+        sm__vocab_put(b, &text, b->merges[2 * (size_t)i + 1]);
+    }
+    v->pre = b->pre->name;
+    v->tokens = tokens;
+    v->types = types;
+    v->merges = merges;
+    v->n_tokens = n_tokens;
+    v->n_merges = b->n_merges;
+    v->bos = sm__vocab_special(b, b->params.bos);
+    v->eos = sm__vocab_special(b, b->params.eos);
+    ((sm__vocab_block *)(void *)v)->heap = heap;
+    *vocab = v;
+    return sm__vocab_distinct(b, v, error);
+}
+
+/* --- The public functions --------------------------------------------------------------------- */
+
+SM_API sm_vocab_params sm_vocab_default(void) {
+    sm_vocab_params params;
+    memset(&params, 0, sizeof params);
+    return params;
+}
+
+static sm_status sm__bpe_check_specials(sm__bpe *b, sm_error *error) {
+    const sm_vocab_params *p = &b->params;
+    int i;
+    if (p->n_specials < 0 || p->n_specials > SM__MAX_SPECIALS || (p->n_specials && !p->specials))
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: %d special tokens, 0 to %d are possible",
+                        p->n_specials, SM__MAX_SPECIALS);
+    for (i = 0; i < p->n_specials; i++) {
+        const char *s = p->specials[i];
+        if (!s || !*s || strlen(s) > SM__MAX_SPECIAL_BYTES)
+            return sm__fail(error, SM_ERR_ARG, "vocabulary: special token %d is %s", i,
+                            !s || !*s ? "empty" : "too long");
+        b->special_start[(unsigned char)*s] = 1;
+    }
+    if ((p->bos && sm__vocab_special(b, p->bos) < 0) ||
+        (p->eos && sm__vocab_special(b, p->eos) < 0))
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: bos or eos is not one of the specials");
+    return SM_OK;
+}
+
+/* Checks the parameters and replaces the zeros. */
+static sm_status sm__bpe_check(sm__bpe *b, sm_error *error) {
+    sm_vocab_params *p = &b->params;
+    sm__str name;
+    sm_status status;
+    if (!sm__allocator_ok(&p->allocator))
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: the allocator is half a one");
+    if (!b->text || !b->bytes) return sm__fail(error, SM_ERR_ARG, "vocabulary: the text is empty");
+    status = sm__bpe_check_specials(b, error);
+    if (status) return status;
+    if (p->n_vocab == 0) p->n_vocab = 4096;
+    if (p->characters) p->n_vocab = SM__MAX_VOCAB;
+    if (p->n_vocab > SM__MAX_VOCAB || p->n_vocab < 256 + p->n_specials)
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: n_vocab is %d, %d to %d are possible",
+                        p->n_vocab, 256 + p->n_specials, SM__MAX_VOCAB);
+    if (p->min_count < 0 || p->max_token_bytes < 0 || p->max_token_bytes > SM__MAX_TRAINED_BYTES)
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: min_count is %d, max_token_bytes %d",
+                        p->min_count, p->max_token_bytes);
+    if (p->min_count == 0) p->min_count = 2;
+    if (p->max_token_bytes == 0) p->max_token_bytes = 64;
+    if (p->characters) p->min_count = 1, p->max_token_bytes = 4;
+    name.p = p->pre ? p->pre : "gpt-2";
+    name.n = strlen(name.p);
+    b->pre = sm__pre_find(name);
+    if (!b->pre)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "vocabulary: params.pre is unknown");
+    return SM_OK;
+}
+
+SM_API sm_status sm_vocab_train(const sm_vocab_params *params, const char *text, size_t bytes,
+                                sm_vocab **vocab, sm_error *error) {
+    sm__bpe b;
+    sm_status status;
+    if (!vocab) return sm__fail(error, SM_ERR_ARG, "vocabulary: nowhere to put it");
+    *vocab = NULL;
+    if (!params) return sm__fail(error, SM_ERR_ARG, "vocabulary: no params");
+    memset(&b, 0, sizeof b);
+    b.params = *params;
+    b.text = (const unsigned char *)text;
+    b.bytes = bytes;
+    b.heap = sm__heap_make(&params->allocator);
+    status = sm__bpe_check(&b, error);
+    if (!status) status = sm__bpe_count(&b, error);
+    if (!status) status = sm__bpe_start(&b, error);
+    if (!status) status = sm__bpe_run(&b, error);
+    if (!status) status = sm__vocab_result(&b, vocab, error);
+    if (status) sm_vocab_destroy(*vocab), *vocab = NULL;
+    sm__heap_free(&b.heap, b.block);
+    sm__heap_free(&b.heap, b.slots);
+    sm__heap_free(&b.heap, b.words);
+    return status;
+}
+
+SM_API void sm_vocab_destroy(sm_vocab *vocab) {
+    sm__heap heap;
+    if (!vocab) return;
+    heap = ((sm__vocab_block *)(void *)vocab)->heap; /* it must outlive what it frees */
+    sm__heap_free(&heap, vocab);
+}
+
+/* The lists as a reader of files leaves them. */
+static sm_status sm__vocab_copy(sm_model *m, const sm_vocab *vocab, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    int i;
+    v->kind = SM__VOCAB_BPE;
+    v->n = m->hp.n_vocab = vocab->n_tokens;
+    v->n_merges = vocab->n_merges;
+    v->bos = vocab->bos;
+    v->eos = vocab->eos;
+    v->pre.p = vocab->pre;
+    v->pre.n = strlen(vocab->pre);
+    v->tokens = (sm__str *)sm__model_alloc(m, (size_t)v->n, sizeof *v->tokens);
+    v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
+    v->merges = (sm__str *)sm__model_alloc(m, (size_t)v->n_merges, sizeof *v->merges);
+    if (!v->tokens || !v->kinds || !v->merges)
+        return sm__fail(error, SM_ERR_NOMEM, "vocabulary: no memory for %d tokens", v->n);
+    for (i = 0; i < v->n; i++) {
+        v->tokens[i].p = vocab->tokens[i];
+        v->tokens[i].n = strlen(vocab->tokens[i]);
+        v->kinds[i] = (uint8_t)vocab->types[i];
+    }
+    for (i = 0; i < v->n_merges; i++) {
+        v->merges[i].p = vocab->merges[i];
+        v->merges[i].n = strlen(vocab->merges[i]);
+    }
+    return SM_OK;
+}
+
+SM_API sm_status sm_vocab_open(const sm_vocab *vocab, const sm_allocator *allocator,
+                               sm_model **model, sm_error *error) {
+    sm__bytes none = {NULL, 0, NULL};
+    sm_model *m;
+    sm_status status;
+    if (!model) return sm__fail(error, SM_ERR_ARG, "model is NULL");
+    *model = NULL;
+    if (!vocab || (allocator && !sm__allocator_ok(allocator)))
+        return sm__fail(error, SM_ERR_ARG, "vocabulary: %s",
+                        vocab ? "the allocator is half a one" : "there is none");
+    m = sm__model_new(allocator);
+    if (!m) return sm__fail(error, SM_ERR_NOMEM, "no memory for a model");
+    status = sm__vocab_copy(m, vocab, error);
+    if (!status) status = sm__vocab_build(m, error);
+    if (status) {
+        sm_model_close(m);
+        return status;
+    }
+    sm__model_info(m, &none);
+    *model = m;
+    return SM_OK;
+}
+
+#endif /* SMALLMIND_NO_TRAIN */
 
 #ifdef __cplusplus
 }

@@ -70,8 +70,8 @@ matrix() {
             # shellcheck disable=SC2086
             implementation "$c-$s" $c -std=$s -O2 $strict
         done
-        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_AMX NO_AVX512 NO_AVX2 NO_SSE41 \
-            NO_NEON; do
+        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_AMX NO_AVX512 NO_AVX2 \
+            NO_SSE41 NO_NEON; do
             # shellcheck disable=SC2086
             implementation "$c-$flag" $c -std=c99 -O1 $strict -DSMALLMIND_$flag
         done

@@ -35,6 +35,8 @@
 
 #include "test_tokenizer.c"
 
+#include "test_bpe.c"
+
 #include "test_model.c"
 
 #include "test_eval.c"
@@ -56,6 +58,7 @@ int main(int argc, char **argv) {
         SUITE(tests_memory),
         SUITE(tests_files),
         SUITE(tests_tokenizer),
+        SUITE(tests_bpe),
         SUITE(tests_model),
         SUITE(tests_eval),
         SUITE(tests_kv),
