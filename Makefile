@@ -2,7 +2,7 @@
 #
 #: make            all programs: build/generate chat game_loop gguf_info quantize bench_*
 #: make run        text from a small model: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
-#: make test       the tests and the checks of the header; FILTER=text runs a part of the tests
+#: make test       the tests, the corpus, the checks of the header; FILTER=text: a part of the tests
 #: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]
 #: make bench-peer speed beside llama.cpp's: MODELS ISAS THREADS PAIRS P N REPS as in bench/peer.sh
 #: make check      the header's rules: contents page, columns, symbols, macros, the README's code
@@ -59,6 +59,8 @@ $(BUILD)/flags: FORCE
 $(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
+$(BUILD)/tavern_corpus: examples/tavern_words.h
+
 $(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
@@ -107,7 +109,8 @@ build/peer/%:
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
 
-test: unit
+test: unit $(BUILD)/tavern_corpus
+	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/tavern.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
 check:
