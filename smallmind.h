@@ -15382,7 +15382,7 @@ static void sm__train_drop(const sm_trainer *t, int site, int row, int column, f
     uint32_t threshold = (uint32_t)((double)p * 4294967296.0);
     uint64_t index = (uint64_t)row * (uint64_t)t->hp.n_embd + (uint64_t)column;
     int i;
-    if (!t->training || !site) return;
+    if (!t->training || !site || !(p > 0.0f)) return;
     for (i = 0; i < n; i++) {
         uint32_t random = sm_random(t->params.seed, t->draw << 16 | (uint64_t)site,
                                     index + (uint64_t)i);
