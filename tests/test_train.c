@@ -700,7 +700,7 @@ static void train_learns_to_copy(void) {
         if (!t) return;
         memset(&stats, 0, sizeof stats);
         memset(&first, 0, sizeof first);
-        for (step = 0; step < 200; step++) {
+        for (step = 0; step < 350; step++) {
             train_fill(&d, 16, 15, 8);
             for (i = 0; i < 16; i++)
                 for (j = 0; j < 15; j++) {
@@ -829,6 +829,7 @@ static void train_no_heap_call_after_create(void) {
     int i;
     p.n_threads = 2;
     p.checkpoint = 2;
+    memset(&plan, 0, sizeof plan);
     CHECK_STATUS(sm_trainer_plan(&p, &plan, &error), SM_OK);
     t = train_make(&p);
     if (!t) return;
@@ -879,6 +880,7 @@ static void train_bad_params_are_refused(void) {
     sm_train_plan plan;
     sm_error error;
     int i;
+    memset(&plan, 0, sizeof plan);
     for (i = 0; i < 27; i++) {
         p = good;
         switch (i) {
