@@ -68,7 +68,7 @@ matrix() {
     for c in gcc clang; do
         for s in c99 c11 c2x; do
             # shellcheck disable=SC2086
-            implementation "$c-$s" $c -std=$s -O2 $strict
+            implementation "$c-$s" $c -std=$s $([ $s = c99 ] && echo -O2 || echo -O1) $strict
         done
         for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_AMX NO_AVX512 NO_AVX2 \
             NO_SSE41 NO_NEON; do
@@ -79,7 +79,7 @@ matrix() {
     for c in g++ clang++; do
         for s in c++11 c++17 c++20; do
             # shellcheck disable=SC2086
-            implementation "$c-$s" $c -x c++ -std=$s -O2 $warnings -fno-exceptions -fno-rtti
+            implementation "$c-$s" $c -x c++ -std=$s -O1 $warnings -fno-exceptions -fno-rtti
         done
     done
     if links i686-linux-gnu-gcc -static; then
@@ -97,7 +97,7 @@ matrix() {
         s=c99
         [ $c = g++ ] && s=c++11
         cell "programs-$c" make --no-print-directory all BUILD="$out/programs-$c" CC=$c STD=$s \
-            OPT=-O1 WERROR=-Werror
+            OPT=-O0 WERROR=-Werror
     done
 
     for c in gcc clang; do
