@@ -67,6 +67,7 @@ static uint64_t files_touch(const sm_model *m) {
 
 static const sm_tensor *files_find(const sm_model *m, const char *name, sm_tensor *t) {
     int i;
+    memset(t, 0, sizeof *t);
     for (i = 0; sm_model_tensor(m, i, t) == SM_OK; i++)
         if (strcmp(t->name, name) == 0) return t;
     return NULL;
