@@ -13816,9 +13816,9 @@ static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
     if (target < 8000.0) target = 8000.0;
     if (target > SM__TILE_NS) target = SM__TILE_NS;
     blocks = sm__max(1, (int)(target / unit_ns > 1e6 ? 1e6 : target / unit_ns));
-    if (s->accumulate || (s->op == SM__OP_LOGITS && rows > 1))
+    if (total < 8000.0) blocks = sm__ceil_div(n_max, unit);
+    if (s->accumulate || (s->op == SM__OP_LOGITS && rows > 1)) /* a result in member_scratch */
         blocks = sm__max(1, sm__min(blocks, SM__TILE_FLOATS / (unit * s->tile_t)));
-    if (total < 8000.0 && !s->accumulate) blocks = sm__ceil_div(n_max, unit);
     s->tile_n = blocks * unit;
     for (i = 0; i < s->n_w; i++)
         s->tiles += (uint32_t)(sm__ceil_div(s->w[i]->n, s->tile_n) * sm__ceil_div(rows, s->tile_t));

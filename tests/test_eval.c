@@ -150,6 +150,35 @@ static void eval_variants(const char *arch) {
     }
 }
 
+/* However fast a level is said to be, results that wait in a member's scratch have room there. */
+static void eval_results_fit_in_scratch(void) {
+    static sm_ctx ctx;
+    int isa, k, n, rows, op;
+    for (isa = SM_ISA_SCALAR; isa <= SM_ISA_NEON; isa++)
+        for (k = 32; k <= 8192; k *= 4)
+            for (n = 32; n <= 131072; n *= 2)
+                for (rows = 2; rows <= 4096; rows += rows / 2)
+                    for (op = 0; op < 2; op++) {
+                        sm__weight w;
+                        sm__step s;
+                        memset(&w, 0, sizeof w);
+                        memset(&s, 0, sizeof s);
+                        ctx.kernels.isa = isa;
+                        ctx.n_members = 1 + rows % 3;
+                        w.type = op ? SM__T_Q8_0 : SM__T_F32;
+                        w.k = k;
+                        w.n = n;
+                        w.stride = sm__row_bytes(w.type, (size_t)k);
+                        s.w[0] = &w;
+                        s.n_w = 1;
+                        s.op = op ? SM__OP_LOGITS : SM__OP_MATMUL;
+                        s.accumulate = !op;
+                        sm__shape_matmul(&ctx, &s, rows);
+                        CHECK(s.tile_t >= 1 && s.tile_n >= 1);
+                        CHECK((int64_t)s.tile_t * s.tile_n <= SM__TILE_FLOATS);
+                    }
+}
+
 static void eval_variants_llama(void) { eval_variants("llama"); }
 static void eval_variants_qwen2(void) { eval_variants("qwen2"); }
 static void eval_variants_qwen3(void) { eval_variants("qwen3"); }
@@ -1620,6 +1649,7 @@ static void eval_step_keeps_its_budget(void) {
 
 static const test tests_eval[] = {
     {"eval: the bits are the golden ones", eval_bits_are_the_golden_ones},
+    {"eval: results that wait fit in scratch", eval_results_fit_in_scratch},
     {"eval: llama, any chunks, calls and levels give the same bits", eval_variants_llama},
     {"eval: qwen2, any chunks, calls and levels give the same bits", eval_variants_qwen2},
     {"eval: qwen3, any chunks, calls and levels give the same bits", eval_variants_qwen3},

@@ -15,6 +15,13 @@ typedef struct level {
 static level levels[8]; /* levels[0] is the truth */
 static int n_levels;
 
+/* One more level: the last one under another name, of which the caller puts back some kernels. */
+SM__UNUSED static sm__kernels *levels_again(const char *name) {
+    levels[n_levels] = levels[n_levels - 1];
+    levels[n_levels].name = name;
+    return &levels[n_levels++].k;
+}
+
 static void levels_init(void) {
     int isa;
     n_levels = 0;
@@ -26,32 +33,31 @@ static void levels_init(void) {
         n_levels++;
 #ifdef SM__HAS_AVXVNNI
         if (isa == SM_ISA_AVX2 && sm__has_avxvnni()) { /* what a processor without it would run */
-            levels[n_levels] = *l;
-            levels[n_levels].name = "avx2 without vnni";
-            levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
-            levels[n_levels++].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
+            sm__kernels *k = levels_again("avx2 without vnni");
+            k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
+            k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
         }
 #endif
     }
 #ifdef SM__HAS_I8MM
     if (sm__has_dotprod() && sm__has_i8mm()) { /* what a processor without smmla would run */
-        levels[n_levels] = levels[n_levels - 1];
-        levels[n_levels].name = "neon without smmla";
-        levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
-        levels[n_levels].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
-        levels[n_levels].k.matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
-        levels[n_levels].k.matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
-        levels[n_levels++].k.matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
+        sm__kernels *k = levels_again("neon without smmla");
+        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
+        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
+        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
+        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
+        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
     }
 #endif
 #ifdef SM__HAS_DOTPROD
-    levels[n_levels] = levels[n_levels - 1]; /* what a processor without sdot would run */
-    levels[n_levels].name = "neon without sdot";
-    levels[n_levels].k.matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
-    levels[n_levels].k.matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
-    levels[n_levels].k.matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
-    levels[n_levels].k.matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
-    levels[n_levels++].k.matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
+    { /* what a processor without sdot would run */
+        sm__kernels *k = levels_again("neon without sdot");
+        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
+        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
+        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
+        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
+        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
+    }
 #endif
 }
 
