@@ -54,6 +54,7 @@
  *   [SM09] CONTEXT API
  *   [SM10] SAMPLER API
  *   [SM11] GENERATION API
+ *   [SM12] TRAINER API
  *   [SM13] WRITER API
  *   [SM14] TOKENIZER TRAINER API
  *   [SM20] PLATFORM
@@ -77,6 +78,7 @@
  *   [SM38] EVALUATION
  *   [SM39] SAMPLER
  *   [SM40] GENERATION
+ *   [SM41] TRAINER
  *   [SM42] WRITER
  *   [SM43] TOKENIZER TRAINER
  * CONVENTIONS
@@ -100,7 +102,7 @@
  *   SMALLMIND_NO_STDIO        no file access and no printf: models come from memory or callbacks,
  *                             messages are plain status texts
  *   SMALLMIND_NO_WRITER       no GGUF writer and no quantiser
- *   SMALLMIND_NO_TRAIN        no training
+ *   SMALLMIND_NO_TRAIN        no trainer, no vocabularies from text
  *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
@@ -149,10 +151,11 @@ extern "C" {
     X(SM_ERR_FULL, -6, "no room: context, pool or buffer is full") \
     X(SM_ERR_BUSY, -7, "a pass is pending") \
     X(SM_ERR_CANCELLED, -8, "cancelled by the caller") \
-    X(SM_ERR_SYSTEM, -9, "the operating system refused")
+    X(SM_ERR_SYSTEM, -9, "the operating system refused") \
+    X(SM_ERR_NUMBER, -10, "a number is not finite")
 
 #define SM_STATUS_ENUM(name, value, text) name = value,
-typedef enum sm_status { SM_STATUS_LIST(SM_STATUS_ENUM) SM_STATUS_LAST_ = -10 } sm_status;
+typedef enum sm_status { SM_STATUS_LIST(SM_STATUS_ENUM) SM_STATUS_LAST_ = -11 } sm_status;
 #undef SM_STATUS_ENUM
 
 /* What went wrong, in words. Owned by the caller; written only on failure. */
@@ -676,6 +679,161 @@ SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *gen);
 SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
                              int (*on_piece)(void *user, const char *piece, size_t bytes),
                              void *user, sm_gen_stats *stats);
+
+/* ================================================================================================
+ * MARK: [SM12] TRAINER API
+ * Learning: exact gradients for every architecture of the table, an optimiser, a schedule. All in
+ * F32; the bits depend on the parameters, the tokens and the seed only, not on threads, levels of
+ * kernels or checkpointing. SMALLMIND_NO_TRAIN leaves it out.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+typedef enum sm_schedule {
+    SM_SCHEDULE_CONSTANT = 0,    /* rate */
+    SM_SCHEDULE_COSINE = 1,      /* half a cosine down to rate * final_ratio at total_steps */
+    SM_SCHEDULE_STEP = 2,        /* times gamma after every every_steps steps */
+    SM_SCHEDULE_EXPONENTIAL = 3, /* times gamma after every step */
+    SM_SCHEDULE_ONE_CYCLE = 4    /* rate / 25 up to rate in warmup_steps, then down to
+                                    rate * final_ratio at total_steps, both by half a cosine (Smith
+                                    and Topin 2018, arXiv:1708.07120) */
+} sm_schedule;
+
+/* The learning rate as a function of the step, counted from 0. All schedules but the last begin
+ * with a linear warm-up: rate * (step + 1) / warmup_steps; their own steps count from its end. */
+typedef struct sm_rate {
+    int schedule;    /* sm_schedule */
+    float rate;      /* 0 = 0.0003 */
+    int warmup_steps;
+    int total_steps; /* COSINE, ONE_CYCLE; more than warmup_steps */
+    float final_ratio;
+    int every_steps; /* STEP; 0 = 1 */
+    float gamma;     /* STEP, EXPONENTIAL; 0 = 0.1 and 0.999 */
+} sm_rate;
+
+SM_API float sm_rate_at(const sm_rate *rate, uint64_t step);
+
+typedef enum sm_optimizer {
+    SM_OPTIMIZER_ADAMW = 0, /* Loshchilov and Hutter 2019 (arXiv:1711.05101) */
+    SM_OPTIMIZER_SGD = 1    /* with momentum */
+} sm_optimizer;
+
+typedef struct sm_trainer_params {
+    /* What to train: an opened model of F32, F16 or BF16 weights, which are copied ... */
+    const sm_model *model; /* only needed until the trainer is made */
+    /* ... or, without one, a model from scratch: */
+    const char *arch;      /* "llama", "qwen2", "qwen3", "gpt2", "cs336"; NULL = "llama" */
+    int n_vocab, n_embd, n_layers, n_heads;
+    int n_kv_heads;        /* 0 = n_heads */
+    int head_dim;          /* 0 = n_embd / n_heads */
+    int n_ff;              /* 0 = 4 n_embd; of SwiGLU 8/3 n_embd, to a multiple of 32 */
+    float norm_eps;        /* 0 = 1e-5 */
+    float rope_base;       /* 0 = 10000 */
+    int tied;              /* 1: the embedding is the output matrix too */
+    uint64_t seed;         /* of the first weights, and of dropout */
+
+    int n_ctx;             /* tokens of a sequence at most; 0 = the model's length */
+    int n_batch;           /* sequences computed at once (a micro-batch); 0 = 1 */
+    int n_accum;           /* micro-batches of a step at most; 0 = 1 */
+    int checkpoint;        /* n: keep the activations of n layers only, compute the others again
+                              (Chen et al. 2016, arXiv:1604.06174); 0 = keep all. Same bits */
+    float dropout;         /* of the embedding and of every block's output; 0 = off */
+
+    int optimizer;         /* sm_optimizer */
+    sm_rate rate;
+    float beta1, beta2;    /* ADAMW; 0 = 0.9 and 0.999 */
+    float epsilon;         /* ADAMW; 0 = 1e-8 */
+    float weight_decay;    /* decoupled; of matrices, not of norms and biases */
+    float momentum;        /* SGD */
+    float clip_norm;       /* scale gradients whose norm is larger; 0 = off */
+
+    int n_threads;         /* without team: members of an own one; 0 = processors */
+    sm_team *team;
+    int isa;               /* sm_isa */
+    sm_allocator allocator;
+} sm_trainer_params;
+
+/* Bytes of a trainer, by purpose. total is exact. */
+typedef struct sm_train_plan {
+    size_t total_bytes;
+    size_t param_bytes, grad_bytes, moment_bytes; /* each moment is as large as the parameters */
+    size_t activation_bytes, scratch_bytes, team_bytes;
+    uint64_t n_params;
+    int n_tensors, n_ctx, n_batch, n_accum, n_threads, isa;
+} sm_train_plan;
+
+typedef struct sm_trainer sm_trainer;
+
+SM_API sm_trainer_params sm_trainer_default(void);
+/* Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a quantised model, isa) | SM_ERR_FULL (sizes
+ * overflow). Allocates nothing. */
+SM_API sm_status sm_trainer_plan(const sm_trainer_params *params, sm_train_plan *plan,
+                                 sm_error *error);
+/* Makes a trainer: one allocation of plan.total_bytes; nothing is allocated later.
+ * Returns as sm_trainer_plan, and SM_ERR_NOMEM | SM_ERR_SYSTEM. */
+SM_API sm_status sm_trainer_create(const sm_trainer_params *params, sm_trainer **trainer,
+                                   sm_error *error);
+/* NULL is allowed. */
+SM_API void sm_trainer_destroy(sm_trainer *trainer);
+/* Why the last call failed; "" when none did. */
+SM_API const char *sm_trainer_error(const sm_trainer *trainer);
+SM_API sm_train_plan sm_trainer_get_plan(const sm_trainer *trainer);
+SM_API uint64_t sm_trainer_steps(const sm_trainer *trainer); /* that were applied */
+
+/* Parameters, and gradients: one flat array each, with the same layout. Matrices come first, then
+ * vectors; between tensors there may be zeros. */
+SM_API float *sm_trainer_flat_params(sm_trainer *trainer, size_t *n);
+SM_API float *sm_trainer_flat_grads(sm_trainer *trainer, size_t *n);
+typedef struct sm_train_tensor {
+    const char *name;      /* as in GGUF: "blk.0.attn_q.weight" */
+    int rows, columns;     /* rows = 1 for a vector */
+    float *params, *grads; /* [rows, columns] */
+} sm_train_tensor;
+/* The i-th tensor, i in [0, plan.n_tensors), and the one of a name; SM_ERR_ARG when there is none.
+ */
+SM_API sm_status sm_trainer_tensor_at(sm_trainer *trainer, int i, sm_train_tensor *tensor);
+SM_API sm_status sm_trainer_tensor_find(sm_trainer *trainer, const char *name,
+                                        sm_train_tensor *tensor);
+
+typedef struct sm_train_batch {
+    int n_seqs;             /* at most n_batch * n_accum; the last micro-batch may be shorter */
+    int n_tokens;           /* of each sequence; 0 = n_ctx */
+    const int32_t *tokens;  /* [n_seqs, n_tokens] */
+    const int32_t *targets; /* [n_seqs, n_tokens] what follows each token; -1 = not learned */
+    int n_targets;          /* what the loss's sum is divided by; 0 = the targets that count. For
+                               gradients that are added up over several machines */
+} sm_train_batch;
+
+typedef struct sm_train_stats {
+    double loss, perplexity; /* mean cross-entropy in nats; its exponential */
+    double accuracy;         /* share of targets that were the most likely token */
+    double grad_norm;        /* before clipping */
+    double rate;             /* the learning rate used */
+    int n_targets;
+} sm_train_stats;
+
+/* Loss of a batch, without dropout. stats may be NULL, here and below.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_NUMBER (a value is not finite: sm_trainer_error names the
+ * first step of the tape that gave one). */
+SM_API sm_status sm_trainer_eval(sm_trainer *trainer, const sm_train_batch *batch,
+                                 sm_train_stats *stats);
+/* Gradients of the mean loss of a batch, into flat_grads. */
+SM_API sm_status sm_trainer_backward(sm_trainer *trainer, const sm_train_batch *batch,
+                                     sm_train_stats *stats);
+/* Clips and applies what is in flat_grads; SM_ERR_NUMBER: not finite, nothing was applied. */
+SM_API sm_status sm_trainer_update(sm_trainer *trainer, sm_train_stats *stats);
+/* Both. On any error parameters, moments and step count are as before. */
+SM_API sm_status sm_trainer_step(sm_trainer *trainer, const sm_train_batch *batch,
+                                 sm_train_stats *stats);
+
+/* Parameters, moments and step count as bytes of this machine's order: a trainer made with the same
+ * params goes on from them bit by bit. load checks them before it changes anything: SM_ERR_FORMAT
+ * (damaged) | SM_ERR_UNSUPPORTED (of another shape) | SM_ERR_FULL (save: bytes is too small). */
+SM_API size_t sm_trainer_state_bytes(const sm_trainer *trainer);
+SM_API sm_status sm_trainer_state_save(sm_trainer *trainer, void *memory, size_t bytes);
+SM_API sm_status sm_trainer_state_load(sm_trainer *trainer, const void *memory, size_t bytes);
+
+#endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
  * MARK: [SM13] WRITER API
@@ -15037,6 +15195,1914 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
     if (stats) *stats = g->stats;
     return status;
 }
+
+/* ================================================================================================
+ * MARK: [SM41] TRAINER
+ * The second tape, made from the same architecture row: forward steps that keep what their backward
+ * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
+ * its forward with its formula; dy is the gradient of the loss by y.
+ *
+ *   EMBED       x = E[id] + P[position]         EMBED_BACK   dE[id] += dx, dP[position] += dx
+ *   NORM        y = norm(x) w + b               NORM_GRAD    dw, db;  NORM_BACK  dx
+ *   LINEAR      y = x W^T + b (+ residual)      LINEAR_DW    dW, db;  LINEAR_DX  dx = dy W
+ *   ROPE        q, k: head norm, rotation       ROPE_BACK    the inverse rotation
+ *   ATTEND      softmax(q k^T) v                ATTEND_BACK  dq, dk, dv, weights computed again
+ *   ACT         SwiGLU, GELU                    ACT_BACK
+ *   LOSS        cross-entropy of 256 rows of logits at a time, which become their own gradients
+ *   TRANSPOSE, DROP                             the inputs of LINEAR_DW; dropout's mask on dy
+ *   ZERO, SQUARES, UPDATE                       over the flat arrays
+ *
+ * A tile writes what no other tile of its step writes, and sums are cut at fixed places only: the
+ * bits do not depend on who does which tile. All products go through the F32 matmul kernel.
+ * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+#define SM__INNER 1024 /* sums over outputs or rows are cut at its multiples and added in order */
+#define SM__INNER_STRIDE (SM__INNER + 16)
+#define SM__LOSS_ROWS 256  /* rows of logits that exist at once */
+#define SM__FLAT_TILE 65536
+#define SM__OUT_ROWS 96    /* LINEAR's tiles */
+#define SM__OUT_COLS 128
+#define SM__GRAD_BLOCK 64  /* columns of gradient tiles */
+#define SM__GRAD_WIDE 256
+#define SM__QUERY_ROWS 64  /* of attention */
+#define SM__QUERY_STRIDE (SM__QUERY_ROWS + 16)
+#define SM__ROW_TILE 16    /* rows of a tile of row-wise steps */
+
+enum { /* op */
+    SM__TRAIN_EMBED,
+    SM__TRAIN_EMBED_BACK,
+    SM__TRAIN_NORM,
+    SM__TRAIN_NORM_GRAD,
+    SM__TRAIN_NORM_BACK,
+    SM__TRAIN_LINEAR,
+    SM__TRAIN_LINEAR_DX,
+    SM__TRAIN_LINEAR_DW,
+    SM__TRAIN_TRANSPOSE,
+    SM__TRAIN_ROPE,
+    SM__TRAIN_ROPE_BACK,
+    SM__TRAIN_ATTEND,
+    SM__TRAIN_ATTEND_BACK,
+    SM__TRAIN_ACT,
+    SM__TRAIN_ACT_BACK,
+    SM__TRAIN_LOSS,
+    SM__TRAIN_DROP,
+    SM__TRAIN_ZERO,
+    SM__TRAIN_SQUARES,
+    SM__TRAIN_UPDATE
+};
+
+enum { SM__FORWARD = 1, SM__BACKWARD = 2, SM__ZERO = 4, SM__SQUARES = 8, SM__UPDATE = 16 };
+
+typedef struct sm__mat { /* row r begins at p + r * stride (floats) */
+    float *p;
+    size_t stride;
+    int width;
+} sm__mat;
+
+typedef struct sm__train_step {
+    const char *name;
+    uint8_t op, when, accumulate; /* when: SM__FORWARD ...; accumulate: out += */
+    int layer, site;              /* site: of dropout, 0 = none */
+    int row0, max_rows;           /* the piece of the rows; max_rows 0 = all of them */
+    sm__mat in, in2, out, aux;
+    const float *w, *b;
+    float *gw, *gb; /* where gradients are added: [n, k], [n] */
+    int n, k, heads;
+    uint32_t tiles;
+} sm__train_step;
+
+typedef struct sm__train_tensor {
+    char name[SM__MAX_NAME + 1];
+    int rows, columns; /* rows 0: a vector */
+    size_t at;         /* in the flat arrays */
+    float deviation;   /* of the first values; 0 = zeros, negative = ones */
+} sm__train_tensor;
+
+typedef struct sm__train_bufs {
+    size_t x_floats, slot_floats; /* from one checkpoint, one layer's slot, to the next */
+    sm__mat x;                    /* the residual stream at the start of each group of layers */
+    /* what a layer keeps, in slot layer % group: */
+    sm__mat h1, raw, qkv, o, mid, h2, up, gate, act, out, stats1, stats2, stats_q, stats_k;
+    sm__mat last, stats_last, logits;
+    sm__mat dx, dy, dh, d_o, dqkv, dup, dgate; /* gradients of the layer at hand */
+    sm__mat xt;                                /* an input transposed */
+} sm__train_bufs;
+
+struct sm_trainer {
+    sm__pass pass; /* first, as in a context */
+    sm_trainer_params params;
+    sm_train_plan plan;
+    sm__heap heap;
+    sm_error error;
+    sm__hparams hp;
+    const sm__arch *arch;
+    sm__kernels kernels;
+    sm_team *team;
+    int own_team, n_members, group; /* group: layers between two checkpoints */
+
+    sm__train_tensor *tensors;
+    int *layer_tensors; /* [L + 1] the first tensor of each layer */
+    int n_tensors;
+    uint64_t n_params;
+    size_t n_flat, n_decay; /* floats; those of the matrices, which decay */
+    float *flat, *moment1, *moment2, *grads; /* the first three behind each other */
+    size_t state_bytes;                      /* of those */
+
+    sm__train_bufs bufs;
+    sm__train_step *steps;
+    sm__train_step none; /* where steps go that are only counted */
+    int n_steps, emit_when, emit_row0, emit_rows;
+    float *cosines, *sines, *back_sines; /* [n_ctx, n_rot / 2]; -sines */
+    float attn_scale;
+    double *row_loss; /* [rows] 0 where there is no target */
+    uint8_t *row_hit; /* [rows] the most likely token was the target */
+    double *squares;  /* [tiles of the flat arrays] */
+    unsigned char *member_scratch;
+    size_t member_bytes, matmul_floats;
+
+    /* what runs: a micro-batch of rows = n_seqs * length tokens */
+    const int32_t *tokens, *targets;
+    int rows, length, training, probing;
+    uint64_t draw; /* number of the micro-batch since the beginning: dropout's */
+    float loss_scale;
+    double loss_sum;
+    int hits;
+    const sm__train_step *culprit; /* the first one whose output is not finite */
+    struct {
+        float clip, rate, keep, step, correction;
+    } now; /* of the update */
+    uint64_t n_done; /* updates */
+};
+
+/* --- the small parts -------------------------------------------------------------------------- */
+
+SM__INLINE float *sm__mat_row(sm__mat m, int row) { return m.p + (size_t)row * m.stride; }
+
+/* The same with its start moved, and of another width. */
+static sm__mat sm__mat_from(sm__mat m, size_t floats, int width) {
+    if (m.p) m.p += floats;
+    m.width = width;
+    return m;
+}
+
+/* out[t, o] = sum over k of a[t, k] w[o, k], all strides in floats. */
+static void sm__product(const sm_trainer *t, const float *w, size_t w_stride, int n, int k,
+                        const float *a, size_t a_stride, int rows, float *out, size_t out_stride,
+                        float *scratch) {
+    sm__acts acts;
+    memset(&acts, 0, sizeof acts);
+    acts.x = a;
+    acts.x_stride = a_stride;
+    t->kernels.matmul[SM__T_F32](w, w_stride * sizeof(float), n, k, &acts, rows, out, out_stride,
+                                 scratch);
+}
+
+/* out[c, r] = x[r, c], in squares that stay in the cache. */
+static void sm__turn(const float *x, size_t x_stride, int rows, int columns, float *out,
+                          size_t out_stride) {
+    int r0, c0, r, c;
+    for (r0 = 0; r0 < rows; r0 += 16)
+        for (c0 = 0; c0 < columns; c0 += 16) {
+            int r1 = sm__min(r0 + 16, rows), c1 = sm__min(c0 + 16, columns);
+            for (c = c0; c < c1; c++) {
+                const float *from = x + (size_t)r0 * x_stride + (size_t)c;
+                float *to = out + (size_t)c * out_stride;
+                for (r = r0; r < r1; r++, from += x_stride) to[r] = *from;
+            }
+        }
+}
+
+/* Inverted dropout (Srivastava et al. 2014): an element is 0 with probability p, else times
+ * 1 / (1 - p). Which ones is a function of (seed, micro-batch, site, row, column), so that the
+ * backward and a second computation find the same. Columns from `column` on; of rows of C. */
+static void sm__train_drop(const sm_trainer *t, int site, int row, int column, float *y, int n) {
+    float p = t->params.dropout, keep = sm__div(1.0f, 1.0f - p);
+    uint32_t threshold = (uint32_t)((double)p * 4294967296.0);
+    uint64_t index = (uint64_t)row * (uint64_t)t->hp.n_embd + (uint64_t)column;
+    int i;
+    if (!t->training || !site || !(p > 0.0f)) return;
+    for (i = 0; i < n; i++) {
+        uint32_t random = sm_random(t->params.seed, t->draw << 16 | (uint64_t)site,
+                                    index + (uint64_t)i);
+        y[i] = random < threshold ? 0.0f : y[i] * keep;
+    }
+}
+
+/* --- embedding -------------------------------------------------------------------------------- */
+
+static void sm__train_embed(const sm_trainer *t, const sm__train_step *s, int row) {
+    int c = s->k;
+    float *x = sm__mat_row(s->out, row);
+    memcpy(x, s->w + (size_t)t->tokens[row] * (size_t)c, (size_t)c * sizeof *x);
+    if (s->b) t->kernels.add(s->b + (size_t)(row % t->length) * (size_t)c, x, c);
+    sm__train_drop(t, s->site, row, 0, x, c);
+}
+
+/* dE[id] += dx, dP[position] += dx: 64 columns, all rows in order. */
+static void sm__tile_embed_back(const sm_trainer *t, const sm__train_step *s, int rows, int tile) {
+    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->k - c0), row;
+    float dx[SM__GRAD_BLOCK];
+    for (row = 0; row < rows; row++) {
+        size_t at = (size_t)(row % t->length) * (size_t)s->k + (size_t)c0;
+        memcpy(dx, sm__mat_row(s->in, row) + c0, (size_t)n * sizeof *dx);
+        sm__train_drop(t, s->site, row, c0, dx, n);
+        t->kernels.add(dx, s->gw + (size_t)t->tokens[row] * (size_t)s->k + c0, n);
+        if (s->gb) t->kernels.add(dx, s->gb + at, n);
+    }
+}
+
+/* --- norms: a row holds one vector, or one per head ------------------------------------------- */
+
+/* mean (0 of RMSNorm) and r = 1 / sqrt(variance + eps), for the backward. */
+static void sm__norm_stats(const float *x, int n, int rms, float eps, float *stats) {
+    float lanes[16] = {0}, mean = 0.0f;
+    int i;
+    if (!rms) {
+        for (i = 0; i < n; i++) lanes[i & 15] += x[i];
+        mean = sm__div(sm__tree16(lanes), (float)n);
+        memset(lanes, 0, sizeof lanes);
+    }
+    for (i = 0; i < n; i++) lanes[i & 15] += (x[i] - mean) * (x[i] - mean);
+    stats[0] = mean;
+    stats[1] = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+}
+
+static void sm__train_norm(const sm_trainer *t, const sm__train_step *s, int row) {
+    int h, rms = t->arch->norm == SM__NORM_RMS;
+    const float *x = sm__mat_row(s->in, row);
+    float *y = sm__mat_row(s->out, row), *stats = sm__mat_row(s->aux, row);
+    for (h = 0; h < s->heads; h++, x += s->k, y += s->k, stats += 2) {
+        sm__norm_stats(x, s->k, rms, t->hp.norm_eps, stats);
+        if (rms) t->kernels.rms_norm(x, s->w, y, s->k, t->hp.norm_eps);
+        else t->kernels.layer_norm(x, s->w, s->b, y, s->k, t->hp.norm_eps);
+    }
+}
+
+/* With x^ = (x - mean) r: dw[c] += sum over rows of dy x^, db[c] += sum of dy. 64 columns. */
+static void sm__tile_norm_grad(const sm__train_step *s, int rows, int tile) {
+    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->k - c0), row, h, i;
+    double dw[SM__GRAD_BLOCK] = {0}, db[SM__GRAD_BLOCK] = {0};
+    for (row = 0; row < rows; row++)
+        for (h = 0; h < s->heads; h++) {
+            const float *x = sm__mat_row(s->in, row) + h * s->k + c0;
+            const float *dy = sm__mat_row(s->in2, row) + h * s->k + c0;
+            const float *stats = sm__mat_row(s->aux, row) + 2 * h;
+            for (i = 0; i < n; i++) {
+                dw[i] += (double)(dy[i] * ((x[i] - stats[0]) * stats[1]));
+                db[i] += (double)dy[i];
+            }
+        }
+    for (i = 0; i < n; i++) s->gw[c0 + i] += (float)dw[i];
+    for (i = 0; s->gb && i < n; i++) s->gb[c0 + i] += (float)db[i];
+}
+
+/* With g = dy w: dx = r (g - x^ mean(g x^) - mean(g)), without the last term of RMSNorm. dx may be
+ * dy. */
+static void sm__norm_back(const float *x, const float *dy, const float *w, const float *stats,
+                          int rms, float *dx, int n, int accumulate) {
+    double sum = 0.0, dot = 0.0;
+    float mean, slope;
+    int i;
+    for (i = 0; i < n; i++) {
+        float g = dy[i] * w[i];
+        sum += (double)g;
+        dot += (double)(g * ((x[i] - stats[0]) * stats[1]));
+    }
+    mean = rms ? 0.0f : (float)(sum / n);
+    slope = (float)(dot / n);
+    for (i = 0; i < n; i++) {
+        float g = dy[i] * w[i] - (x[i] - stats[0]) * stats[1] * slope - mean;
+        dx[i] = accumulate ? dx[i] + stats[1] * g : stats[1] * g;
+    }
+}
+
+static void sm__train_norm_back(const sm_trainer *t, const sm__train_step *s, int row) {
+    int h, rms = t->arch->norm == SM__NORM_RMS;
+    for (h = 0; h < s->heads; h++)
+        sm__norm_back(sm__mat_row(s->in, row) + h * s->k, sm__mat_row(s->in2, row) + h * s->k, s->w,
+                      sm__mat_row(s->aux, row) + 2 * h, rms, sm__mat_row(s->out, row) + h * s->k,
+                      s->k, s->accumulate);
+}
+
+/* --- linear layers ---------------------------------------------------------------------------- */
+
+/* y = x W^T + b; with in2 (the residual stream), out = in2 + dropout(y). 96 rows, 128 outputs. */
+static void sm__tile_linear(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
+                            float *scratch) {
+    int across = sm__ceil_div(s->n, SM__OUT_COLS), r0 = tile / across * SM__OUT_ROWS, r;
+    int o0 = tile % across * SM__OUT_COLS, n = sm__min(SM__OUT_COLS, s->n - o0);
+    float *out = sm__mat_row(s->out, r0) + o0;
+    rows = sm__min(SM__OUT_ROWS, rows - r0);
+    sm__product(t, s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k, n, s->k, sm__mat_row(s->in, r0),
+                s->in.stride, rows, out, s->out.stride, scratch);
+    for (r = 0; r < rows; r++, out += s->out.stride) {
+        if (s->b) t->kernels.add(s->b + o0, out, n);
+        sm__train_drop(t, s->site, r0 + r, o0, out, n);
+        if (s->in2.p) t->kernels.add(sm__mat_row(s->in2, r0 + r) + o0, out, n);
+    }
+}
+
+/* dx[r, c] = sum over o of dy[r, o] W[o, c]: 256 rows, 64 columns, whose part of W is turned. */
+static void sm__tile_linear_dx(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
+                               float *scratch) {
+    int across = sm__ceil_div(s->k, SM__GRAD_BLOCK), r0 = tile / across * SM__GRAD_WIDE, r, o0;
+    int c0 = tile % across * SM__GRAD_BLOCK, columns = sm__min(SM__GRAD_BLOCK, s->k - c0);
+    float *packed = scratch + t->matmul_floats;
+    float *temp = packed + SM__GRAD_BLOCK * SM__INNER_STRIDE;
+    rows = sm__min(SM__GRAD_WIDE, rows - r0);
+    for (o0 = 0; o0 < s->n; o0 += SM__INNER) {
+        int n = sm__min(SM__INNER, s->n - o0), direct = o0 == 0 && !s->accumulate;
+        float *out = sm__mat_row(s->out, r0) + c0;
+        sm__turn(s->w + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k, n, columns, packed,
+                      SM__INNER_STRIDE);
+        sm__product(t, packed, SM__INNER_STRIDE, columns, n, sm__mat_row(s->in, r0) + o0,
+                    s->in.stride, rows, direct ? out : temp, direct ? s->out.stride
+                                                                    : SM__GRAD_BLOCK, scratch);
+        for (r = 0; !direct && r < rows; r++)
+            t->kernels.add(temp + r * SM__GRAD_BLOCK, out + (size_t)r * s->out.stride, columns);
+    }
+}
+
+/* db[o] += sum over rows of dy[r, o] */
+static void sm__bias_grad(const sm__train_step *s, int rows, int o0, int n) {
+    double sums[SM__GRAD_BLOCK] = {0};
+    int r, i;
+    for (r = 0; r < rows; r++) {
+        const float *dy = sm__mat_row(s->in, r) + o0;
+        for (i = 0; i < n; i++) sums[i] += (double)dy[i];
+    }
+    for (i = 0; i < n; i++) s->gb[o0 + i] += (float)sums[i];
+}
+
+/* dW[o, c] += sum over rows of dy[r, o] x[r, c]: 64 outputs, whose dy is transposed, 256 columns;
+ * in2 is x transposed. */
+static void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
+                               float *scratch) {
+    int across = sm__ceil_div(s->k, SM__GRAD_WIDE), o0 = tile / across * SM__GRAD_BLOCK, r0, i;
+    int c0 = tile % across * SM__GRAD_WIDE, columns = sm__min(SM__GRAD_WIDE, s->k - c0);
+    int n = sm__min(SM__GRAD_BLOCK, s->n - o0);
+    float *packed = scratch + t->matmul_floats;
+    float *temp = packed + SM__GRAD_BLOCK * SM__INNER_STRIDE;
+    for (r0 = 0; r0 < rows; r0 += SM__INNER) {
+        int part = sm__min(SM__INNER, rows - r0);
+        sm__turn(sm__mat_row(s->in, r0) + o0, s->in.stride, part, n, packed, SM__INNER_STRIDE);
+        sm__product(t, sm__mat_row(s->in2, c0) + r0, s->in2.stride, columns, part, packed,
+                    SM__INNER_STRIDE, n, temp, SM__GRAD_WIDE, scratch);
+        for (i = 0; i < n; i++)
+            t->kernels.add(temp + i * SM__GRAD_WIDE,
+                           s->gw + (size_t)(o0 + i) * (size_t)s->k + c0, columns);
+    }
+    if (s->gb && c0 == 0) sm__bias_grad(s, rows, o0, n);
+}
+
+static void sm__tile_transpose(const sm__train_step *s, int rows, int tile) {
+    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->in.width - c0);
+    sm__turn(s->in.p + c0, s->in.stride, rows, n, sm__mat_row(s->out, c0), s->out.stride);
+}
+
+/* --- attention -------------------------------------------------------------------------------- */
+
+/* q and k of a row: rotated, in -> out (which may be the same). Values stay where they are. */
+static void sm__train_rope(const sm_trainer *t, const sm__train_step *s, int row,
+                           const float *sines) {
+    const sm__hparams *hp = &t->hp;
+    int n = hp->n_heads + hp->n_kv_heads, half = hp->pos == SM__POS_ROPE_HALF;
+    size_t at = (size_t)(row % t->length) * (size_t)(hp->n_rot / 2);
+    t->kernels.rope(sm__mat_row(s->out, row), n, hp->head_dim, hp->n_rot, t->cosines + at,
+                    sines + at, half);
+}
+
+typedef struct sm__attend_work { /* of one member */
+    float *p, *dp;  /* [64, keys] weights and their gradients */
+    float *turned;  /* [D, keys] values or keys transposed */
+    float *across;  /* [keys, 64] p or dp transposed */
+    float *queries; /* [D, 64] queries or dO transposed */
+    float *sum;     /* [keys, D] */
+    size_t wide;    /* row stride of what has a column per key */
+} sm__attend_work;
+
+static void sm__attend_work_take(sm__attend_work *w, sm__arena *a, int length, int head_dim) {
+    size_t keys = (size_t)length, dim = (size_t)head_dim;
+    w->wide = sm__round_up(keys, 16) + 16;
+    w->p = (float *)sm__arena_take(a, SM__QUERY_ROWS * w->wide, sizeof(float));
+    w->dp = (float *)sm__arena_take(a, SM__QUERY_ROWS * w->wide, sizeof(float));
+    w->turned = (float *)sm__arena_take(a, dim * w->wide, sizeof(float));
+    w->across = (float *)sm__arena_take(a, keys * SM__QUERY_STRIDE, sizeof(float));
+    w->queries = (float *)sm__arena_take(a, dim * SM__QUERY_STRIDE, sizeof(float));
+    w->sum = (float *)sm__arena_take(a, keys * dim, sizeof(float));
+}
+
+static sm__attend_work sm__attend_work_at(const sm_trainer *t, float *scratch) {
+    sm__attend_work w;
+    sm__arena a = {NULL, 0, 0};
+    a.base = (unsigned char *)(scratch + t->matmul_floats);
+    sm__attend_work_take(&w, &a, t->params.n_ctx, t->hp.head_dim);
+    return w;
+}
+
+/* P = softmax(scale q k^T) of n query rows from row i0 of a sequence; 0 for later keys. */
+static void sm__attend_weights(const sm_trainer *t, const float *q, const float *k, size_t stride,
+                               int i0, int n, const sm__attend_work *w, float *scratch) {
+    int r, keys = i0 + n;
+    sm__product(t, k, stride, keys, t->hp.head_dim, q, stride, n, w->p, w->wide, scratch);
+    for (r = 0; r < n; r++) {
+        float *p = w->p + (size_t)r * w->wide;
+        int seen = i0 + r + 1;
+        t->kernels.scale(p, t->attn_scale, seen);
+        t->kernels.softmax(p, seen);
+        memset(p + seen, 0, (size_t)(keys - seen) * sizeof *p);
+    }
+}
+
+/* o = P v: 64 query rows of the heads that share a KV head. */
+static void sm__tile_train_attend(const sm_trainer *t, const sm__train_step *s, int tile,
+                                  float *scratch) {
+    const sm__hparams *hp = &t->hp;
+    int blocks = sm__ceil_div(t->length, SM__QUERY_ROWS), i0 = tile % blocks * SM__QUERY_ROWS;
+    int kv = tile / blocks % hp->n_kv_heads, row = tile / blocks / hp->n_kv_heads * t->length;
+    int n = sm__min(SM__QUERY_ROWS, t->length - i0), dim = hp->head_dim, h;
+    int per_kv = hp->n_heads / hp->n_kv_heads;
+    const float *k = sm__mat_row(s->in, row) + (hp->n_heads + kv) * dim;
+    const float *v = sm__mat_row(s->in2, row) + (hp->n_heads + hp->n_kv_heads + kv) * dim;
+    sm__attend_work w = sm__attend_work_at(t, scratch);
+    sm__turn(v, s->in2.stride, i0 + n, dim, w.turned, w.wide);
+    for (h = kv * per_kv; h < (kv + 1) * per_kv; h++) {
+        sm__attend_weights(t, sm__mat_row(s->in, row + i0) + h * dim, k, s->in.stride, i0, n, &w,
+                           scratch);
+        sm__product(t, w.turned, w.wide, dim, i0 + n, w.p, w.wide, n,
+                    sm__mat_row(s->out, row + i0) + h * dim, s->out.stride, scratch);
+    }
+}
+
+/* ds = p (dp - sum of p dp) scale, in place of dp; 0 behind the first n. */
+static void sm__softmax_back(const float *p, float *dp, int n, int all, float scale) {
+    double sum = 0.0;
+    float mean;
+    int i;
+    for (i = 0; i < n; i++) sum += (double)(p[i] * dp[i]);
+    mean = (float)sum;
+    for (i = 0; i < n; i++) dp[i] = p[i] * (dp[i] - mean) * scale;
+    for (; i < all; i++) dp[i] = 0.0f;
+}
+
+/* to[key] += sum over the n query rows r of x[r, key] y[r], rows of D. */
+static void sm__attend_gather(const sm_trainer *t, const sm__attend_work *w, const float *x,
+                              const float *y, size_t y_stride, int n, int keys, float *to,
+                              size_t to_stride, float *scratch) {
+    int j, dim = t->hp.head_dim;
+    sm__turn(x, w->wide, n, keys, w->across, SM__QUERY_STRIDE);
+    sm__turn(y, y_stride, n, dim, w->queries, SM__QUERY_STRIDE);
+    sm__product(t, w->queries, SM__QUERY_STRIDE, dim, n, w->across, SM__QUERY_STRIDE, keys, w->sum,
+                (size_t)dim, scratch);
+    for (j = 0; j < keys; j++)
+        t->kernels.add(w->sum + j * dim, to + (size_t)j * to_stride, dim);
+}
+
+/* All of one KV head in a sequence, its query heads and their rows in order (Dao et al. 2022,
+ * arXiv:2205.14135, appendix B): dP = dO v^T, dv += P^T dO, dS = P (dP - rowsum(P dP)) scale,
+ * dq = dS k, dk += dS^T q. aux is dO; out has dq, dk and dv. */
+static void sm__tile_attend_back(const sm_trainer *t, const sm__train_step *s, int tile,
+                                 float *scratch) {
+    const sm__hparams *hp = &t->hp;
+    int kv = tile % hp->n_kv_heads, row = tile / hp->n_kv_heads * t->length, dim = hp->head_dim;
+    int per_kv = hp->n_heads / hp->n_kv_heads, h, i0, r;
+    size_t stride = s->in.stride; /* of in2 and out too */
+    size_t k_at = (size_t)((hp->n_heads + kv) * dim);
+    size_t v_at = k_at + (size_t)(hp->n_kv_heads * dim);
+    const float *k = sm__mat_row(s->in, row) + k_at, *v = sm__mat_row(s->in2, row) + v_at;
+    float *dk = sm__mat_row(s->out, row) + k_at, *dv = sm__mat_row(s->out, row) + v_at;
+    sm__attend_work w = sm__attend_work_at(t, scratch);
+    for (r = 0; r < t->length; r++) {
+        memset(dk + (size_t)r * stride, 0, (size_t)dim * sizeof *dk);
+        memset(dv + (size_t)r * stride, 0, (size_t)dim * sizeof *dv);
+    }
+    sm__turn(k, stride, t->length, dim, w.turned, w.wide);
+    for (h = kv * per_kv; h < (kv + 1) * per_kv; h++)
+        for (i0 = 0; i0 < t->length; i0 += SM__QUERY_ROWS) {
+            int n = sm__min(SM__QUERY_ROWS, t->length - i0), keys = i0 + n;
+            const float *q = sm__mat_row(s->in, row + i0) + h * dim;
+            const float *d_o = sm__mat_row(s->aux, row + i0) + h * dim;
+            sm__attend_weights(t, q, k, stride, i0, n, &w, scratch);
+            sm__product(t, v, stride, keys, dim, d_o, s->aux.stride, n, w.dp, w.wide, scratch);
+            sm__attend_gather(t, &w, w.p, d_o, s->aux.stride, n, keys, dv, stride, scratch);
+            for (r = 0; r < n; r++)
+                sm__softmax_back(w.p + (size_t)r * w.wide, w.dp + (size_t)r * w.wide, i0 + r + 1,
+                                 keys, t->attn_scale);
+            sm__attend_gather(t, &w, w.dp, q, stride, n, keys, dk, stride, scratch);
+            sm__product(t, w.turned, w.wide, dim, keys, w.dp, w.wide, n,
+                        sm__mat_row(s->out, row + i0) + h * dim, stride, scratch);
+        }
+}
+
+/* --- activations ------------------------------------------------------------------------------ */
+
+static void sm__train_act(const sm_trainer *t, const sm__train_step *s, int row) {
+    const float *up = sm__mat_row(s->in, row);
+    float *out = sm__mat_row(s->out, row);
+    switch (t->arch->ffn) {
+    case SM__FFN_SWIGLU: t->kernels.swiglu(sm__mat_row(s->in2, row), up, out, s->in.width); break;
+    case SM__FFN_GELU_TANH: t->kernels.gelu_tanh(up, out, s->in.width); break;
+    default: t->kernels.gelu_erf(up, out, s->in.width); break;
+    }
+}
+
+/* s = y / x where y = x s(x), with s(0) = 1/2. */
+SM__INLINE float sm__act_ratio(float y, float x) { return x * x > 1e-30f ? sm__div(y, x) : 0.5f; }
+
+/* y = g s u with s = 1 / (1 + exp(-g)): du = dy g s, dg = dy u s (1 + g (1 - s)). du is dy's; g s
+ * comes from the forward's kernel. */
+static void sm__swiglu_back(const sm_trainer *t, const float *gate, const float *up, float *dy,
+                            float *dgate, int n) {
+    float ones[64], gs[64];
+    int at, i;
+    for (i = 0; i < 64; i++) ones[i] = 1.0f;
+    for (at = 0; at < n; at += 64) {
+        int part = sm__min(64, n - at);
+        t->kernels.swiglu(gate + at, ones, gs, part);
+        for (i = 0; i < part; i++) {
+            float g = gate[at + i], s = sm__act_ratio(gs[i], g), d = dy[at + i];
+            dgate[at + i] = d * up[at + i] * s * (1.0f + g * (1.0f - s));
+            dy[at + i] = d * gs[i];
+        }
+    }
+}
+
+/* y = x s, s = 1 / (1 + exp(-u)), u = a x + b x^3: dx = dy (s + y (1 - s) (a + 3 b x^2)). */
+static void sm__gelu_tanh_back(const float *x, const float *y, float *dy, int n) {
+    int i;
+    for (i = 0; i < n; i++) {
+        float s = sm__act_ratio(y[i], x[i]), du = 1.59576912f * (1.0f + 0.134145f * (x[i] * x[i]));
+        dy[i] *= s + y[i] * (1.0f - s) * du;
+    }
+}
+
+/* y = x Phi(x): dx = dy (Phi(x) + x exp(-x^2 / 2) / sqrt(2 pi)). */
+static void sm__gelu_erf_back(const float *x, float *dy, int n) {
+    int i;
+    for (i = 0; i < n; i++) {
+        float a = sm__from_bits(sm__bits(x[i]) & 0x7fffffffu);
+        float e = 0.5f * sm__erfc(a * 0.707106769f), phi = x[i] < 0.0f ? e : 1.0f - e;
+        dy[i] *= phi + x[i] * sm__exp(-0.5f * x[i] * x[i]) * 0.398942280f;
+    }
+}
+
+/* aux: dy becomes the gradient of up; out: of gate. in2 is gate, or without one the output. */
+static void sm__train_act_back(const sm_trainer *t, const sm__train_step *s, int row) {
+    const float *up = sm__mat_row(s->in, row);
+    float *dy = sm__mat_row(s->aux, row);
+    int n = s->in.width;
+    switch (t->arch->ffn) {
+    case SM__FFN_SWIGLU:
+        sm__swiglu_back(t, sm__mat_row(s->in2, row), up, dy, sm__mat_row(s->out, row), n);
+        break;
+    case SM__FFN_GELU_TANH: sm__gelu_tanh_back(up, sm__mat_row(s->in2, row), dy, n); break;
+    default: sm__gelu_erf_back(up, dy, n); break;
+    }
+}
+
+/* --- loss ------------------------------------------------------------------------------------- */
+
+/* Of a row of logits x with target i: loss = log(sum of exp x) - x[i]; in training x becomes
+ * dx = (softmax(x) - onehot(i)) / targets, and 0 without a target. A logit that is not finite makes
+ * the loss NaN, with or without a target. */
+static void sm__train_loss(sm_trainer *t, const sm__train_step *s, int row) {
+    float *x = sm__mat_row(s->in, row), top, at = 0.0f;
+    int n = s->in.width, i, best = 0, bad = 0, target = (int)t->targets[s->row0 + row];
+    for (i = 0; i < n; i++) {
+        bad |= sm__not_finite(x[i]);
+        if (x[i] > x[best]) best = i;
+    }
+    row += s->row0;
+    t->row_hit[row] = target == best;
+    t->row_loss[row] = bad ? (double)sm__from_bits(0x7fc00000u) : 0.0;
+    if (bad || target < 0) {
+        memset(x, 0, (size_t)n * sizeof *x);
+        return;
+    }
+    top = x[best];
+    at = x[target];
+    t->kernels.softmax(x, n); /* x[best] is 1 / (sum of exp(x - top)) */
+    t->row_loss[row] = (double)top - (double)at - sm__log_double((double)x[best]);
+    if (!t->training) return;
+    t->kernels.scale(x, t->loss_scale, n);
+    x[target] -= t->loss_scale;
+}
+
+/* --- the flat arrays -------------------------------------------------------------------------- */
+
+static void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t n) {
+    double sums[8] = {0};
+    size_t i;
+    for (i = 0; i < n; i++) sums[i & 7] += (double)g[i] * (double)g[i];
+    t->squares[tile] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) +
+                       ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+}
+
+/* m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, both corrected for their start at 0:
+ * p = p (1 - rate decay) - rate m' / (sqrt(v') + eps). step is rate / (1 - b1^t), correction is
+ * 1 / (1 - b2^t). */
+static void sm__adamw(const sm_trainer *t, size_t from, size_t to, float keep) {
+    float b1 = t->params.beta1, b2 = t->params.beta2, eps = t->params.epsilon;
+    float clip = t->now.clip, step = t->now.step, correction = t->now.correction;
+    size_t i;
+    for (i = from; i < to; i++) {
+        float g = t->grads[i] * clip, m = b1 * t->moment1[i] + (1.0f - b1) * g;
+        float v = b2 * t->moment2[i] + (1.0f - b2) * (g * g);
+        t->moment1[i] = m;
+        t->moment2[i] = v;
+        t->flat[i] = t->flat[i] * keep - sm__div(step * m, sm__sqrt(v * correction) + eps);
+    }
+}
+
+/* m = momentum m + g, p = p (1 - rate decay) - rate m. */
+static void sm__sgd(const sm_trainer *t, size_t from, size_t to, float keep) {
+    size_t i;
+    for (i = from; i < to; i++) {
+        float g = t->grads[i] * t->now.clip;
+        if (t->moment1) g = t->moment1[i] = t->params.momentum * t->moment1[i] + g;
+        t->flat[i] = t->flat[i] * keep - t->now.rate * g;
+    }
+}
+
+static void sm__tile_flat(sm_trainer *t, const sm__train_step *s, int tile) {
+    size_t from = (size_t)tile * SM__FLAT_TILE, to = sm__min_size(from + SM__FLAT_TILE, t->n_flat);
+    size_t middle = sm__min_size(to, t->n_decay > from ? t->n_decay : from);
+    if (s->op == SM__TRAIN_ZERO) {
+        memset(t->grads + from, 0, (to - from) * sizeof *t->grads);
+    } else if (s->op == SM__TRAIN_SQUARES) {
+        sm__tile_squares(t, tile, t->grads + from, to - from);
+    } else if (t->params.optimizer == SM_OPTIMIZER_SGD) {
+        sm__sgd(t, from, middle, t->now.keep);
+        sm__sgd(t, middle, to, 1.0f);
+    } else {
+        sm__adamw(t, from, middle, t->now.keep);
+        sm__adamw(t, middle, to, 1.0f);
+    }
+}
+
+/* --- walking the tape ------------------------------------------------------------------------- */
+
+/* The step's rows of the micro-batch, and how many tiles they make. */
+static int sm__train_rows(const sm_trainer *t, const sm__train_step *s) {
+    return s->max_rows ? sm__max(0, sm__min(s->max_rows, t->rows - s->row0)) : t->rows;
+}
+
+static int sm__train_tiles(const sm_trainer *t, const sm__train_step *s) {
+    int rows = sm__train_rows(t, s), seqs = t->length ? t->rows / t->length : 0;
+    if (s->op >= SM__TRAIN_ZERO)
+        return (int)((t->n_flat + SM__FLAT_TILE - 1) / SM__FLAT_TILE);
+    if (!rows) return 0;
+    switch (s->op) {
+    case SM__TRAIN_LINEAR:
+        return sm__ceil_div(rows, SM__OUT_ROWS) * sm__ceil_div(s->n, SM__OUT_COLS);
+    case SM__TRAIN_LINEAR_DX:
+        return sm__ceil_div(rows, SM__GRAD_WIDE) * sm__ceil_div(s->k, SM__GRAD_BLOCK);
+    case SM__TRAIN_LINEAR_DW:
+        return sm__ceil_div(s->n, SM__GRAD_BLOCK) * sm__ceil_div(s->k, SM__GRAD_WIDE);
+    case SM__TRAIN_TRANSPOSE: return sm__ceil_div(s->in.width, SM__GRAD_BLOCK);
+    case SM__TRAIN_NORM_GRAD:
+    case SM__TRAIN_EMBED_BACK: return sm__ceil_div(s->k, SM__GRAD_BLOCK);
+    case SM__TRAIN_ATTEND:
+        return seqs * t->hp.n_kv_heads * sm__ceil_div(t->length, SM__QUERY_ROWS);
+    case SM__TRAIN_ATTEND_BACK: return seqs * t->hp.n_kv_heads;
+    default: return sm__ceil_div(rows, SM__ROW_TILE);
+    }
+}
+
+static void sm__train_row(sm_trainer *t, const sm__train_step *s, int row) {
+    switch (s->op) {
+    case SM__TRAIN_EMBED: sm__train_embed(t, s, row); break;
+    case SM__TRAIN_NORM: sm__train_norm(t, s, row); break;
+    case SM__TRAIN_NORM_BACK: sm__train_norm_back(t, s, row); break;
+    case SM__TRAIN_ROPE: sm__train_rope(t, s, row, t->sines); break;
+    case SM__TRAIN_ROPE_BACK: sm__train_rope(t, s, row, t->back_sines); break;
+    case SM__TRAIN_ACT: sm__train_act(t, s, row); break;
+    case SM__TRAIN_ACT_BACK: sm__train_act_back(t, s, row); break;
+    case SM__TRAIN_LOSS: sm__train_loss(t, s, row); break;
+    default: /* DROP */
+        memcpy(sm__mat_row(s->out, row), sm__mat_row(s->in, row),
+               (size_t)s->in.width * sizeof(float));
+        sm__train_drop(t, s->site, row, 0, sm__mat_row(s->out, row), s->in.width);
+        break;
+    }
+}
+
+static void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile, int member) {
+    float *scratch = (float *)(void *)(t->member_scratch + (size_t)member * t->member_bytes);
+    int rows = sm__train_rows(t, s), row = tile * SM__ROW_TILE;
+    switch (s->op) {
+    case SM__TRAIN_EMBED_BACK: sm__tile_embed_back(t, s, rows, tile); return;
+    case SM__TRAIN_NORM_GRAD: sm__tile_norm_grad(s, rows, tile); return;
+    case SM__TRAIN_LINEAR: sm__tile_linear(t, s, rows, tile, scratch); return;
+    case SM__TRAIN_LINEAR_DX: sm__tile_linear_dx(t, s, rows, tile, scratch); return;
+    case SM__TRAIN_LINEAR_DW: sm__tile_linear_dw(t, s, rows, tile, scratch); return;
+    case SM__TRAIN_TRANSPOSE: sm__tile_transpose(s, rows, tile); return;
+    case SM__TRAIN_ATTEND: sm__tile_train_attend(t, s, tile, scratch); return;
+    case SM__TRAIN_ATTEND_BACK: sm__tile_attend_back(t, s, tile, scratch); return;
+    case SM__TRAIN_ZERO:
+    case SM__TRAIN_SQUARES:
+    case SM__TRAIN_UPDATE: sm__tile_flat(t, s, tile); return;
+    default: break;
+    }
+    for (rows = sm__min(rows, row + SM__ROW_TILE); row < rows; row++) sm__train_row(t, s, row);
+}
+
+/* Take one tile of the step that is published and do it. 0 = there was none. */
+static int sm__train_work(sm_trainer *t, int member) {
+    sm__pass *p = &t->pass;
+    uint64_t ticket = sm__load64(&p->ticket);
+    const sm__train_step *s;
+    do {
+        if ((uint32_t)ticket == 0) return 0;
+    } while (!sm__cas64(&p->ticket, &ticket, ticket - 1));
+    s = &t->steps[ticket >> 32];
+    sm__train_tile(t, s, (int)(s->tiles - (uint32_t)ticket), member);
+    sm__add32(&p->done, 1);
+    return 1;
+}
+
+/* A team member's part, as sm__pass_help. */
+static void sm__train_help(sm__pass *pass, int slot) {
+    sm_trainer *t = (sm_trainer *)(void *)pass;
+    uint64_t fp = sm__fp_enter();
+    int round = 0;
+    while (round < SM__SPIN_ROUNDS && sm__load64(&pass->ticket) != SM__CLOSED) {
+        if (sm__train_work(t, slot)) round = 0;
+        else sm__wait_a_little(round++);
+    }
+    sm__fp_leave(fp);
+}
+
+static int sm__train_finite(const float *x, size_t n) {
+    size_t i;
+    for (i = 0; x && i < n; i++)
+        if (sm__not_finite(x[i])) return 0;
+    return 1;
+}
+
+/* Whether what a step wrote is finite. */
+static int sm__train_probe(const sm_trainer *t, const sm__train_step *s) {
+    int rows = sm__train_rows(t, s), row, ok = 1;
+    size_t n = (size_t)s->n, k = (size_t)s->k;
+    if (s->op == SM__TRAIN_TRANSPOSE) return 1;
+    for (row = 0; s->out.p && row < rows; row++)
+        ok &= sm__train_finite(sm__mat_row(s->out, row), (size_t)s->out.width);
+    if (s->op == SM__TRAIN_ACT_BACK)
+        for (row = 0; row < rows; row++)
+            ok &= sm__train_finite(sm__mat_row(s->aux, row), (size_t)s->aux.width);
+    if (s->op == SM__TRAIN_LINEAR_DW || s->op == SM__TRAIN_NORM_GRAD ||
+        s->op == SM__TRAIN_EMBED_BACK)
+        ok &= sm__train_finite(s->gw, n * k);
+    return ok;
+}
+
+/* All steps of some kinds in their order; this thread works too, and waits for each step's end. */
+static void sm__train_walk(sm_trainer *t, int when) {
+    int i, tile, tiles, round;
+    for (i = 0; i < t->n_steps; i++) {
+        sm__train_step *s = &t->steps[i];
+        if (!(s->when & when) || (tiles = sm__train_tiles(t, s)) == 0) continue;
+        if (tiles == 1 || !t->team) {
+            for (tile = 0; tile < tiles; tile++) sm__train_tile(t, s, tile, 0);
+        } else {
+            s->tiles = (uint32_t)tiles;
+            sm__store32(&t->pass.done, 0);
+            sm__swap64(&t->pass.ticket, (uint64_t)i << 32 | (uint64_t)tiles);
+            sm__team_notify(t->team);
+            while (sm__train_work(t, 0)) {
+            }
+            for (round = 0; sm__load32(&t->pass.done) < s->tiles;) sm__wait_a_little(round++);
+        }
+        if (t->probing && !t->culprit && !sm__train_probe(t, s)) t->culprit = s;
+    }
+}
+
+static uint64_t sm__train_enter(sm_trainer *t) {
+    if (t->team) {
+        sm__swap64(&t->pass.ticket, 0); /* open, and nothing to do yet */
+        sm__team_open(t->team, &t->pass);
+    }
+    return sm__fp_enter();
+}
+
+static void sm__train_leave(sm_trainer *t, uint64_t fp) {
+    sm__fp_leave(fp);
+    if (!t->team) return;
+    sm__swap64(&t->pass.ticket, SM__CLOSED);
+    sm__team_close(t->team, &t->pass);
+}
+
+/* --- making the tape -------------------------------------------------------------------------- */
+
+/* The tensor of that name, or NULL. */
+static const sm__train_tensor *sm__train_find(const sm_trainer *t, int layer, const char *stem,
+                                              const char *suffix) {
+    sm__binder b;
+    int i = layer < 0 ? 0 : t->tensors ? t->layer_tensors[layer] : 0, end;
+    if (!t->tensors) return NULL;
+    end = t->layer_tensors[layer < 0 ? 0 : layer + 1];
+    b.layer = layer;
+    sm__bind_name(&b, stem, suffix);
+    for (; i < end; i++)
+        if (strcmp(t->tensors[i].name, b.name) == 0) return &t->tensors[i];
+    return NULL;
+}
+
+static sm__train_step *sm__train_emit(sm_trainer *t, int op, const char *name, int layer) {
+    sm__train_step *s = t->steps ? &t->steps[t->n_steps] : &t->none;
+    t->n_steps++;
+    memset(s, 0, sizeof *s);
+    s->op = (uint8_t)op;
+    s->when = (uint8_t)t->emit_when;
+    s->name = name;
+    s->layer = layer;
+    s->row0 = t->emit_row0;
+    s->max_rows = t->emit_rows;
+    s->heads = 1;
+    return s;
+}
+
+/* A step with a weight [n, k] and its bias, if there is one; of a tensor with the step's name. */
+static sm__train_step *sm__train_emit_weight(sm_trainer *t, int op, const char *name, int layer,
+                                             int n, int k) {
+    sm__train_step *s = sm__train_emit(t, op, name, layer);
+    const sm__train_tensor *w = sm__train_find(t, layer, name, ".weight");
+    const sm__train_tensor *b = sm__train_find(t, layer, name, ".bias");
+    s->n = n;
+    s->k = k;
+    if (w) s->w = t->flat + w->at, s->gw = t->grads + w->at;
+    if (b) s->b = t->flat + b->at, s->gb = t->grads + b->at;
+    return s;
+}
+
+static void sm__train_emit_norm(sm_trainer *t, const char *name, int layer, sm__mat x, sm__mat y,
+                                sm__mat stats, int k) {
+    sm__train_step *s = sm__train_emit_weight(t, SM__TRAIN_NORM, name, layer, 1, k);
+    s->in = x, s->out = y, s->aux = stats;
+    s->heads = x.width / k;
+}
+
+static void sm__train_emit_norm_back(sm_trainer *t, const char *name, int layer, sm__mat x,
+                                     sm__mat dy, sm__mat stats, sm__mat dx, int accumulate, int k) {
+    sm__train_step *s = sm__train_emit_weight(t, SM__TRAIN_NORM_GRAD, name, layer, 1, k);
+    s->in = x, s->in2 = dy, s->aux = stats;
+    s->heads = x.width / k;
+    s = sm__train_emit_weight(t, SM__TRAIN_NORM_BACK, name, layer, 1, k);
+    s->in = x, s->in2 = dy, s->aux = stats, s->out = dx;
+    s->heads = x.width / k;
+    s->accumulate = (uint8_t)accumulate;
+}
+
+/* residual.p NULL: none. */
+static void sm__train_emit_linear(sm_trainer *t, const char *name, int layer, sm__mat x, sm__mat y,
+                                  sm__mat residual, int site) {
+    sm__train_step *s =
+        sm__train_emit_weight(t, SM__TRAIN_LINEAR, name, layer, y.width, x.width);
+    s->in = x, s->out = y, s->in2 = residual;
+    s->site = site;
+}
+
+/* turn: 0 when x was transposed for the last step already. */
+static void sm__train_emit_linear_back(sm_trainer *t, const char *name, int layer, sm__mat dy,
+                                       sm__mat x, sm__mat dx, int accumulate, int turn) {
+    sm__train_step *s;
+    if (turn) {
+        s = sm__train_emit(t, SM__TRAIN_TRANSPOSE, name, layer);
+        s->in = x, s->out = t->bufs.xt;
+    }
+    s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DW, name, layer, dy.width, x.width);
+    s->in = dy, s->in2 = t->bufs.xt;
+    s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DX, name, layer, dy.width, x.width);
+    s->in = dy, s->out = dx;
+    s->accumulate = (uint8_t)accumulate;
+}
+
+static sm__mat sm__train_none(void) {
+    sm__mat none = {NULL, 0, 0};
+    return none;
+}
+
+/* A layer's own part of a buffer. */
+static sm__mat sm__train_slot(const sm_trainer *t, sm__mat m, int il) {
+    return sm__mat_from(m, (size_t)(il % t->group) * t->bufs.slot_floats, m.width);
+}
+
+/* The residual stream before layer il; after all of them for il = L. */
+static sm__mat sm__train_x(const sm_trainer *t, int il) {
+    const sm__train_bufs *b = &t->bufs;
+    if (il % t->group && il < t->hp.n_layers) return sm__train_slot(t, b->out, il - 1);
+    return sm__mat_from(b->x, (size_t)sm__ceil_div(il, t->group) * b->x_floats, b->x.width);
+}
+
+/* The i-th matrix that makes queries, keys and values: its rows and where they go; NULL = none. */
+static const char *sm__train_qkv(const sm_trainer *t, int i, int *column, int *n) {
+    static const char *const names[] = {"attn_q", "attn_k", "attn_v"};
+    int dim = t->hp.head_dim, q = t->hp.n_heads * dim, kv = t->hp.n_kv_heads * dim;
+    int fused = (t->arch->flags & SM__ARCH_FUSED_QKV) != 0;
+    *column = i == 0 ? 0 : q + (i - 1) * kv;
+    *n = fused ? q + 2 * kv : i == 0 ? q : kv;
+    if (fused) return i == 0 ? "attn_qkv" : NULL;
+    return i < 3 ? names[i] : NULL;
+}
+
+static void sm__train_emit_attention(sm_trainer *t, int il) {
+    const sm__train_bufs *b = &t->bufs;
+    int q = t->hp.n_heads * t->hp.head_dim, kv = t->hp.n_kv_heads * t->hp.head_dim, i, at, n;
+    sm__mat h1 = sm__train_slot(t, b->h1, il), raw = sm__train_slot(t, b->raw, il);
+    sm__mat qkv = sm__train_slot(t, b->qkv, il), o = sm__train_slot(t, b->o, il);
+    const char *name;
+    sm__train_step *s;
+    sm__train_emit_norm(t, "attn_norm", il, sm__train_x(t, il), h1,
+                        sm__train_slot(t, b->stats1, il), t->hp.n_embd);
+    for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
+        sm__train_emit_linear(t, name, il, h1, sm__mat_from(raw, (size_t)at, n), sm__train_none(),
+                              0);
+    if (t->arch->flags & SM__ARCH_QK_NORM) {
+        sm__train_emit_norm(t, "attn_q_norm", il, sm__mat_from(raw, 0, q), sm__mat_from(qkv, 0, q),
+                            sm__train_slot(t, b->stats_q, il), t->hp.head_dim);
+        sm__train_emit_norm(t, "attn_k_norm", il, sm__mat_from(raw, (size_t)q, kv),
+                            sm__mat_from(qkv, (size_t)q, kv), sm__train_slot(t, b->stats_k, il),
+                            t->hp.head_dim);
+    }
+    if (t->hp.pos != SM__POS_LEARNED) {
+        s = sm__train_emit(t, SM__TRAIN_ROPE, "rope", il);
+        s->out = sm__mat_from(qkv, 0, q + kv);
+    }
+    s = sm__train_emit(t, SM__TRAIN_ATTEND, "attend", il);
+    s->in = qkv, s->in2 = raw, s->out = o;
+    sm__train_emit_linear(t, "attn_output", il, o, sm__train_slot(t, b->mid, il),
+                          sm__train_x(t, il), 2 + 2 * il);
+}
+
+/* whole: with the last matrix, whose output only the next layer needs. */
+static void sm__train_emit_ffn(sm_trainer *t, int il, int whole) {
+    const sm__train_bufs *b = &t->bufs;
+    sm__mat h2 = sm__train_slot(t, b->h2, il), up = sm__train_slot(t, b->up, il);
+    sm__mat gate = sm__train_slot(t, b->gate, il), act = sm__train_slot(t, b->act, il);
+    sm__mat mid = sm__train_slot(t, b->mid, il);
+    sm__train_step *s;
+    sm__train_emit_norm(t, "ffn_norm", il, mid, h2, sm__train_slot(t, b->stats2, il),
+                        t->hp.n_embd);
+    sm__train_emit_linear(t, "ffn_up", il, h2, up, sm__train_none(), 0);
+    if (t->arch->ffn == SM__FFN_SWIGLU)
+        sm__train_emit_linear(t, "ffn_gate", il, h2, gate, sm__train_none(), 0);
+    s = sm__train_emit(t, SM__TRAIN_ACT, "act", il);
+    s->in = up, s->in2 = gate, s->out = act;
+    if (whole)
+        sm__train_emit_linear(t, "ffn_down", il, act, sm__train_x(t, il + 1), mid, 3 + 2 * il);
+}
+
+/* dy behind dropout: dx itself when there is none. */
+static sm__mat sm__train_emit_drop(sm_trainer *t, int il, int site) {
+    sm__train_step *s;
+    if (!(t->params.dropout > 0.0f)) return t->bufs.dx;
+    s = sm__train_emit(t, SM__TRAIN_DROP, "dropout", il);
+    s->in = t->bufs.dx, s->out = t->bufs.dy;
+    s->site = site;
+    return t->bufs.dy;
+}
+
+/* dx: of the residual stream behind the layer, becomes that before it. */
+static void sm__train_emit_ffn_back(sm_trainer *t, int il) {
+    const sm__train_bufs *b = &t->bufs;
+    sm__mat h2 = sm__train_slot(t, b->h2, il), dy = sm__train_emit_drop(t, il, 3 + 2 * il);
+    int gated = t->arch->ffn == SM__FFN_SWIGLU;
+    sm__train_step *s;
+    sm__train_emit_linear_back(t, "ffn_down", il, dy, sm__train_slot(t, b->act, il), b->dup, 0, 1);
+    s = sm__train_emit(t, SM__TRAIN_ACT_BACK, "act", il);
+    s->in = sm__train_slot(t, b->up, il), s->in2 = sm__train_slot(t, gated ? b->gate : b->act, il);
+    s->aux = b->dup, s->out = b->dgate;
+    sm__train_emit_linear_back(t, "ffn_up", il, b->dup, h2, b->dh, 0, 1);
+    if (gated)
+        sm__train_emit_linear_back(t, "ffn_gate", il, b->dgate, h2, b->dh, 1, 0);
+    sm__train_emit_norm_back(t, "ffn_norm", il, sm__train_slot(t, b->mid, il), b->dh,
+                             sm__train_slot(t, b->stats2, il), b->dx, 1, t->hp.n_embd);
+}
+
+static void sm__train_emit_attention_back(sm_trainer *t, int il) {
+    const sm__train_bufs *b = &t->bufs;
+    int q = t->hp.n_heads * t->hp.head_dim, kv = t->hp.n_kv_heads * t->hp.head_dim, i, at, n;
+    sm__mat raw = sm__train_slot(t, b->raw, il), dy = sm__train_emit_drop(t, il, 2 + 2 * il);
+    sm__mat dq = sm__mat_from(b->dqkv, 0, q), dk = sm__mat_from(b->dqkv, (size_t)q, kv);
+    const char *name;
+    sm__train_step *s;
+    sm__train_emit_linear_back(t, "attn_output", il, dy, sm__train_slot(t, b->o, il), b->d_o, 0, 1);
+    s = sm__train_emit(t, SM__TRAIN_ATTEND_BACK, "attend", il);
+    s->in = sm__train_slot(t, b->qkv, il), s->in2 = raw, s->aux = b->d_o, s->out = b->dqkv;
+    if (t->hp.pos != SM__POS_LEARNED) {
+        s = sm__train_emit(t, SM__TRAIN_ROPE_BACK, "rope", il);
+        s->out = sm__mat_from(b->dqkv, 0, q + kv);
+    }
+    if (t->arch->flags & SM__ARCH_QK_NORM) {
+        sm__train_emit_norm_back(t, "attn_q_norm", il, sm__mat_from(raw, 0, q), dq,
+                                 sm__train_slot(t, b->stats_q, il), dq, 0, t->hp.head_dim);
+        sm__train_emit_norm_back(t, "attn_k_norm", il, sm__mat_from(raw, (size_t)q, kv), dk,
+                                 sm__train_slot(t, b->stats_k, il), dk, 0, t->hp.head_dim);
+    }
+    for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
+        sm__train_emit_linear_back(t, name, il, sm__mat_from(b->dqkv, (size_t)at, n),
+                                   sm__train_slot(t, b->h1, il), b->dh, i > 0, i == 0);
+    sm__train_emit_norm_back(t, "attn_norm", il, sm__train_x(t, il), b->dh,
+                             sm__train_slot(t, b->stats1, il), b->dx, 1, t->hp.n_embd);
+}
+
+/* Logits and loss of 256 rows at a time; the gradient of each piece at once, while it is there. */
+static void sm__train_emit_loss(sm_trainer *t) {
+    const sm__train_bufs *b = &t->bufs;
+    const char *name = t->params.tied ? "token_embd" : "output";
+    int rows = t->params.n_batch * t->params.n_ctx;
+    sm__train_step *s;
+    t->emit_rows = SM__LOSS_ROWS;
+    for (t->emit_row0 = 0; t->emit_row0 < rows; t->emit_row0 += SM__LOSS_ROWS) {
+        size_t at = (size_t)t->emit_row0;
+        sm__mat last = sm__mat_from(b->last, at * b->last.stride, b->last.width);
+        t->emit_when = SM__FORWARD;
+        sm__train_emit_linear(t, name, -1, last, b->logits, sm__train_none(), 0);
+        s = sm__train_emit(t, SM__TRAIN_LOSS, "loss", -1);
+        s->in = b->logits;
+        t->emit_when = SM__BACKWARD;
+        sm__train_emit_linear_back(t, name, -1, b->logits, last,
+                                   sm__mat_from(b->dh, at * b->dh.stride, b->dh.width), 0, 1);
+    }
+    t->emit_row0 = t->emit_rows = 0;
+}
+
+static void sm__train_emit_embed(sm_trainer *t, int op, sm__mat x) {
+    sm__train_step *s = sm__train_emit_weight(t, op, "token_embd", -1, t->hp.n_vocab, t->hp.n_embd);
+    const sm__train_tensor *position = sm__train_find(t, -1, "position_embd", ".weight");
+    s->b = position ? t->flat + position->at : NULL;
+    s->gb = position ? t->grads + position->at : NULL;
+    s->in = s->out = x;
+    s->site = 1;
+}
+
+static void sm__train_emit_all(sm_trainer *t) {
+    const sm__train_bufs *b = &t->bufs;
+    int il, first, last = t->hp.n_layers;
+    t->n_steps = 0;
+    t->emit_when = SM__FORWARD;
+    sm__train_emit_embed(t, SM__TRAIN_EMBED, sm__train_x(t, 0));
+    for (il = 0; il < last; il++) {
+        sm__train_emit_attention(t, il);
+        sm__train_emit_ffn(t, il, 1);
+    }
+    sm__train_emit_norm(t, "output_norm", -1, sm__train_x(t, last), b->last, b->stats_last,
+                        t->hp.n_embd);
+    sm__train_emit_loss(t);
+    sm__train_emit_norm_back(t, "output_norm", -1, sm__train_x(t, last), b->dh, b->stats_last,
+                             b->dx, 0, t->hp.n_embd);
+    for (first = (last - 1) / t->group * t->group; first >= 0; last = first, first -= t->group) {
+        for (il = first; last < t->hp.n_layers && il < last; il++) { /* the slots held others */
+            sm__train_emit_attention(t, il);
+            sm__train_emit_ffn(t, il, il + 1 < last);
+        }
+        for (il = last - 1; il >= first; il--) {
+            sm__train_emit_ffn_back(t, il);
+            sm__train_emit_attention_back(t, il);
+        }
+    }
+    sm__train_emit_embed(t, SM__TRAIN_EMBED_BACK, b->dx);
+    t->emit_when = SM__ZERO;
+    sm__train_emit(t, SM__TRAIN_ZERO, "zero", -1);
+    t->emit_when = SM__SQUARES;
+    sm__train_emit(t, SM__TRAIN_SQUARES, "gradient norm", -1);
+    t->emit_when = SM__UPDATE;
+    sm__train_emit(t, SM__TRAIN_UPDATE, "update", -1);
+}
+
+/* --- the layout ------------------------------------------------------------------------------- */
+
+/* Whether the model, or one from scratch, has a tensor. */
+static int sm__train_has(const sm_trainer *t, int layer, const char *stem, const char *suffix,
+                         int otherwise) {
+    sm__binder b;
+    b.layer = layer;
+    if (!t->params.model) return otherwise;
+    return sm__tensor_at(t->params.model, sm__bind_name(&b, stem, suffix)) >= 0;
+}
+
+/* rows 0: a vector. Offsets count from the start of the matrices, or of the vectors. */
+static void sm__train_add(sm_trainer *t, int layer, const char *stem, const char *suffix, int rows,
+                          int columns, float deviation) {
+    size_t floats, *end = rows ? &t->n_decay : &t->n_flat;
+    sm__binder b;
+    sm__train_tensor *e = t->tensors ? &t->tensors[t->n_tensors] : NULL;
+    const sm_model *m = t->params.model;
+    int i;
+    b.layer = layer;
+    sm__bind_name(&b, stem, suffix);
+    i = m ? sm__tensor_at(m, b.name) : -1;
+    if (i >= 0 && m->tensors[i].type != SM_TYPE_F32 && m->tensors[i].type != SM_TYPE_F16 &&
+        m->tensors[i].type != SM_TYPE_BF16)
+        sm__fail(&t->error, SM_ERR_UNSUPPORTED, "trainer: tensor %s has the type %s", b.name,
+                 sm__ggml_name(m->tensors[i].type));
+    if (sm__mul_size((size_t)sm__max(rows, 1), (size_t)columns, &floats) ||
+        floats > SIZE_MAX / 64 - *end - 16) {
+        sm__fail(&t->error, SM_ERR_FULL, "trainer: it would not fit in the address space");
+        return;
+    }
+    if (e) {
+        memcpy(e->name, b.name, sizeof e->name);
+        e->rows = rows;
+        e->columns = columns;
+        e->at = *end;
+        e->deviation = deviation;
+    }
+    t->n_tensors++;
+    t->n_params += floats;
+    *end += sm__round_up(floats, 16);
+}
+
+static void sm__train_add_norm(sm_trainer *t, int layer, const char *stem, int n) {
+    int bias = t->arch->norm == SM__NORM_LAYER && (t->arch->flags & SM__ARCH_BIAS);
+    sm__train_add(t, layer, stem, ".weight", 0, n, -1.0f);
+    if (bias) sm__train_add(t, layer, stem, ".bias", 0, n, 0.0f);
+}
+
+static void sm__train_add_linear(sm_trainer *t, int layer, const char *stem, int n, int k,
+                                 int flags, float deviation) {
+    sm__train_add(t, layer, stem, ".weight", n, k, deviation);
+    if (sm__train_has(t, layer, stem, ".bias", t->arch->flags & flags))
+        sm__train_add(t, layer, stem, ".bias", 0, n, 0.0f);
+}
+
+#define SM__TRAIN_DEVIATION 0.02f /* of the first matrices (Radford et al. 2019) */
+
+static void sm__train_add_layer(sm_trainer *t, int il, float last) {
+    int c = t->hp.n_embd, i, at, n;
+    const char *name;
+    sm__train_add_norm(t, il, "attn_norm", c);
+    for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
+        sm__train_add_linear(t, il, name, n, c, SM__ARCH_BIAS | SM__ARCH_QKV_BIAS,
+                             SM__TRAIN_DEVIATION);
+    if (t->arch->flags & SM__ARCH_QK_NORM) {
+        sm__train_add(t, il, "attn_q_norm", ".weight", 0, t->hp.head_dim, -1.0f);
+        sm__train_add(t, il, "attn_k_norm", ".weight", 0, t->hp.head_dim, -1.0f);
+    }
+    sm__train_add_linear(t, il, "attn_output", c, t->hp.n_heads * t->hp.head_dim, SM__ARCH_BIAS,
+                         last);
+    sm__train_add_norm(t, il, "ffn_norm", c);
+    if (t->arch->ffn == SM__FFN_SWIGLU)
+        sm__train_add_linear(t, il, "ffn_gate", t->hp.n_ff, c, SM__ARCH_BIAS, SM__TRAIN_DEVIATION);
+    sm__train_add_linear(t, il, "ffn_up", t->hp.n_ff, c, SM__ARCH_BIAS, SM__TRAIN_DEVIATION);
+    sm__train_add_linear(t, il, "ffn_down", c, t->hp.n_ff, SM__ARCH_BIAS, last);
+}
+
+/* Counts the tensors, or fills the table. */
+static void sm__train_add_all(sm_trainer *t) {
+    const sm__hparams *hp = &t->hp;
+    float last = sm__div(SM__TRAIN_DEVIATION, sm__sqrt(2.0f * (float)hp->n_layers));
+    int i;
+    t->n_tensors = 0;
+    t->n_params = 0;
+    t->n_flat = t->n_decay = 0;
+    sm__train_add(t, -1, "token_embd", ".weight", hp->n_vocab, hp->n_embd, SM__TRAIN_DEVIATION);
+    if (!t->params.tied)
+        sm__train_add_linear(t, -1, "output", hp->n_vocab, hp->n_embd, 0, SM__TRAIN_DEVIATION);
+    if (hp->pos == SM__POS_LEARNED)
+        sm__train_add(t, -1, "position_embd", ".weight", hp->n_ctx, hp->n_embd,
+                      SM__TRAIN_DEVIATION);
+    sm__train_add_norm(t, -1, "output_norm", hp->n_embd);
+    for (i = 0; i < hp->n_layers; i++) {
+        if (t->tensors) t->layer_tensors[i] = t->n_tensors;
+        sm__train_add_layer(t, i, last);
+    }
+    if (t->tensors) t->layer_tensors[i] = t->n_tensors;
+    for (i = 0; t->tensors && i < t->n_tensors; i++)
+        if (!t->tensors[i].rows) t->tensors[i].at += t->n_decay;
+    t->n_flat += t->n_decay;
+}
+
+static sm__mat sm__train_mat(sm__arena *a, size_t rows, int width) {
+    sm__mat m;
+    m.width = width;
+    m.stride = sm__round_up((size_t)width, 16);
+    if (m.stride % 256 == 0) m.stride += 16; /* as sm__emit_buf */
+    m.p = (float *)sm__arena_take(a, rows, m.stride * sizeof(float));
+    return m;
+}
+
+/* What one layer keeps, and room for the others of its group. */
+static void sm__train_layout_slots(sm__arena *a, sm_trainer *t, size_t rows) {
+    sm__train_bufs *b = &t->bufs;
+    const sm__hparams *hp = &t->hp;
+    int c = hp->n_embd, q = hp->n_heads * hp->head_dim;
+    int wide = q + 2 * hp->n_kv_heads * hp->head_dim;
+    size_t start = a->used;
+    b->h1 = sm__train_mat(a, rows, c);
+    b->qkv = b->raw = sm__train_mat(a, rows, wide);
+    b->stats_q = b->stats_k = sm__train_none();
+    if (t->arch->flags & SM__ARCH_QK_NORM) {
+        b->qkv = sm__train_mat(a, rows, wide);
+        b->stats_q = sm__train_mat(a, rows, 2 * hp->n_heads);
+        b->stats_k = sm__train_mat(a, rows, 2 * hp->n_kv_heads);
+    }
+    b->o = sm__train_mat(a, rows, q);
+    b->mid = sm__train_mat(a, rows, c);
+    b->h2 = sm__train_mat(a, rows, c);
+    b->up = sm__train_mat(a, rows, hp->n_ff);
+    b->gate = t->arch->ffn == SM__FFN_SWIGLU ? sm__train_mat(a, rows, hp->n_ff) : sm__train_none();
+    b->act = sm__train_mat(a, rows, hp->n_ff);
+    b->out = t->group > 1 ? sm__train_mat(a, rows, c) : sm__train_none();
+    b->stats1 = sm__train_mat(a, rows, 2);
+    b->stats2 = sm__train_mat(a, rows, 2);
+    b->slot_floats = (a->used - start) / sizeof(float);
+    sm__arena_take(a, (size_t)t->group - 1, a->used - start);
+}
+
+/* Gradients: those of the layers' two halves and those of the logits never live together. */
+static void sm__train_layout_gradients(sm__arena *a, sm_trainer *t, size_t rows) {
+    sm__train_bufs *b = &t->bufs;
+    const sm__hparams *hp = &t->hp;
+    int c = hp->n_embd, q = hp->n_heads * hp->head_dim;
+    int wide = q + 2 * hp->n_kv_heads * hp->head_dim;
+    size_t start, end;
+    b->dx = sm__train_mat(a, rows, c);
+    b->dy = t->params.dropout > 0.0f ? sm__train_mat(a, rows, c) : sm__train_none();
+    b->dh = sm__train_mat(a, rows, c);
+    b->xt = sm__train_mat(a, (size_t)sm__max(sm__max(c, q), hp->n_ff), (int)rows);
+    start = a->used;
+    b->logits = sm__train_mat(a, sm__min_size(rows, SM__LOSS_ROWS), hp->n_vocab);
+    end = a->used;
+    a->used = start;
+    b->d_o = sm__train_mat(a, rows, q);
+    b->dqkv = sm__train_mat(a, rows, wide);
+    if (a->used > end) end = a->used;
+    a->used = start;
+    b->dup = sm__train_mat(a, rows, hp->n_ff);
+    b->dgate = t->arch->ffn == SM__FFN_SWIGLU ? sm__train_mat(a, rows, hp->n_ff) : sm__train_none();
+    if (a->used < end) a->used = end;
+}
+
+static void sm__train_layout_activations(sm__arena *a, sm_trainer *t) {
+    sm__train_bufs *b = &t->bufs;
+    size_t rows = (size_t)t->params.n_batch * (size_t)t->params.n_ctx, start = a->used;
+    size_t half = (size_t)t->params.n_ctx * (size_t)(t->hp.n_rot / 2);
+    int groups = sm__ceil_div(t->hp.n_layers, t->group);
+    b->x = sm__train_mat(a, rows, t->hp.n_embd);
+    b->x_floats = (a->used - start) / sizeof(float);
+    sm__arena_take(a, (size_t)groups, a->used - start);
+    sm__train_layout_slots(a, t, rows);
+    b->last = sm__train_mat(a, rows, t->hp.n_embd);
+    b->stats_last = sm__train_mat(a, rows, 2);
+    sm__train_layout_gradients(a, t, rows);
+    t->cosines = (float *)sm__arena_take(a, half, sizeof(float));
+    t->sines = (float *)sm__arena_take(a, half, sizeof(float));
+    t->back_sines = (float *)sm__arena_take(a, half, sizeof(float));
+    t->row_loss = (double *)sm__arena_take(a, rows, sizeof(double));
+    t->row_hit = (uint8_t *)sm__arena_take(a, rows, 1);
+    t->plan.activation_bytes = a->used - start;
+}
+
+/* A member's scratch: the matmul's, then a tile's packed operand and result, or attention's. */
+static void sm__train_layout_scratch(sm__arena *a, sm_trainer *t) {
+    sm__attend_work w;
+    sm__arena attend = {NULL, 0, 0};
+    int k = sm__max(sm__max(t->hp.n_embd, t->hp.n_ff), t->hp.n_heads * t->hp.head_dim);
+    size_t tile = SM__GRAD_BLOCK * (SM__INNER_STRIDE + SM__GRAD_WIDE), start = a->used;
+    k = sm__max(sm__max(k, SM__INNER), t->params.n_ctx);
+    sm__attend_work_take(&w, &attend, t->params.n_ctx, t->hp.head_dim);
+    a->overflow |= attend.overflow;
+    t->matmul_floats = SM__MATMUL_SCRATCH(k) / sizeof(float);
+    if (attend.used / sizeof(float) > tile) tile = attend.used / sizeof(float);
+    t->member_bytes = sm__round_up((t->matmul_floats + tile) * sizeof(float), SM__ALIGN);
+    t->member_scratch = (unsigned char *)sm__arena_take(a, (size_t)t->n_members, t->member_bytes);
+    t->plan.scratch_bytes = a->used - start;
+}
+
+static void sm__train_layout_flat(sm__arena *a, sm_trainer *t) {
+    int moments = t->params.optimizer == SM_OPTIMIZER_ADAMW ? 2 : t->params.momentum > 0.0f;
+    size_t tiles = (t->n_flat + SM__FLAT_TILE - 1) / SM__FLAT_TILE;
+    size_t arrays = 1 + (size_t)moments;
+    t->grads = (float *)sm__arena_take(a, t->n_flat, sizeof(float));
+    t->flat = (float *)sm__arena_take(a, t->n_flat, arrays * sizeof(float));
+    t->squares = (double *)sm__arena_take(a, tiles, sizeof(double));
+    t->state_bytes = arrays * t->n_flat * sizeof(float);
+    t->plan.param_bytes = t->plan.grad_bytes = t->n_flat * sizeof(float);
+    t->plan.moment_bytes = (size_t)moments * t->n_flat * sizeof(float);
+    if (!t->flat) return;
+    if (moments > 0) t->moment1 = t->flat + t->n_flat;
+    if (moments > 1) t->moment2 = t->moment1 + t->n_flat;
+    memset(t->flat, 0, t->state_bytes);
+    memset(t->grads, 0, t->n_flat * sizeof(float));
+}
+
+/* The one layout: counts into what sm__trainer_resolve made, or places a copy of it. */
+static sm_trainer *sm__trainer_layout(sm__arena *a, sm_trainer *resolved) {
+    sm_trainer *t = (sm_trainer *)sm__arena_take(a, 1, sizeof *t);
+    sm__train_tensor *tensors;
+    sm__train_step *steps;
+    int members = resolved->n_members, placed = t != NULL;
+    size_t start;
+    if (placed) memcpy((void *)t, (const void *)resolved, sizeof *t);
+    else t = resolved;
+    start = a->used;
+    if (!t->params.team && members > 1) {
+        t->team = sm__team_layout(a, members);
+        t->own_team = 1;
+    }
+    t->plan.team_bytes = a->used - start;
+    sm__train_add_all(t);
+    tensors = (sm__train_tensor *)sm__arena_take(a, (size_t)t->n_tensors, sizeof *tensors);
+    t->layer_tensors = (int *)sm__arena_take(a, (size_t)t->hp.n_layers + 1, sizeof(int));
+    t->tensors = tensors;
+    if (placed) sm__train_add_all(t);
+    sm__train_layout_flat(a, t);
+    sm__train_layout_activations(a, t);
+    sm__train_layout_scratch(a, t);
+    sm__train_emit_all(t);
+    steps = (sm__train_step *)sm__arena_take(a, (size_t)t->n_steps, sizeof *steps);
+    t->steps = steps;
+    if (placed) sm__train_emit_all(t);
+    t->plan.total_bytes = a->used + 2 * SM__ALIGN; /* with the header of sm__heap_alloc */
+    t->plan.n_params = t->n_params;
+    t->plan.n_tensors = t->n_tensors;
+    t->plan.n_ctx = t->params.n_ctx;
+    t->plan.n_batch = t->params.n_batch;
+    t->plan.n_accum = t->params.n_accum;
+    t->plan.n_threads = members;
+    t->plan.isa = t->kernels.isa;
+    return t;
+}
+
+/* --- making a trainer ------------------------------------------------------------------------- */
+
+SM_API sm_trainer_params sm_trainer_default(void) {
+    sm_trainer_params p;
+    memset(&p, 0, sizeof p);
+    return p;
+}
+
+static int sm__train_range(sm_error *error, const char *name, double value, double low,
+                           double high) {
+    if (sm__real_in(value, low, high)) return 0;
+    sm__fail(error, SM_ERR_ARG, "trainer: %s is out of range", name);
+    return 1;
+}
+
+/* The hyperparameters of a model from scratch. */
+static sm_status sm__train_hparams(sm_trainer *t, sm_error *error) {
+    const sm_trainer_params *p = &t->params;
+    sm__hparams *hp = &t->hp;
+    sm_model m;
+    sm__str name;
+    name.p = p->arch ? p->arch : "llama";
+    name.n = strlen(name.p);
+    t->arch = sm__arch_find(name);
+    if (!t->arch)
+        return sm__fail(error, SM_ERR_ARG, "trainer: no architecture is called %s", name.p);
+    sm__hparams_default(hp);
+    hp->n_vocab = p->n_vocab;
+    hp->n_ctx = p->n_ctx;
+    hp->n_embd = p->n_embd;
+    hp->n_layers = p->n_layers;
+    hp->n_heads = p->n_heads;
+    hp->n_kv_heads = p->n_kv_heads ? p->n_kv_heads : p->n_heads;
+    hp->head_dim = p->head_dim ? p->head_dim : p->n_heads > 0 ? p->n_embd / p->n_heads : 0;
+    hp->n_ff = p->n_ff;
+    if (!hp->n_ff && p->n_embd > 0 && p->n_embd <= SM__MAX_DIM / 4)
+        hp->n_ff = t->arch->ffn == SM__FFN_SWIGLU ? (p->n_embd * 8 / 3 + 31) / 32 * 32
+                                                  : 4 * p->n_embd;
+    hp->pos = t->arch->pos;
+    hp->n_rot = hp->pos == SM__POS_LEARNED ? 0 : hp->head_dim;
+    if (p->norm_eps != 0.0f) hp->norm_eps = p->norm_eps;
+    if (p->rope_base != 0.0f) hp->rope_base = (double)p->rope_base;
+    memset(&m, 0, sizeof m);
+    m.hp = *hp;
+    if (sm__hparams_check(&m, error) == SM_OK) return SM_OK;
+    if (error) error->status = SM_ERR_ARG;
+    return SM_ERR_ARG;
+}
+
+static sm_status sm__train_rates(sm_trainer *t, sm_error *error) {
+    sm_trainer_params *p = &t->params;
+    sm_rate *r = &p->rate;
+    if (p->beta1 == 0.0f) p->beta1 = 0.9f;
+    if (p->beta2 == 0.0f) p->beta2 = 0.999f;
+    if (p->epsilon == 0.0f) p->epsilon = 1e-8f;
+    if (sm__train_range(error, "rate.schedule", r->schedule, 0, SM_SCHEDULE_ONE_CYCLE) ||
+        sm__train_range(error, "rate.rate", (double)r->rate, 0, 1e6) ||
+        sm__train_range(error, "rate.warmup_steps", r->warmup_steps, 0, 1e9) ||
+        sm__train_range(error, "rate.every_steps", r->every_steps, 0, 1e9) ||
+        sm__train_range(error, "rate.final_ratio", (double)r->final_ratio, 0, 1) ||
+        sm__train_range(error, "rate.gamma", (double)r->gamma, 0, 1) ||
+        sm__train_range(error, "optimizer", p->optimizer, 0, SM_OPTIMIZER_SGD) ||
+        sm__train_range(error, "beta1", (double)p->beta1, 1e-6, 0.999999) ||
+        sm__train_range(error, "beta2", (double)p->beta2, 1e-6, 0.999999) ||
+        sm__train_range(error, "epsilon", (double)p->epsilon, 1e-30, 1) ||
+        sm__train_range(error, "weight_decay", (double)p->weight_decay, 0, 1e3) ||
+        sm__train_range(error, "momentum", (double)p->momentum, 0, 0.999999) ||
+        sm__train_range(error, "clip_norm", (double)p->clip_norm, 0, 1e30) ||
+        sm__train_range(error, "dropout", (double)p->dropout, 0, 0.95))
+        return SM_ERR_ARG;
+    if ((r->schedule == SM_SCHEDULE_COSINE || r->schedule == SM_SCHEDULE_ONE_CYCLE) &&
+        r->total_steps <= r->warmup_steps)
+        return sm__fail(error, SM_ERR_ARG, "trainer: rate.total_steps %d, warmup_steps %d",
+                        r->total_steps, r->warmup_steps);
+    return SM_OK;
+}
+
+/* Checks the parameters and fills in what follows from them. */
+static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t, sm_error *error) {
+    sm_trainer_params *p = &t->params;
+    sm_status status = SM_OK;
+    memset((void *)t, 0, sizeof *t);
+    if (!in) return sm__fail(error, SM_ERR_ARG, "trainer: params are needed");
+    *p = *in;
+    if (p->model && !p->model->weights)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: the model has no weights");
+    if (p->model) {
+        t->hp = p->model->hp;
+        t->arch = p->model->arch;
+        p->tied = sm__tensor_at(p->model, "output.weight") < 0;
+    } else {
+        status = sm__train_hparams(t, error);
+    }
+    if (status == SM_OK) status = sm__train_rates(t, error);
+    if (status != SM_OK) return status;
+    if (!p->n_ctx) p->n_ctx = t->hp.n_ctx;
+    if (!p->n_batch) p->n_batch = 1;
+    if (!p->n_accum) p->n_accum = 1;
+    if (sm__train_range(error, "n_ctx", p->n_ctx, 1, 1 << 20) ||
+        sm__train_range(error, "n_batch", p->n_batch, 1, 1 << 20) ||
+        sm__train_range(error, "n_accum", p->n_accum, 1, 1 << 10) ||
+        sm__train_range(error, "n_batch * n_ctx", (double)p->n_batch * p->n_ctx, 1, 1 << 22) ||
+        sm__train_range(error, "checkpoint", p->checkpoint, 0, SM__MAX_LAYERS) ||
+        sm__train_range(error, "n_threads", p->n_threads, 0, 256))
+        return SM_ERR_ARG;
+    if (t->hp.pos == SM__POS_LEARNED && p->n_ctx > t->hp.n_ctx)
+        return sm__fail(error, SM_ERR_ARG, "trainer: n_ctx is %d, the model has %d positions",
+                        p->n_ctx, t->hp.n_ctx);
+    if (!sm__allocator_ok(&p->allocator))
+        return sm__fail(error, SM_ERR_ARG, "trainer: allocator needs both alloc and free");
+    if (sm__kernels_init(&t->kernels, p->isa) != SM_OK)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: no %s kernels on this machine",
+                        sm_isa_name(p->isa));
+    t->group = p->checkpoint ? sm__min(p->checkpoint, t->hp.n_layers) : t->hp.n_layers;
+    t->team = p->team;
+    t->n_members = p->team ? p->team->n_members : sm__team_members(p->n_threads);
+    return SM_OK;
+}
+
+/* Checks, and counts: *t is then what sm__trainer_layout can place. */
+static sm_status sm__trainer_count(const sm_trainer_params *params, sm_trainer *t,
+                                   sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_status status = sm__trainer_resolve(params, t, error);
+    uint64_t fp;
+    if (status != SM_OK) return status;
+    fp = sm__fp_enter();
+    sm__trainer_layout(&arena, t);
+    sm__fp_leave(fp);
+    if (!t->error.status && (arena.overflow || arena.used > SIZE_MAX / 2))
+        sm__fail(&t->error, SM_ERR_FULL, "trainer: it would not fit in the address space");
+    if (t->error.status && error) *error = t->error;
+    return t->error.status;
+}
+
+SM_API sm_status sm_trainer_plan(const sm_trainer_params *params, sm_train_plan *plan,
+                                 sm_error *error) {
+    sm_trainer t;
+    sm_status status;
+    if (!plan) return sm__fail(error, SM_ERR_ARG, "trainer: plan is needed");
+    status = sm__trainer_count(params, &t, error);
+    if (status == SM_OK) *plan = t.plan;
+    return status;
+}
+
+/* A sum of four uniform numbers: nearly normal, and never far away. */
+static void sm__train_random(const sm_trainer *t, int tensor, float *to, size_t n,
+                             float deviation) {
+    float scale = deviation / 37837.2272f; /* 65536 / sqrt(3) */
+    uint64_t stream = (uint64_t)1 << 63 | (uint64_t)tensor;
+    size_t i;
+    for (i = 0; i < n; i++) {
+        uint32_t a = sm_random(t->params.seed, stream, 2 * (uint64_t)i);
+        uint32_t b = sm_random(t->params.seed, stream, 2 * (uint64_t)i + 1);
+        int sum = (int)(a & 0xffffu) + (int)(a >> 16) + (int)(b & 0xffffu) + (int)(b >> 16);
+        to[i] = (float)(sum - 2 * 65535) * scale;
+    }
+}
+
+/* The first weights: the model's, or random ones. */
+static void sm__train_fill(sm_trainer *t) {
+    const sm_model *m = t->params.model;
+    size_t j;
+    int i;
+    for (i = 0; i < t->n_tensors; i++) {
+        const sm__train_tensor *e = &t->tensors[i];
+        size_t n = (size_t)sm__max(e->rows, 1) * (size_t)e->columns;
+        float *to = t->flat + e->at;
+        if (m) {
+            const sm_tensor *from = &m->tensors[sm__tensor_at(m, e->name)];
+            sm__types[sm__type_index(from->type)].decode(from->data, to, n);
+        } else if (e->deviation > 0.0f) {
+            sm__train_random(t, i, to, n, e->deviation);
+        } else {
+            for (j = 0; j < n; j++) to[j] = e->deviation < 0.0f ? 1.0f : 0.0f;
+        }
+    }
+}
+
+/* Angles of all positions; the frequencies lie in scratch. */
+static void sm__train_angles(sm_trainer *t) {
+    double *freq = (double *)(void *)t->member_scratch, magnitude = 1.0, sine, cosine;
+    sm__weights none;
+    sm_model m;
+    int half = t->hp.n_rot / 2, i, at;
+    if (t->hp.pos == SM__POS_LEARNED) return;
+    memset(&m, 0, sizeof m);
+    memset(&none, 0, sizeof none);
+    m.hp = t->hp;
+    m.weights = t->params.model ? t->params.model->weights : &none;
+    sm__rope_frequencies(&m, freq, &magnitude);
+    for (at = 0; at < t->params.n_ctx; at++)
+        for (i = 0; i < half; i++) {
+            size_t j = (size_t)at * (size_t)half + (size_t)i;
+            sm__sincos_double(at * freq[i], &sine, &cosine);
+            t->cosines[j] = (float)(cosine * magnitude);
+            t->sines[j] = (float)(sine * magnitude);
+            t->back_sines[j] = -t->sines[j];
+        }
+}
+
+/* A placed trainer comes to life. */
+static sm_status sm__trainer_start(sm_trainer *t, sm_error *error) {
+    uint64_t fp = sm__fp_enter();
+    t->attn_scale = sm__div(1.0f, sm__sqrt((float)t->hp.head_dim));
+    sm__train_fill(t);
+    sm__train_angles(t);
+    sm__fp_leave(fp);
+    t->params.model = NULL; /* it may go now */
+    t->pass.ticket = SM__CLOSED;
+    t->pass.help = sm__train_help;
+    t->pass.n_slots = sm__min(t->n_members, 256);
+    t->pass.slots[0] = 1;
+    return t->own_team ? sm__team_start(t->team, error) : SM_OK;
+}
+
+SM_API sm_status sm_trainer_create(const sm_trainer_params *params, sm_trainer **out,
+                                   sm_error *error) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_trainer counted, *t;
+    sm__heap heap;
+    sm_status status;
+    uint64_t fp;
+    if (!out) return sm__fail(error, SM_ERR_ARG, "trainer: trainer is needed");
+    *out = NULL;
+    status = sm__trainer_count(params, &counted, error);
+    if (status != SM_OK) return status;
+    heap = sm__heap_make(&params->allocator);
+    arena.base =
+        (unsigned char *)sm__heap_alloc(&heap, counted.plan.total_bytes - 2 * SM__ALIGN);
+    if (!arena.base)
+        return sm__fail(error, SM_ERR_NOMEM, "trainer: no memory for %llu bytes",
+                        (unsigned long long)counted.plan.total_bytes);
+    fp = sm__fp_enter();
+    t = sm__trainer_layout(&arena, &counted);
+    sm__fp_leave(fp);
+    t->heap = heap;
+    status = sm__trainer_start(t, error);
+    if (status != SM_OK) sm__heap_free(&heap, t);
+    else *out = t;
+    return status;
+}
+
+SM_API void sm_trainer_destroy(sm_trainer *t) {
+    sm__heap heap;
+    int round = 0;
+    if (!t) return;
+    if (t->own_team) sm__team_stop(t->team);
+    while (sm__load32(&t->pass.helpers)) sm__wait_a_little(round++);
+    heap = t->heap;
+    sm__heap_free(&heap, t);
+}
+
+SM_API const char *sm_trainer_error(const sm_trainer *t) { return t ? t->error.text : ""; }
+SM_API uint64_t sm_trainer_steps(const sm_trainer *t) { return t ? t->n_done : 0; }
+SM_API sm_train_plan sm_trainer_get_plan(const sm_trainer *t) { return t->plan; }
+
+SM_API float *sm_trainer_flat_params(sm_trainer *t, size_t *n) {
+    if (n) *n = t ? t->n_flat : 0;
+    return t ? t->flat : NULL;
+}
+
+SM_API float *sm_trainer_flat_grads(sm_trainer *t, size_t *n) {
+    if (n) *n = t ? t->n_flat : 0;
+    return t ? t->grads : NULL;
+}
+
+SM_API sm_status sm_trainer_tensor_at(sm_trainer *t, int i, sm_train_tensor *tensor) {
+    const sm__train_tensor *e;
+    if (!t || !tensor || i < 0 || i >= t->n_tensors) return SM_ERR_ARG;
+    e = &t->tensors[i];
+    tensor->name = e->name;
+    tensor->rows = sm__max(e->rows, 1);
+    tensor->columns = e->columns;
+    tensor->params = t->flat + e->at;
+    tensor->grads = t->grads + e->at;
+    return SM_OK;
+}
+
+SM_API sm_status sm_trainer_tensor_find(sm_trainer *t, const char *name, sm_train_tensor *tensor) {
+    int i;
+    if (!t || !name) return SM_ERR_ARG;
+    for (i = 0; i < t->n_tensors && strcmp(t->tensors[i].name, name) != 0; i++) {
+    }
+    return sm_trainer_tensor_at(t, i, tensor);
+}
+
+/* --- learning --------------------------------------------------------------------------------- */
+
+/* base^n for 0 < base <= 1, in double. */
+static double sm__power(double base, double n) {
+    double x = n * sm__log_double(base);
+    return x < -700.0 ? 0.0 : sm__exp_double(x);
+}
+
+/* From a to b by half a cosine, t in [0, 1]. */
+static double sm__half_cosine(double a, double b, double t) {
+    double sine, cosine;
+    sm__sincos_double(3.141592653589793 * t, &sine, &cosine);
+    return b + (a - b) * 0.5 * (1.0 + cosine);
+}
+
+SM_API float sm_rate_at(const sm_rate *r, uint64_t step) {
+    double rate = r->rate > 0.0f ? (double)r->rate : 0.0003, at = (double)step, t;
+    double warmup = r->warmup_steps, length = (double)r->total_steps - warmup;
+    double gamma = (double)r->gamma, every = r->every_steps > 0 ? r->every_steps : 1;
+    if (at < warmup && r->schedule == SM_SCHEDULE_ONE_CYCLE)
+        return (float)sm__half_cosine(rate / 25.0, rate, at / warmup);
+    if (at < warmup) return (float)(rate * (at + 1.0) / warmup);
+    at -= warmup;
+    t = length > 0.0 && at < length ? at / length : 1.0;
+    switch (r->schedule) {
+    case SM_SCHEDULE_COSINE:
+    case SM_SCHEDULE_ONE_CYCLE:
+        return (float)sm__half_cosine(rate, rate * (double)r->final_ratio, t);
+    case SM_SCHEDULE_STEP:
+        t = at / every;
+        if (t < 1e15) t = (double)(int64_t)t;
+        return (float)(rate * sm__power(gamma > 0.0 ? gamma : 0.1, t));
+    case SM_SCHEDULE_EXPONENTIAL:
+        return (float)(rate * sm__power(gamma > 0.0 ? gamma : 0.999, at));
+    default: return (float)rate;
+    }
+}
+
+/* Checks a batch; *length and *n_targets get what the zeros stand for. */
+static sm_status sm__train_check(sm_trainer *t, const sm_train_batch *b, int *length,
+                                 int *n_targets) {
+    int i, n, limit = t->params.n_batch * t->params.n_accum, count = 0;
+    if (!b || !b->tokens || !b->targets)
+        return sm__fail(&t->error, SM_ERR_ARG, "train: tokens and targets are needed");
+    *length = b->n_tokens ? b->n_tokens : t->params.n_ctx;
+    if (b->n_seqs < 1 || b->n_seqs > limit || *length < 1 || *length > t->params.n_ctx ||
+        b->n_targets < 0)
+        return sm__fail(&t->error, SM_ERR_ARG, "train: %d sequences (at most %d) of %d tokens (%d)",
+                        b->n_seqs, limit, *length, t->params.n_ctx);
+    if ((int64_t)b->n_seqs * *length > 1 << 30)
+        return sm__fail(&t->error, SM_ERR_ARG, "train: more than 2^30 tokens");
+    for (i = 0, n = b->n_seqs * *length; i < n; i++) {
+        if (b->tokens[i] < 0 || b->tokens[i] >= t->hp.n_vocab)
+            return sm__fail(&t->error, SM_ERR_ARG, "train: token %d is %d, not in [0, %d)", i,
+                            (int)b->tokens[i], t->hp.n_vocab);
+        if (b->targets[i] < -1 || b->targets[i] >= t->hp.n_vocab)
+            return sm__fail(&t->error, SM_ERR_ARG, "train: target %d is %d, not in [-1, %d)", i,
+                            (int)b->targets[i], t->hp.n_vocab);
+        count += b->targets[i] >= 0;
+    }
+    if (!count) return sm__fail(&t->error, SM_ERR_ARG, "train: no target in the batch");
+    *n_targets = count;
+    return SM_OK;
+}
+
+/* All micro-batches through the steps of some kinds, their losses added in order. */
+static void sm__train_batches(sm_trainer *t, const sm_train_batch *b, int length, int when) {
+    int first, i, micro = 0;
+    t->loss_sum = 0.0;
+    t->hits = 0;
+    t->length = length;
+    t->training = (when & SM__BACKWARD) != 0;
+    for (first = 0; first < b->n_seqs; first += t->params.n_batch, micro++) {
+        t->tokens = b->tokens + (size_t)first * (size_t)length;
+        t->targets = b->targets + (size_t)first * (size_t)length;
+        t->rows = sm__min(t->params.n_batch, b->n_seqs - first) * length;
+        t->draw = t->n_done * (uint64_t)t->params.n_accum + (uint64_t)micro;
+        sm__train_walk(t, when);
+        for (i = 0; i < t->rows; i++) t->loss_sum += t->row_loss[i], t->hits += t->row_hit[i];
+    }
+}
+
+/* The square root of the gradients' squares. */
+static double sm__train_norm_of_grads(sm_trainer *t) {
+    size_t i, tiles = (t->n_flat + SM__FLAT_TILE - 1) / SM__FLAT_TILE;
+    double sum = 0.0;
+    sm__train_walk(t, SM__SQUARES);
+    for (i = 0; i < tiles; i++) sum += t->squares[i];
+    if (!sm__real_finite(sum)) return sum;
+    return sum > 1e-300 ? sm__exp_double(0.5 * sm__log_double(sum)) : 0.0;
+}
+
+/* Runs the batch again, looking at what every step writes, to name the first that is not finite. */
+static sm_status sm__train_not_finite(sm_trainer *t, const sm_train_batch *b, int length,
+                                      int when) {
+    const sm__train_step *s;
+    t->probing = 1;
+    t->culprit = NULL;
+    if (when & SM__BACKWARD) sm__train_walk(t, SM__ZERO);
+    sm__train_batches(t, b, length, when);
+    t->probing = 0;
+    s = t->culprit;
+    if (!s) return sm__fail(&t->error, SM_ERR_NUMBER, "train: the gradients are not finite");
+    return s->layer < 0
+               ? sm__fail(&t->error, SM_ERR_NUMBER, "train: step %s%s gave a number not finite",
+                          s->name, s->when == SM__BACKWARD ? " (backward)" : "")
+               : sm__fail(&t->error, SM_ERR_NUMBER,
+                          "train: step %s%s of layer %d gave a number not finite", s->name,
+                          s->when == SM__BACKWARD ? " (backward)" : "", s->layer);
+}
+
+static void sm__train_report(const sm_trainer *t, int n_targets, double norm,
+                             sm_train_stats *stats) {
+    double loss = t->loss_sum / n_targets;
+    if (!stats) return;
+    memset(stats, 0, sizeof *stats);
+    stats->loss = loss;
+    stats->perplexity = sm__exp_double(loss < 700.0 ? loss : 700.0);
+    stats->accuracy = (double)t->hits / n_targets;
+    stats->grad_norm = norm;
+    stats->rate = (double)sm_rate_at(&t->params.rate, t->n_done);
+    stats->n_targets = n_targets;
+}
+
+SM_API sm_status sm_trainer_eval(sm_trainer *t, const sm_train_batch *batch,
+                                 sm_train_stats *stats) {
+    int length, n_targets;
+    sm_status status;
+    uint64_t fp;
+    if (!t) return SM_ERR_ARG;
+    status = sm__train_check(t, batch, &length, &n_targets);
+    if (status != SM_OK) return status;
+    fp = sm__train_enter(t);
+    sm__train_batches(t, batch, length, SM__FORWARD);
+    if (!sm__real_finite(t->loss_sum)) status = sm__train_not_finite(t, batch, length, SM__FORWARD);
+    else sm__train_report(t, n_targets, 0.0, stats);
+    sm__train_leave(t, fp);
+    return status;
+}
+
+/* With the team at hand: gradients of a batch and their norm. */
+static sm_status sm__train_backward(sm_trainer *t, const sm_train_batch *batch, double *norm,
+                                    sm_train_stats *stats) {
+    int length, n_targets, all = SM__FORWARD | SM__BACKWARD;
+    sm_status status = sm__train_check(t, batch, &length, &n_targets);
+    if (status != SM_OK) return status;
+    t->loss_scale = sm__div(1.0f, (float)(batch->n_targets ? batch->n_targets : n_targets));
+    sm__train_walk(t, SM__ZERO);
+    sm__train_batches(t, batch, length, all);
+    *norm = sm__real_finite(t->loss_sum) ? sm__train_norm_of_grads(t) : t->loss_sum;
+    if (!sm__real_finite(*norm)) return sm__train_not_finite(t, batch, length, all);
+    sm__train_report(t, n_targets, *norm, stats);
+    return SM_OK;
+}
+
+/* Applies gradients of a norm. */
+static void sm__train_apply(sm_trainer *t, double norm) {
+    const sm_trainer_params *p = &t->params;
+    double n = (double)(t->n_done + 1);
+    t->now.rate = sm_rate_at(&p->rate, t->n_done);
+    t->now.clip = 1.0f;
+    if (p->clip_norm > 0.0f && norm > (double)p->clip_norm)
+        t->now.clip = (float)((double)p->clip_norm / norm);
+    t->now.keep = 1.0f - t->now.rate * p->weight_decay;
+    t->now.step = (float)((double)t->now.rate / (1.0 - sm__power((double)p->beta1, n)));
+    t->now.correction = (float)(1.0 / (1.0 - sm__power((double)p->beta2, n)));
+    sm__train_walk(t, SM__UPDATE);
+    t->n_done++;
+}
+
+SM_API sm_status sm_trainer_backward(sm_trainer *t, const sm_train_batch *batch,
+                                     sm_train_stats *stats) {
+    double norm;
+    sm_status status;
+    uint64_t fp;
+    if (!t) return SM_ERR_ARG;
+    fp = sm__train_enter(t);
+    status = sm__train_backward(t, batch, &norm, stats);
+    sm__train_leave(t, fp);
+    return status;
+}
+
+SM_API sm_status sm_trainer_update(sm_trainer *t, sm_train_stats *stats) {
+    double norm;
+    sm_status status = SM_OK;
+    uint64_t fp;
+    if (!t) return SM_ERR_ARG;
+    fp = sm__train_enter(t);
+    norm = sm__train_norm_of_grads(t);
+    if (sm__real_finite(norm)) {
+        if (stats) stats->grad_norm = norm;
+        if (stats) stats->rate = (double)sm_rate_at(&t->params.rate, t->n_done);
+        sm__train_apply(t, norm);
+    } else {
+        status = sm__fail(&t->error, SM_ERR_NUMBER, "train: the gradients are not finite");
+    }
+    sm__train_leave(t, fp);
+    return status;
+}
+
+SM_API sm_status sm_trainer_step(sm_trainer *t, const sm_train_batch *batch,
+                                 sm_train_stats *stats) {
+    double norm;
+    sm_status status;
+    uint64_t fp;
+    if (!t) return SM_ERR_ARG;
+    fp = sm__train_enter(t);
+    status = sm__train_backward(t, batch, &norm, stats);
+    if (status == SM_OK) sm__train_apply(t, norm);
+    sm__train_leave(t, fp);
+    return status;
+}
+
+/* --- states ----------------------------------------------------------------------------------- */
+
+#define SM__STATE_MAGIC 0x314e4941525453u /* "STRAIN1" */
+
+typedef struct sm__train_state { /* before the parameters and moments */
+    uint64_t magic, shape, bytes, n_done, sum;
+} sm__train_state;
+
+static uint64_t sm__train_hash(uint64_t h, const void *data, size_t n) {
+    const unsigned char *p = (const unsigned char *)data;
+    uint64_t word;
+    for (; n >= 8; n -= 8, p += 8) {
+        memcpy(&word, p, 8);
+        h = (h ^ word) * 0x100000001b3u;
+        h ^= h >> 29;
+    }
+    for (; n; n--) h = (h ^ *p++) * 0x100000001b3u;
+    return h;
+}
+
+/* What a state of this trainer begins with, but for the sum. */
+static sm__train_state sm__train_state_head(const sm_trainer *t) {
+    sm__train_state head;
+    int i, shape[2];
+    head.magic = SM__STATE_MAGIC;
+    head.shape = (uint64_t)t->params.optimizer;
+    for (i = 0; i < t->n_tensors; i++) {
+        const sm__train_tensor *e = &t->tensors[i];
+        shape[0] = e->rows, shape[1] = e->columns;
+        head.shape = sm__train_hash(head.shape, e->name, strlen(e->name));
+        head.shape = sm__train_hash(head.shape, shape, sizeof shape);
+    }
+    head.bytes = t->state_bytes;
+    head.n_done = t->n_done;
+    head.sum = 0;
+    return head;
+}
+
+SM_API size_t sm_trainer_state_bytes(const sm_trainer *t) {
+    return t ? sizeof(sm__train_state) + t->state_bytes : 0;
+}
+
+SM_API sm_status sm_trainer_state_save(sm_trainer *t, void *memory, size_t bytes) {
+    sm__train_state head;
+    if (!t || !memory) return SM_ERR_ARG;
+    if (bytes < sm_trainer_state_bytes(t))
+        return sm__fail(&t->error, SM_ERR_FULL, "state: %llu bytes needed, %llu given",
+                        (unsigned long long)sm_trainer_state_bytes(t), (unsigned long long)bytes);
+    head = sm__train_state_head(t);
+    head.sum = sm__train_hash(head.n_done, t->flat, t->state_bytes);
+    memcpy(memory, &head, sizeof head);
+    memcpy((unsigned char *)memory + sizeof head, t->flat, t->state_bytes);
+    return SM_OK;
+}
+
+SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t bytes) {
+    const unsigned char *from = (const unsigned char *)memory;
+    sm__train_state head, ours;
+    if (!t || !memory) return SM_ERR_ARG;
+    ours = sm__train_state_head(t);
+    memset(&head, 0, sizeof head);
+    if (bytes >= sizeof head) memcpy(&head, memory, sizeof head);
+    if (head.magic != SM__STATE_MAGIC)
+        return sm__fail(&t->error, SM_ERR_FORMAT, "state: these bytes are no trainer's state");
+    if (head.shape != ours.shape || head.bytes != ours.bytes)
+        return sm__fail(&t->error, SM_ERR_UNSUPPORTED, "state: of a trainer of another shape");
+    from += sizeof head;
+    if (bytes < sm_trainer_state_bytes(t) ||
+        sm__train_hash(head.n_done, from, t->state_bytes) != head.sum)
+        return sm__fail(&t->error, SM_ERR_FORMAT, "state: damaged or cut short");
+    memcpy(t->flat, from, t->state_bytes);
+    t->n_done = head.n_done;
+    return SM_OK;
+}
+
+#endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
  * MARK: [SM42] WRITER

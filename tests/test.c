@@ -50,6 +50,7 @@
 #ifndef SMALLMIND_NO_WRITER
 #include "test_write.c"
 #endif
+#include "test_train.c"
 
 int main(int argc, char **argv) {
     static const suite suites[] = {
@@ -67,6 +68,7 @@ int main(int argc, char **argv) {
 #ifndef SMALLMIND_NO_WRITER
         SUITE(tests_write),
 #endif
+        SUITE(tests_train),
     };
     return check_main(argc, argv, suites, sizeof suites / sizeof *suites);
 }
