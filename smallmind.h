@@ -1032,6 +1032,25 @@ SM_API void sm_vocab_destroy(sm_vocab *vocab);
 SM_API sm_status sm_vocab_open(const sm_vocab *vocab, const sm_allocator *allocator,
                                sm_model **model, sm_error *error);
 
+#ifndef SMALLMIND_NO_WRITER
+
+/* What was trained as a GGUF file: sm_writer_open, keys of your own, the calls below in this order,
+ * sm_writer_finish. A trainer that was made from an opened model takes keys and vocabulary from it
+ * by sm_writer_copy, and needs sm_writer_weights only.
+ *   describe  the keys of the architecture: general.architecture, llama.block_count and so on
+ *   vocab     the vocabulary's keys; NULL says that there is none
+ *   weights   all tensors as F32, declared and given; sm_quantize makes other types of the file
+ *   state     instead of weights: a tensor "trainer.state" of bytes, as sm_trainer_state_save gives
+ *             them. A checkpoint: open it with sm_model_params.vocab_only, give what
+ *             sm_model_tensor has to sm_trainer_state_load
+ * They return as sm_writer_value, sm_writer_tensor and sm_writer_data. */
+SM_API sm_status sm_writer_describe(sm_writer *writer, const sm_trainer *trainer);
+SM_API sm_status sm_writer_vocab(sm_writer *writer, const sm_vocab *vocab);
+SM_API sm_status sm_writer_weights(sm_writer *writer, const sm_trainer *trainer);
+SM_API sm_status sm_writer_state(sm_writer *writer, const sm_trainer *trainer);
+
+#endif /* SMALLMIND_NO_WRITER */
+
 #endif /* SMALLMIND_NO_TRAIN */
 
 #ifdef __cplusplus
@@ -17047,7 +17066,7 @@ static uint64_t sm__train_hash(uint64_t h, const void *data, size_t n) {
     return h;
 }
 
-/* What a state of this trainer begins with, but for the sum. */
+/* What a state of this trainer begins with. */
 static sm__train_state sm__train_state_head(const sm_trainer *t) {
     sm__train_state head;
     int i, shape[2];
@@ -17061,7 +17080,7 @@ static sm__train_state sm__train_state_head(const sm_trainer *t) {
     }
     head.bytes = t->state_bytes;
     head.n_done = t->n_done;
-    head.sum = 0;
+    head.sum = sm__train_hash(head.n_done, t->flat, t->state_bytes);
     return head;
 }
 
@@ -17076,7 +17095,6 @@ SM_API sm_status sm_trainer_state_save(sm_trainer *t, void *memory, size_t bytes
         return sm__fail(&t->error, SM_ERR_FULL, "state: %llu bytes needed, %llu given",
                         (unsigned long long)sm_trainer_state_bytes(t), (unsigned long long)bytes);
     head = sm__train_state_head(t);
-    head.sum = sm__train_hash(head.n_done, t->flat, t->state_bytes);
     memcpy(memory, &head, sizeof head);
     memcpy((unsigned char *)memory + sizeof head, t->flat, t->state_bytes);
     return SM_OK;
@@ -17749,15 +17767,9 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &yes);
 }
 
-/* What a GGUF file of a model from another format says of it. */
-static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
-    const sm__hparams *h = &m->hp;
-    const char *a = strcmp(m->info.arch, "mistral") ? m->info.arch : "llama";
-    if (!m->arch || h->scaling == SM__SCALING_LLAMA3)
-        return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
-                                                             : "writer: a vocabulary only");
+static void sm__describe_shape(sm_writer *w, const char *a, const sm__arch *arch,
+                               const sm__hparams *h) {
     sm_writer_value(w, "general.architecture", SM_META_TEXT, a);
-    if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
     sm__describe(w, a, "vocab_size", SM_META_U32, h->n_vocab, NULL);
     sm__describe(w, a, "context_length", SM_META_U32, h->n_ctx, NULL);
     sm__describe(w, a, "embedding_length", SM_META_U32, h->n_embd, NULL);
@@ -17769,10 +17781,20 @@ static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
         sm__describe(w, a, "attention.key_length", SM_META_U32, h->head_dim, NULL);
         sm__describe(w, a, "attention.value_length", SM_META_U32, h->head_dim, NULL);
     }
-    sm__describe(w, a, m->arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
-                                                     : "attention.layer_norm_epsilon",
+    sm__describe(w, a, arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
+                                                  : "attention.layer_norm_epsilon",
                  SM_META_F32, (double)h->norm_eps, NULL);
     if (h->pos != SM__POS_LEARNED) sm__describe_rope(w, a, h);
+}
+
+/* What a GGUF file of a model from another format says of it. */
+static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
+    if (!m->arch || m->hp.scaling == SM__SCALING_LLAMA3)
+        return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
+                                                             : "writer: a vocabulary only");
+    sm__describe_shape(w, strcmp(m->info.arch, "mistral") ? m->info.arch : "llama", m->arch,
+                       &m->hp);
+    if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
     sm__describe_vocab(w, &m->vocab);
     return w->error.status;
 }
@@ -17791,6 +17813,19 @@ SM_API sm_status sm_writer_copy(sm_writer *w, const sm_model *m, const char *con
         if (!skip) sm__copy_meta(w, m, &m->meta[i]);
     }
     return w->error.status;
+}
+
+/* Hugging Face's llama rotates the halves of a head, GGUF's neighbours: how many rows of each head
+ * change places in a tensor. */
+static size_t sm__turned_rows(const sm__arch *arch, const sm__hparams *hp, const char *name) {
+    int other = arch->pos == SM__POS_ROPE_PAIRS && hp->pos == SM__POS_ROPE_HALF;
+    return other && (strstr(name, ".attn_q.") || strstr(name, ".attn_k.")) ? (size_t)hp->n_rot : 0;
+}
+
+/* Where row r of a GGUF file comes from. */
+static size_t sm__turned_row(size_t r, size_t head_dim, size_t n_rot) {
+    size_t i = n_rot ? r % head_dim : 0;
+    return i < n_rot ? r - i + i % 2 * (n_rot / 2) + i / 2 : r;
 }
 
 /* ---- the quantiser ---- */
@@ -17847,11 +17882,6 @@ static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, uint8_t 
     return endless;
 }
 
-/* Where row r comes from. Hugging Face's llama rotates the halves of a head, GGUF's neighbours. */
-static size_t sm__quantize_source(const sm__quantizer *q, size_t r) {
-    size_t i = q->n_rot ? r % q->head : 0;
-    return i < q->n_rot ? r - i + i % 2 * (q->n_rot / 2) + i / 2 : r;
-}
 
 /* Takes tiles until there are none. Every tile has a place of its own for all that it writes. */
 static void sm__quantize_work(sm__pass *pass, int slot) {
@@ -17864,7 +17894,7 @@ static void sm__quantize_work(sm__pass *pass, int slot) {
         double sums[2] = {0.0, 0.0};
         for (; r < end; r++) {
             const uint8_t *src = (const uint8_t *)q->tensor.data +
-                                 sm__quantize_source(q, q->row + r) * q->src_stride;
+                                 sm__turned_row(q->row + r, q->head, q->n_rot) * q->src_stride;
             uint8_t *dst = q->buffer + r * q->dst_stride;
             if (q->copy) memcpy(dst, src, q->dst_stride);
             else if (sm__quantize_row(q, src, dst, sums)) sm__store32(&q->endless, 1);
@@ -17946,12 +17976,8 @@ static int sm__quantize_set(sm__quantizer *q, int i) {
     q->k = (size_t)t->dims[0];
     q->n_rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
     q->head = (size_t)m->hp.head_dim;
-    q->n_rot = 0;
-    if (m->arch->pos == SM__POS_ROPE_PAIRS && m->hp.pos == SM__POS_ROPE_HALF &&
-        (strstr(t->name, ".attn_q.") || strstr(t->name, ".attn_k."))) {
-        q->n_rot = (size_t)m->hp.n_rot;
-        if (t->n_dims == 1) q->n_rows = q->k, q->k = 1; /* a bias */
-    }
+    q->n_rot = sm__turned_rows(m->arch, &m->hp, t->name);
+    if (q->n_rot && t->n_dims == 1) q->n_rows = q->k, q->k = 1; /* a bias */
     q->src_stride = q->dst_stride = t->bytes / q->n_rows;
     return !q->copy && sm__mul_size(q->k / (size_t)sm__types[q->to].info.block_elems,
                                     (size_t)sm__types[q->to].info.block_bytes, &q->dst_stride);
@@ -18085,6 +18111,77 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
     sm__heap_free(&heap, q);
     return status;
 }
+
+/* ---- what was trained ---- */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+SM_API sm_status sm_writer_describe(sm_writer *w, const sm_trainer *t) {
+    sm_status status = sm__writer_ready(w);
+    if (status) return status;
+    if (!t || t->hp.scaling == SM__SCALING_LLAMA3)
+        return SM__WRITER_FAIL(w, t ? SM_ERR_UNSUPPORTED : SM_ERR_ARG, "writer: %s",
+                               t ? "llama3's rope scaling" : "no trainer to describe");
+    sm__describe_shape(w, strcmp(t->arch->name, "mistral") ? t->arch->name : "llama", t->arch,
+                       &t->hp);
+    return w->error.status;
+}
+
+SM_API sm_status sm_writer_vocab(sm_writer *w, const sm_vocab *v) {
+    static const uint8_t no = 0;
+    sm_status status = sm__writer_ready(w);
+    if (status) return status;
+    if (!v) return sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, "none");
+    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, "gpt2");
+    sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->pre);
+    sm_writer_array(w, "tokenizer.ggml.tokens", SM_META_TEXT, v->tokens, (size_t)v->n_tokens);
+    sm_writer_array(w, "tokenizer.ggml.token_type", SM_META_I32, v->types, (size_t)v->n_tokens);
+    sm_writer_array(w, "tokenizer.ggml.merges", SM_META_TEXT, v->merges, (size_t)v->n_merges);
+    if (v->bos >= 0) sm_writer_value(w, "tokenizer.ggml.bos_token_id", SM_META_U32, &v->bos);
+    if (v->eos >= 0) sm_writer_value(w, "tokenizer.ggml.eos_token_id", SM_META_U32, &v->eos);
+    return sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &no);
+}
+
+SM_API sm_status sm_writer_weights(sm_writer *w, const sm_trainer *t) {
+    sm_status status = sm__writer_ready(w);
+    int i;
+    if (status) return status;
+    if (!t) return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: no trainer to take weights from");
+    for (i = 0; i < t->n_tensors; i++) {
+        const sm__train_tensor *e = &t->tensors[i];
+        uint64_t dims[2];
+        dims[0] = (uint64_t)e->columns;
+        dims[1] = (uint64_t)e->rows;
+        sm_writer_tensor(w, e->name, SM_TYPE_F32, e->rows ? 2 : 1, dims);
+    }
+    for (i = 0; i < t->n_tensors; i++) {
+        const sm__train_tensor *e = &t->tensors[i];
+        size_t n_rot = sm__turned_rows(t->arch, &t->hp, e->name), n = (size_t)e->columns, r;
+        size_t n_rows = e->rows ? (size_t)e->rows : 1;
+        if (n_rot && !e->rows) n_rows = n, n = 1; /* a bias */
+        for (r = 0; r < n_rows; r++) {
+            size_t from = sm__turned_row(r, (size_t)t->hp.head_dim, n_rot);
+            sm_writer_data(w, t->flat + e->at + from * n, n * sizeof(float));
+        }
+    }
+    return w->error.status;
+}
+
+#define SM__GGML_I8 24 /* as the table of GGUF types has it */
+
+SM_API sm_status sm_writer_state(sm_writer *w, const sm_trainer *t) {
+    sm_status status = sm__writer_ready(w);
+    sm__train_state head;
+    uint64_t bytes = (uint64_t)sm_trainer_state_bytes(t);
+    if (status) return status;
+    if (!t) return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: no trainer to take a state from");
+    head = sm__train_state_head(t);
+    sm_writer_tensor(w, "trainer.state", SM__GGML_I8, 1, &bytes);
+    sm_writer_data(w, &head, sizeof head);
+    return sm_writer_data(w, t->flat, t->state_bytes);
+}
+
+#endif /* SMALLMIND_NO_TRAIN */
 
 #endif /* SMALLMIND_NO_WRITER */
 
