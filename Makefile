@@ -109,8 +109,9 @@ build/peer/%:
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
 
-test: unit $(BUILD)/tavern_corpus
+test: unit $(BUILD)/tavern_corpus $(BUILD)/train $(BUILD)/generate
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/tavern.sh
+	BUILD='$(BUILD)' RUNNER='$(RUNNER)' bash tests/train.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
 check:

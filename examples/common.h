@@ -106,6 +106,22 @@ COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {
     return 0;
 }
 
+COMMON_UNUSED static const char *type_name(int type) {
+    const sm_type_info *info = sm_type_get_info(type);
+    return info ? info->name : "as it was";
+}
+
+/* A type to quantise to, or a mix. */
+COMMON_UNUSED static void arg_type(const char *text, sm_quantize_params *p) {
+    size_t n = strlen(text);
+    char name[8] = "";
+    if (n == 6 && !strcmp(text + 4, "_S")) p->mix = SM_MIX_S;
+    if (n == 6 && !strcmp(text + 4, "_M")) p->mix = SM_MIX_M;
+    if (n < sizeof name) memcpy(name, text, p->mix ? 4 : n);
+    for (p->type = 63; p->type >= 0 && strcmp(name, type_name(p->type));) p->type--;
+    if (p->type < 0) arg_fail("what type is \"%s\"?", text);
+}
+
 /* A context with room for a prompt and n_new tokens (0 = as the model has it). Rotary positions
  * reach beyond the length of the training; a model that cannot do that gets the length it has. */
 COMMON_UNUSED static sm_status open_ctx(const sm_model *model, sm_ctx_params params,

@@ -22,21 +22,6 @@ typedef struct job {
     uint64_t done; /* bytes before this tensor */
 } job;
 
-static const char *type_name(int type) {
-    const sm_type_info *info = sm_type_get_info(type);
-    return info ? info->name : "as it was";
-}
-
-static void parse_type(const char *text, sm_quantize_params *p) {
-    size_t n = strlen(text);
-    char name[8] = "";
-    if (n == 6 && !strcmp(text + 4, "_S")) p->mix = SM_MIX_S;
-    if (n == 6 && !strcmp(text + 4, "_M")) p->mix = SM_MIX_M;
-    if (n < sizeof name) memcpy(name, text, p->mix ? 4 : n);
-    for (p->type = 63; p->type >= 0 && strcmp(name, type_name(p->type));) p->type--;
-    if (p->type < 0) arg_fail("what type is \"%s\"?", text);
-}
-
 /* A line that is written over on a terminal, a line for every tensor elsewhere. */
 static int show(void *user, const sm_quantize_progress *p) {
     job *j = (job *)user;
@@ -103,7 +88,7 @@ int main(int argc, char **argv) {
         else if (argv[i][0] == '-' || n == 3) arg_fail("what is \"%s\"?", argv[i]);
         else if (n++ == 0) mp.file.path = argv[i];
         else if (n == 2) qp.out.path = argv[i];
-        else parse_type(argv[i], &qp);
+        else arg_type(argv[i], &qp);
     }
     if (n < 3) arg_fail("IN, OUT and TYPE are needed");
     j.terminal = isatty(2);
