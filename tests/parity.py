@@ -39,7 +39,7 @@ import mkgpt2
 OUT = os.environ['OUT']
 ENGINE = os.environ['ENGINE']
 DECODE = os.environ['DECODE']
-QUANTIZE = os.environ['QUANTIZE']
+QUANTIZE, TRAIN, TAVERN, IDS = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'TAVERN', 'IDS'))
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
 PEERS = dict(p.split('=', 1) for p in os.environ['PEERS'].split())  # name -> folder, best last
@@ -343,7 +343,8 @@ def record(shape, typ, truth, a, builds):
         leads[typ].append(max(np.logical_and.accumulate(x).sum() for x in near))
 
 
-def compare(shape, typ, path, ids, isas):
+def compare(shape, typ, path, ids, isas, alone=True):
+    """alone=False: one small model says too little of how far it is from the truth."""
     name = '%s %d' % (shape, len(ids))
     result = evaluate(name + ' ' + typ, path, ids, isas)
     if not result:
@@ -376,7 +377,7 @@ def compare(shape, typ, path, ids, isas):
     check(agree, '%s: argmax %s where it is decided' % (name, decided))
     if strict:
         check(from_peer <= F32_BOUND, '%s: %.1e from the peer' % (name, from_peer))
-    else:
+    elif alone:
         check(mine <= WORSE_MODEL * theirs, name + ': further from the truth than the peer')
 
 
@@ -610,6 +611,53 @@ def quantised_models():
         sys.stdout.flush()
 
 
+def our_ids(path, texts):
+    out, name = [], os.path.join(OUT, 'text')
+    for text in texts:
+        with open(name, 'wb') as f:
+            f.write(text)
+        p = subprocess.run([IDS, path, name], stdout=subprocess.PIPE, timeout=60)
+        out.append([int(i) for i in p.stdout.split()] if p.returncode == 0 else None)
+    return out
+
+
+def learned_models():
+    """What build/train makes of a text: its vocabulary, its logits, and those of its Q8_0."""
+    text, path = os.path.join(OUT, 'scenes.txt'), os.path.join(OUT, 'learned.gguf')
+    shape = '--layers 2 --dim 64 --ff 96 --heads 4 --context 64 --batch 4 --steps 40 --seed 5'
+    lines = []
+    for arch, options in (('llama', '--kv-heads 2'), ('llama', '--untied --vocab 0'),
+                          ('qwen2', '--kv-heads 1'), ('qwen3', '--kv-heads 2 --untied'),
+                          ('gpt2', '')):
+        if ONLY not in 'learned %s f32' % arch:
+            continue
+        with open(text, 'wb') as f:
+            subprocess.run([TAVERN, '--scenes', '200', '--seed', '2', '--end', '<|end|>'],
+                           stdout=f, timeout=60)
+        argv = [TRAIN, '--data', text, '--out', path, '--arch', arch, '--vocab', '400', '--end',
+                '<|end|>', '--type', 'F32', *shape.split(), *options.split()]
+        p = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        if not check(p.returncode == 0, 'train %s: %s' % (arch, p.stdout.decode()[-300:])):
+            continue
+        name, vocab = 'learned ' + arch, Gguf(path).tensors['token_embd.weight'].shape[0]
+        ids = random_ids(N_IDS, vocab, 1)
+        compare(name, 'f32', path, ids, ISAS[-1:])
+        with open(text, 'rb') as f:
+            texts = [b'Scene: The Golden Goose', b' two  spaces\n\n', f.read(1500), b'x' * 99]
+        if '--vocab' not in options: # characters that the text lacks have no tokens
+            texts.append(b'Zoo\nline \xc3\xa9\xf0\x9f\x98\x80')
+        check(peer_ids([path], texts)[0] == our_ids(path, texts),
+              name + ': llama.cpp tokenizes otherwise with our vocabulary')
+        smaller = written(path, 'q8_0')
+        if smaller:
+            compare(name, 'q8_0', smaller, ids, ISAS[-1:], alone=False)
+            lines.append(errors['q8_0'].pop())
+        sys.stdout.flush()
+    if len(lines) == 5:
+        mine, *theirs = np.mean(lines, 0)
+        check(mine <= WORSE_MODEL * min(theirs), 'learned q8_0: further from the truth')
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -641,6 +689,7 @@ def main():
     if ONLY in 'stories260K f32':
         trained_model()
     if PEERS:
+        learned_models()
         converted_models()
         quantised_models()
     if not PEERS:

@@ -28,11 +28,13 @@ for python in /usr/bin/python3 python3; do
 done
 [ -n "$python" ] || stop "no python3 with numpy"
 
-export ENGINE=build/bench_model QUANTIZE=build/quantize
-make -s "$ENGINE" "$QUANTIZE" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-export DECODE=$OUT/decode
-$CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/decode.c -o "$DECODE" -lpthread ||
-    { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+export ENGINE=build/bench_model QUANTIZE=build/quantize TRAIN=build/train
+export TAVERN=build/tavern_corpus DECODE=$OUT/decode IDS=$OUT/ids
+make -s "$ENGINE" "$QUANTIZE" "$TRAIN" "$TAVERN" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+for program in decode ids; do
+    $CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/$program.c -o "$OUT/$program" \
+        -lpthread || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+done
 
 has() { grep -qw "$1" /proc/cpuinfo 2>/dev/null; }
 
