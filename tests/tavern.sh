@@ -3,7 +3,7 @@
 # has its form, the dialogue agrees with the facts, held-out scenes are none of the others. Run by
 # `make test`, from the top of the tree; SCENES=100000 looks at more.
 : "${BUILD:=build}" "${SCENES:=4000}" "${RUNNER:=}"
-dir=$BUILD/tavern
+dir=$BUILD/tavern-test
 rm -rf "$dir"
 mkdir -p "$dir" || exit 1
 n_pass=0 n_fail=0
