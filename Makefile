@@ -5,6 +5,7 @@
 #: make test       the tests, the corpus, the checks of the header; FILTER=text: a part of the tests
 #: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]
 #: make bench-peer speed beside llama.cpp's: MODELS ISAS THREADS PAIRS P N REPS as in bench/peer.sh
+#: make mpi        trains on 1, 2 and 4 ranks, where Open MPI is, and compares
 #: make check      the header's rules: contents page, columns, symbols, macros, the README's code
 #: make san        the tests under address, undefined-behaviour and thread sanitizers
 #: make fuzz       libFuzzer (clang) on every tests/fuzz_*.c, RUNS=20000 runs each
@@ -37,7 +38,7 @@ ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
 # A level that the processor lacks can be emulated; that file is read before the tests.
 TEST_FLAGS = $(ISA_OFF_$(ISA)) $(if $(EMULATE),-include tests/emulate_$(EMULATE).h)
 
-EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(wildcard examples/*.c))
+EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(filter-out %_mpi.c,$(wildcard examples/*.c)))
 BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
 
 # `STB = -DHAVE_STB -isystem DIR` or `STB = -DNO_STB`: found out once, by tests/setup.sh.
@@ -60,6 +61,9 @@ $(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h smallmind.h $(BUILD)/fla
 	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
 $(BUILD)/tavern_corpus: examples/tavern_words.h
+
+$(BUILD)/train_mpi: examples/train_mpi.c examples/common.h smallmind.h $(BUILD)/flags
+	mpicc $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
 $(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
@@ -114,6 +118,10 @@ test: unit $(BUILD)/tavern_corpus $(BUILD)/train $(BUILD)/generate
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' bash tests/train.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
+# Parallel training, where Open MPI is.
+mpi:
+	BUILD='$(BUILD)' DATA='$(DATA)' bash tests/mpi.sh
+
 check:
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
@@ -128,4 +136,4 @@ help:
 
 FORCE:
 .DELETE_ON_ERROR:
-.PHONY: all run bench bench-peer unit test check san fuzz matrix clean help FORCE
+.PHONY: all run bench bench-peer unit test mpi check san fuzz matrix clean help FORCE
