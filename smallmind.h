@@ -1346,6 +1346,7 @@ SM__INLINE void sm__relax(void) {
 SM__INLINE int sm__min(int a, int b) { return a < b ? a : b; }
 SM__INLINE int sm__max(int a, int b) { return a > b ? a : b; }
 SM__INLINE size_t sm__min_size(size_t a, size_t b) { return a < b ? a : b; }
+SM__INLINE size_t sm__max_size(size_t a, size_t b) { return a > b ? a : b; }
 
 /* ================================================================================================
  * MARK: [SM21] ERRORS
@@ -2742,7 +2743,25 @@ typedef struct sm__attend_args {
 } sm__attend_args;
 #define SM__ATTEND_ROWS 64
 
-/* What a context calls. One table per context; filled by sm__kernels_init. */
+#ifndef SMALLMIND_NO_TRAIN
+/* gemm: out[i, j] = sum over k of a[i, k] b[k, j], for up to 16 columns j; with add, out += that.
+ *   a    rows in blocks of 12: a[i, k] is p[i / 12 * next + i % 12 * row + k * step]
+ *   b    [k, 16]     64-byte aligned
+ *   out  [rows, 16]  row stride out_stride floats; columns from `columns` on get any value, or none
+ * Order: one fma chain from +0, k ascending. k <= 256, so that
+ * |got - exact| <= 256 * 2^-24 * sum |a * b|. */
+typedef struct sm__factor {
+    const float *p;
+    size_t row, step, next;
+} sm__factor;
+typedef void (*sm__gemm_fn)(const sm__factor *a, int rows, const float *b, int k, int columns,
+                            float *out, size_t out_stride, int add);
+#define SM__GEMM_ROWS 12
+#define SM__GEMM_COLS 16
+#define SM__GEMM_K 256
+#endif
+
+/* What a context or trainer calls. One table each; filled by sm__kernels_init. */
 typedef struct sm__kernels {
     int isa; /* sm_isa */
     sm__matmul_fn matmul[SM__N_TYPES];
@@ -2762,6 +2781,9 @@ typedef struct sm__kernels {
     void (*add)(const float *x, float *out, int n);
     void (*scale)(float *x, float factor, int n);
     void (*to_f16)(const float *x, uint16_t *out, int n);
+#ifndef SMALLMIND_NO_TRAIN
+    sm__gemm_fn gemm;
+#endif
 } sm__kernels;
 
 /* l[0..16) to one number by the tree 8, 4, 2, 1. */
@@ -8443,6 +8465,169 @@ static void sm__to_f16__neon(const float *x, uint16_t *out, int n) {
 }
 #endif
 
+/* --- products of the trainer ------------------------------------------------------------------ */
+
+#ifndef SMALLMIND_NO_TRAIN
+
+static void sm__gemm__scalar(const sm__factor *a, int rows, const float *b, int k, int columns,
+                             float *out, size_t out_stride, int add) {
+    int i, j, l;
+    for (i = 0; i < rows; i++, out += out_stride) {
+        const float *x = a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                         (size_t)(i % SM__GEMM_ROWS) * a->row;
+        for (j = 0; j < columns; j++) {
+            float sum = 0.0f;
+            for (l = 0; l < k; l++)
+                sum = sm__fma(x[(size_t)l * a->step], b[l * SM__GEMM_COLS + j], sum);
+            out[j] = add ? out[j] + sum : sum;
+        }
+    }
+}
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__gemm__sse41(const sm__factor *a, int rows, const float *b, int k,
+                                      int columns, float *out, size_t out_stride, int add) {
+    int i, j, l, n = (columns + 3) / 4;
+    for (i = 0; i < rows; i++, out += out_stride) {
+        const float *x = a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                         (size_t)(i % SM__GEMM_ROWS) * a->row;
+        for (j = 0; j < n; j++) {
+            __m128 sum = _mm_setzero_ps();
+            for (l = 0; l < k; l++)
+                sum = sm__fma_xmm(_mm_set1_ps(x[(size_t)l * a->step]),
+                                  _mm_load_ps(b + l * SM__GEMM_COLS + 4 * j), sum);
+            if (add) sum = sm__add_xmm(_mm_loadu_ps(out + 4 * j), sum);
+            _mm_storeu_ps(out + 4 * j, sum);
+        }
+    }
+}
+#endif
+
+#ifdef SM__HAS_AVX2
+/* n rows, at most 6: 12 sums, which hide the latency of fma. */
+SM__AVX2 SM__INLINE void sm__gemm_rows_ymm(int n, const float *x, size_t row, size_t step,
+                                           const float *b, int k, float *out, size_t out_stride,
+                                           int add) {
+    __m256 sum[6][2], lo, hi, v;
+    int i, l;
+    SM__UNROLL
+    for (i = 0; i < n; i++) sum[i][0] = sum[i][1] = sm__zero_ymm();
+    for (l = 0; l < k; l++, x += step, b += SM__GEMM_COLS) {
+        lo = _mm256_load_ps(b);
+        hi = _mm256_load_ps(b + 8);
+        SM__UNROLL
+        for (i = 0; i < n; i++) {
+            v = _mm256_broadcast_ss(x + (size_t)i * row);
+            sum[i][0] = _mm256_fmadd_ps(v, lo, sum[i][0]);
+            sum[i][1] = _mm256_fmadd_ps(v, hi, sum[i][1]);
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n; i++, out += out_stride) {
+        if (add) sum[i][0] = sm__add_ymm(_mm256_loadu_ps(out), sum[i][0]);
+        if (add) sum[i][1] = sm__add_ymm(_mm256_loadu_ps(out + 8), sum[i][1]);
+        _mm256_storeu_ps(out, sum[i][0]);
+        _mm256_storeu_ps(out + 8, sum[i][1]);
+    }
+}
+
+SM__AVX2 static void sm__gemm__avx2(const sm__factor *a, int rows, const float *b, int k,
+                                    int columns, float *out, size_t out_stride, int add) {
+    int i;
+    (void)columns;
+    for (i = 0; i < rows; i += 6, out += 6 * out_stride) {
+        const float *x = a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                         (size_t)(i % SM__GEMM_ROWS) * a->row;
+        switch (sm__min(rows - i, 6)) {
+        case 1: sm__gemm_rows_ymm(1, x, a->row, a->step, b, k, out, out_stride, add); break;
+        case 2: sm__gemm_rows_ymm(2, x, a->row, a->step, b, k, out, out_stride, add); break;
+        case 3: sm__gemm_rows_ymm(3, x, a->row, a->step, b, k, out, out_stride, add); break;
+        case 4: sm__gemm_rows_ymm(4, x, a->row, a->step, b, k, out, out_stride, add); break;
+        case 5: sm__gemm_rows_ymm(5, x, a->row, a->step, b, k, out, out_stride, add); break;
+        default: sm__gemm_rows_ymm(6, x, a->row, a->step, b, k, out, out_stride, add); break;
+        }
+    }
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 SM__INLINE void sm__gemm_rows_zmm(int n, const float *x, size_t row, size_t step,
+                                             const float *b, int k, float *out, size_t out_stride,
+                                             int add) {
+    __m512 sum[SM__GEMM_ROWS], v;
+    int i, l;
+    SM__UNROLL
+    for (i = 0; i < n; i++) sum[i] = sm__zero_zmm();
+    for (l = 0; l < k; l++, x += step, b += SM__GEMM_COLS) {
+        v = _mm512_load_ps(b);
+        SM__UNROLL
+        for (i = 0; i < n; i++)
+            sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[(size_t)i * row]), v, sum[i]);
+    }
+    SM__UNROLL
+    for (i = 0; i < n; i++, out += out_stride)
+        _mm512_storeu_ps(out, add ? sm__add_zmm(_mm512_loadu_ps(out), sum[i]) : sum[i]);
+}
+
+SM__AVX512 static void sm__gemm__avx512(const sm__factor *a, int rows, const float *b, int k,
+                                        int columns, float *out, size_t out_stride, int add) {
+    int i;
+    (void)columns;
+    for (i = 0; i + SM__GEMM_ROWS <= rows; i += SM__GEMM_ROWS, out += SM__GEMM_ROWS * out_stride)
+        sm__gemm_rows_zmm(SM__GEMM_ROWS, a->p + (size_t)(i / SM__GEMM_ROWS) * a->next, a->row,
+                          a->step, b, k, out, out_stride, add);
+    for (; i < rows; i++, out += out_stride)
+        sm__gemm_rows_zmm(1, a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                          (size_t)(i % SM__GEMM_ROWS) * a->row, a->row, a->step, b, k, out,
+                          out_stride, add);
+}
+#endif
+
+#ifdef SM__HAS_NEON
+/* n rows, at most 6. */
+SM__INLINE void sm__gemm_rows_neon(int n, const float *x, size_t row, size_t step, const float *b,
+                                   int k, float *out, size_t out_stride, int add) {
+    float32x4_t sum[6][4], w[4], v;
+    int i, j, l;
+    SM__UNROLL
+    for (i = 0; i < n; i++) sum[i][0] = sum[i][1] = sum[i][2] = sum[i][3] = sm__zero_neon();
+    for (l = 0; l < k; l++, x += step, b += SM__GEMM_COLS) {
+        SM__UNROLL
+        for (j = 0; j < 4; j++) w[j] = vld1q_f32(b + 4 * j);
+        SM__UNROLL
+        for (i = 0; i < n; i++) {
+            v = vdupq_n_f32(x[(size_t)i * row]);
+            SM__UNROLL
+            for (j = 0; j < 4; j++) sum[i][j] = sm__fma_neon(sum[i][j], w[j], v);
+        }
+    }
+    SM__UNROLL
+    for (i = 0; i < n; i++, out += out_stride) {
+        SM__UNROLL
+        for (j = 0; j < 4; j++) {
+            if (add) sum[i][j] = sm__add_neon(vld1q_f32(out + 4 * j), sum[i][j]);
+            vst1q_f32(out + 4 * j, sum[i][j]);
+        }
+    }
+}
+
+static void sm__gemm__neon(const sm__factor *a, int rows, const float *b, int k, int columns,
+                           float *out, size_t out_stride, int add) {
+    int i, n;
+    (void)columns;
+    for (i = 0; i < rows; i += n, out += (size_t)n * out_stride) {
+        const float *x = a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                         (size_t)(i % SM__GEMM_ROWS) * a->row;
+        n = rows - i >= 6 ? 6 : rows - i >= 2 ? 2 : 1; /* 2 divides 12: no pair across a block */
+        if (n == 6) sm__gemm_rows_neon(6, x, a->row, a->step, b, k, out, out_stride, add);
+        else if (n == 2) sm__gemm_rows_neon(2, x, a->row, a->step, b, k, out, out_stride, add);
+        else sm__gemm_rows_neon(1, x, a->row, a->step, b, k, out, out_stride, add);
+    }
+}
+#endif
+
+#endif /* SMALLMIND_NO_TRAIN */
+
 /* ================================================================================================
  * MARK: [SM27] DISPATCH
  * What the processor has, and the table of kernels for it.
@@ -8561,6 +8746,9 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->add = sm__add__scalar;
     k->scale = sm__scale__scalar;
     k->to_f16 = sm__to_f16__scalar;
+#ifndef SMALLMIND_NO_TRAIN
+    k->gemm = sm__gemm__scalar;
+#endif
 }
 
 #ifdef SM__HAS_SSE41
@@ -8583,6 +8771,9 @@ static void sm__kernels_sse41(sm__kernels *k) {
     k->swiglu = sm__swiglu__sse41;
     k->gelu_tanh = sm__gelu_tanh__sse41;
     k->gelu_erf = sm__gelu_erf__sse41;
+#ifndef SMALLMIND_NO_TRAIN
+    k->gemm = sm__gemm__sse41;
+#endif
 }
 #endif
 
@@ -8627,6 +8818,9 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->add = sm__add__avx2;
     k->scale = sm__scale__avx2;
     k->to_f16 = sm__to_f16__avx2;
+#ifndef SMALLMIND_NO_TRAIN
+    k->gemm = sm__gemm__avx2;
+#endif
 #ifdef SM__HAS_AVXVNNI
     if (sm__has_avxvnni()) {
         k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avxvnni;
@@ -8662,6 +8856,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->add = sm__add__avx512;
     k->scale = sm__scale__avx512;
     k->to_f16 = sm__to_f16__avx512;
+#ifndef SMALLMIND_NO_TRAIN
+    k->gemm = sm__gemm__avx512;
+#endif
 }
 #endif
 
@@ -8735,6 +8932,9 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->add = sm__add__neon;
     k->scale = sm__scale__neon;
     k->to_f16 = sm__to_f16__neon;
+#ifndef SMALLMIND_NO_TRAIN
+    k->gemm = sm__gemm__neon;
+#endif
 #ifdef SM__HAS_DOTPROD
     if (sm__has_dotprod()) {
         k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
@@ -15232,21 +15432,18 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
  *   ZERO, SQUARES, UPDATE                       over the flat arrays
  *
  * A tile writes what no other tile of its step writes, and sums are cut at fixed places only: the
- * bits do not depend on who does which tile. All products go through the F32 matmul kernel.
+ * bits do not depend on who does which tile, nor on how large tiles are. All products go through
+ * sm__multiply.
  * ============================================================================================== */
 
 #ifndef SMALLMIND_NO_TRAIN
 
-#define SM__INNER 1024 /* sums over outputs or rows are cut at its multiples and added in order */
-#define SM__INNER_STRIDE (SM__INNER + 16)
 #define SM__LOSS_ROWS 256  /* rows of logits that exist at once */
 #define SM__FLAT_TILE 65536
-#define SM__OUT_ROWS 96    /* LINEAR's tiles */
-#define SM__OUT_COLS 128
-#define SM__GRAD_BLOCK 64  /* columns of gradient tiles */
-#define SM__GRAD_WIDE 256
+#define SM__TILE_ROWS 264  /* of a product, at most; a multiple of SM__GEMM_ROWS */
+#define SM__TILE_COLS 128
+#define SM__GRAD_BLOCK 64  /* columns of other gradients' tiles */
 #define SM__QUERY_ROWS 64  /* of attention */
-#define SM__QUERY_STRIDE (SM__QUERY_ROWS + 16)
 #define SM__ROW_TILE 16    /* rows of a tile of row-wise steps */
 
 enum { /* op */
@@ -15258,7 +15455,6 @@ enum { /* op */
     SM__TRAIN_LINEAR,
     SM__TRAIN_LINEAR_DX,
     SM__TRAIN_LINEAR_DW,
-    SM__TRAIN_TRANSPOSE,
     SM__TRAIN_ROPE,
     SM__TRAIN_ROPE_BACK,
     SM__TRAIN_ATTEND,
@@ -15289,6 +15485,7 @@ typedef struct sm__train_step {
     const float *w, *b;
     float *gw, *gb; /* where gradients are added: [n, k], [n] */
     int n, k, heads;
+    int tile_rows, tile_cols; /* of a product */
     uint32_t tiles;
 } sm__train_step;
 
@@ -15306,7 +15503,6 @@ typedef struct sm__train_bufs {
     sm__mat h1, raw, qkv, o, mid, h2, up, gate, act, out, stats1, stats2, stats_q, stats_k;
     sm__mat last, stats_last, logits;
     sm__mat dx, dy, dh, d_o, dqkv, dup, dgate; /* gradients of the layer at hand */
-    sm__mat xt;                                /* an input transposed */
 } sm__train_bufs;
 
 struct sm_trainer {
@@ -15326,6 +15522,7 @@ struct sm_trainer {
     int n_tensors;
     uint64_t n_params;
     size_t n_flat, n_decay; /* floats; those of the matrices, which decay */
+    size_t zeros[3][2];     /* from, to: gradients that begin at 0 */
     float *flat, *moment1, *moment2, *grads; /* the first three behind each other */
     size_t state_bytes;                      /* of those */
 
@@ -15339,11 +15536,12 @@ struct sm_trainer {
     uint8_t *row_hit; /* [rows] the most likely token was the target */
     double *squares;  /* [tiles of the flat arrays] */
     unsigned char *member_scratch;
-    size_t member_bytes, matmul_floats;
+    size_t member_bytes;
 
     /* what runs: a micro-batch of rows = n_seqs * length tokens */
     const int32_t *tokens, *targets;
     int rows, length, training, probing;
+    int fresh; /* it is the first of its batch: gradients of matrices are not added to */
     uint64_t draw; /* number of the micro-batch since the beginning: dropout's */
     float loss_scale;
     double loss_sum;
@@ -15366,29 +15564,117 @@ static sm__mat sm__mat_from(sm__mat m, size_t floats, int width) {
     return m;
 }
 
-/* out[t, o] = sum over k of a[t, k] w[o, k], all strides in floats. */
-static void sm__product(const sm_trainer *t, const float *w, size_t w_stride, int n, int k,
-                        const float *a, size_t a_stride, int rows, float *out, size_t out_stride,
-                        float *scratch) {
-    sm__acts acts;
-    memset(&acts, 0, sizeof acts);
-    acts.x = a;
-    acts.x_stride = a_stride;
-    t->kernels.matmul[SM__T_F32](w, w_stride * sizeof(float), n, k, &acts, rows, out, out_stride,
-                                 scratch);
+/* A factor of a product: element (i, k) is p[i * row + k * step], and one of row and step is 1. */
+typedef struct sm__view {
+    const float *p;
+    size_t row, step;
+} sm__view;
+
+static sm__view sm__rows_of(const float *p, size_t stride) {
+    sm__view v;
+    v.p = p, v.row = stride, v.step = 1;
+    return v;
 }
 
-/* out[c, r] = x[r, c], in squares that stay in the cache. */
-static void sm__turn(const float *x, size_t x_stride, int rows, int columns, float *out,
-                          size_t out_stride) {
-    int r0, c0, r, c;
-    for (r0 = 0; r0 < rows; r0 += 16)
-        for (c0 = 0; c0 < columns; c0 += 16) {
-            int r1 = sm__min(r0 + 16, rows), c1 = sm__min(c0 + 16, columns);
-            for (c = c0; c < c1; c++) {
-                const float *from = x + (size_t)r0 * x_stride + (size_t)c;
-                float *to = out + (size_t)c * out_stride;
-                for (r = r0; r < r1; r++, from += x_stride) to[r] = *from;
+static sm__view sm__columns_of(const float *p, size_t stride) {
+    sm__view v;
+    v.p = p, v.row = 1, v.step = stride;
+    return v;
+}
+
+/* A member's scratch for sm__multiply, in floats: both factors packed, and a result that is not a
+ * whole panel wide. */
+#define SM__PACKED_A ((size_t)SM__TILE_ROWS * SM__GEMM_K)
+#define SM__PACKED_B ((size_t)SM__TILE_COLS * SM__GEMM_K)
+#define SM__MULTIPLY_FLOATS (SM__PACKED_A + SM__PACKED_B + SM__TILE_ROWS * SM__GEMM_COLS)
+
+/* to[l, j] = element (j, l), for j < n <= 16 and l < k; 0 for the other j. */
+static void sm__pack_panel(sm__view b, int n, int k, float *to) {
+    int j, l = 0;
+    if (n < SM__GEMM_COLS) memset(to, 0, (size_t)k * SM__GEMM_COLS * sizeof *to);
+    if (b.row == 1) {
+        for (; l < k; l++, to += SM__GEMM_COLS) {
+            const float *from = b.p + (size_t)l * b.step;
+            if (n == SM__GEMM_COLS) memcpy(to, from, SM__GEMM_COLS * sizeof *to);
+            else memcpy(to, from, (size_t)n * sizeof *to);
+        }
+        return;
+    }
+#ifdef SM__X86
+    for (; n == SM__GEMM_COLS && l + 4 <= k; l += 4)
+        for (j = 0; j < SM__GEMM_COLS; j += 4) {
+            const float *from = b.p + (size_t)j * b.row + l;
+            __m128 v0 = _mm_loadu_ps(from), v1 = _mm_loadu_ps(from + b.row);
+            __m128 v2 = _mm_loadu_ps(from + 2 * b.row), v3 = _mm_loadu_ps(from + 3 * b.row);
+            _MM_TRANSPOSE4_PS(v0, v1, v2, v3);
+            _mm_store_ps(to + l * SM__GEMM_COLS + j, v0);
+            _mm_store_ps(to + (l + 1) * SM__GEMM_COLS + j, v1);
+            _mm_store_ps(to + (l + 2) * SM__GEMM_COLS + j, v2);
+            _mm_store_ps(to + (l + 3) * SM__GEMM_COLS + j, v3);
+        }
+#endif
+    for (; l < k; l++)
+        for (j = 0; j < n; j++) to[l * SM__GEMM_COLS + j] = b.p[(size_t)j * b.row + (size_t)l];
+}
+
+/* Columns of memory as rows of a factor: blocks [k, 12]. */
+static void sm__pack_rows(sm__view a, int m, int k, float *to) {
+    int i, l;
+    size_t next = (size_t)k * SM__GEMM_ROWS;
+    for (l = 0; l < k; l++, to += SM__GEMM_ROWS) {
+        const float *from = a.p + (size_t)l * a.step;
+        float *block = to;
+        for (i = 0; i + SM__GEMM_ROWS <= m; i += SM__GEMM_ROWS, block += next)
+            memcpy(block, from + i, SM__GEMM_ROWS * sizeof *to);
+        if (i < m) memcpy(block, from + i, (size_t)(m - i) * sizeof *to);
+    }
+}
+
+/* One panel: rows of a by a packed b, to n <= 16 columns of out. */
+static void sm__multiply_panel(const sm_trainer *t, const sm__factor *a, int m, const float *b,
+                               int k, int n, float *out, size_t stride, int add, float *temp) {
+    int i, j;
+    if (n == SM__GEMM_COLS) {
+        t->kernels.gemm(a, m, b, k, n, out, stride, add);
+        return;
+    }
+    t->kernels.gemm(a, m, b, k, n, temp, SM__GEMM_COLS, 0);
+    for (i = 0; i < m; i++, out += stride, temp += SM__GEMM_COLS)
+        for (j = 0; j < n; j++) out[j] = add ? out[j] + temp[j] : temp[j];
+}
+
+/* out[i, j] = sum over l of a(i, l) b(j, l); with add, out += it. i < m, j < n, l < k; the sum is
+ * cut at multiples of 256, and its parts are added in order. */
+static void sm__multiply(const sm_trainer *t, sm__view a, sm__view b, int m, int n, int k,
+                         float *out, size_t stride, int add, float *scratch) {
+    float *packed_a = scratch, *packed_b = packed_a + SM__PACKED_A;
+    float *temp = packed_b + SM__PACKED_B;
+    int l0, i0, j0, j;
+    for (l0 = 0; l0 < k; l0 += SM__GEMM_K, add = 1)
+        for (j0 = 0; j0 < n; j0 += SM__TILE_COLS) {
+            int part = sm__min(SM__GEMM_K, k - l0), columns = sm__min(SM__TILE_COLS, n - j0);
+            for (j = 0; j < columns; j += SM__GEMM_COLS) {
+                sm__view v = b;
+                v.p += (size_t)(j0 + j) * b.row + (size_t)l0 * b.step;
+                sm__pack_panel(v, sm__min(SM__GEMM_COLS, columns - j), part,
+                               packed_b + (size_t)j * SM__GEMM_K);
+            }
+            for (i0 = 0; i0 < m; i0 += SM__TILE_ROWS) {
+                int rows = sm__min(SM__TILE_ROWS, m - i0);
+                float *to = out + (size_t)i0 * stride + j0;
+                sm__factor f;
+                sm__view v = a;
+                v.p += (size_t)i0 * a.row + (size_t)l0 * a.step;
+                f.p = v.p, f.row = v.row, f.step = v.step, f.next = v.row * SM__GEMM_ROWS;
+                if (a.step != 1) {
+                    sm__pack_rows(v, rows, part, packed_a);
+                    f.p = packed_a, f.row = 1, f.step = SM__GEMM_ROWS;
+                    f.next = (size_t)part * SM__GEMM_ROWS;
+                }
+                for (j = 0; j < columns; j += SM__GEMM_COLS)
+                    sm__multiply_panel(t, &f, rows, packed_b + (size_t)j * SM__GEMM_K, part,
+                                       sm__min(SM__GEMM_COLS, columns - j), to + j, stride, add,
+                                       temp);
             }
         }
 }
@@ -15507,15 +15793,16 @@ static void sm__train_norm_back(const sm_trainer *t, const sm__train_step *s, in
 
 /* --- linear layers ---------------------------------------------------------------------------- */
 
-/* y = x W^T + b; with in2 (the residual stream), out = in2 + dropout(y). 96 rows, 128 outputs. */
+/* y = x W^T + b; with in2 (the residual stream), out = in2 + dropout(y). */
 static void sm__tile_linear(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
                             float *scratch) {
-    int across = sm__ceil_div(s->n, SM__OUT_COLS), r0 = tile / across * SM__OUT_ROWS, r;
-    int o0 = tile % across * SM__OUT_COLS, n = sm__min(SM__OUT_COLS, s->n - o0);
+    int across = sm__ceil_div(s->n, s->tile_cols), r0 = tile / across * s->tile_rows, r;
+    int o0 = tile % across * s->tile_cols, n = sm__min(s->tile_cols, s->n - o0);
     float *out = sm__mat_row(s->out, r0) + o0;
-    rows = sm__min(SM__OUT_ROWS, rows - r0);
-    sm__product(t, s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k, n, s->k, sm__mat_row(s->in, r0),
-                s->in.stride, rows, out, s->out.stride, scratch);
+    rows = sm__min(s->tile_rows, rows - r0);
+    sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
+                 sm__rows_of(s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k), rows, n, s->k, out,
+                 s->out.stride, 0, scratch);
     for (r = 0; r < rows; r++, out += s->out.stride) {
         if (s->b) t->kernels.add(s->b + o0, out, n);
         sm__train_drop(t, s->site, r0 + r, o0, out, n);
@@ -15523,30 +15810,20 @@ static void sm__tile_linear(const sm_trainer *t, const sm__train_step *s, int ro
     }
 }
 
-/* dx[r, c] = sum over o of dy[r, o] W[o, c]: 256 rows, 64 columns, whose part of W is turned. */
+/* dx[r, c] = sum over o of dy[r, o] W[o, c] */
 static void sm__tile_linear_dx(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
                                float *scratch) {
-    int across = sm__ceil_div(s->k, SM__GRAD_BLOCK), r0 = tile / across * SM__GRAD_WIDE, r, o0;
-    int c0 = tile % across * SM__GRAD_BLOCK, columns = sm__min(SM__GRAD_BLOCK, s->k - c0);
-    float *packed = scratch + t->matmul_floats;
-    float *temp = packed + SM__GRAD_BLOCK * SM__INNER_STRIDE;
-    rows = sm__min(SM__GRAD_WIDE, rows - r0);
-    for (o0 = 0; o0 < s->n; o0 += SM__INNER) {
-        int n = sm__min(SM__INNER, s->n - o0), direct = o0 == 0 && !s->accumulate;
-        float *out = sm__mat_row(s->out, r0) + c0;
-        sm__turn(s->w + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k, n, columns, packed,
-                      SM__INNER_STRIDE);
-        sm__product(t, packed, SM__INNER_STRIDE, columns, n, sm__mat_row(s->in, r0) + o0,
-                    s->in.stride, rows, direct ? out : temp, direct ? s->out.stride
-                                                                    : SM__GRAD_BLOCK, scratch);
-        for (r = 0; !direct && r < rows; r++)
-            t->kernels.add(temp + r * SM__GRAD_BLOCK, out + (size_t)r * s->out.stride, columns);
-    }
+    int across = sm__ceil_div(s->k, s->tile_cols), r0 = tile / across * s->tile_rows;
+    int c0 = tile % across * s->tile_cols;
+    sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
+                 sm__columns_of(s->w + c0, (size_t)s->k), sm__min(s->tile_rows, rows - r0),
+                 sm__min(s->tile_cols, s->k - c0), s->n, sm__mat_row(s->out, r0) + c0,
+                 s->out.stride, s->accumulate, scratch);
 }
 
 /* db[o] += sum over rows of dy[r, o] */
 static void sm__bias_grad(const sm__train_step *s, int rows, int o0, int n) {
-    double sums[SM__GRAD_BLOCK] = {0};
+    double sums[SM__TILE_ROWS] = {0};
     int r, i;
     for (r = 0; r < rows; r++) {
         const float *dy = sm__mat_row(s->in, r) + o0;
@@ -15555,30 +15832,16 @@ static void sm__bias_grad(const sm__train_step *s, int rows, int o0, int n) {
     for (i = 0; i < n; i++) s->gb[o0 + i] += (float)sums[i];
 }
 
-/* dW[o, c] += sum over rows of dy[r, o] x[r, c]: 64 outputs, whose dy is transposed, 256 columns;
- * in2 is x transposed. */
+/* dW[o, c] += sum over rows of dy[r, o] x[r, c]; = for the first rows of a batch. */
 static void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
                                float *scratch) {
-    int across = sm__ceil_div(s->k, SM__GRAD_WIDE), o0 = tile / across * SM__GRAD_BLOCK, r0, i;
-    int c0 = tile % across * SM__GRAD_WIDE, columns = sm__min(SM__GRAD_WIDE, s->k - c0);
-    int n = sm__min(SM__GRAD_BLOCK, s->n - o0);
-    float *packed = scratch + t->matmul_floats;
-    float *temp = packed + SM__GRAD_BLOCK * SM__INNER_STRIDE;
-    for (r0 = 0; r0 < rows; r0 += SM__INNER) {
-        int part = sm__min(SM__INNER, rows - r0);
-        sm__turn(sm__mat_row(s->in, r0) + o0, s->in.stride, part, n, packed, SM__INNER_STRIDE);
-        sm__product(t, sm__mat_row(s->in2, c0) + r0, s->in2.stride, columns, part, packed,
-                    SM__INNER_STRIDE, n, temp, SM__GRAD_WIDE, scratch);
-        for (i = 0; i < n; i++)
-            t->kernels.add(temp + i * SM__GRAD_WIDE,
-                           s->gw + (size_t)(o0 + i) * (size_t)s->k + c0, columns);
-    }
+    int across = sm__ceil_div(s->k, s->tile_cols), o0 = tile / across * s->tile_rows;
+    int c0 = tile % across * s->tile_cols, n = sm__min(s->tile_rows, s->n - o0);
+    sm__multiply(t, sm__columns_of(s->in.p + o0, s->in.stride),
+                 sm__columns_of(s->in2.p + c0, s->in2.stride), n, sm__min(s->tile_cols, s->k - c0),
+                 rows, s->gw + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k,
+                 !t->fresh || s->row0 > 0, scratch);
     if (s->gb && c0 == 0) sm__bias_grad(s, rows, o0, n);
-}
-
-static void sm__tile_transpose(const sm__train_step *s, int rows, int tile) {
-    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->in.width - c0);
-    sm__turn(s->in.p + c0, s->in.stride, rows, n, sm__mat_row(s->out, c0), s->out.stride);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -15594,44 +15857,38 @@ static void sm__train_rope(const sm_trainer *t, const sm__train_step *s, int row
 }
 
 typedef struct sm__attend_work { /* of one member */
-    float *p, *dp;  /* [64, keys] weights and their gradients */
-    float *turned;  /* [D, keys] values or keys transposed */
-    float *across;  /* [keys, 64] p or dp transposed */
-    float *queries; /* [D, 64] queries or dO transposed */
-    float *sum;     /* [keys, D] */
-    size_t wide;    /* row stride of what has a column per key */
+    float *p, *dp; /* [64, keys] weights and their gradients */
+    size_t wide;   /* row stride of what has a column per key */
 } sm__attend_work;
 
-static void sm__attend_work_take(sm__attend_work *w, sm__arena *a, int length, int head_dim) {
-    size_t keys = (size_t)length, dim = (size_t)head_dim;
-    w->wide = sm__round_up(keys, 16) + 16;
+static void sm__attend_work_take(sm__attend_work *w, sm__arena *a, int length) {
+    w->wide = sm__round_up((size_t)length, 16) + 16;
     w->p = (float *)sm__arena_take(a, SM__QUERY_ROWS * w->wide, sizeof(float));
     w->dp = (float *)sm__arena_take(a, SM__QUERY_ROWS * w->wide, sizeof(float));
-    w->turned = (float *)sm__arena_take(a, dim * w->wide, sizeof(float));
-    w->across = (float *)sm__arena_take(a, keys * SM__QUERY_STRIDE, sizeof(float));
-    w->queries = (float *)sm__arena_take(a, dim * SM__QUERY_STRIDE, sizeof(float));
-    w->sum = (float *)sm__arena_take(a, keys * dim, sizeof(float));
 }
 
 static sm__attend_work sm__attend_work_at(const sm_trainer *t, float *scratch) {
     sm__attend_work w;
     sm__arena a = {NULL, 0, 0};
-    a.base = (unsigned char *)(scratch + t->matmul_floats);
-    sm__attend_work_take(&w, &a, t->params.n_ctx, t->hp.head_dim);
+    a.base = (unsigned char *)(scratch + SM__MULTIPLY_FLOATS);
+    sm__attend_work_take(&w, &a, t->params.n_ctx);
     return w;
 }
 
-/* P = softmax(scale q k^T) of n query rows from row i0 of a sequence; 0 for later keys. */
+/* P = softmax(scale q k^T) of n query rows from row i0 of a sequence; 0 for later keys. Some of
+ * those take part as -infinity, so that no row ends within a vector. */
 static void sm__attend_weights(const sm_trainer *t, const float *q, const float *k, size_t stride,
                                int i0, int n, const sm__attend_work *w, float *scratch) {
-    int r, keys = i0 + n;
-    sm__product(t, k, stride, keys, t->hp.head_dim, q, stride, n, w->p, w->wide, scratch);
+    int r, i, keys = i0 + n;
+    sm__multiply(t, sm__rows_of(q, stride), sm__rows_of(k, stride), n, keys, t->hp.head_dim, w->p,
+                 w->wide, 0, scratch);
     for (r = 0; r < n; r++) {
         float *p = w->p + (size_t)r * w->wide;
-        int seen = i0 + r + 1;
-        t->kernels.scale(p, t->attn_scale, seen);
-        t->kernels.softmax(p, seen);
-        memset(p + seen, 0, (size_t)(keys - seen) * sizeof *p);
+        int seen = i0 + r + 1, whole = (int)sm__round_up((size_t)seen, 16);
+        for (i = seen; i < whole; i++) p[i] = -SM__INFINITY;
+        t->kernels.scale(p, t->attn_scale, whole);
+        t->kernels.softmax(p, whole);
+        if (whole < keys) memset(p + whole, 0, (size_t)(keys - whole) * sizeof *p);
     }
 }
 
@@ -15646,12 +15903,11 @@ static void sm__tile_train_attend(const sm_trainer *t, const sm__train_step *s, 
     const float *k = sm__mat_row(s->in, row) + (hp->n_heads + kv) * dim;
     const float *v = sm__mat_row(s->in2, row) + (hp->n_heads + hp->n_kv_heads + kv) * dim;
     sm__attend_work w = sm__attend_work_at(t, scratch);
-    sm__turn(v, s->in2.stride, i0 + n, dim, w.turned, w.wide);
     for (h = kv * per_kv; h < (kv + 1) * per_kv; h++) {
         sm__attend_weights(t, sm__mat_row(s->in, row + i0) + h * dim, k, s->in.stride, i0, n, &w,
                            scratch);
-        sm__product(t, w.turned, w.wide, dim, i0 + n, w.p, w.wide, n,
-                    sm__mat_row(s->out, row + i0) + h * dim, s->out.stride, scratch);
+        sm__multiply(t, sm__rows_of(w.p, w.wide), sm__columns_of(v, s->in2.stride), n, dim, i0 + n,
+                     sm__mat_row(s->out, row + i0) + h * dim, s->out.stride, 0, scratch);
     }
 }
 
@@ -15664,19 +15920,6 @@ static void sm__softmax_back(const float *p, float *dp, int n, int all, float sc
     mean = (float)sum;
     for (i = 0; i < n; i++) dp[i] = p[i] * (dp[i] - mean) * scale;
     for (; i < all; i++) dp[i] = 0.0f;
-}
-
-/* to[key] += sum over the n query rows r of x[r, key] y[r], rows of D. */
-static void sm__attend_gather(const sm_trainer *t, const sm__attend_work *w, const float *x,
-                              const float *y, size_t y_stride, int n, int keys, float *to,
-                              size_t to_stride, float *scratch) {
-    int j, dim = t->hp.head_dim;
-    sm__turn(x, w->wide, n, keys, w->across, SM__QUERY_STRIDE);
-    sm__turn(y, y_stride, n, dim, w->queries, SM__QUERY_STRIDE);
-    sm__product(t, w->queries, SM__QUERY_STRIDE, dim, n, w->across, SM__QUERY_STRIDE, keys, w->sum,
-                (size_t)dim, scratch);
-    for (j = 0; j < keys; j++)
-        t->kernels.add(w->sum + j * dim, to + (size_t)j * to_stride, dim);
 }
 
 /* All of one KV head in a sequence, its query heads and their rows in order (Dao et al. 2022,
@@ -15697,21 +15940,23 @@ static void sm__tile_attend_back(const sm_trainer *t, const sm__train_step *s, i
         memset(dk + (size_t)r * stride, 0, (size_t)dim * sizeof *dk);
         memset(dv + (size_t)r * stride, 0, (size_t)dim * sizeof *dv);
     }
-    sm__turn(k, stride, t->length, dim, w.turned, w.wide);
     for (h = kv * per_kv; h < (kv + 1) * per_kv; h++)
         for (i0 = 0; i0 < t->length; i0 += SM__QUERY_ROWS) {
             int n = sm__min(SM__QUERY_ROWS, t->length - i0), keys = i0 + n;
             const float *q = sm__mat_row(s->in, row + i0) + h * dim;
             const float *d_o = sm__mat_row(s->aux, row + i0) + h * dim;
             sm__attend_weights(t, q, k, stride, i0, n, &w, scratch);
-            sm__product(t, v, stride, keys, dim, d_o, s->aux.stride, n, w.dp, w.wide, scratch);
-            sm__attend_gather(t, &w, w.p, d_o, s->aux.stride, n, keys, dv, stride, scratch);
+            sm__multiply(t, sm__rows_of(d_o, s->aux.stride), sm__rows_of(v, stride), n, keys, dim,
+                         w.dp, w.wide, 0, scratch);
+            sm__multiply(t, sm__columns_of(w.p, w.wide), sm__columns_of(d_o, s->aux.stride), keys,
+                         dim, n, dv, stride, 1, scratch);
             for (r = 0; r < n; r++)
                 sm__softmax_back(w.p + (size_t)r * w.wide, w.dp + (size_t)r * w.wide, i0 + r + 1,
                                  keys, t->attn_scale);
-            sm__attend_gather(t, &w, w.dp, q, stride, n, keys, dk, stride, scratch);
-            sm__product(t, w.turned, w.wide, dim, keys, w.dp, w.wide, n,
-                        sm__mat_row(s->out, row + i0) + h * dim, stride, scratch);
+            sm__multiply(t, sm__columns_of(w.dp, w.wide), sm__columns_of(q, stride), keys, dim, n,
+                         dk, stride, 1, scratch);
+            sm__multiply(t, sm__rows_of(w.dp, w.wide), sm__columns_of(k, stride), n, dim, keys,
+                         sm__mat_row(s->out, row + i0) + h * dim, stride, 0, scratch);
         }
 }
 
@@ -15811,6 +16056,15 @@ static void sm__train_loss(sm_trainer *t, const sm__train_step *s, int row) {
 
 /* --- the flat arrays -------------------------------------------------------------------------- */
 
+/* Of gradients that are only added to: all but those of products, which the first rows set. */
+static void sm__tile_zero(sm_trainer *t, size_t from, size_t to) {
+    int i;
+    for (i = 0; i < 3; i++) {
+        size_t a = sm__max_size(from, t->zeros[i][0]), b = sm__min_size(to, t->zeros[i][1]);
+        if (a < b) memset(t->grads + a, 0, (b - a) * sizeof *t->grads);
+    }
+}
+
 static void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t n) {
     double sums[8] = {0};
     size_t i;
@@ -15849,7 +16103,7 @@ static void sm__tile_flat(sm_trainer *t, const sm__train_step *s, int tile) {
     size_t from = (size_t)tile * SM__FLAT_TILE, to = sm__min_size(from + SM__FLAT_TILE, t->n_flat);
     size_t middle = sm__min_size(to, t->n_decay > from ? t->n_decay : from);
     if (s->op == SM__TRAIN_ZERO) {
-        memset(t->grads + from, 0, (to - from) * sizeof *t->grads);
+        sm__tile_zero(t, from, to);
     } else if (s->op == SM__TRAIN_SQUARES) {
         sm__tile_squares(t, tile, t->grads + from, to - from);
     } else if (t->params.optimizer == SM_OPTIMIZER_SGD) {
@@ -15868,19 +16122,29 @@ static int sm__train_rows(const sm_trainer *t, const sm__train_step *s) {
     return s->max_rows ? sm__max(0, sm__min(s->max_rows, t->rows - s->row0)) : t->rows;
 }
 
-static int sm__train_tiles(const sm_trainer *t, const sm__train_step *s) {
+/* Cuts a product [m, n] into tiles, enough of them for all members. */
+static int sm__train_cut(const sm_trainer *t, sm__train_step *s, int m, int n) {
+    int rows = SM__TILE_ROWS, columns = SM__TILE_COLS, tiles, want = 2 * t->n_members;
+    for (;;) {
+        s->tile_rows = (int)sm__round_up((size_t)sm__ceil_div(m, sm__ceil_div(m, rows)),
+                                         SM__GEMM_ROWS);
+        s->tile_cols = columns;
+        tiles = sm__ceil_div(m, s->tile_rows) * sm__ceil_div(n, columns);
+        if (t->n_members == 1 || tiles >= want || rows < 48) return tiles;
+        if (columns > 32 && columns * 2 > rows) columns /= 2;
+        else rows /= 2;
+    }
+}
+
+static int sm__train_tiles(const sm_trainer *t, sm__train_step *s) {
     int rows = sm__train_rows(t, s), seqs = t->length ? t->rows / t->length : 0;
     if (s->op >= SM__TRAIN_ZERO)
         return (int)((t->n_flat + SM__FLAT_TILE - 1) / SM__FLAT_TILE);
     if (!rows) return 0;
     switch (s->op) {
-    case SM__TRAIN_LINEAR:
-        return sm__ceil_div(rows, SM__OUT_ROWS) * sm__ceil_div(s->n, SM__OUT_COLS);
-    case SM__TRAIN_LINEAR_DX:
-        return sm__ceil_div(rows, SM__GRAD_WIDE) * sm__ceil_div(s->k, SM__GRAD_BLOCK);
-    case SM__TRAIN_LINEAR_DW:
-        return sm__ceil_div(s->n, SM__GRAD_BLOCK) * sm__ceil_div(s->k, SM__GRAD_WIDE);
-    case SM__TRAIN_TRANSPOSE: return sm__ceil_div(s->in.width, SM__GRAD_BLOCK);
+    case SM__TRAIN_LINEAR: return sm__train_cut(t, s, rows, s->n);
+    case SM__TRAIN_LINEAR_DX: return sm__train_cut(t, s, rows, s->k);
+    case SM__TRAIN_LINEAR_DW: return sm__train_cut(t, s, s->n, s->k);
     case SM__TRAIN_NORM_GRAD:
     case SM__TRAIN_EMBED_BACK: return sm__ceil_div(s->k, SM__GRAD_BLOCK);
     case SM__TRAIN_ATTEND:
@@ -15917,7 +16181,6 @@ static void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile, int
     case SM__TRAIN_LINEAR: sm__tile_linear(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DX: sm__tile_linear_dx(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DW: sm__tile_linear_dw(t, s, rows, tile, scratch); return;
-    case SM__TRAIN_TRANSPOSE: sm__tile_transpose(s, rows, tile); return;
     case SM__TRAIN_ATTEND: sm__tile_train_attend(t, s, tile, scratch); return;
     case SM__TRAIN_ATTEND_BACK: sm__tile_attend_back(t, s, tile, scratch); return;
     case SM__TRAIN_ZERO:
@@ -15965,7 +16228,6 @@ static int sm__train_finite(const float *x, size_t n) {
 static int sm__train_probe(const sm_trainer *t, const sm__train_step *s) {
     int rows = sm__train_rows(t, s), row, ok = 1;
     size_t n = (size_t)s->n, k = (size_t)s->k;
-    if (s->op == SM__TRAIN_TRANSPOSE) return 1;
     for (row = 0; s->out.p && row < rows; row++)
         ok &= sm__train_finite(sm__mat_row(s->out, row), (size_t)s->out.width);
     if (s->op == SM__TRAIN_ACT_BACK)
@@ -16083,16 +16345,11 @@ static void sm__train_emit_linear(sm_trainer *t, const char *name, int layer, sm
     s->site = site;
 }
 
-/* turn: 0 when x was transposed for the last step already. */
 static void sm__train_emit_linear_back(sm_trainer *t, const char *name, int layer, sm__mat dy,
-                                       sm__mat x, sm__mat dx, int accumulate, int turn) {
+                                       sm__mat x, sm__mat dx, int accumulate) {
     sm__train_step *s;
-    if (turn) {
-        s = sm__train_emit(t, SM__TRAIN_TRANSPOSE, name, layer);
-        s->in = x, s->out = t->bufs.xt;
-    }
     s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DW, name, layer, dy.width, x.width);
-    s->in = dy, s->in2 = t->bufs.xt;
+    s->in = dy, s->in2 = x;
     s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DX, name, layer, dy.width, x.width);
     s->in = dy, s->out = dx;
     s->accumulate = (uint8_t)accumulate;
@@ -16189,13 +16446,13 @@ static void sm__train_emit_ffn_back(sm_trainer *t, int il) {
     sm__mat h2 = sm__train_slot(t, b->h2, il), dy = sm__train_emit_drop(t, il, 3 + 2 * il);
     int gated = t->arch->ffn == SM__FFN_SWIGLU;
     sm__train_step *s;
-    sm__train_emit_linear_back(t, "ffn_down", il, dy, sm__train_slot(t, b->act, il), b->dup, 0, 1);
+    sm__train_emit_linear_back(t, "ffn_down", il, dy, sm__train_slot(t, b->act, il), b->dup, 0);
     s = sm__train_emit(t, SM__TRAIN_ACT_BACK, "act", il);
     s->in = sm__train_slot(t, b->up, il), s->in2 = sm__train_slot(t, gated ? b->gate : b->act, il);
     s->aux = b->dup, s->out = b->dgate;
-    sm__train_emit_linear_back(t, "ffn_up", il, b->dup, h2, b->dh, 0, 1);
+    sm__train_emit_linear_back(t, "ffn_up", il, b->dup, h2, b->dh, 0);
     if (gated)
-        sm__train_emit_linear_back(t, "ffn_gate", il, b->dgate, h2, b->dh, 1, 0);
+        sm__train_emit_linear_back(t, "ffn_gate", il, b->dgate, h2, b->dh, 1);
     sm__train_emit_norm_back(t, "ffn_norm", il, sm__train_slot(t, b->mid, il), b->dh,
                              sm__train_slot(t, b->stats2, il), b->dx, 1, t->hp.n_embd);
 }
@@ -16207,7 +16464,7 @@ static void sm__train_emit_attention_back(sm_trainer *t, int il) {
     sm__mat dq = sm__mat_from(b->dqkv, 0, q), dk = sm__mat_from(b->dqkv, (size_t)q, kv);
     const char *name;
     sm__train_step *s;
-    sm__train_emit_linear_back(t, "attn_output", il, dy, sm__train_slot(t, b->o, il), b->d_o, 0, 1);
+    sm__train_emit_linear_back(t, "attn_output", il, dy, sm__train_slot(t, b->o, il), b->d_o, 0);
     s = sm__train_emit(t, SM__TRAIN_ATTEND_BACK, "attend", il);
     s->in = sm__train_slot(t, b->qkv, il), s->in2 = raw, s->aux = b->d_o, s->out = b->dqkv;
     if (t->hp.pos != SM__POS_LEARNED) {
@@ -16222,7 +16479,7 @@ static void sm__train_emit_attention_back(sm_trainer *t, int il) {
     }
     for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
         sm__train_emit_linear_back(t, name, il, sm__mat_from(b->dqkv, (size_t)at, n),
-                                   sm__train_slot(t, b->h1, il), b->dh, i > 0, i == 0);
+                                   sm__train_slot(t, b->h1, il), b->dh, i > 0);
     sm__train_emit_norm_back(t, "attn_norm", il, sm__train_x(t, il), b->dh,
                              sm__train_slot(t, b->stats1, il), b->dx, 1, t->hp.n_embd);
 }
@@ -16243,7 +16500,7 @@ static void sm__train_emit_loss(sm_trainer *t) {
         s->in = b->logits;
         t->emit_when = SM__BACKWARD;
         sm__train_emit_linear_back(t, name, -1, b->logits, last,
-                                   sm__mat_from(b->dh, at * b->dh.stride, b->dh.width), 0, 1);
+                                   sm__mat_from(b->dh, at * b->dh.stride, b->dh.width), 0);
     }
     t->emit_row0 = t->emit_rows = 0;
 }
@@ -16394,6 +16651,18 @@ static void sm__train_add_all(sm_trainer *t) {
     t->n_flat += t->n_decay;
 }
 
+/* Where gradients begin at 0: the embedding, unless it is the output, positions, and vectors. */
+static void sm__train_zeros(sm_trainer *t) {
+    const sm__train_tensor *e = sm__train_find(t, -1, "token_embd", ".weight");
+    memset(t->zeros, 0, sizeof t->zeros);
+    if (e && !t->params.tied) t->zeros[0][1] = e[1].at;
+    e = sm__train_find(t, -1, "position_embd", ".weight");
+    if (e) t->zeros[1][0] = e->at;
+    if (e) t->zeros[1][1] = e->at + sm__round_up((size_t)e->rows * (size_t)e->columns, 16);
+    t->zeros[2][0] = t->n_decay;
+    t->zeros[2][1] = t->n_flat;
+}
+
 static sm__mat sm__train_mat(sm__arena *a, size_t rows, int width) {
     sm__mat m;
     m.width = width;
@@ -16441,7 +16710,6 @@ static void sm__train_layout_gradients(sm__arena *a, sm_trainer *t, size_t rows)
     b->dx = sm__train_mat(a, rows, c);
     b->dy = t->params.dropout > 0.0f ? sm__train_mat(a, rows, c) : sm__train_none();
     b->dh = sm__train_mat(a, rows, c);
-    b->xt = sm__train_mat(a, (size_t)sm__max(sm__max(c, q), hp->n_ff), (int)rows);
     start = a->used;
     b->logits = sm__train_mat(a, sm__min_size(rows, SM__LOSS_ROWS), hp->n_vocab);
     end = a->used;
@@ -16475,18 +16743,14 @@ static void sm__train_layout_activations(sm__arena *a, sm_trainer *t) {
     t->plan.activation_bytes = a->used - start;
 }
 
-/* A member's scratch: the matmul's, then a tile's packed operand and result, or attention's. */
+/* A member's scratch: sm__multiply's, then attention's. */
 static void sm__train_layout_scratch(sm__arena *a, sm_trainer *t) {
     sm__attend_work w;
     sm__arena attend = {NULL, 0, 0};
-    int k = sm__max(sm__max(t->hp.n_embd, t->hp.n_ff), t->hp.n_heads * t->hp.head_dim);
-    size_t tile = SM__GRAD_BLOCK * (SM__INNER_STRIDE + SM__GRAD_WIDE), start = a->used;
-    k = sm__max(sm__max(k, SM__INNER), t->params.n_ctx);
-    sm__attend_work_take(&w, &attend, t->params.n_ctx, t->hp.head_dim);
+    size_t start = a->used;
+    sm__attend_work_take(&w, &attend, t->params.n_ctx);
     a->overflow |= attend.overflow;
-    t->matmul_floats = SM__MATMUL_SCRATCH(k) / sizeof(float);
-    if (attend.used / sizeof(float) > tile) tile = attend.used / sizeof(float);
-    t->member_bytes = sm__round_up((t->matmul_floats + tile) * sizeof(float), SM__ALIGN);
+    t->member_bytes = sm__round_up(SM__MULTIPLY_FLOATS * sizeof(float) + attend.used, SM__ALIGN);
     t->member_scratch = (unsigned char *)sm__arena_take(a, (size_t)t->n_members, t->member_bytes);
     t->plan.scratch_bytes = a->used - start;
 }
@@ -16528,6 +16792,7 @@ static sm_trainer *sm__trainer_layout(sm__arena *a, sm_trainer *resolved) {
     t->layer_tensors = (int *)sm__arena_take(a, (size_t)t->hp.n_layers + 1, sizeof(int));
     t->tensors = tensors;
     if (placed) sm__train_add_all(t);
+    sm__train_zeros(t);
     sm__train_layout_flat(a, t);
     sm__train_layout_activations(a, t);
     sm__train_layout_scratch(a, t);
@@ -16909,6 +17174,7 @@ static void sm__train_batches(sm_trainer *t, const sm_train_batch *b, int length
         t->tokens = b->tokens + (size_t)first * (size_t)length;
         t->targets = b->targets + (size_t)first * (size_t)length;
         t->rows = sm__min(t->params.n_batch, b->n_seqs - first) * length;
+        t->fresh = first == 0;
         t->draw = t->n_done * (uint64_t)t->params.n_accum + (uint64_t)micro;
         sm__train_walk(t, when);
         for (i = 0; i < t->rows; i++) t->loss_sum += t->row_loss[i], t->hits += t->row_hit[i];
