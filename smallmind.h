@@ -15505,6 +15505,8 @@ typedef struct sm__train_bufs {
     sm__mat dx, dy, dh, d_o, dqkv, dup, dgate; /* gradients of the layer at hand */
 } sm__train_bufs;
 
+typedef void (*sm__tile_fn)(sm_trainer *t, const sm__train_step *s, int tile, int member);
+
 struct sm_trainer {
     sm__pass pass; /* first, as in a context */
     sm_trainer_params params;
@@ -15514,6 +15516,7 @@ struct sm_trainer {
     sm__hparams hp;
     const sm__arch *arch;
     sm__kernels kernels;
+    sm__tile_fn tile;
     sm_team *team;
     int own_team, n_members, group; /* group: layers between two checkpoints */
 
@@ -15552,6 +15555,27 @@ struct sm_trainer {
     } now; /* of the update */
     uint64_t n_done; /* updates */
 };
+
+/* --- vectors ---------------------------------------------------------------------------------------
+ * What is done element by element, or summed by 16 lanes, is written once, with the compilers' own
+ * vectors, and compiled for the baseline and for AVX2 (sm__train_tile is inlined into one function
+ * for each). The scalar loop behind each of them does the rest of a row, or all of it where a
+ * compiler has no such vectors; the bits are the same. Under clang's -ffast-math quotients would
+ * become estimates. */
+
+#if (defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 9)) && !defined(SM__FAST_CLANG)
+#define SM__VECTORS 1
+typedef float sm__v8 __attribute__((vector_size(32)));
+typedef int32_t sm__i8 __attribute__((vector_size(32)));
+typedef double sm__d8 __attribute__((vector_size(64)));
+typedef float sm__v4 __attribute__((vector_size(16)));
+typedef sm__v8 sm__v8_at __attribute__((aligned(4), may_alias)); /* in memory, at any address */
+typedef sm__v4 sm__v4_at __attribute__((aligned(4), may_alias));
+#define SM__AT8(p) ((sm__v8)*(const sm__v8_at *)(const void *)(p))
+#define SM__TO8(p) (*(sm__v8_at *)(void *)(p))
+#define SM__AT4(p) ((sm__v4)*(const sm__v4_at *)(const void *)(p))
+#define SM__TO4(p) (*(sm__v4_at *)(void *)(p))
+#endif
 
 /* --- the small parts -------------------------------------------------------------------------- */
 
@@ -15720,70 +15744,135 @@ static void sm__tile_embed_back(const sm_trainer *t, const sm__train_step *s, in
 
 /* --- norms: a row holds one vector, or one per head ------------------------------------------- */
 
-/* mean (0 of RMSNorm) and r = 1 / sqrt(variance + eps), for the backward. */
-static void sm__norm_stats(const float *x, int n, int rms, float eps, float *stats) {
-    float lanes[16] = {0}, mean = 0.0f;
-    int i;
-    if (!rms) {
-        for (i = 0; i < n; i++) lanes[i & 15] += x[i];
-        mean = sm__div(sm__tree16(lanes), (float)n);
-        memset(lanes, 0, sizeof lanes);
+/* The sum of x - mean, or of its squares, by 16 lanes. */
+SM__INLINE float sm__sum_of(const float *x, int n, float mean, int squares) {
+    float lanes[16] = {0};
+    int i = 0;
+#ifdef SM__VECTORS
+    sm__v8 lo = {0}, hi = {0}, a, b;
+    for (; i + 16 <= n; i += 16) {
+        a = SM__AT8(x + i) - mean;
+        b = SM__AT8(x + i + 8) - mean;
+        lo += squares ? a * a : a;
+        hi += squares ? b * b : b;
     }
-    for (i = 0; i < n; i++) lanes[i & 15] += (x[i] - mean) * (x[i] - mean);
+    SM__TO8(lanes) = lo;
+    SM__TO8(lanes + 8) = hi;
+#endif
+    for (; i < n; i++) {
+        float d = x[i] - mean;
+        lanes[i & 15] += squares ? d * d : d;
+    }
+    return sm__tree16(lanes);
+}
+
+/* y = x^ w + b, x^ = (x - mean) r. The backward needs the mean (0 of RMSNorm) and
+ * r = 1 / sqrt(variance + eps). */
+SM__INLINE void sm__norm_forward(const float *x, const float *w, const float *b, float *y, int n,
+                                 int rms, float eps, float *stats) {
+    float mean = rms ? 0.0f : sm__div(sm__sum_of(x, n, 0.0f, 0), (float)n), r;
+    int i = 0;
+    r = sm__div(1.0f, sm__sqrt(sm__div(sm__sum_of(x, n, mean, 1), (float)n) + eps));
     stats[0] = mean;
-    stats[1] = sm__div(1.0f, sm__sqrt(sm__div(sm__tree16(lanes), (float)n) + eps));
+    stats[1] = r;
+#ifdef SM__VECTORS
+    for (; i + 8 <= n; i += 8) {
+        sm__v8 v = (SM__AT8(x + i) - mean) * r * SM__AT8(w + i);
+        SM__TO8(y + i) = b ? v + SM__AT8(b + i) : v;
+    }
+#endif
+    for (; i < n; i++) {
+        float v = (x[i] - mean) * r * w[i];
+        y[i] = b ? v + b[i] : v;
+    }
 }
 
-static void sm__train_norm(const sm_trainer *t, const sm__train_step *s, int row) {
+SM__INLINE void sm__train_norm(const sm_trainer *t, const sm__train_step *s, int row) {
     int h, rms = t->arch->norm == SM__NORM_RMS;
-    const float *x = sm__mat_row(s->in, row);
-    float *y = sm__mat_row(s->out, row), *stats = sm__mat_row(s->aux, row);
-    for (h = 0; h < s->heads; h++, x += s->k, y += s->k, stats += 2) {
-        sm__norm_stats(x, s->k, rms, t->hp.norm_eps, stats);
-        if (rms) t->kernels.rms_norm(x, s->w, y, s->k, t->hp.norm_eps);
-        else t->kernels.layer_norm(x, s->w, s->b, y, s->k, t->hp.norm_eps);
+    for (h = 0; h < s->heads; h++)
+        sm__norm_forward(sm__mat_row(s->in, row) + h * s->k, s->w, rms ? NULL : s->b,
+                         sm__mat_row(s->out, row) + h * s->k, s->k, rms, t->hp.norm_eps,
+                         sm__mat_row(s->aux, row) + 2 * h);
+}
+
+/* out[i] += sums[i], which is 0 then. */
+static void sm__flush_sums(const sm_trainer *t, float *sums, float *out, int n) {
+    t->kernels.add(sums, out, n);
+    memset(sums, 0, (size_t)n * sizeof *sums);
+}
+
+/* dw[i] += dy[i] x^[i], db[i] += dy[i]; n <= 64. */
+SM__INLINE void sm__norm_sums(const float *x, const float *dy, const float *stats, float *dw,
+                              float *db, int n) {
+    float mean = stats[0], r = stats[1];
+    int i = 0;
+#ifdef SM__VECTORS
+    for (; i + 8 <= n; i += 8) {
+        sm__v8 d = SM__AT8(dy + i);
+        SM__TO8(dw + i) += d * ((SM__AT8(x + i) - mean) * r);
+        SM__TO8(db + i) += d;
+    }
+#endif
+    for (; i < n; i++) {
+        dw[i] += dy[i] * ((x[i] - mean) * r);
+        db[i] += dy[i];
     }
 }
 
-/* With x^ = (x - mean) r: dw[c] += sum over rows of dy x^, db[c] += sum of dy. 64 columns. */
-static void sm__tile_norm_grad(const sm__train_step *s, int rows, int tile) {
-    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->k - c0), row, h, i;
-    double dw[SM__GRAD_BLOCK] = {0}, db[SM__GRAD_BLOCK] = {0};
-    for (row = 0; row < rows; row++)
-        for (h = 0; h < s->heads; h++) {
-            const float *x = sm__mat_row(s->in, row) + h * s->k + c0;
-            const float *dy = sm__mat_row(s->in2, row) + h * s->k + c0;
-            const float *stats = sm__mat_row(s->aux, row) + 2 * h;
-            for (i = 0; i < n; i++) {
-                dw[i] += (double)(dy[i] * ((x[i] - stats[0]) * stats[1]));
-                db[i] += (double)dy[i];
-            }
-        }
-    for (i = 0; i < n; i++) s->gw[c0 + i] += (float)dw[i];
-    for (i = 0; s->gb && i < n; i++) s->gb[c0 + i] += (float)db[i];
-}
-
-/* With g = dy w: dx = r (g - x^ mean(g x^) - mean(g)), without the last term of RMSNorm. dx may be
- * dy. */
-static void sm__norm_back(const float *x, const float *dy, const float *w, const float *stats,
-                          int rms, float *dx, int n, int accumulate) {
-    double sum = 0.0, dot = 0.0;
-    float mean, slope;
-    int i;
-    for (i = 0; i < n; i++) {
-        float g = dy[i] * w[i];
-        sum += (double)g;
-        dot += (double)(g * ((x[i] - stats[0]) * stats[1]));
-    }
-    mean = rms ? 0.0f : (float)(sum / n);
-    slope = (float)(dot / n);
-    for (i = 0; i < n; i++) {
-        float g = dy[i] * w[i] - (x[i] - stats[0]) * stats[1] * slope - mean;
-        dx[i] = accumulate ? dx[i] + stats[1] * g : stats[1] * g;
+/* dw[c] += sum over rows of dy x^, db[c] += sum of dy. 64 columns. */
+SM__INLINE void sm__tile_norm_grad(const sm_trainer *t, const sm__train_step *s, int rows,
+                                   int tile) {
+    int c0 = tile * SM__GRAD_BLOCK, n = sm__min(SM__GRAD_BLOCK, s->k - c0), row, h;
+    float dw[SM__GRAD_BLOCK] = {0}, db[SM__GRAD_BLOCK] = {0};
+    for (row = 0; row < rows; row++) {
+        for (h = 0; h < s->heads; h++)
+            sm__norm_sums(sm__mat_row(s->in, row) + h * s->k + c0,
+                          sm__mat_row(s->in2, row) + h * s->k + c0,
+                          sm__mat_row(s->aux, row) + 2 * h, dw, db, n);
+        if (row % SM__GEMM_K != SM__GEMM_K - 1 && row != rows - 1) continue;
+        sm__flush_sums(t, dw, s->gw + c0, n);
+        if (s->gb) sm__flush_sums(t, db, s->gb + c0, n);
     }
 }
 
-static void sm__train_norm_back(const sm_trainer *t, const sm__train_step *s, int row) {
+/* With g = dy w: dx = r (g - x^ mean(g x^) - mean(g)), without the last term of RMSNorm; the means
+ * by 16 lanes. dx may be dy. */
+SM__INLINE void sm__norm_back(const float *x, const float *dy, const float *w, const float *stats,
+                              int rms, float *dx, int n, int accumulate) {
+    float sums[16] = {0}, dots[16] = {0}, mean = stats[0], r = stats[1], shift, slope;
+    int i = 0;
+#ifdef SM__VECTORS
+    sm__v8 s0 = {0}, s1 = {0}, d0 = {0}, d1 = {0}, g;
+    for (; i + 16 <= n; i += 16) {
+        s0 += g = SM__AT8(dy + i) * SM__AT8(w + i);
+        d0 += g * ((SM__AT8(x + i) - mean) * r);
+        s1 += g = SM__AT8(dy + i + 8) * SM__AT8(w + i + 8);
+        d1 += g * ((SM__AT8(x + i + 8) - mean) * r);
+    }
+    SM__TO8(sums) = s0, SM__TO8(sums + 8) = s1;
+    SM__TO8(dots) = d0, SM__TO8(dots + 8) = d1;
+#endif
+    for (; i < n; i++) {
+        float e = dy[i] * w[i];
+        sums[i & 15] += e;
+        dots[i & 15] += e * ((x[i] - mean) * r);
+    }
+    shift = rms ? 0.0f : sm__div(sm__tree16(sums), (float)n);
+    slope = sm__div(sm__tree16(dots), (float)n);
+    i = 0;
+#ifdef SM__VECTORS
+    for (; i + 8 <= n; i += 8) {
+        g = SM__AT8(dy + i) * SM__AT8(w + i) - (SM__AT8(x + i) - mean) * r * slope - shift;
+        SM__TO8(dx + i) = accumulate ? SM__AT8(dx + i) + r * g : r * g;
+    }
+#endif
+    for (; i < n; i++) {
+        float e = dy[i] * w[i] - (x[i] - mean) * r * slope - shift;
+        dx[i] = accumulate ? dx[i] + r * e : r * e;
+    }
+}
+
+SM__INLINE void sm__train_norm_back(const sm_trainer *t, const sm__train_step *s, int row) {
     int h, rms = t->arch->norm == SM__NORM_RMS;
     for (h = 0; h < s->heads; h++)
         sm__norm_back(sm__mat_row(s->in, row) + h * s->k, sm__mat_row(s->in2, row) + h * s->k, s->w,
@@ -15821,19 +15910,25 @@ static void sm__tile_linear_dx(const sm_trainer *t, const sm__train_step *s, int
                  s->out.stride, s->accumulate, scratch);
 }
 
-/* db[o] += sum over rows of dy[r, o] */
-static void sm__bias_grad(const sm__train_step *s, int rows, int o0, int n) {
-    double sums[SM__TILE_ROWS] = {0};
+/* db[o] += sum over rows of dy[r, o], cut like that of a product. */
+SM__INLINE void sm__bias_grad(const sm_trainer *t, const sm__train_step *s, int rows, int o0,
+                              int n) {
+    float sums[SM__TILE_ROWS] = {0};
     int r, i;
     for (r = 0; r < rows; r++) {
         const float *dy = sm__mat_row(s->in, r) + o0;
-        for (i = 0; i < n; i++) sums[i] += (double)dy[i];
+        i = 0;
+#ifdef SM__VECTORS
+        for (; i + 8 <= n; i += 8) SM__TO8(sums + i) += SM__AT8(dy + i);
+#endif
+        for (; i < n; i++) sums[i] += dy[i];
+        if (r % SM__GEMM_K == SM__GEMM_K - 1) sm__flush_sums(t, sums, s->gb + o0, n);
     }
-    for (i = 0; i < n; i++) s->gb[o0 + i] += (float)sums[i];
+    sm__flush_sums(t, sums, s->gb + o0, n);
 }
 
 /* dW[o, c] += sum over rows of dy[r, o] x[r, c]; = for the first rows of a batch. */
-static void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
+SM__INLINE void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
                                float *scratch) {
     int across = sm__ceil_div(s->k, s->tile_cols), o0 = tile / across * s->tile_rows;
     int c0 = tile % across * s->tile_cols, n = sm__min(s->tile_rows, s->n - o0);
@@ -15841,7 +15936,7 @@ static void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int
                  sm__columns_of(s->in2.p + c0, s->in2.stride), n, sm__min(s->tile_cols, s->k - c0),
                  rows, s->gw + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k,
                  !t->fresh || s->row0 > 0, scratch);
-    if (s->gb && c0 == 0) sm__bias_grad(s, rows, o0, n);
+    if (s->gb && c0 == 0) sm__bias_grad(t, s, rows, o0, n);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -15911,21 +16006,34 @@ static void sm__tile_train_attend(const sm_trainer *t, const sm__train_step *s, 
     }
 }
 
-/* ds = p (dp - sum of p dp) scale, in place of dp; 0 behind the first n. */
-static void sm__softmax_back(const float *p, float *dp, int n, int all, float scale) {
-    double sum = 0.0;
-    float mean;
-    int i;
-    for (i = 0; i < n; i++) sum += (double)(p[i] * dp[i]);
-    mean = (float)sum;
-    for (i = 0; i < n; i++) dp[i] = p[i] * (dp[i] - mean) * scale;
+/* ds = p (dp - sum of p dp) scale, in place of dp, the sum by 16 lanes; 0 behind the first n. p and
+ * dp have room for a multiple of 16, where p is 0. */
+SM__INLINE void sm__softmax_back(const float *p, float *dp, int n, int all, float scale) {
+    float lanes[16] = {0}, mean;
+    int i, whole = (int)sm__round_up((size_t)n, 16);
+    for (i = n; i < whole; i++) dp[i] = 0.0f;
+    i = 0;
+#ifdef SM__VECTORS
+    for (; i < whole; i += 16) {
+        SM__TO8(lanes) += SM__AT8(p + i) * SM__AT8(dp + i);
+        SM__TO8(lanes + 8) += SM__AT8(p + i + 8) * SM__AT8(dp + i + 8);
+    }
+#endif
+    for (; i < whole; i++) lanes[i & 15] += p[i] * dp[i];
+    mean = sm__tree16(lanes);
+    i = 0;
+#ifdef SM__VECTORS
+    for (; i < whole; i += 8)
+        SM__TO8(dp + i) = SM__AT8(p + i) * (SM__AT8(dp + i) - mean) * scale;
+#endif
+    for (; i < whole; i++) dp[i] = p[i] * (dp[i] - mean) * scale;
     for (; i < all; i++) dp[i] = 0.0f;
 }
 
 /* All of one KV head in a sequence, its query heads and their rows in order (Dao et al. 2022,
  * arXiv:2205.14135, appendix B): dP = dO v^T, dv += P^T dO, dS = P (dP - rowsum(P dP)) scale,
  * dq = dS k, dk += dS^T q. aux is dO; out has dq, dk and dv. */
-static void sm__tile_attend_back(const sm_trainer *t, const sm__train_step *s, int tile,
+SM__INLINE void sm__tile_attend_back(const sm_trainer *t, const sm__train_step *s, int tile,
                                  float *scratch) {
     const sm__hparams *hp = &t->hp;
     int kv = tile % hp->n_kv_heads, row = tile / hp->n_kv_heads * t->length, dim = hp->head_dim;
@@ -15977,26 +16085,45 @@ SM__INLINE float sm__act_ratio(float y, float x) { return x * x > 1e-30f ? sm__d
 
 /* y = g s u with s = 1 / (1 + exp(-g)): du = dy g s, dg = dy u s (1 + g (1 - s)). du is dy's; g s
  * comes from the forward's kernel. */
-static void sm__swiglu_back(const sm_trainer *t, const float *gate, const float *up, float *dy,
-                            float *dgate, int n) {
+SM__INLINE void sm__swiglu_back(const sm_trainer *t, const float *gate, const float *up, float *dy,
+                                float *dgate, int n) {
     float ones[64], gs[64];
     int at, i;
     for (i = 0; i < 64; i++) ones[i] = 1.0f;
-    for (at = 0; at < n; at += 64) {
+    for (at = 0; at < n; at += 64, gate += 64, up += 64, dy += 64, dgate += 64) {
         int part = sm__min(64, n - at);
-        t->kernels.swiglu(gate + at, ones, gs, part);
-        for (i = 0; i < part; i++) {
-            float g = gate[at + i], s = sm__act_ratio(gs[i], g), d = dy[at + i];
-            dgate[at + i] = d * up[at + i] * s * (1.0f + g * (1.0f - s));
-            dy[at + i] = d * gs[i];
+        t->kernels.swiglu(gate, ones, gs, part);
+        i = 0;
+#ifdef SM__VECTORS
+        for (; i + 8 <= part; i += 8) {
+            sm__v8 g = SM__AT8(gate + i), y = SM__AT8(gs + i), d = SM__AT8(dy + i), s;
+            sm__i8 far = g * g > 1e-30f;
+            s = (sm__v8)((far & (sm__i8)(y / g)) | (~far & (int32_t)0x3f000000));
+            SM__TO8(dgate + i) = d * SM__AT8(up + i) * s * (1.0f + g * (1.0f - s));
+            SM__TO8(dy + i) = d * y;
+        }
+#endif
+        for (; i < part; i++) {
+            float g = gate[i], s = sm__act_ratio(gs[i], g), d = dy[i];
+            dgate[i] = d * up[i] * s * (1.0f + g * (1.0f - s));
+            dy[i] = d * gs[i];
         }
     }
 }
 
 /* y = x s, s = 1 / (1 + exp(-u)), u = a x + b x^3: dx = dy (s + y (1 - s) (a + 3 b x^2)). */
-static void sm__gelu_tanh_back(const float *x, const float *y, float *dy, int n) {
-    int i;
-    for (i = 0; i < n; i++) {
+SM__INLINE void sm__gelu_tanh_back(const float *x, const float *y, float *dy, int n) {
+    int i = 0;
+#ifdef SM__VECTORS
+    for (; i + 8 <= n; i += 8) {
+        sm__v8 v = SM__AT8(x + i), f = SM__AT8(y + i), s;
+        sm__i8 far = v * v > 1e-30f;
+        s = (sm__v8)((far & (sm__i8)(f / v)) | (~far & (int32_t)0x3f000000));
+        SM__TO8(dy + i) *=
+            s + f * (1.0f - s) * (1.59576912f * (1.0f + 0.134145f * (v * v)));
+    }
+#endif
+    for (; i < n; i++) {
         float s = sm__act_ratio(y[i], x[i]), du = 1.59576912f * (1.0f + 0.134145f * (x[i] * x[i]));
         dy[i] *= s + y[i] * (1.0f - s) * du;
     }
@@ -16013,7 +16140,7 @@ static void sm__gelu_erf_back(const float *x, float *dy, int n) {
 }
 
 /* aux: dy becomes the gradient of up; out: of gate. in2 is gate, or without one the output. */
-static void sm__train_act_back(const sm_trainer *t, const sm__train_step *s, int row) {
+SM__INLINE void sm__train_act_back(const sm_trainer *t, const sm__train_step *s, int row) {
     const float *up = sm__mat_row(s->in, row);
     float *dy = sm__mat_row(s->aux, row);
     int n = s->in.width;
@@ -16028,26 +16155,57 @@ static void sm__train_act_back(const sm_trainer *t, const sm__train_step *s, int
 
 /* --- loss ------------------------------------------------------------------------------------- */
 
+/* The largest of n numbers; *bad: one of them is not finite. */
+SM__INLINE float sm__largest(const float *x, int n, int *bad) {
+    float top = x[0], lanes[8];
+    int32_t found[8];
+    int i = 0, j;
+    *bad = 0;
+#ifdef SM__VECTORS
+    if (n >= 8) {
+        sm__v8 m = SM__AT8(x), v;
+        sm__i8 none = {0}, greater, exponent = none + (int32_t)0x7f800000;
+        for (; i + 8 <= n; i += 8) {
+            v = SM__AT8(x + i);
+            greater = v > m;
+            m = (sm__v8)((greater & (sm__i8)v) | (~greater & (sm__i8)m));
+            none |= ((sm__i8)v & exponent) == exponent;
+        }
+        SM__TO8(lanes) = m;
+        memcpy(found, &none, sizeof found);
+        for (j = 0; j < 8; j++) {
+            *bad |= found[j] != 0;
+            if (lanes[j] > top) top = lanes[j];
+        }
+    }
+#else
+    (void)lanes, (void)found, (void)j;
+#endif
+    for (; i < n; i++) {
+        *bad |= sm__not_finite(x[i]);
+        if (x[i] > top) top = x[i];
+    }
+    return top;
+}
+
 /* Of a row of logits x with target i: loss = log(sum of exp x) - x[i]; in training x becomes
  * dx = (softmax(x) - onehot(i)) / targets, and 0 without a target. A logit that is not finite makes
  * the loss NaN, with or without a target. */
-static void sm__train_loss(sm_trainer *t, const sm__train_step *s, int row) {
-    float *x = sm__mat_row(s->in, row), top, at = 0.0f;
-    int n = s->in.width, i, best = 0, bad = 0, target = (int)t->targets[s->row0 + row];
-    for (i = 0; i < n; i++) {
-        bad |= sm__not_finite(x[i]);
-        if (x[i] > x[best]) best = i;
-    }
+SM__INLINE void sm__train_loss(sm_trainer *t, const sm__train_step *s, int row) {
+    float *x = sm__mat_row(s->in, row), top, at;
+    int n = s->in.width, best = 0, bad, target = (int)t->targets[s->row0 + row];
+    top = sm__largest(x, n, &bad);
     row += s->row0;
-    t->row_hit[row] = target == best;
+    t->row_hit[row] = 0;
     t->row_loss[row] = bad ? (double)sm__from_bits(0x7fc00000u) : 0.0;
     if (bad || target < 0) {
         memset(x, 0, (size_t)n * sizeof *x);
         return;
     }
-    top = x[best];
+    while (x[best] != top) best++;
     at = x[target];
     t->kernels.softmax(x, n); /* x[best] is 1 / (sum of exp(x - top)) */
+    t->row_hit[row] = target == best;
     t->row_loss[row] = (double)top - (double)at - sm__log_double((double)x[best]);
     if (!t->training) return;
     t->kernels.scale(x, t->loss_scale, n);
@@ -16065,10 +16223,18 @@ static void sm__tile_zero(sm_trainer *t, size_t from, size_t to) {
     }
 }
 
-static void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t n) {
+SM__INLINE void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t n) {
     double sums[8] = {0};
-    size_t i;
-    for (i = 0; i < n; i++) sums[i & 7] += (double)g[i] * (double)g[i];
+    size_t i = 0;
+#ifdef SM__VECTORS
+    sm__d8 v = {0}, d;
+    for (; i + 8 <= n; i += 8) {
+        d = __builtin_convertvector(SM__AT8(g + i), sm__d8);
+        v += d * d;
+    }
+    memcpy(sums, &v, sizeof sums);
+#endif
+    for (; i < n; i++) sums[i & 7] += (double)g[i] * (double)g[i];
     t->squares[tile] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) +
                        ((sums[1] + sums[5]) + (sums[3] + sums[7]));
 }
@@ -16076,30 +16242,53 @@ static void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t n) 
 /* m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, both corrected for their start at 0:
  * p = p (1 - rate decay) - rate m' / (sqrt(v') + eps). step is rate / (1 - b1^t), correction is
  * 1 / (1 - b2^t). */
-static void sm__adamw(const sm_trainer *t, size_t from, size_t to, float keep) {
+SM__INLINE void sm__adamw(const sm_trainer *t, size_t from, size_t to, float keep) {
     float b1 = t->params.beta1, b2 = t->params.beta2, eps = t->params.epsilon;
     float clip = t->now.clip, step = t->now.step, correction = t->now.correction;
-    size_t i;
-    for (i = from; i < to; i++) {
-        float g = t->grads[i] * clip, m = b1 * t->moment1[i] + (1.0f - b1) * g;
-        float v = b2 * t->moment2[i] + (1.0f - b2) * (g * g);
-        t->moment1[i] = m;
-        t->moment2[i] = v;
-        t->flat[i] = t->flat[i] * keep - sm__div(step * m, sm__sqrt(v * correction) + eps);
+    float *x = t->flat, *m1 = t->moment1, *m2 = t->moment2;
+    size_t i = from;
+#if defined(SM__VECTORS) && (defined(SM__X86) || defined(SM__ARM64))
+    for (; i + 4 <= to; i += 4) {
+        sm__v4 g = SM__AT4(t->grads + i) * clip, m = b1 * SM__AT4(m1 + i) + (1.0f - b1) * g;
+        sm__v4 v = b2 * SM__AT4(m2 + i) + (1.0f - b2) * (g * g), root;
+#ifdef SM__X86
+        root = (sm__v4)_mm_sqrt_ps((__m128)(v * correction));
+#else
+        root = (sm__v4)vsqrtq_f32((float32x4_t)(v * correction));
+#endif
+        SM__TO4(m1 + i) = m;
+        SM__TO4(m2 + i) = v;
+        SM__TO4(x + i) = SM__AT4(x + i) * keep - step * m / (root + eps);
+    }
+#endif
+    for (; i < to; i++) {
+        float g = t->grads[i] * clip, m = b1 * m1[i] + (1.0f - b1) * g;
+        float v = b2 * m2[i] + (1.0f - b2) * (g * g);
+        m1[i] = m;
+        m2[i] = v;
+        x[i] = x[i] * keep - sm__div(step * m, sm__sqrt(v * correction) + eps);
     }
 }
 
 /* m = momentum m + g, p = p (1 - rate decay) - rate m. */
-static void sm__sgd(const sm_trainer *t, size_t from, size_t to, float keep) {
-    size_t i;
-    for (i = from; i < to; i++) {
-        float g = t->grads[i] * t->now.clip;
-        if (t->moment1) g = t->moment1[i] = t->params.momentum * t->moment1[i] + g;
-        t->flat[i] = t->flat[i] * keep - t->now.rate * g;
+SM__INLINE void sm__sgd(const sm_trainer *t, size_t from, size_t to, float keep) {
+    float clip = t->now.clip, rate = t->now.rate, momentum = t->params.momentum;
+    size_t i = from;
+#ifdef SM__VECTORS
+    for (; i + 8 <= to; i += 8) {
+        sm__v8 g = SM__AT8(t->grads + i) * clip;
+        if (t->moment1) SM__TO8(t->moment1 + i) = g = momentum * SM__AT8(t->moment1 + i) + g;
+        SM__TO8(t->flat + i) = SM__AT8(t->flat + i) * keep - rate * g;
+    }
+#endif
+    for (; i < to; i++) {
+        float g = t->grads[i] * clip;
+        if (t->moment1) g = t->moment1[i] = momentum * t->moment1[i] + g;
+        t->flat[i] = t->flat[i] * keep - rate * g;
     }
 }
 
-static void sm__tile_flat(sm_trainer *t, const sm__train_step *s, int tile) {
+SM__INLINE void sm__tile_flat(sm_trainer *t, const sm__train_step *s, int tile) {
     size_t from = (size_t)tile * SM__FLAT_TILE, to = sm__min_size(from + SM__FLAT_TILE, t->n_flat);
     size_t middle = sm__min_size(to, t->n_decay > from ? t->n_decay : from);
     if (s->op == SM__TRAIN_ZERO) {
@@ -16154,7 +16343,7 @@ static int sm__train_tiles(const sm_trainer *t, sm__train_step *s) {
     }
 }
 
-static void sm__train_row(sm_trainer *t, const sm__train_step *s, int row) {
+SM__INLINE void sm__train_row(sm_trainer *t, const sm__train_step *s, int row) {
     switch (s->op) {
     case SM__TRAIN_EMBED: sm__train_embed(t, s, row); break;
     case SM__TRAIN_NORM: sm__train_norm(t, s, row); break;
@@ -16172,12 +16361,12 @@ static void sm__train_row(sm_trainer *t, const sm__train_step *s, int row) {
     }
 }
 
-static void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile, int member) {
+SM__INLINE void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile, int member) {
     float *scratch = (float *)(void *)(t->member_scratch + (size_t)member * t->member_bytes);
     int rows = sm__train_rows(t, s), row = tile * SM__ROW_TILE;
     switch (s->op) {
     case SM__TRAIN_EMBED_BACK: sm__tile_embed_back(t, s, rows, tile); return;
-    case SM__TRAIN_NORM_GRAD: sm__tile_norm_grad(s, rows, tile); return;
+    case SM__TRAIN_NORM_GRAD: sm__tile_norm_grad(t, s, rows, tile); return;
     case SM__TRAIN_LINEAR: sm__tile_linear(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DX: sm__tile_linear_dx(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DW: sm__tile_linear_dw(t, s, rows, tile, scratch); return;
@@ -16191,6 +16380,25 @@ static void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile, int
     for (rows = sm__min(rows, row + SM__ROW_TILE); row < rows; row++) sm__train_row(t, s, row);
 }
 
+static void sm__train_tile__scalar(sm_trainer *t, const sm__train_step *s, int tile, int member) {
+    sm__train_tile(t, s, tile, member);
+}
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__train_tile__avx2(sm_trainer *t, const sm__train_step *s, int tile,
+                                          int member) {
+    sm__train_tile(t, s, tile, member);
+}
+#endif
+
+/* Which of them a level uses. */
+static sm__tile_fn sm__train_tile_of(int isa) {
+#ifdef SM__HAS_AVX2
+    if (isa >= SM_ISA_AVX2) return sm__train_tile__avx2;
+#endif
+    (void)isa;
+    return sm__train_tile__scalar;
+}
+
 /* Take one tile of the step that is published and do it. 0 = there was none. */
 static int sm__train_work(sm_trainer *t, int member) {
     sm__pass *p = &t->pass;
@@ -16200,7 +16408,7 @@ static int sm__train_work(sm_trainer *t, int member) {
         if ((uint32_t)ticket == 0) return 0;
     } while (!sm__cas64(&p->ticket, &ticket, ticket - 1));
     s = &t->steps[ticket >> 32];
-    sm__train_tile(t, s, (int)(s->tiles - (uint32_t)ticket), member);
+    t->tile(t, s, (int)(s->tiles - (uint32_t)ticket), member);
     sm__add32(&p->done, 1);
     return 1;
 }
@@ -16246,7 +16454,7 @@ static void sm__train_walk(sm_trainer *t, int when) {
         sm__train_step *s = &t->steps[i];
         if (!(s->when & when) || (tiles = sm__train_tiles(t, s)) == 0) continue;
         if (tiles == 1 || !t->team) {
-            for (tile = 0; tile < tiles; tile++) sm__train_tile(t, s, tile, 0);
+            for (tile = 0; tile < tiles; tile++) t->tile(t, s, tile, 0);
         } else {
             s->tiles = (uint32_t)tiles;
             sm__store32(&t->pass.done, 0);
@@ -16924,6 +17132,7 @@ static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t,
     if (sm__kernels_init(&t->kernels, p->isa) != SM_OK)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: no %s kernels on this machine",
                         sm_isa_name(p->isa));
+    t->tile = sm__train_tile_of(t->kernels.isa);
     t->group = p->checkpoint ? sm__min(p->checkpoint, t->hp.n_layers) : t->hp.n_layers;
     t->team = p->team;
     t->n_members = p->team ? p->team->n_members : sm__team_members(p->n_threads);
