@@ -2787,13 +2787,10 @@ typedef struct sm__kernels {
 } sm__kernels;
 
 /* l[0..16) to one number by the tree 8, 4, 2, 1. */
-static float sm__tree16(const float *lanes) {
-    float l[16];
-    int i, step;
-    memcpy(l, lanes, sizeof l);
-    for (step = 8; step > 0; step >>= 1)
-        for (i = 0; i < step; i++) l[i] += l[i + step];
-    return l[0];
+static float sm__tree16(const float *l) {
+    float a = (l[0] + l[8]) + (l[4] + l[12]), b = (l[1] + l[9]) + (l[5] + l[13]);
+    float c = (l[2] + l[10]) + (l[6] + l[14]), d = (l[3] + l[11]) + (l[7] + l[15]);
+    return (a + c) + (b + d);
 }
 
 /* --- the vocabulary of the vector kernels --------------------------------------------------------
