@@ -146,7 +146,7 @@ def main():
     model = Model(arch, layers, heads, dim, ff, vocab, tied, length)
     optimiser = adamw(model)
     tokens, targets = data(vocab, length, batch)
-    times, first = [], 0.0
+    times, first, cpu = [], 0.0, 0.0
     for step in range(o.n + 1):
         start = time.perf_counter()
         optimiser.zero_grad(set_to_none=True)
@@ -158,7 +158,8 @@ def main():
         if step:
             times.append(time.perf_counter() - start)
         else:
-            first = value
+            first, cpu = value, time.process_time()
+    cpu = (time.process_time() - cpu) / o.n
     median, n = statistics.median(times), length * batch
     result = {
         "shape": o.m,
@@ -168,6 +169,7 @@ def main():
         "steps": o.n,
         "min_ms": round(min(times) * 1e3, 3),
         "median_ms": round(median * 1e3, 3),
+        "cpu_ms": round(cpu * 1e3, 3),
         "tok_s": round(n / median, 1),
         "rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
         "first_loss": round(first, 5),
