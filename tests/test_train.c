@@ -302,7 +302,7 @@ static const char *train_kind(const char *name) {
     return dot ? dot + 1 : name;
 }
 
-/* 200 random coordinates (or all) of the kind of tensor number `first`, by central differences.
+/* 60 random coordinates (or all) of the kind of tensor number `first`, by central differences.
  * The error allowed is 1e-3 of the coordinate; of 1/100 of the kind's largest gradient for
  * coordinates below that. */
 static void train_check_kind(ref_model *r, int first, const sm_train_batch *b, const char *arch) {
@@ -316,8 +316,8 @@ static void train_check_kind(ref_model *r, int first, const sm_train_batch *b, c
         for (j = 0; j < e.rows * e.columns; j++)
             largest = larger(largest, fabs((double)same[i].grads[j]));
     CHECK(largest > 1e-6);
-    for (trial = 0; trial < 200 && trial < n; trial++) {
-        int at = n <= 200 ? trial : random_below(n);
+    for (trial = 0; trial < 60 && trial < n; trial++) {
+        int at = n <= 60 ? trial : random_below(n);
         sm_train_tensor *s = &same[at / (e.rows * e.columns)];
         size_t k = (size_t)(s->params - sm_trainer_flat_params(r->t, NULL)) +
                    (size_t)(at % (e.rows * e.columns));
@@ -425,12 +425,12 @@ static void train_check_directions(const sm_trainer_params *p, int n_seqs) {
     sm_trainer_destroy(t);
 }
 
-/* Past every cut: 1050 rows, 1030 outputs, 300 inputs, sequences of 150; then rows of 72. */
+/* Past every cut: 600 rows, 280 outputs, 300 inputs, sequences of 150; then rows of 72. */
 static void train_gradients_of_long_batches_are_exact(void) {
     int c;
     for (c = 0; c < TRAIN_CASES; c += 4) {
         sm_trainer_params p = train_params(&train_cases[c]);
-        p.n_vocab = 1030;
+        p.n_vocab = 280;
         p.n_embd = 8;
         p.n_layers = 1;
         p.n_heads = 2;
@@ -438,12 +438,12 @@ static void train_gradients_of_long_batches_are_exact(void) {
         p.head_dim = 20;
         p.n_ff = 300;
         p.n_ctx = 150;
-        p.n_batch = 7;
-        train_check_directions(&p, 7);
+        p.n_batch = 4;
+        train_check_directions(&p, 4);
         p.n_vocab = 40;
         p.n_embd = 72;
         p.n_ctx = 9;
-        train_check_directions(&p, 8);
+        train_check_directions(&p, 5);
     }
 }
 
@@ -475,7 +475,7 @@ static uint64_t train_bits(const sm_trainer_params *p, int steps) {
     if (!t) return 0;
     check.random = 77; /* the same data for all */
     for (i = 0; i < steps; i++) {
-        train_fill(&d, 3, 70, p->n_vocab);
+        train_fill(&d, 3, p->n_ctx, p->n_vocab);
         memset(&stats, 0, sizeof stats);
         CHECK_STATUS(sm_trainer_step(t, &d.batch, &stats), SM_OK);
         hash ^= hash_bytes(&stats, sizeof stats);
@@ -488,24 +488,36 @@ static uint64_t train_bits(const sm_trainer_params *p, int steps) {
 }
 
 static void train_bits_do_not_depend_on_the_way(void) {
-    static const int threads[] = {2, 3, 8};
-    int isas[8], n_isas = run_isas(isas), c, i;
+    static const int threads[] = {2, 8};
+    int c, i;
     for (c = 0; c < TRAIN_CASES; c++) {
         sm_trainer_params p = train_wide(&train_cases[c]);
         uint64_t want = train_bits(&p, 1), after = train_bits(&p, 2);
         CHECK(want != after);
-        for (i = 0; i < n_isas; i++) { /* scalar is slow */
-            p.isa = isas[i];
-            if (train_bits(&p, 1) != want) FAIL("%s, %s", p.arch, sm_isa_name(p.isa));
-        }
-        for (p.isa = SM_ISA_AUTO, i = 0; i < 3; i++) {
+        for (i = 0; i < 2; i++) {
             p.n_threads = threads[i];
-            if (train_bits(&p, 2) != after) FAIL("%s, %d threads", p.arch, p.n_threads);
+            if (train_bits(&p, 1) != want) FAIL("%s, %d threads", p.arch, p.n_threads);
         }
         for (i = 1; i < 3; i++) {
             p.checkpoint = i;
             p.n_threads = i;
             if (train_bits(&p, 2) != after) FAIL("%s, checkpoint %d", p.arch, i);
+        }
+    }
+}
+
+/* One layer and short sequences: the kernels see their tails, and scalar ones are slow. */
+static void train_bits_do_not_depend_on_the_level(void) {
+    int isas[8], n_isas = run_isas(isas), c, i;
+    for (c = 0; c < TRAIN_CASES; c++) {
+        sm_trainer_params p = train_wide(&train_cases[c]);
+        uint64_t want;
+        p.n_layers = 1;
+        p.n_ctx = 21;
+        want = train_bits(&p, 1);
+        for (i = 0; i < n_isas; i++) {
+            p.isa = isas[i];
+            if (train_bits(&p, 1) != want) FAIL("%s, %s", p.arch, sm_isa_name(p.isa));
         }
     }
 }
@@ -534,6 +546,7 @@ static void train_resumes_bit_by_bit(void) {
         void *state;
         size_t bytes, n;
         int i;
+        p.n_ctx = 9;
         p.optimizer = c == 0 ? SM_OPTIMIZER_ADAMW : SM_OPTIMIZER_SGD;
         p.momentum = c == 1 ? 0.9f : 0.0f;
         a = train_make(&p);
@@ -541,7 +554,7 @@ static void train_resumes_bit_by_bit(void) {
         p.checkpoint = c;
         b = train_make(&p);
         if (!a || !b) return;
-        for (i = 0; i < 6; i++) train_fill(&d[i], 3, 70, p.n_vocab);
+        for (i = 0; i < 6; i++) train_fill(&d[i], 3, 9, p.n_vocab);
         for (i = 0; i < 3; i++) CHECK_STATUS(sm_trainer_step(a, &d[i].batch, NULL), SM_OK);
         bytes = sm_trainer_state_bytes(a);
         state = malloc(bytes + 1);
@@ -703,6 +716,7 @@ static void train_learns_to_copy(void) {
     int c, i, j, step;
     for (c = 0; c < TRAIN_CASES; c += 4) { /* llama, gpt2 */
         sm_trainer_params p = train_params(&train_cases[c]);
+        int steps = c ? 150 : 420; /* rotary positions take longer to find */
         sm_trainer *t;
         train_data d;
         sm_train_stats first, stats;
@@ -713,14 +727,16 @@ static void train_learns_to_copy(void) {
         p.n_ctx = 15;
         p.n_batch = 16;
         p.n_accum = 1;
-        p.rate.rate = 0.01f;
+        p.rate.rate = 0.02f;
+        p.rate.schedule = SM_SCHEDULE_COSINE;
+        p.rate.total_steps = steps;
         p.rate.warmup_steps = 20;
         p.clip_norm = 1.0f;
         t = train_make(&p);
         if (!t) return;
         memset(&stats, 0, sizeof stats);
         memset(&first, 0, sizeof first);
-        for (step = 0; step < 350; step++) {
+        for (step = 0; step < steps; step++) {
             train_fill(&d, 16, 15, 8);
             for (i = 0; i < 16; i++)
                 for (j = 0; j < 15; j++) {
@@ -858,7 +874,7 @@ static void train_no_heap_call_after_create(void) {
     state = malloc(sm_trainer_state_bytes(t));
     calls = heap.calls;
     process = heap_calls();
-    for (i = 0; i < 5; i++) {
+    for (i = 0; i < 3; i++) {
         train_fill(&d, 3, 70, 140);
         sm_trainer_step(t, &d.batch, NULL);
         sm_trainer_eval(t, &d.batch, NULL);
@@ -998,8 +1014,8 @@ static const test tests_train[] = {
     {"train: gradients of every kind of tensor are exact", train_gradients_are_exact},
     {"train: gradients with dropout are exact", train_gradients_with_dropout_are_exact},
     {"train: gradients of long batches are exact", train_gradients_of_long_batches_are_exact},
-    {"train: bits do not depend on threads, levels, checkpoints",
-     train_bits_do_not_depend_on_the_way},
+    {"train: bits do not depend on threads and checkpoints", train_bits_do_not_depend_on_the_way},
+    {"train: bits do not depend on the level", train_bits_do_not_depend_on_the_level},
     {"train: with a shared team", train_with_a_shared_team},
     {"train: resumes bit by bit", train_resumes_bit_by_bit},
     {"train: refuses bad states", train_refuses_bad_states},
