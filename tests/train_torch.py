@@ -3,14 +3,18 @@
 Called by train_torch.sh, which names everything by environment variables. For every case
 train_dump.c makes a model, gives weights, batches, gradients and the course of some steps, and
 PyTorch, in float64 and in float32, gives the same from the same weights. Then
-  loss   of the first batch is within 1e-4 of PyTorch's, relatively
-  grad   for every tensor, g ours and r PyTorch's: max |g - r| <= 1e-4 max |r|, and
-         |g - r| <= 1e-4 |r| in the Euclidean norm
-  curve  the loss and the gradient norm of each of 20 steps of torch.optim (clip_grad_norm_,
-         matrices decay, norms and biases do not, the schedule's formula from the manual) are
-         within 1e-4, relatively; the rate within 1e-6
-  final  for every tensor, |p - r| / |r - p0|, of all that the steps changed, is 1e-2 at most
+  loss   of the first batch is within 1e-6 of PyTorch's, relatively
+  norm,  for every tensor, g our gradient and r PyTorch's: |g - r| <= 2e-5 |r| in the Euclidean
+  max    norm, and max |g - r| <= 2e-5 max |r|
+  curve, the loss of each of 20 steps of torch.optim (clip_grad_norm_, matrices decay, norms and
+  norms  biases do not, the schedule's formula from the manual) is within 1e-5, relatively; the
+         gradients' norm within 5e-5, the rate within 1e-6
+  final  for every tensor, |p - r| / |r - p0|, of all that the steps changed, is 1e-3 at most
 PyTorch takes each batch as one: micro-batches, checkpoints and threads are ours alone.
+
+AdamW's epsilon is 1e-5 in most cases. With 1e-8 a gradient that is zero but for its rounding moves
+its weight as far as any other: then PyTorch's float32 parts from its float64 too, in 20 steps by
+5e-5 of the loss for one seed of seven.
 
 What the trainer calculates is left as it is. That the checks can fail is shown by cases in which
 PyTorch does something wrong, or gradients are changed after they were read.
@@ -33,9 +37,10 @@ ONLY = os.environ.get('ONLY', '')
 FAULT = os.environ.get('FAULT', '')
 REQUIRE_DATA = os.environ.get('REQUIRE_DATA') == '1'
 
-BOUND = 1e-4
-RATE_BOUND = 1e-6
-FINAL_BOUND = 1e-2
+LOSS_BOUND, RATE_BOUND = 1e-6, 1e-6
+GRAD_BOUND = 2e-5
+CURVE_BOUND, NORMS_BOUND = 1e-5, 5e-5
+FINAL_BOUND = 1e-3
 TYPES = {'float64': torch.float64, 'float32': torch.float32}
 
 
@@ -193,7 +198,7 @@ def train(model, fault):
               {'params': vectors, 'weight_decay': decay if fault == 'decay' else 0.0}]
     if d.int('optimizer') == 0:
         opt = torch.optim.AdamW(groups, lr=1.0, betas=(d.f32('beta1'), d.f32('beta2')),
-                                eps=d.f32('epsilon'))
+                                eps=1e-8 if fault == 'epsilon' else d.f32('epsilon'))
     else:  # torch.optim.SGD adds the decay to the gradient; ours is decoupled
         opt = torch.optim.SGD(list(model.p.values()), lr=1.0, momentum=d.f32('momentum'))
     curve = []
@@ -250,17 +255,19 @@ class Result:
 
 
 def check_gradients(d, model, result):
-    loss = model.loss(0)
-    loss.backward()
-    result.take('loss', '', ratio(abs(d.loss - loss.item()), abs(loss.item())), BOUND)
+    if next(iter(model.p.values())).grad is None:
+        model.first = model.loss(0)
+        model.first.backward()
+    loss = model.first.item()
+    result.take('loss', '', ratio(abs(d.loss - loss), abs(loss)), LOSS_BOUND)
     squares = 0.0
     for name, p in model.p.items():
         g = p.grad.numpy()
         norm, largest = far(d.grads[name], g)
-        result.take('norm', name, norm, BOUND)
-        result.take('max', name, largest, BOUND)
+        result.take('norm', name, norm, GRAD_BOUND)
+        result.take('max', name, largest, GRAD_BOUND)
         squares += float((g.astype(np.float64) ** 2).sum())
-    result.take('length', '', far([d.norm], [math.sqrt(squares)])[0], BOUND)
+    result.take('length', '', far([d.norm], [math.sqrt(squares)])[0], GRAD_BOUND)
 
 
 def moves(d, name, tensor):
@@ -276,8 +283,8 @@ def moves(d, name, tensor):
 def check_steps(d, model, result, fault=''):
     curve = train(model, fault)
     for step, (ours, want) in enumerate(zip(d.curve, curve)):
-        result.take('curve', 'step %d' % step, abs(ours[0] - want[0]) / want[0], BOUND)
-        result.take('norms', 'step %d' % step, abs(ours[1] - want[1]) / want[1], BOUND)
+        result.take('curve', 'step %d' % step, abs(ours[0] - want[0]) / want[0], CURVE_BOUND)
+        result.take('norms', 'step %d' % step, abs(ours[1] - want[1]) / want[1], NORMS_BOUND)
         result.take('rate', 'step %d' % step, abs(ours[2] - want[2]) / want[2], RATE_BOUND)
     for name, p in model.p.items():
         ours, want, start = (moves(d, name, a) for a in
@@ -297,11 +304,12 @@ def compare(d):
 
 # --- the cases ------------------------------------------------------------------------------------
 
-ADAMW = ('rate=0.01 schedule=1 warmup=5 total=20 final=0.1 decay=0.2 clip=0.7 beta2=0.98 '
+ADAMW = ('rate=0.01 schedule=1 warmup=5 total=20 final=0.1 decay=0.2 clip=0.7 beta2=0.98 epsilon=1e-5 '
          'ctx=12 tokens=11 seqs=5 batch=2 accum=3 ignore=15')
 WIDE = 'vocab=301 embd=48 heads=6 kv=3 head=8 ff=88 layers=3'
 CASES = [  # name, architecture, settings
     ('llama', 'llama', ''),
+    ('llama epsilon 1e-8', 'llama', 'epsilon=1e-8'),
     ('llama tied', 'llama', 'tied=1'),
     ('llama eps, base', 'llama', 'eps=0.05 base=100'),
     ('llama wide', 'llama', WIDE),
@@ -311,7 +319,7 @@ CASES = [  # name, architecture, settings
     ('llama SGD', 'llama', 'optimizer=1 momentum=0.9 rate=0.1'),
     ('llama long', 'llama', 'vocab=1030 embd=40 heads=4 kv=2 head=10 ff=300 ctx=150 tokens=140 '
      'batch=3 accum=2'),
-    ('llama one target', 'llama', 'ignore=96'),
+    ('llama few targets', 'llama', 'ignore=85'),
     ('qwen2', 'qwen2', ''),
     ('qwen2 tied', 'qwen2', 'tied=1'),
     ('qwen2 wide checkpoint', 'qwen2', WIDE + ' checkpoint=1'),
@@ -333,7 +341,7 @@ FILES = [  # name, architecture, file, config, settings
     ('llama GGUF file', 'llama', 'stories260K/stories260K.gguf', None,
      'vocab=512 embd=64 layers=5 heads=8 kv=4 head=8 ff=172 ctx=64 tokens=50' + SMALL),
     ('llama HF file', 'llama', 'tinystories-656k/model.safetensors', None,
-     'vocab=2048 embd=128 heads=8 kv=4 head=16 ff=384 ctx=64 tokens=50 tied=1' + SMALL),
+     'vocab=2048 embd=128 heads=8 kv=4 head=16 ff=384 ctx=64 tokens=50 tied=1 eps=1e-6' + SMALL),
     ('gpt2 file', 'gpt2', 'tiny-random-gpt2/model.safetensors', None,
      'vocab=1000 embd=32 layers=5 heads=4 kv=4 head=8 ff=37 ctx=64 tokens=50 tied=1' + SMALL),
 ]
@@ -401,8 +409,6 @@ def unseen_gradients(change):
         right = dict(d.grads)
         for tensor in right:
             d.grads = {**right, tensor: change(right[tensor])}
-            for p in model.p.values():
-                p.grad = None
             result = Result()
             check_gradients(d, model, result)
             n += 1
@@ -436,6 +442,7 @@ FAULTS = [
     ('decay of norms is seen', lambda: unseen_fault('decay')),
     ('no bias correction is seen', lambda: unseen_fault('correction')),
     ('no clipping is seen', lambda: unseen_fault('clip')),
+    ('another epsilon is seen', lambda: unseen_fault('epsilon')),
     ('a schedule one step early is seen', lambda: unseen_fault('schedule')),
 ]
 
