@@ -304,8 +304,8 @@ def compare(d):
 
 # --- the cases ------------------------------------------------------------------------------------
 
-ADAMW = ('rate=0.01 schedule=1 warmup=5 total=20 final=0.1 decay=0.2 clip=0.7 beta2=0.98 epsilon=1e-5 '
-         'ctx=12 tokens=11 seqs=5 batch=2 accum=3 ignore=15')
+ADAMW = ('rate=0.01 schedule=1 warmup=5 total=20 final=0.1 decay=0.2 clip=0.7 beta2=0.98 '
+         'epsilon=1e-5 ctx=12 tokens=11 seqs=5 batch=2 accum=3 ignore=15')
 WIDE = 'vocab=301 embd=48 heads=6 kv=3 head=8 ff=88 layers=3'
 CASES = [  # name, architecture, settings
     ('llama', 'llama', ''),
