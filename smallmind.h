@@ -718,6 +718,17 @@ typedef enum sm_optimizer {
     SM_OPTIMIZER_SGD = 1    /* with momentum */
 } sm_optimizer;
 
+/* The matrices of a layer that LoRA learns for. */
+enum sm_lora_target {
+    SM_LORA_Q = 1, /* any of the first three: gpt2's fused matrix of all three */
+    SM_LORA_K = 2,
+    SM_LORA_V = 4,
+    SM_LORA_OUTPUT = 8, /* of attention */
+    SM_LORA_GATE = 16,
+    SM_LORA_UP = 32,
+    SM_LORA_DOWN = 64
+};
+
 typedef struct sm_trainer_params {
     /* What to train: an opened model of F32, F16 or BF16 weights, which are copied ... */
     const sm_model *model; /* only needed until the trainer is made */
@@ -738,6 +749,14 @@ typedef struct sm_trainer_params {
     int checkpoint;        /* n: keep the activations of n layers only, compute the others again
                               (Chen et al. 2016, arXiv:1604.06174); 0 = keep all. Same bits */
     float dropout;         /* of the embedding and of every block's output; 0 = off */
+
+    /* LoRA (Hu et al. 2021, arXiv:2106.09685): the model's weights, of any type, stay as they are
+     * and where they are (it must stay open as long as the trainer lives); beside a matrix W [n, k]
+     * the parameters are A [rank, k], random, and B [n, rank], zeros:
+     * y = W x + lora_alpha / lora_rank * B (A x). W is what its blocks decode to. */
+    int lora_rank;         /* 0 = off: all weights are trained */
+    float lora_alpha;      /* 0 = 2 * lora_rank */
+    int lora_targets;      /* of sm_lora_target, added up; 0 = all of them */
 
     int optimizer;         /* sm_optimizer */
     sm_rate rate;
@@ -765,8 +784,8 @@ typedef struct sm_train_plan {
 typedef struct sm_trainer sm_trainer;
 
 SM_API sm_trainer_params sm_trainer_default(void);
-/* Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a quantised model, isa) | SM_ERR_FULL (sizes
- * overflow). Allocates nothing. */
+/* Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a quantised model without lora_rank, isa) |
+ *         SM_ERR_FULL (sizes overflow). Allocates nothing. */
 SM_API sm_status sm_trainer_plan(const sm_trainer_params *params, sm_train_plan *plan,
                                  sm_error *error);
 /* Makes a trainer: one allocation of plan.total_bytes; nothing is allocated later.
@@ -785,7 +804,7 @@ SM_API uint64_t sm_trainer_steps(const sm_trainer *trainer); /* that were applie
 SM_API float *sm_trainer_flat_params(sm_trainer *trainer, size_t *n);
 SM_API float *sm_trainer_flat_grads(sm_trainer *trainer, size_t *n);
 typedef struct sm_train_tensor {
-    const char *name;      /* as in GGUF: "blk.0.attn_q.weight" */
+    const char *name;      /* as in GGUF: "blk.0.attn_q.weight"; of LoRA with ".lora_a", ".lora_b" */
     int rows, columns;     /* rows = 1 for a vector */
     float *params, *grads; /* [rows, columns] */
 } sm_train_tensor;
@@ -940,7 +959,7 @@ typedef struct sm_quantize_progress {
 
 typedef struct sm_quantize_params {
     sm_writer_params out;
-    int type; /* sm_type; F32 (0), F16 and BF16 too */
+    int type; /* sm_type; F32 (0), F16 and BF16 too; SM_TYPE_AUTO: every tensor keeps its own */
     int mix;  /* sm_mix */
     /* A rule of your own: gets a matrix and the type meant for it, returns the sm_type to use. */
     int (*choose)(void *user, const sm_tensor *tensor, int type);
@@ -949,6 +968,10 @@ typedef struct sm_quantize_params {
     int (*progress)(void *user, const sm_quantize_progress *progress);
     void *progress_user;
     int check;     /* 1: measure the error of every tensor, for progress */
+    /* A LoRA adapter, as sm_trainer_write_adapter and llama.cpp's tools write it, that is merged:
+     * W becomes W + adapter_scale * alpha / rank * B A, then gets its type. */
+    sm_source adapter;   /* a GGUF file; empty = none */
+    float adapter_scale; /* 0 = 1 */
     sm_team *team; /* shares the encoding; NULL = the caller's thread alone */
     sm_log_fn log; /* tensors that get another type than asked for */
     void *log_user;
@@ -961,13 +984,21 @@ SM_API sm_quantize_params sm_quantize_default(void);
  * rows do not consist of whole blocks becomes Q8_0 instead of a K-quant, else F16. Tensors that
  * have their type already, or one that is not computed with here, are copied byte for byte. The
  * bytes do not depend on threads.
- * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a vocabulary only) | SM_ERR_FORMAT (a NaN or an
- *         infinity for a block type) | SM_ERR_NOMEM | SM_ERR_IO | SM_ERR_FULL |
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (a vocabulary only; an adapter of another kind or
+ *         architecture) | SM_ERR_FORMAT (a NaN or an infinity for a block type; an adapter that is
+ *         damaged, or does not fit the model) | SM_ERR_NOMEM | SM_ERR_IO | SM_ERR_FULL |
  *         SM_ERR_CANCELLED; on error there is no new file, and the old one is as it was.
- * Memory  from params.out.allocator, given back before it returns: the writer's, and a buffer of
- *         1 MB (at least one row). */
+ * Memory  from params.out.allocator, given back before it returns: the writer's, a buffer of 1 MB
+ *         (at least one row), and the adapter's directory. */
 SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *params,
                              sm_error *error);
+
+#ifndef SMALLMIND_NO_TRAIN
+/* What a trainer with lora_rank learned, as a GGUF adapter (F32) that llama.cpp and sm_quantize
+ * read. The model may be closed already. Returns SM_OK | SM_ERR_ARG (no LoRA) and as the writer. */
+SM_API sm_status sm_trainer_write_adapter(const sm_trainer *trainer, const sm_writer_params *out,
+                                          sm_error *error);
+#endif
 
 #endif /* SMALLMIND_NO_WRITER */
 
@@ -10603,9 +10634,9 @@ static sm_status sm__gguf_header(sm_model *m, sm__cursor *c, uint64_t *n_tensors
     return SM_OK;
 }
 
-/* Fills the model from a GGUF file: metadata, directory, vocabulary, hyperparameters. */
-static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_only,
-                               sm_error *error) {
+/* Metadata and directory of a GGUF file. */
+static sm_status sm__gguf_directory(sm_model *m, const sm__bytes *file, int skip_unknown,
+                                    sm_error *error) {
     sm__cursor c;
     uint64_t n_tensors = 0, n_meta = 0, *offsets;
     uint32_t alignment = 32;
@@ -10626,12 +10657,20 @@ static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_onl
                             (unsigned long long)n_tensors);
         offsets = (uint64_t *)sm__model_alloc(m, (size_t)n_tensors, sizeof *offsets);
         if (!offsets) return sm__fail(error, SM_ERR_NOMEM, "no memory for the directory");
-        status = sm__gguf_tensors(m, &c, n_tensors, vocab_only, offsets, error);
+        status = sm__gguf_tensors(m, &c, n_tensors, skip_unknown, offsets, error);
         if (!status)
             status = sm__gguf_place(m, file, (size_t)(c.p - file->p), offsets, alignment, error);
         sm__model_drop(m, offsets);
-        if (status) return status;
     }
+    return status;
+}
+
+/* Fills the model from a GGUF file: metadata, directory, vocabulary, hyperparameters. */
+static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_only,
+                               sm_error *error) {
+    sm_status status = sm__gguf_directory(m, file, vocab_only, error);
+    int n_tensors = m->info.n_tensors;
+    if (status) return status;
     if ((status = sm__gguf_arch(m, n_tensors != 0 && !vocab_only, error))) return status;
     if ((status = sm__gguf_vocab(m, error))) return status;
     if (n_tensors && !vocab_only) return sm__gguf_hparams(m, error);
@@ -15425,7 +15464,8 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
  *   ATTEND      softmax(q k^T) v                ATTEND_BACK  dq, dk, dv, weights computed again
  *   ACT         SwiGLU, GELU                    ACT_BACK
  *   LOSS        cross-entropy of 256 rows of logits at a time, which become their own gradients
- *   TRANSPOSE, DROP                             the inputs of LINEAR_DW; dropout's mask on dy
+ *   DROP                                        dropout's mask on dy
+ *   DECODE, SCALE                               see LoRA, below
  *   ZERO, SQUARES, UPDATE                       over the flat arrays
  *
  * A tile writes what no other tile of its step writes, and sums are cut at fixed places only: the
@@ -15460,6 +15500,8 @@ enum { /* op */
     SM__TRAIN_ACT_BACK,
     SM__TRAIN_LOSS,
     SM__TRAIN_DROP,
+    SM__TRAIN_DECODE,
+    SM__TRAIN_SCALE,
     SM__TRAIN_ZERO,
     SM__TRAIN_SQUARES,
     SM__TRAIN_UPDATE
@@ -15481,6 +15523,7 @@ typedef struct sm__train_step {
     sm__mat in, in2, out, aux;
     const float *w, *b;
     float *gw, *gb; /* where gradients are added: [n, k], [n] */
+    sm__weight frozen, frozen2; /* of LoRA: what DECODE decodes; EMBED: embeddings and positions */
     int n, k, heads;
     int tile_rows, tile_cols; /* of a product */
     uint32_t tiles;
@@ -15500,6 +15543,7 @@ typedef struct sm__train_bufs {
     sm__mat h1, raw, qkv, o, mid, h2, up, gate, act, out, stats1, stats2, stats_q, stats_k;
     sm__mat last, stats_last, logits;
     sm__mat dx, dy, dh, d_o, dqkv, dup, dgate; /* gradients of the layer at hand */
+    sm__mat low, dlow;                         /* of LoRA: A x, its gradient */
 } sm__train_bufs;
 
 typedef void (*sm__tile_fn)(sm_trainer *t, const sm__train_step *s, int tile, int member);
@@ -15537,6 +15581,7 @@ struct sm_trainer {
     double *squares;  /* [tiles of the flat arrays] */
     unsigned char *member_scratch;
     size_t member_bytes;
+    float *decoded, lora_scale; /* rows of the frozen matrix at hand */
 
     /* what runs: a micro-batch of rows = n_seqs * length tokens */
     const int32_t *tokens, *targets;
@@ -15718,10 +15763,25 @@ static void sm__train_drop(const sm_trainer *t, int site, int row, int column, f
 
 /* --- embedding -------------------------------------------------------------------------------- */
 
+/* A row of a frozen matrix, put into x or added to it; 512 elements are whole blocks. */
+static void sm__frozen_row(const sm_trainer *t, const sm__weight *w, int row, int add, float *x) {
+    const uint8_t *from = w->data + (size_t)row * w->stride;
+    float piece[512];
+    int at, n;
+    for (at = 0; at < w->k; at += n) {
+        n = sm__min(512, w->k - at);
+        sm__types[w->type].decode(from + sm__row_bytes(w->type, (size_t)at),
+                                  add ? piece : x + at, (size_t)n);
+        if (add) t->kernels.add(piece, x + at, n);
+    }
+}
+
 static void sm__train_embed(const sm_trainer *t, const sm__train_step *s, int row) {
     int c = s->k;
     float *x = sm__mat_row(s->out, row);
-    memcpy(x, s->w + (size_t)t->tokens[row] * (size_t)c, (size_t)c * sizeof *x);
+    if (s->frozen.data) sm__frozen_row(t, &s->frozen, t->tokens[row], 0, x);
+    else memcpy(x, s->w + (size_t)t->tokens[row] * (size_t)c, (size_t)c * sizeof *x);
+    if (s->frozen2.data) sm__frozen_row(t, &s->frozen2, row % t->length, 1, x);
     if (s->b) t->kernels.add(s->b + (size_t)(row % t->length) * (size_t)c, x, c);
     sm__train_drop(t, s->site, row, 0, x, c);
 }
@@ -15879,16 +15939,18 @@ SM__INLINE void sm__train_norm_back(const sm_trainer *t, const sm__train_step *s
 
 /* --- linear layers ---------------------------------------------------------------------------- */
 
-/* y = x W^T + b; with in2 (the residual stream), out = in2 + dropout(y). */
+/* y = x W^T + b; with in2 (the residual stream), out = in2 + dropout(y). LoRA: y += x W^T, and
+ * without W what follows it alone. */
 static void sm__tile_linear(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
                             float *scratch) {
     int across = sm__ceil_div(s->n, s->tile_cols), r0 = tile / across * s->tile_rows, r;
     int o0 = tile % across * s->tile_cols, n = sm__min(s->tile_cols, s->n - o0);
     float *out = sm__mat_row(s->out, r0) + o0;
     rows = sm__min(s->tile_rows, rows - r0);
-    sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
-                 sm__rows_of(s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k), rows, n, s->k, out,
-                 s->out.stride, 0, scratch);
+    if (s->w)
+        sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
+                     sm__rows_of(s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k), rows, n, s->k,
+                     out, s->out.stride, s->accumulate, scratch);
     for (r = 0; r < rows; r++, out += s->out.stride) {
         if (s->b) t->kernels.add(s->b + o0, out, n);
         sm__train_drop(t, s->site, r0 + r, o0, out, n);
@@ -15934,6 +15996,24 @@ SM__INLINE void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s,
                  rows, s->gw + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k,
                  !t->fresh || s->row0 > 0, scratch);
     if (s->gb && c0 == 0) sm__bias_grad(t, s, rows, o0, n);
+}
+
+/* --- LoRA: a frozen matrix with a product of two small ones beside it --------------------------
+ * y = W x + s B (A x), s = alpha / rank. LINEAR and LINEAR_DX of W follow a DECODE of the same rows
+ * of W into one buffer, a multiple of 256 rows at a time (where the sums over them are cut): the
+ * bits are those of a model of these floats. With low = s A x, which is computed again behind:
+ *   forward   LINEAR, SCALE: low           LINEAR: y += low B^T
+ *   backward  LINEAR_DW: dB += dy^T low    LINEAR_DX, SCALE: dlow = s dy B
+ *             LINEAR_DW: dA += dlow^T x    LINEAR_DX: dx += dlow A */
+
+#define SM__LORA_FLOATS ((size_t)1 << 20) /* of W at once, unless 256 rows are more */
+
+static void sm__tile_decode(const sm__train_step *s, int tile) {
+    const sm__weight *w = &s->frozen;
+    int row = tile * SM__ROW_TILE, end = sm__min(row + SM__ROW_TILE, w->n);
+    for (; row < end; row++)
+        sm__types[w->type].decode(w->data + (size_t)row * w->stride, sm__mat_row(s->out, row),
+                                  (size_t)w->k);
 }
 
 /* --- attention -------------------------------------------------------------------------------- */
@@ -16331,6 +16411,7 @@ static int sm__train_tiles(const sm_trainer *t, sm__train_step *s) {
     case SM__TRAIN_LINEAR: return sm__train_cut(t, s, rows, s->n);
     case SM__TRAIN_LINEAR_DX: return sm__train_cut(t, s, rows, s->k);
     case SM__TRAIN_LINEAR_DW: return sm__train_cut(t, s, s->n, s->k);
+    case SM__TRAIN_DECODE: return sm__ceil_div(s->frozen.n, SM__ROW_TILE);
     case SM__TRAIN_NORM_GRAD:
     case SM__TRAIN_EMBED_BACK: return sm__ceil_div(s->k, SM__GRAD_BLOCK);
     case SM__TRAIN_ATTEND:
@@ -16350,6 +16431,9 @@ SM__INLINE void sm__train_row(sm_trainer *t, const sm__train_step *s, int row) {
     case SM__TRAIN_ACT: sm__train_act(t, s, row); break;
     case SM__TRAIN_ACT_BACK: sm__train_act_back(t, s, row); break;
     case SM__TRAIN_LOSS: sm__train_loss(t, s, row); break;
+    case SM__TRAIN_SCALE:
+        t->kernels.scale(sm__mat_row(s->out, row), t->lora_scale, s->out.width);
+        break;
     default: /* DROP */
         memcpy(sm__mat_row(s->out, row), sm__mat_row(s->in, row),
                (size_t)s->in.width * sizeof(float));
@@ -16367,6 +16451,7 @@ SM__INLINE void sm__train_tile(sm_trainer *t, const sm__train_step *s, int tile,
     case SM__TRAIN_LINEAR: sm__tile_linear(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DX: sm__tile_linear_dx(t, s, rows, tile, scratch); return;
     case SM__TRAIN_LINEAR_DW: sm__tile_linear_dw(t, s, rows, tile, scratch); return;
+    case SM__TRAIN_DECODE: sm__tile_decode(s, tile); return;
     case SM__TRAIN_ATTEND: sm__tile_train_attend(t, s, tile, scratch); return;
     case SM__TRAIN_ATTEND_BACK: sm__tile_attend_back(t, s, tile, scratch); return;
     case SM__TRAIN_ZERO:
@@ -16433,6 +16518,7 @@ static int sm__train_finite(const float *x, size_t n) {
 static int sm__train_probe(const sm_trainer *t, const sm__train_step *s) {
     int rows = sm__train_rows(t, s), row, ok = 1;
     size_t n = (size_t)s->n, k = (size_t)s->k;
+    if (s->op == SM__TRAIN_DECODE) return 1;
     for (row = 0; s->out.p && row < rows; row++)
         ok &= sm__train_finite(sm__mat_row(s->out, row), (size_t)s->out.width);
     if (s->op == SM__TRAIN_ACT_BACK)
@@ -16510,6 +16596,34 @@ static sm__train_step *sm__train_emit(sm_trainer *t, int op, const char *name, i
     return s;
 }
 
+/* The frozen matrix of a name; NULL: there is none of it. */
+static const sm__weight *sm__frozen_matrix(const sm_trainer *t, int layer, const char *name) {
+    const sm__weights *w = t->params.model->weights;
+    const sm__layer *l = &w->layers[layer < 0 ? 0 : layer];
+    if (strcmp(name, "token_embd") == 0) return &w->embed;
+    if (strcmp(name, "output") == 0) return &w->output;
+    if (strcmp(name, "attn_q") == 0 || strcmp(name, "attn_qkv") == 0) return &l->q; /* all three */
+    if (strcmp(name, "attn_k") == 0) return &l->k;
+    if (strcmp(name, "attn_v") == 0) return &l->v;
+    if (strcmp(name, "attn_output") == 0) return &l->attn_out;
+    if (strcmp(name, "ffn_gate") == 0) return &l->gate;
+    if (strcmp(name, "ffn_up") == 0) return &l->up;
+    return strcmp(name, "ffn_down") == 0 ? &l->down : NULL;
+}
+
+/* Frozen weights and biases of a step: of norms the vectors, of matrices the bias. */
+static void sm__frozen_bind(const sm_trainer *t, sm__train_step *s, int layer, const char *name) {
+    const sm__weights *w = t->params.model->weights;
+    const sm__layer *l = &w->layers[layer < 0 ? 0 : layer];
+    const sm__weight *m = sm__frozen_matrix(t, layer, name);
+    if (m) s->frozen = *m, s->b = m->bias;
+    else if (strcmp(name, "output_norm") == 0) s->w = w->output_norm, s->b = w->output_norm_bias;
+    else if (strcmp(name, "attn_norm") == 0) s->w = l->attn_norm, s->b = l->attn_norm_bias;
+    else if (strcmp(name, "ffn_norm") == 0) s->w = l->ffn_norm, s->b = l->ffn_norm_bias;
+    else if (strcmp(name, "attn_q_norm") == 0) s->w = l->q_norm;
+    else s->w = l->k_norm;
+}
+
 /* A step with a weight [n, k] and its bias, if there is one; of a tensor with the step's name. */
 static sm__train_step *sm__train_emit_weight(sm_trainer *t, int op, const char *name, int layer,
                                              int n, int k) {
@@ -16518,6 +16632,7 @@ static sm__train_step *sm__train_emit_weight(sm_trainer *t, int op, const char *
     const sm__train_tensor *b = sm__train_find(t, layer, name, ".bias");
     s->n = n;
     s->k = k;
+    if (t->params.lora_rank) sm__frozen_bind(t, s, layer, name);
     if (w) s->w = t->flat + w->at, s->gw = t->grads + w->at;
     if (b) s->b = t->flat + b->at, s->gb = t->grads + b->at;
     return s;
@@ -16532,20 +16647,148 @@ static void sm__train_emit_norm(sm_trainer *t, const char *name, int layer, sm__
 
 static void sm__train_emit_norm_back(sm_trainer *t, const char *name, int layer, sm__mat x,
                                      sm__mat dy, sm__mat stats, sm__mat dx, int accumulate, int k) {
-    sm__train_step *s = sm__train_emit_weight(t, SM__TRAIN_NORM_GRAD, name, layer, 1, k);
-    s->in = x, s->in2 = dy, s->aux = stats;
-    s->heads = x.width / k;
+    sm__train_step *s;
+    if (!t->params.lora_rank) {
+        s = sm__train_emit_weight(t, SM__TRAIN_NORM_GRAD, name, layer, 1, k);
+        s->in = x, s->in2 = dy, s->aux = stats;
+        s->heads = x.width / k;
+    }
     s = sm__train_emit_weight(t, SM__TRAIN_NORM_BACK, name, layer, 1, k);
     s->in = x, s->in2 = dy, s->aux = stats, s->out = dx;
     s->heads = x.width / k;
     s->accumulate = (uint8_t)accumulate;
 }
 
+static sm__mat sm__train_none(void) {
+    sm__mat none = {NULL, 0, 0};
+    return none;
+}
+
+/* The sm_lora_target of a matrix; 0 = none. */
+static int sm__lora_flag(const char *name) {
+    static const char *const names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
+                                        "ffn_gate", "ffn_up", "ffn_down"};
+    int i = 0;
+    if (strcmp(name, "attn_qkv") == 0) return SM_LORA_Q | SM_LORA_K | SM_LORA_V;
+    while (i < 7 && strcmp(name, names[i]) != 0) i++;
+    return i < 7 ? 1 << i : 0;
+}
+
+/* Rows of n of a frozen matrix that are decoded at once; 0 = it is read where it is. */
+static int sm__lora_rows(const sm__weight *w, int n) {
+    size_t rows = SM__LORA_FLOATS / (size_t)w->k / SM__GEMM_K * SM__GEMM_K;
+    if (w->type == SM__T_F32 && (uintptr_t)w->data % sizeof(float) == 0) return 0;
+    return sm__min(rows < SM__GEMM_K ? SM__GEMM_K : (int)rows, n);
+}
+
+/* LINEAR or LINEAR_DX with rows [row, row + n) of a frozen matrix; n 0 = all of them. */
+static sm__train_step *sm__lora_emit_frozen(sm_trainer *t, int op, const char *name, int layer,
+                                            const sm__weight *all, int row, int n) {
+    sm__weight w = sm__weight_rows(all, row, n ? n : all->n);
+    sm__train_step *s;
+    sm__mat rows = {NULL, 0, 0};
+    rows.p = t->decoded;
+    rows.stride = (size_t)w.k;
+    rows.width = w.k;
+    if (n) {
+        s = sm__train_emit(t, SM__TRAIN_DECODE, name, layer);
+        s->frozen = w;
+        s->out = rows;
+    }
+    s = sm__train_emit(t, op, name, layer);
+    s->w = n ? t->decoded : (const float *)(const void *)w.data;
+    s->b = w.bias;
+    s->n = w.n;
+    s->k = w.k;
+    return s;
+}
+
+/* A step with the parameters A [rank, k] (suffix ".lora_a") or B [n, rank] of a matrix as w; NULL
+ * when there are none. */
+static sm__train_step *sm__lora_emit(sm_trainer *t, int op, const char *name, int layer,
+                                     const char *suffix) {
+    const sm__train_tensor *e;
+    sm__train_step *s;
+    if (layer < 0 || !(sm__lora_flag(name) & t->params.lora_targets)) return NULL;
+    s = sm__train_emit(t, op, name, layer);
+    e = sm__train_find(t, layer, name, suffix);
+    if (!e) return s; /* steps are only counted */
+    s->w = t->flat + e->at;
+    s->gw = t->grads + e->at;
+    s->n = e->rows;
+    s->k = e->columns;
+    return s;
+}
+
+/* low = s A x; 0 = the matrix is no target. */
+static int sm__lora_emit_low(sm_trainer *t, const char *name, int layer, sm__mat x) {
+    sm__train_step *s = sm__lora_emit(t, SM__TRAIN_LINEAR, name, layer, ".weight.lora_a");
+    if (!s) return 0;
+    s->in = x, s->out = t->bufs.low;
+    s = sm__train_emit(t, SM__TRAIN_SCALE, name, layer);
+    s->out = t->bufs.low;
+    return 1;
+}
+
+static void sm__lora_emit_linear(sm_trainer *t, const char *name, int layer, sm__mat x, sm__mat y,
+                                 sm__mat residual, int site) {
+    const sm__weight *w = sm__frozen_matrix(t, layer, name);
+    int most = sm__lora_rows(w, y.width), row, n;
+    sm__train_step *s;
+    for (row = 0; row < y.width; row += n) {
+        n = most ? sm__min(most, y.width - row) : y.width;
+        s = sm__lora_emit_frozen(t, SM__TRAIN_LINEAR, name, layer, w, row, most ? n : 0);
+        s->in = x, s->out = sm__mat_from(y, (size_t)row, n);
+        s->n = n;
+    }
+    if (sm__lora_emit_low(t, name, layer, x))
+        s = sm__lora_emit(t, SM__TRAIN_LINEAR, name, layer, ".weight.lora_b");
+    else if (site) s = sm__train_emit(t, SM__TRAIN_LINEAR, name, layer);
+    else return;
+    s->in = t->bufs.low, s->in2 = residual, s->out = y;
+    s->site = site;
+    s->n = y.width;
+    s->accumulate = 1;
+}
+
+/* dx of width 0: nobody needs it. */
+static void sm__lora_emit_linear_back(sm_trainer *t, const char *name, int layer, sm__mat dy,
+                                      sm__mat x, sm__mat dx, int accumulate) {
+    const sm__weight *w = sm__frozen_matrix(t, layer, name);
+    const sm__train_bufs *b = &t->bufs;
+    int most = sm__lora_rows(w, dy.width), row, n;
+    sm__train_step *s;
+    for (row = 0; dx.width && row < dy.width; row += n) {
+        n = most ? sm__min(most, dy.width - row) : dy.width;
+        s = sm__lora_emit_frozen(t, SM__TRAIN_LINEAR_DX, name, layer, w, row, most ? n : 0);
+        s->in = sm__mat_from(dy, (size_t)row, n), s->out = dx;
+        s->n = n;
+        s->accumulate = accumulate || row > 0;
+    }
+    if (!sm__lora_emit_low(t, name, layer, x)) return;
+    s = sm__lora_emit(t, SM__TRAIN_LINEAR_DW, name, layer, ".weight.lora_b");
+    s->in = dy, s->in2 = b->low;
+    s = sm__lora_emit(t, SM__TRAIN_LINEAR_DX, name, layer, ".weight.lora_b");
+    s->in = dy, s->out = b->dlow;
+    s = sm__train_emit(t, SM__TRAIN_SCALE, name, layer);
+    s->out = b->dlow;
+    s = sm__lora_emit(t, SM__TRAIN_LINEAR_DW, name, layer, ".weight.lora_a");
+    s->in = b->dlow, s->in2 = x;
+    if (!dx.width) return;
+    s = sm__lora_emit(t, SM__TRAIN_LINEAR_DX, name, layer, ".weight.lora_a");
+    s->in = b->dlow, s->out = dx;
+    s->accumulate = 1;
+}
+
 /* residual.p NULL: none. */
 static void sm__train_emit_linear(sm_trainer *t, const char *name, int layer, sm__mat x, sm__mat y,
                                   sm__mat residual, int site) {
-    sm__train_step *s =
-        sm__train_emit_weight(t, SM__TRAIN_LINEAR, name, layer, y.width, x.width);
+    sm__train_step *s;
+    if (t->params.lora_rank) {
+        sm__lora_emit_linear(t, name, layer, x, y, residual, site);
+        return;
+    }
+    s = sm__train_emit_weight(t, SM__TRAIN_LINEAR, name, layer, y.width, x.width);
     s->in = x, s->out = y, s->in2 = residual;
     s->site = site;
 }
@@ -16553,16 +16796,15 @@ static void sm__train_emit_linear(sm_trainer *t, const char *name, int layer, sm
 static void sm__train_emit_linear_back(sm_trainer *t, const char *name, int layer, sm__mat dy,
                                        sm__mat x, sm__mat dx, int accumulate) {
     sm__train_step *s;
+    if (t->params.lora_rank) {
+        sm__lora_emit_linear_back(t, name, layer, dy, x, dx, accumulate);
+        return;
+    }
     s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DW, name, layer, dy.width, x.width);
     s->in = dy, s->in2 = x;
     s = sm__train_emit_weight(t, SM__TRAIN_LINEAR_DX, name, layer, dy.width, x.width);
     s->in = dy, s->out = dx;
     s->accumulate = (uint8_t)accumulate;
-}
-
-static sm__mat sm__train_none(void) {
-    sm__mat none = {NULL, 0, 0};
-    return none;
 }
 
 /* A layer's own part of a buffer. */
@@ -16665,6 +16907,7 @@ static void sm__train_emit_ffn_back(sm_trainer *t, int il) {
 static void sm__train_emit_attention_back(sm_trainer *t, int il) {
     const sm__train_bufs *b = &t->bufs;
     int q = t->hp.n_heads * t->hp.head_dim, kv = t->hp.n_kv_heads * t->hp.head_dim, i, at, n;
+    int end = t->params.lora_rank && il == 0; /* frozen embeddings need no gradient */
     sm__mat raw = sm__train_slot(t, b->raw, il), dy = sm__train_emit_drop(t, il, 2 + 2 * il);
     sm__mat dq = sm__mat_from(b->dqkv, 0, q), dk = sm__mat_from(b->dqkv, (size_t)q, kv);
     const char *name;
@@ -16684,7 +16927,9 @@ static void sm__train_emit_attention_back(sm_trainer *t, int il) {
     }
     for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
         sm__train_emit_linear_back(t, name, il, sm__mat_from(b->dqkv, (size_t)at, n),
-                                   sm__train_slot(t, b->h1, il), b->dh, i > 0);
+                                   sm__train_slot(t, b->h1, il), end ? sm__train_none() : b->dh,
+                                   i > 0);
+    if (end) return;
     sm__train_emit_norm_back(t, "attn_norm", il, sm__train_x(t, il), b->dh,
                              sm__train_slot(t, b->stats1, il), b->dx, 1, t->hp.n_embd);
 }
@@ -16713,6 +16958,7 @@ static void sm__train_emit_loss(sm_trainer *t) {
 static void sm__train_emit_embed(sm_trainer *t, int op, sm__mat x) {
     sm__train_step *s = sm__train_emit_weight(t, op, "token_embd", -1, t->hp.n_vocab, t->hp.n_embd);
     const sm__train_tensor *position = sm__train_find(t, -1, "position_embd", ".weight");
+    if (t->params.lora_rank) s->frozen2 = t->params.model->weights->position;
     s->b = position ? t->flat + position->at : NULL;
     s->gb = position ? t->grads + position->at : NULL;
     s->in = s->out = x;
@@ -16744,7 +16990,7 @@ static void sm__train_emit_all(sm_trainer *t) {
             sm__train_emit_attention_back(t, il);
         }
     }
-    sm__train_emit_embed(t, SM__TRAIN_EMBED_BACK, b->dx);
+    if (!t->params.lora_rank) sm__train_emit_embed(t, SM__TRAIN_EMBED_BACK, b->dx);
     t->emit_when = SM__ZERO;
     sm__train_emit(t, SM__TRAIN_ZERO, "zero", -1);
     t->emit_when = SM__SQUARES;
@@ -16775,8 +17021,8 @@ static void sm__train_add(sm_trainer *t, int layer, const char *stem, const char
     b.layer = layer;
     sm__bind_name(&b, stem, suffix);
     i = m ? sm__tensor_at(m, b.name) : -1;
-    if (i >= 0 && m->tensors[i].type != SM_TYPE_F32 && m->tensors[i].type != SM_TYPE_F16 &&
-        m->tensors[i].type != SM_TYPE_BF16)
+    if (i >= 0 && !t->params.lora_rank && m->tensors[i].type != SM_TYPE_F32 &&
+        m->tensors[i].type != SM_TYPE_F16 && m->tensors[i].type != SM_TYPE_BF16)
         sm__fail(&t->error, SM_ERR_UNSUPPORTED, "trainer: tensor %s has the type %s", b.name,
                  sm__ggml_name(m->tensors[i].type));
     if (sm__mul_size((size_t)sm__max(rows, 1), (size_t)columns, &floats) ||
@@ -16831,6 +17077,38 @@ static void sm__train_add_layer(sm_trainer *t, int il, float last) {
     sm__train_add_linear(t, il, "ffn_down", c, t->hp.n_ff, SM__ARCH_BIAS, last);
 }
 
+/* A and B of a matrix, when it is a target. A as PEFT's: of the variance of a uniform distribution
+ * over +-1 / sqrt(k). */
+static void sm__lora_add(sm_trainer *t, int il, const char *stem, int n, int k) {
+    if (!(sm__lora_flag(stem) & t->params.lora_targets)) return;
+    sm__train_add(t, il, stem, ".weight.lora_a", t->params.lora_rank, k,
+                  sm__div(1.0f, sm__sqrt(3.0f * (float)k)));
+    sm__train_add(t, il, stem, ".weight.lora_b", n, t->params.lora_rank, 0.0f);
+}
+
+static void sm__lora_add_layer(sm_trainer *t, int il) {
+    int c = t->hp.n_embd, i, at, n;
+    const char *name;
+    for (i = 0; (name = sm__train_qkv(t, i, &at, &n)) != NULL; i++)
+        sm__lora_add(t, il, name, n, c);
+    sm__lora_add(t, il, "attn_output", c, t->hp.n_heads * t->hp.head_dim);
+    if (t->arch->ffn == SM__FFN_SWIGLU) sm__lora_add(t, il, "ffn_gate", t->hp.n_ff, c);
+    sm__lora_add(t, il, "ffn_up", t->hp.n_ff, c);
+    sm__lora_add(t, il, "ffn_down", c, t->hp.n_ff);
+}
+
+/* What is outside the layers. */
+static void sm__train_add_ends(sm_trainer *t) {
+    const sm__hparams *hp = &t->hp;
+    sm__train_add(t, -1, "token_embd", ".weight", hp->n_vocab, hp->n_embd, SM__TRAIN_DEVIATION);
+    if (!t->params.tied)
+        sm__train_add_linear(t, -1, "output", hp->n_vocab, hp->n_embd, 0, SM__TRAIN_DEVIATION);
+    if (hp->pos == SM__POS_LEARNED)
+        sm__train_add(t, -1, "position_embd", ".weight", hp->n_ctx, hp->n_embd,
+                      SM__TRAIN_DEVIATION);
+    sm__train_add_norm(t, -1, "output_norm", hp->n_embd);
+}
+
 /* Counts the tensors, or fills the table. */
 static void sm__train_add_all(sm_trainer *t) {
     const sm__hparams *hp = &t->hp;
@@ -16839,16 +17117,11 @@ static void sm__train_add_all(sm_trainer *t) {
     t->n_tensors = 0;
     t->n_params = 0;
     t->n_flat = t->n_decay = 0;
-    sm__train_add(t, -1, "token_embd", ".weight", hp->n_vocab, hp->n_embd, SM__TRAIN_DEVIATION);
-    if (!t->params.tied)
-        sm__train_add_linear(t, -1, "output", hp->n_vocab, hp->n_embd, 0, SM__TRAIN_DEVIATION);
-    if (hp->pos == SM__POS_LEARNED)
-        sm__train_add(t, -1, "position_embd", ".weight", hp->n_ctx, hp->n_embd,
-                      SM__TRAIN_DEVIATION);
-    sm__train_add_norm(t, -1, "output_norm", hp->n_embd);
+    if (!t->params.lora_rank) sm__train_add_ends(t);
     for (i = 0; i < hp->n_layers; i++) {
         if (t->tensors) t->layer_tensors[i] = t->n_tensors;
-        sm__train_add_layer(t, i, last);
+        if (t->params.lora_rank) sm__lora_add_layer(t, i);
+        else sm__train_add_layer(t, i, last);
     }
     if (t->tensors) t->layer_tensors[i] = t->n_tensors;
     for (i = 0; t->tensors && i < t->n_tensors; i++)
@@ -16915,6 +17188,10 @@ static void sm__train_layout_gradients(sm__arena *a, sm_trainer *t, size_t rows)
     b->dx = sm__train_mat(a, rows, c);
     b->dy = t->params.dropout > 0.0f ? sm__train_mat(a, rows, c) : sm__train_none();
     b->dh = sm__train_mat(a, rows, c);
+    if (t->params.lora_rank) {
+        b->low = sm__train_mat(a, rows, t->params.lora_rank);
+        b->dlow = sm__train_mat(a, rows, t->params.lora_rank);
+    }
     start = a->used;
     b->logits = sm__train_mat(a, sm__min_size(rows, SM__LOSS_ROWS), hp->n_vocab);
     end = a->used;
@@ -16948,6 +17225,25 @@ static void sm__train_layout_activations(sm__arena *a, sm_trainer *t) {
     t->plan.activation_bytes = a->used - start;
 }
 
+/* Room for the rows of frozen matrices. */
+static size_t sm__lora_floats(const sm_trainer *t) {
+    static const char *const names[] = {"output",      "attn_q",   "attn_k", "attn_v",
+                                        "attn_output", "ffn_gate", "ffn_up", "ffn_down"};
+    size_t floats, most = 0;
+    int i, il;
+    if (!t->params.lora_rank) return 0;
+    for (il = 0; il < t->hp.n_layers; il++)
+        for (i = 0; i < 8; i++) {
+            const sm__weight *w = sm__frozen_matrix(t, il, names[i]);
+            int fused = i == 1 && (t->arch->flags & SM__ARCH_FUSED_QKV);
+            int n = fused ? (t->hp.n_heads + 2 * t->hp.n_kv_heads) * t->hp.head_dim : w->n;
+            if (!w->data) continue;
+            floats = (size_t)sm__lora_rows(w, n) * (size_t)w->k;
+            if (floats > most) most = floats;
+        }
+    return most;
+}
+
 /* A member's scratch: sm__multiply's, then attention's. */
 static void sm__train_layout_scratch(sm__arena *a, sm_trainer *t) {
     sm__attend_work w;
@@ -16957,6 +17253,7 @@ static void sm__train_layout_scratch(sm__arena *a, sm_trainer *t) {
     a->overflow |= attend.overflow;
     t->member_bytes = sm__round_up(SM__MULTIPLY_FLOATS * sizeof(float) + attend.used, SM__ALIGN);
     t->member_scratch = (unsigned char *)sm__arena_take(a, (size_t)t->n_members, t->member_bytes);
+    t->decoded = (float *)sm__arena_take(a, sm__lora_floats(t), sizeof(float));
     t->plan.scratch_bytes = a->used - start;
 }
 
@@ -17093,6 +17390,23 @@ static sm_status sm__train_rates(sm_trainer *t, sm_error *error) {
     return SM_OK;
 }
 
+static sm_status sm__lora_resolve(sm_trainer *t, sm_error *error) {
+    sm_trainer_params *p = &t->params;
+    int all = (SM_LORA_DOWN << 1) - 1;
+    if (sm__train_range(error, "lora_rank", p->lora_rank, 0, SM__MAX_DIM / 16) ||
+        sm__train_range(error, "lora_alpha", (double)p->lora_alpha, 0, 1e6) ||
+        sm__train_range(error, "lora_targets", p->lora_targets, 0, all))
+        return SM_ERR_ARG;
+    if (!p->lora_rank) return SM_OK;
+    if (!p->model) return sm__fail(error, SM_ERR_ARG, "trainer: lora_rank needs a model");
+    if (!p->lora_targets) p->lora_targets = all;
+    if (t->arch->ffn != SM__FFN_SWIGLU && p->lora_targets == SM_LORA_GATE)
+        return sm__fail(error, SM_ERR_ARG, "trainer: lora_targets: this model has no gate");
+    if (p->lora_alpha == 0.0f) p->lora_alpha = 2.0f * (float)p->lora_rank;
+    t->lora_scale = sm__div(p->lora_alpha, (float)p->lora_rank);
+    return SM_OK;
+}
+
 /* Checks the parameters and fills in what follows from them. */
 static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t, sm_error *error) {
     sm_trainer_params *p = &t->params;
@@ -17110,6 +17424,7 @@ static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t,
         status = sm__train_hparams(t, error);
     }
     if (status == SM_OK) status = sm__train_rates(t, error);
+    if (status == SM_OK) status = sm__lora_resolve(t, error);
     if (status != SM_OK) return status;
     if (!p->n_ctx) p->n_ctx = t->hp.n_ctx;
     if (!p->n_batch) p->n_batch = 1;
@@ -17178,7 +17493,7 @@ static void sm__train_random(const sm_trainer *t, int tensor, float *to, size_t 
 
 /* The first weights: the model's, or random ones. */
 static void sm__train_fill(sm_trainer *t) {
-    const sm_model *m = t->params.model;
+    const sm_model *m = t->params.lora_rank ? NULL : t->params.model;
     size_t j;
     int i;
     for (i = 0; i < t->n_tensors; i++) {
@@ -17225,7 +17540,7 @@ static sm_status sm__trainer_start(sm_trainer *t, sm_error *error) {
     sm__train_fill(t);
     sm__train_angles(t);
     sm__fp_leave(fp);
-    t->params.model = NULL; /* it may go now */
+    if (!t->params.lora_rank) t->params.model = NULL; /* it may go now */
     t->pass.ticket = SM__CLOSED;
     t->pass.help = sm__train_help;
     t->pass.n_slots = sm__min(t->n_members, 256);
@@ -17544,6 +17859,8 @@ static sm__train_state sm__train_state_head(const sm_trainer *t) {
     int i, shape[2];
     head.magic = SM__STATE_MAGIC;
     head.shape = (uint64_t)t->params.optimizer;
+    if (t->params.lora_rank)
+        head.shape = sm__train_hash(head.shape, &t->lora_scale, sizeof t->lora_scale);
     for (i = 0; i < t->n_tensors; i++) {
         const sm__train_tensor *e = &t->tensors[i];
         shape[0] = e->rows, shape[1] = e->columns;
@@ -18306,6 +18623,13 @@ static size_t sm__turned_row(size_t r, size_t head_dim, size_t n_rot) {
 #define SM__QUANTIZE_BUFFER ((size_t)1 << 20)
 #define SM__QUANTIZE_TILES 256 /* of a buffer, at most */
 
+typedef struct sm__adapter_pair { /* a: [rank, k], b: [n, rank]; s: of their product */
+    const sm_tensor *a, *b;
+    int a_type, b_type; /* indexes of sm__types */
+    size_t rank, a_stride, b_stride;
+    double s;
+} sm__adapter_pair;
+
 typedef struct sm__quantizer {
     sm__pass pass; /* first: what a member of the team gets is a pointer to it */
     const sm_model *model;
@@ -18317,10 +18641,14 @@ typedef struct sm__quantizer {
     uint8_t *buffer;
     size_t buffer_bytes;
     sm_quantize_progress progress;
+    sm_model *adapter; /* NULL: none */
+    double scale;      /* alpha, unless there is none, times what the caller wants */
+    int scale_by_rank; /* 1: there is an alpha */
     /* the tensor in work */
     sm_tensor tensor;
-    int from, to; /* indexes of sm__types */
-    int copy;     /* 1: rows stay as they are */
+    sm__adapter_pair pair; /* what is added to it; a is NULL when nothing is */
+    int from, to;          /* indexes of sm__types */
+    int copy;              /* 1: rows stay as they are */
     size_t k, n_rows, src_stride, dst_stride;
     size_t head, n_rot; /* rows of a head, and how many of them change places (0: none do) */
     /* the rows that are in the buffer */
@@ -18330,9 +18658,28 @@ typedef struct sm__quantizer {
     double errors[SM__QUANTIZE_TILES], squares[SM__QUANTIZE_TILES];
 } sm__quantizer;
 
-/* Encodes a row; adds the squared error to sums[0], the squares to sums[1]. 1 = a number was not
+/* x += s * row r of B times A, elements [at, at + n). The sums are in double, so that the one
+ * rounding is that of the new weight. */
+static void sm__adapter_add(const sm__adapter_pair *p, size_t r, size_t at, size_t n, float *x) {
+    const uint8_t *a = (const uint8_t *)p->a->data + sm__row_bytes(p->a_type, at);
+    const uint8_t *b = (const uint8_t *)p->b->data + r * p->b_stride;
+    double sums[SM__QUANTIZE_PIECE] = {0.0};
+    float factors[SM__QUANTIZE_PIECE], row[SM__QUANTIZE_PIECE];
+    size_t i, j, part, first;
+    for (first = 0; first < p->rank; first += part) {
+        part = sm__min_size(SM__QUANTIZE_PIECE, p->rank - first);
+        sm__types[p->b_type].decode(b + sm__row_bytes(p->b_type, first), factors, part);
+        for (j = 0; j < part; j++) {
+            sm__types[p->a_type].decode(a + (first + j) * p->a_stride, row, n);
+            for (i = 0; i < n; i++) sums[i] += (double)factors[j] * (double)row[i];
+        }
+    }
+    for (i = 0; i < n; i++) x[i] = (float)((double)x[i] + p->s * sums[i]);
+}
+
+/* Encodes row r; adds the squared error to sums[0], the squares to sums[1]. 1 = a number was not
  * finite. */
-static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, uint8_t *dst,
+static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, size_t r, uint8_t *dst,
                             double *sums) {
     float x[SM__QUANTIZE_PIECE], y[SM__QUANTIZE_PIECE];
     size_t at, i, n;
@@ -18340,6 +18687,7 @@ static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, uint8_t 
     for (at = 0; at < q->k; at += n) {
         n = sm__min_size(SM__QUANTIZE_PIECE, q->k - at);
         sm__types[q->from].decode(src, x, n);
+        if (q->pair.a) sm__adapter_add(&q->pair, r, at, n, x);
         sm__types[q->to].encode(x, dst, n);
         for (i = 0; i < n; i++) endless |= sm__not_finite(x[i]);
         if (q->params->check) sm__types[q->to].decode(dst, y, n);
@@ -18369,7 +18717,7 @@ static void sm__quantize_work(sm__pass *pass, int slot) {
                                  sm__turned_row(q->row + r, q->head, q->n_rot) * q->src_stride;
             uint8_t *dst = q->buffer + r * q->dst_stride;
             if (q->copy) memcpy(dst, src, q->dst_stride);
-            else if (sm__quantize_row(q, src, dst, sums)) sm__store32(&q->endless, 1);
+            else if (sm__quantize_row(q, src, q->row + r, dst, sums)) sm__store32(&q->endless, 1);
         }
         q->errors[tile] = sums[0];
         q->squares[tile] = sums[1];
@@ -18421,7 +18769,7 @@ static int sm__quantize_type(const sm__quantizer *q, const sm_tensor *t) {
     size_t n = strlen(t->name);
     sm_error line;
     int type;
-    if (sm__type_index(t->type) < 0) return t->type;
+    if (sm__type_index(t->type) < 0 || p->type == SM_TYPE_AUTO) return t->type;
     if (t->dims[1] * t->dims[2] * t->dims[3] == 1 || n < 7 || strcmp(t->name + n - 7, ".weight") ||
         strstr(t->name, "_norm.") || strcmp(t->name, "position_embd.weight") == 0)
         return SM_TYPE_F32;
@@ -18437,6 +18785,33 @@ static int sm__quantize_type(const sm__quantizer *q, const sm_tensor *t) {
     return type;
 }
 
+/* The tensor of an adapter that belongs to a model's; NULL = there is none. */
+static const sm_tensor *sm__adapter_tensor(const sm_model *adapter, const char *name,
+                                           const char *suffix) {
+    char both[SM__MAX_NAME + 8];
+    sm__text text = sm__text_make(both, sizeof both);
+    int i;
+    sm__put(&text, name);
+    sm__put(&text, suffix);
+    i = sm__tensor_at(adapter, both);
+    return i < 0 ? NULL : &adapter->tensors[i];
+}
+
+static sm__adapter_pair sm__adapter_pair_of(const sm__quantizer *q, const sm_tensor *t) {
+    sm__adapter_pair p;
+    memset(&p, 0, sizeof p);
+    if (q->adapter) p.a = sm__adapter_tensor(q->adapter, t->name, ".lora_a");
+    if (!p.a) return p;
+    p.b = sm__adapter_tensor(q->adapter, t->name, ".lora_b");
+    p.a_type = sm__type_index(p.a->type);
+    p.b_type = sm__type_index(p.b->type);
+    p.rank = (size_t)p.a->dims[1];
+    p.a_stride = p.a->bytes / p.rank;
+    p.b_stride = p.b->bytes / (size_t)p.b->dims[1];
+    p.s = q->scale / (q->scale_by_rank ? (double)p.rank : 1.0);
+    return p;
+}
+
 /* Makes tensor i the one in work. 1 = a row is too long for this build. */
 static int sm__quantize_set(sm__quantizer *q, int i) {
     const sm_model *m = q->model;
@@ -18444,7 +18819,8 @@ static int sm__quantize_set(sm__quantizer *q, int i) {
     *t = m->tensors[i];
     q->from = sm__type_index(t->type);
     q->to = sm__type_index(q->types[i]);
-    q->copy = t->type == q->types[i];
+    q->pair = sm__adapter_pair_of(q, t);
+    q->copy = t->type == q->types[i] && !q->pair.a;
     q->k = (size_t)t->dims[0];
     q->n_rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
     q->head = (size_t)m->hp.head_dim;
@@ -18476,9 +18852,13 @@ static sm_status sm__quantize_declare(sm__quantizer *q) {
     uint32_t version = 2, file_type = sm__file_type(q->params->type, q->params->mix);
     sm_status status;
     int i;
-    sm_writer_copy(q->writer, q->model, ours, 5);
-    sm_writer_value(q->writer, ours[0], SM_META_U32, &file_type);
-    status = sm_writer_value(q->writer, ours[1], SM_META_U32, &version);
+    int keep = q->params->type == SM_TYPE_AUTO && q->model->length_bytes ? 2 : 0; /* the file's */
+    if (q->params->type == SM_TYPE_AUTO) file_type = sm__file_type(q->model->info.type, 0);
+    status = sm_writer_copy(q->writer, q->model, ours + keep, 5 - keep);
+    if (!keep) {
+        sm_writer_value(q->writer, ours[0], SM_META_U32, &file_type);
+        status = sm_writer_value(q->writer, ours[1], SM_META_U32, &version);
+    }
     for (i = 0; i < q->model->info.n_tensors && !status; i++) {
         const sm_tensor *t = &q->model->tensors[i];
         q->types[i] = sm__quantize_type(q, t);
@@ -18491,6 +18871,96 @@ static sm_status sm__quantize_declare(sm__quantizer *q) {
         if (q->dst_stride > q->buffer_bytes) q->buffer_bytes = q->dst_stride;
         q->progress.total_bytes += (uint64_t)q->dst_stride * q->n_rows;
     }
+    return status;
+}
+
+/* What the adapter's keys say. Without an alpha, or with one of 0, the product is not scaled: so
+ * does llama.cpp. */
+static sm_status sm__adapter_keys(sm__quantizer *q) {
+    const sm_model *a = q->adapter;
+    const sm__meta *alpha = sm__meta_find(a, "adapter.lora.alpha");
+    sm__str arch = sm__meta_string(a, "general.architecture");
+    sm__str type = sm__meta_string(a, "general.type"), kind = sm__meta_string(a, "adapter.type");
+    const sm__arch *ours = q->model->arch, *row;
+    char quoted[SM__QUOTE];
+    double value = 0.0;
+    if (!sm__str_is(type, "adapter"))
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: general.type is %s, not adapter",
+                        sm__quote(quoted, type));
+    if (!sm__str_is(kind, "lora"))
+        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: adapter.type is %s, not lora",
+                        sm__quote(quoted, kind));
+    row = sm__arch_find(arch);
+    if (!row || row->norm != ours->norm || row->pos != ours->pos || row->ffn != ours->ffn ||
+        row->flags != ours->flags) /* llama and mistral are one */
+        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: made for %s, the model is of %s",
+                        sm__quote(quoted, arch), q->model->info.arch);
+    if (alpha && (alpha->type == SM__GGUF_ARRAY || !sm__meta_number(alpha, 0, &value) ||
+                  !sm__real_in(value, -1e6, 1e6)))
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: adapter.lora.alpha is no usable number");
+    q->scale_by_rank = value != 0.0;
+    q->scale = (value != 0.0 ? value : 1.0) *
+               (q->params->adapter_scale != 0.0f ? (double)q->params->adapter_scale : 1.0);
+    return SM_OK;
+}
+
+/* One tensor of the adapter: it belongs to one of the model, its other half is there, they fit. */
+static sm_status sm__adapter_check(const sm__quantizer *q, const sm_tensor *t) {
+    char name[SM__MAX_NAME + 1];
+    size_t n = strlen(t->name);
+    const sm_tensor *w = NULL, *a = NULL, *b = NULL;
+    int i;
+    if (n > 7 && (strcmp(t->name + n - 7, ".lora_a") == 0 || !strcmp(t->name + n - 7, ".lora_b"))) {
+        memcpy(name, t->name, n - 7);
+        name[n - 7] = 0;
+        i = sm__tensor_at(q->model, name);
+        w = i < 0 ? NULL : &q->model->tensors[i];
+        a = sm__adapter_tensor(q->adapter, name, ".lora_a");
+        b = sm__adapter_tensor(q->adapter, name, ".lora_b");
+    }
+    if (!w || w->n_dims < 2)
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: the model has no matrix for tensor %s",
+                        t->name);
+    if (!a || !b)
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: tensor %s has no other half", t->name);
+    if (sm__type_index(t->type) < 0 || sm__type_index(w->type) < 0)
+        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: tensor %s has the type %s, for %s",
+                        t->name, sm__ggml_name(t->type), sm__ggml_name(w->type));
+    if (a->dims[0] != w->dims[0] || b->dims[1] != w->dims[1] || a->dims[1] != b->dims[0] ||
+        a->dims[2] * a->dims[3] * b->dims[2] * b->dims[3] * w->dims[2] * w->dims[3] != 1) {
+        char shapes[200];
+        sm__text text = sm__text_make(shapes, sizeof shapes);
+        sm__put_shape(&text, a->dims[0], a->dims[1], a->dims[2], a->dims[3]);
+        sm__put(&text, " and ");
+        sm__put_shape(&text, b->dims[0], b->dims[1], b->dims[2], b->dims[3]);
+        sm__put(&text, " for ");
+        sm__put_shape(&text, w->dims[0], w->dims[1], w->dims[2], w->dims[3]);
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: tensor %s: shapes %s", name, shapes);
+    }
+    return SM_OK;
+}
+
+/* Reads the adapter's directory and checks all of it against the model. */
+static sm_status sm__adapter_open(sm__quantizer *q) {
+    sm_model_params p = sm_model_default();
+    sm_model *a = sm__model_new(&q->params->out.allocator);
+    sm_status status;
+    sm__bytes file;
+    int i;
+    if (!a) return sm__fail(q->error, SM_ERR_NOMEM, "no memory for an adapter");
+    q->adapter = a;
+    p.file = q->params->adapter;
+    status = sm__source_bytes(a, &p, &p.file, "the adapter", SM_LOAD_MAP, UINT64_MAX, &file,
+                              q->error);
+    if (status) return status;
+    if (!sm__is_gguf(&file))
+        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: this is no GGUF file");
+    status = sm__gguf_directory(a, &file, 0, q->error);
+    if (!status) status = sm__adapter_keys(q);
+    if (!status && !a->info.n_tensors)
+        status = sm__fail(q->error, SM_ERR_FORMAT, "adapter: it has no tensors");
+    for (i = 0; i < a->info.n_tensors && !status; i++)
+        status = sm__adapter_check(q, &a->tensors[i]);
     return status;
 }
 
@@ -18510,7 +18980,7 @@ static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
         sm__quantize_fill(q);
         for (tile = 0; tile < q->tiles; tile++)
             error += q->errors[tile], squares += q->squares[tile];
-        if (sm__load32(&q->endless) && sm__types[q->to].info.block_elems > 1)
+        if (sm__load32(&q->endless) && (q->pair.a || sm__types[q->to].info.block_elems > 1))
             return sm__fail(q->error, SM_ERR_FORMAT,
                             "tensor %s has a number that is not finite: %s cannot hold it",
                             q->tensor.name, sm__types[q->to].info.name);
@@ -18527,8 +18997,10 @@ static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
 }
 
 static sm_status sm__quantize_run(sm__quantizer *q) {
-    sm_status status = sm_writer_open(&q->params->out, &q->writer, q->error);
+    sm_status status = SM_OK;
     int i;
+    if (sm__source_set(&q->params->adapter)) status = sm__adapter_open(q);
+    if (!status) status = sm_writer_open(&q->params->out, &q->writer, q->error);
     if (!status) status = sm__quantize_declare(q);
     if (!status) {
         q->buffer = (uint8_t *)sm__heap_alloc(&q->heap, q->buffer_bytes);
@@ -18553,13 +19025,15 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
     sm__heap heap;
     sm__quantizer *q;
     sm_status status;
-    if (!model || !params || sm__type_index(params->type) < 0)
+    if (!model || !params || (sm__type_index(params->type) < 0 && params->type != SM_TYPE_AUTO))
         return sm__fail(error, SM_ERR_ARG, "quantize: a model, params and a type are needed");
     if (params->mix < 0 || params->mix > SM_MIX_M ||
         (params->mix && params->type != SM_TYPE_Q4_K && params->type != SM_TYPE_Q5_K))
         return sm__fail(error, SM_ERR_ARG, "quantize: mixes are of Q4_K and Q5_K");
     if (!sm__allocator_ok(&params->out.allocator))
         return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
+    if (!sm__real_in((double)params->adapter_scale, -1e6, 1e6))
+        return sm__fail(error, SM_ERR_ARG, "quantize: adapter_scale is out of range");
     if (!model->arch)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "quantize: the model has no weights");
     n = (size_t)model->info.n_tensors;
@@ -18578,6 +19052,7 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
     q->pass.n_slots = 256;
     q->pass.slots[0] = 1;
     status = sm__quantize_run(q);
+    sm_model_close(q->adapter);
     sm__heap_free(&q->heap, q->buffer);
     heap = q->heap;
     sm__heap_free(&heap, q);
@@ -18628,8 +19103,9 @@ SM_API sm_status sm_writer_weights(sm_writer *w, const sm_trainer *t) {
     }
     for (i = 0; i < t->n_tensors; i++) {
         const sm__train_tensor *e = &t->tensors[i];
-        size_t n_rot = sm__turned_rows(t->arch, &t->hp, e->name), n = (size_t)e->columns, r;
-        size_t n_rows = e->rows ? (size_t)e->rows : 1;
+        int outputs = strstr(e->name, ".lora_a") == NULL; /* rows are outputs: LoRA's A has others */
+        size_t n_rot = outputs ? sm__turned_rows(t->arch, &t->hp, e->name) : 0, r;
+        size_t n_rows = e->rows ? (size_t)e->rows : 1, n = (size_t)e->columns;
         if (n_rot && !e->rows) n_rows = n, n = 1; /* a bias */
         for (r = 0; r < n_rows; r++) {
             size_t from = sm__turned_row(r, (size_t)t->hp.head_dim, n_rot);
@@ -18651,6 +19127,23 @@ SM_API sm_status sm_writer_state(sm_writer *w, const sm_trainer *t) {
     sm_writer_tensor(w, "trainer.state", SM__GGML_I8, 1, &bytes);
     sm_writer_data(w, &head, sizeof head);
     return sm_writer_data(w, t->flat, t->state_bytes);
+}
+
+SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_params *out,
+                                          sm_error *error) {
+    sm_writer *w = NULL;
+    sm_status status;
+    if (!t || !t->params.lora_rank)
+        return sm__fail(error, SM_ERR_ARG, "adapter: the trainer has no lora_rank");
+    status = sm_writer_open(out, &w, error);
+    if (status) return status;
+    sm_writer_value(w, "general.architecture", SM_META_TEXT,
+                    strcmp(t->arch->name, "mistral") ? t->arch->name : "llama");
+    sm_writer_value(w, "general.type", SM_META_TEXT, "adapter");
+    sm_writer_value(w, "adapter.type", SM_META_TEXT, "lora");
+    sm_writer_value(w, "adapter.lora.alpha", SM_META_F32, &t->params.lora_alpha);
+    sm_writer_weights(w, t);
+    return sm_writer_finish(w, error);
 }
 
 #endif /* SMALLMIND_NO_TRAIN */

@@ -52,6 +52,8 @@
 #endif
 #include "test_train.c"
 
+#include "test_lora.c"
+
 int main(int argc, char **argv) {
     static const suite suites[] = {
         SUITE(tests_numbers),
@@ -69,6 +71,7 @@ int main(int argc, char **argv) {
         SUITE(tests_write),
 #endif
         SUITE(tests_train),
+        SUITE(tests_lora),
     };
     return check_main(argc, argv, suites, sizeof suites / sizeof *suites);
 }
