@@ -122,6 +122,19 @@ COMMON_UNUSED static void arg_type(const char *text, sm_quantize_params *p) {
     if (p->type < 0) arg_fail("what type is \"%s\"?", text);
 }
 
+/* A whole file and a NUL behind it, from malloc; NULL when it cannot be read. */
+COMMON_UNUSED static char *read_file(const char *path, size_t *bytes) {
+    FILE *file = fopen(path, "rb");
+    long size = file && !fseek(file, 0, SEEK_END) ? ftell(file) : -1;
+    char *data = size >= 0 ? (char *)malloc((size_t)size + 1) : NULL;
+    *bytes = data && !fseek(file, 0, SEEK_SET) ? fread(data, 1, (size_t)size, file) : 0;
+    if (file) fclose(file);
+    if (data) data[*bytes] = 0;
+    if (data && *bytes == (size_t)size) return data;
+    free(data);
+    return NULL;
+}
+
 /* A context with room for a prompt and n_new tokens (0 = as the model has it). Rotary positions
  * reach beyond the length of the training; a model that cannot do that gets the length it has. */
 COMMON_UNUSED static sm_status open_ctx(const sm_model *model, sm_ctx_params params,

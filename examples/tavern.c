@@ -109,23 +109,13 @@ static int talk(tavern *t) {
     return 0;
 }
 
-/* A whole text file, which is terminated; NULL when it cannot be read. */
-static char *read_file(const char *path) {
-    FILE *file = fopen(path, "rb");
-    size_t n = 0, room = 1 << 24;
-    char *text = file ? (char *)malloc(room) : NULL;
-    if (text) n = fread(text, 1, room - 1, file);
-    if (text) text[n] = 0;
-    if (file) fclose(file);
-    return text;
-}
-
 int main(int argc, char **argv) {
     sm_model_params mp = sm_model_default();
     sm_ctx_params cp = sm_ctx_default();
     sm_model *model = NULL;
     const char *path = NULL;
     char *text = NULL;
+    size_t bytes;
     sm_error error;
     static tavern t;
     int i, talking = 0, scenes = -1, result = 1;
@@ -145,7 +135,7 @@ int main(int argc, char **argv) {
         else path = a;
     }
     if (!mp.file.path) arg_fail("-m MODEL is missing");
-    if (path && !(text = read_file(path))) return say(stderr, "tavern: no file %s\n", path), 1;
+    if (path && !(text = read_file(path, &bytes))) return say(stderr, "tavern: no file %s\n", path), 1;
     cp.n_ctx = 2048;
     if (sm_model_open(&mp, &model, &error) || sm_ctx_create(model, &cp, &t.ctx, &error)) {
         say(stderr, "tavern: %s\n", error.text);

@@ -179,24 +179,10 @@ static void *memory(size_t n) {
 }
 
 static char *read_text(const char *path, size_t *n) {
-    FILE *file = fopen(path, "rb");
-    size_t room = 1 << 20, got;
-    char *text = (char *)memory(room), *more;
-    *n = 0;
-    while (file && (got = fread(text + *n, 1, room - *n, file)) > 0) {
-        *n += got;
-        if (*n < room) continue;
-        more = (char *)realloc(text, room *= 2);
-        if (!more) break;
-        text = more;
-    }
-    if (!file || ferror(file) || *n == room || !*n) {
-        say(stderr, "train: %s: %s\n", path,
-            !file ? "cannot be opened" : *n ? "cannot be read" : "there is no text in it");
-        exit(1);
-    }
-    fclose(file);
-    return text;
+    char *text = read_file(path, n);
+    if (text && *n) return text;
+    say(stderr, "train: %s: %s\n", path, text ? "there is no text in it" : "cannot be read");
+    exit(1);
 }
 
 typedef struct corpus {

@@ -113,7 +113,7 @@ refuses() { # NAME MESSAGE OPTIONS...
 : >"$dir/empty"
 printf x >"$dir/one"
 head -c 3000 "$dir/text" >"$dir/short"
-refuses "no such text" 'cannot be opened' --data "$dir/none"
+refuses "no such text" 'cannot be read' --data "$dir/none"
 refuses "an empty text" 'no text in it' --data "$dir/empty"
 refuses "a text of one byte" 'shorter than a window' --data "$dir/one" --vocab 0
 refuses "a text shorter than a window" 'shorter than a window' --data "$dir/short" --context 4000
