@@ -29,6 +29,9 @@
 #define COMMON_PRINTF(f, a)
 #define COMMON_UNUSED
 #endif
+#ifdef _WIN32
+#define isatty(file) 0
+#endif
 
 /* Text into buf [n], cut to fit. */
 COMMON_PRINTF(3, 4) static void format(char *buf, size_t n, const char *fmt, ...) {

@@ -15,9 +15,6 @@ static const char usage[] =
     "  --merge OUT  write the model with the adapter added, too\n"
     "  --type TYPE  of its weights, F32 Q8_0 Q4_K ... (as the model has them)\n";
 #include "common.h"
-#ifdef _WIN32
-#define isatty(file) 0
-#endif
 
 static const char *data;
 static int steps = 200, n_ids;
@@ -60,7 +57,7 @@ static void parse(int argc, char **argv, sm_model_params *mp, sm_trainer_params 
 }
 
 /* A text file as ids, from malloc, *n of them, more than `least`; NULL, and why in *error. */
-static int32_t *read_ids(const sm_model *model, const char *path, int least, int *n,
+static int32_t *text_ids(const sm_model *model, const char *path, int least, int *n,
                          sm_error *error) {
     size_t bytes = 0;
     char *text = read_file(path, &bytes);
@@ -122,7 +119,7 @@ int main(int argc, char **argv) {
     p.rate.total_steps = steps, p.rate.warmup_steps = steps / 20;
     merge.adapter.path = out.path;
     if (sm_model_open(&mp, (sm_model **)&p.model, &error)) why = error.text;
-    if (!why && !(ids = read_ids(p.model, data, p.n_ctx, &n_ids, &error))) why = error.text;
+    if (!why && !(ids = text_ids(p.model, data, p.n_ctx, &n_ids, &error))) why = error.text;
     if (!why && sm_trainer_create(&p, &trainer, &error)) why = error.text;
     tokens = (int32_t *)malloc(8 * (size_t)p.n_batch * (size_t)p.n_ctx);
     if (!tokens) why = "no memory";

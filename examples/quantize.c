@@ -9,11 +9,8 @@ static const char usage[] =
     "  IN        .gguf, llama2.c .bin, .safetensors with config.json beside it\n"
     "  TYPE      F32 F16 BF16 Q8_0 Q4_0 Q4_K Q5_K Q6_K, or a mix: Q4_K_S Q4_K_M Q5_K_S Q5_K_M\n"
     "  -z FILE   llama2.c tokenizer.bin         -t N      threads, 0 = all processors (0)\n"
-    "  --check   measure the error of each type\n";
+    "  --check   measure the error of each type  --adapter FILE  a LoRA adapter that is merged\n";
 #include "common.h"
-#ifdef _WIN32
-#define isatty(file) 0
-#endif
 
 typedef struct job {
     int terminal, check;
@@ -84,6 +81,7 @@ int main(int argc, char **argv) {
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-z")) mp.tokenizer.path = arg_text(argc, argv, &i);
         else if (!strcmp(argv[i], "-t")) tp.n_threads = arg_int(argc, argv, &i, 0, 256);
+        else if (!strcmp(argv[i], "--adapter")) qp.adapter.path = arg_text(argc, argv, &i);
         else if (!strcmp(argv[i], "--check")) qp.check = j.check = 1;
         else if (argv[i][0] == '-' || n == 3) arg_fail("what is \"%s\"?", argv[i]);
         else if (n++ == 0) mp.file.path = argv[i];

@@ -27,9 +27,6 @@ static const char usage[] =
 #include "common.h"
 #include <signal.h>
 #include <time.h>
-#ifdef _WIN32
-#define isatty(file) 0
-#endif
 
 typedef struct options {
     const char *data, *val, *out, *preset, *end, *prompt, *name, *type;

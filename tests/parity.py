@@ -23,6 +23,9 @@ Files that we write (build/quantize) go the same way: llama.cpp opens them and h
 every format that we convert and in every type; and the rows of a type are no further from the
 weights than those that ggml_quantize_chunk makes of them.
 
+An adapter that build/finetune learned is opened by llama.cpp, whose logits of the model with it are
+ours of the model it was merged into.
+
 Blocks of every type, with every float16 scale and random bits, decode to the same float32 bits by
 sm_type_decode, by ggml's dequantize_row_* and by the numpy decoders that the truth stands on."""
 import ctypes
@@ -39,7 +42,8 @@ import mkgpt2
 OUT = os.environ['OUT']
 ENGINE = os.environ['ENGINE']
 DECODE = os.environ['DECODE']
-QUANTIZE, TRAIN, TAVERN, IDS = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'TAVERN', 'IDS'))
+QUANTIZE, TRAIN, FINETUNE = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'FINETUNE'))
+TAVERN, IDS = os.environ['TAVERN'], os.environ['IDS']
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
 PEERS = dict(p.split('=', 1) for p in os.environ['PEERS'].split())  # name -> folder, best last
@@ -519,19 +523,31 @@ class Params(ctypes.Structure):
     _fields_ = [('bytes', ctypes.c_ubyte * 1024)]
 
 
-def peer_ids(paths, texts):
-    """What llama.cpp tokenizes the texts to, by the vocabulary of each file."""
+QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+
+
+def peer_library():
+    """llama.cpp's C functions, of the best build, in this process."""
     folder = list(PEERS.values())[-1]
     libraries = [ctypes.CDLL(os.path.join(folder, name), ctypes.RTLD_GLOBAL) for name in
                  ('libggml-base.so', 'libggml.v0.5.0.so', 'libllama.v0.5.0.so')]
-    llama, quiet = libraries[-1], ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p,
-                                                   ctypes.c_void_p)(lambda *_: None)
-    llama.llama_log_set(quiet, None)
+    llama = libraries[-1]
+    llama.llama_log_set(QUIET, None)
     libraries[1].ggml_backend_load_all_from_path(folder.encode())
     llama.llama_model_default_params.restype = Params
+    llama.llama_context_default_params.restype = Params
+    for name, *args in (('llama_model_load_from_file', ctypes.c_char_p, Params),
+                        ('llama_model_get_vocab', ctypes.c_void_p),
+                        ('llama_init_from_model', ctypes.c_void_p, Params),
+                        ('llama_adapter_lora_init', ctypes.c_void_p, ctypes.c_char_p)):
+        llama[name].restype, llama[name].argtypes = ctypes.c_void_p, args
+    return llama
+
+
+def peer_ids(paths, texts):
+    """What llama.cpp tokenizes the texts to, by the vocabulary of each file."""
+    llama = peer_library()
     load, vocab_of = llama.llama_model_load_from_file, llama.llama_model_get_vocab
-    load.restype = vocab_of.restype = ctypes.c_void_p
-    load.argtypes, vocab_of.argtypes = [ctypes.c_char_p, Params], [ctypes.c_void_p]
     llama.llama_tokenize.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32,
                                      ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool,
                                      ctypes.c_bool]
@@ -658,6 +674,85 @@ def learned_models():
         check(mine <= WORSE_MODEL * min(theirs), 'learned q8_0: further from the truth')
 
 
+# --- adapters that we wrote -----------------------------------------------------------------------
+
+class Batch(ctypes.Structure):
+    _fields_ = [('n', ctypes.c_int32)] + [(name, ctypes.c_void_p) for name in (
+        'tokens', 'embd', 'pos', 'n_seq_id', 'seq_id', 'logits')]
+
+
+def peer_adapted(path, adapter, ids, vocab):
+    """llama.cpp's logits of a model with an adapter (None: without), as peer() has it computed."""
+    llama, n = peer_library(), len(ids)
+    model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
+    params = llama.llama_context_default_params()
+    words = ctypes.cast(ctypes.pointer(params), ctypes.POINTER(ctypes.c_uint32))
+    threads = next(i for i in range(4, 8) if words[i] == words[i + 1] and 0 < words[i] < 1025 and
+                   words[i] != 512)
+    words[0], words[1], words[threads], words[threads + 1] = n + 8, 2048, 1, 1
+    words[threads + 6] = words[26] = words[27] = 0  # no flash attention, F32 KV
+    context = llama.llama_init_from_model(model, params)
+    if adapter:
+        lora = llama.llama_adapter_lora_init(model, adapter.encode())
+        if not check(lora, 'llama.cpp does not open %s' % adapter):
+            return None
+        one = ctypes.c_float(1)
+        llama.llama_set_adapters_lora(ctypes.c_void_p(context), ctypes.byref(ctypes.c_void_p(lora)),
+                                      ctypes.c_size_t(1), ctypes.byref(one))
+    tokens, wanted = np.array(ids, '<i4'), np.ones(n, 'i1')
+    batch = Batch(n, tokens.ctypes.data, None, None, None, None, wanted.ctypes.data)
+    llama.llama_decode.argtypes = [ctypes.c_void_p, Batch]
+    row = llama.llama_get_logits_ith
+    row.argtypes, row.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.POINTER(ctypes.c_float)
+    if not check(llama.llama_decode(context, batch) == 0, 'llama.cpp does not compute ' + path):
+        return None
+    rows = [np.ctypeslib.as_array(row(context, i), (vocab,)).astype('f8') for i in range(n)]
+    llama.llama_free(ctypes.c_void_p(context))
+    llama.llama_model_free(ctypes.c_void_p(model))
+    return np.array(rows)
+
+
+def adapted_model(shape, source, vocab):
+    """Learns a text for some steps; B is far from its zeros then."""
+    names = [os.path.join(OUT, name) for name in ('lora.txt', 'adapter.gguf', 'merged.gguf')]
+    text, adapter, merged = names
+    with open(text, 'w') as f:
+        f.write('Once upon a time there was a little adapter, and it said: %s.\n' % shape * 20)
+    options = '--steps 8 --batch 2 --context 16 --rank 4 --rate 0.02 --threads 2'.split()
+    p = subprocess.run([FINETUNE, '--model', source, '--data', text, '--out', adapter, '--merge',
+                        merged, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                       timeout=300)
+    if not check(p.returncode == 0, 'finetune %s: %s' % (shape, p.stdout.decode()[-300:])):
+        return
+    ids = random_ids(N_IDS, vocab, 1)
+    result = evaluate('lora ' + shape, merged, ids)
+    theirs = peer_adapted(source, adapter, ids, vocab) if result else None
+    if theirs is None:
+        return
+    before, a = peer_adapted(source, None, ids, vocab), result[2]
+    off, moved = difference(a, theirs), difference(before, theirs)
+    same, every = same_argmax(a, theirs)
+    print('%-16s lora  %.2e from llama.cpp with the adapter, %.2e from the truth; the adapter moves '
+          'logits by %.2e; argmax %s' % (shape, off, difference(a, result[1]), moved, same))
+    check(off <= F32_BOUND and every and moved > 0.05, 'lora %s: not what llama.cpp computes' %
+          shape)
+
+
+def adapted_models():
+    source = os.path.join(OUT, 'source.gguf')
+    for shape, values in {**SHAPES, mkgpt2.STEEP: mkgpt2.SHAPES[mkgpt2.STEEP]}.items():
+        if ONLY not in 'lora ' + shape:
+            continue
+        if shape in SHAPES:
+            make_random(shape, 'f32', source, 1)
+        else:
+            mkgpt2.write(shape, 'f32', source, 1)
+        adapted_model(shape, source, values[7 if shape in SHAPES else 4])
+    stories = os.path.join(SHARED, 'data', 'models', 'stories260K', 'stories260K.gguf')
+    if ONLY in 'lora stories260K' and os.path.exists(stories):
+        adapted_model('stories260K', stories, 512)
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -692,6 +787,7 @@ def main():
         learned_models()
         converted_models()
         quantised_models()
+        adapted_models()
     if not PEERS:
         skip('llama.cpp: not compared')
     averages()

@@ -28,9 +28,10 @@ for python in /usr/bin/python3 python3; do
 done
 [ -n "$python" ] || stop "no python3 with numpy"
 
-export ENGINE=build/bench_model QUANTIZE=build/quantize TRAIN=build/train
+export ENGINE=build/bench_model QUANTIZE=build/quantize TRAIN=build/train FINETUNE=build/finetune
 export TAVERN=build/tavern_corpus DECODE=$OUT/decode IDS=$OUT/ids
-make -s "$ENGINE" "$QUANTIZE" "$TRAIN" "$TAVERN" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+make -s "$ENGINE" "$QUANTIZE" "$TRAIN" "$FINETUNE" "$TAVERN" ||
+    { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 for program in decode ids; do
     $CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/$program.c -o "$OUT/$program" \
         -lpthread || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
