@@ -804,7 +804,7 @@ SM_API uint64_t sm_trainer_steps(const sm_trainer *trainer); /* that were applie
 SM_API float *sm_trainer_flat_params(sm_trainer *trainer, size_t *n);
 SM_API float *sm_trainer_flat_grads(sm_trainer *trainer, size_t *n);
 typedef struct sm_train_tensor {
-    const char *name;      /* as in GGUF: "blk.0.attn_q.weight"; of LoRA with ".lora_a", ".lora_b" */
+    const char *name;      /* as in GGUF: "blk.0.attn_q.weight", of LoRA with ".lora_a" behind it */
     int rows, columns;     /* rows = 1 for a vector */
     float *params, *grads; /* [rows, columns] */
 } sm_train_tensor;

@@ -732,8 +732,8 @@ def adapted_model(shape, source, vocab):
     before, a = peer_adapted(source, None, ids, vocab), result[2]
     off, moved = difference(a, theirs), difference(before, theirs)
     same, every = same_argmax(a, theirs)
-    print('%-16s lora  %.2e from llama.cpp with the adapter, %.2e from the truth; the adapter moves '
-          'logits by %.2e; argmax %s' % (shape, off, difference(a, result[1]), moved, same))
+    print('%-16s lora  %.2e from llama.cpp with the adapter, %.2e from the truth; it moves logits '
+          'by %.2e; argmax %s' % (shape, off, difference(a, result[1]), moved, same))
     check(off <= F32_BOUND and every and moved > 0.05, 'lora %s: not what llama.cpp computes' %
           shape)
 
