@@ -15598,7 +15598,7 @@ struct sm_trainer {
     uint64_t n_done; /* updates */
 };
 
-/* --- vectors ---------------------------------------------------------------------------------------
+/* --- vectors -------------------------------------------------------------------------------------
  * What is done element by element, or summed by 16 lanes, is written once, with the compilers' own
  * vectors, and compiled for the baseline and for AVX2 (sm__train_tile is inlined into one function
  * for each). The scalar loop behind each of them does the rest of a row, or all of it where a

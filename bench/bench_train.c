@@ -79,7 +79,7 @@ static sm_trainer_params params(const options *o) {
 }
 
 /* 6 for every weight of a matrix and token (2 forward, 4 backward; the embedding is not multiplied,
- * but the output is), and of attention 12 dim for every pair of tokens, half of which are needed. */
+ * but the output is), and of attention 12 dim for every pair of tokens; half of them are needed. */
 static double flops(const shape *s) {
     double dim = s->dim, tokens = (double)s->length * s->batch;
     double ff = dim * s->ff * (strcmp(s->arch, "llama") ? 2 : 3);
@@ -140,15 +140,15 @@ int main(int argc, char **argv) {
     median = bench_median(times, o.steps);
     say(stdout,
         o.json ? "{\"shape\":\"%s\",\"isa\":\"%s\",\"threads\":%d,\"params\":%llu,\"steps\":%d,"
-                 "\"min_ms\":%.3f,\"median_ms\":%.3f,\"cpu_ms\":%.3f,\"tok_s\":%.1f,\"gflops\":%.2f,"
-                 "\"rss_mb\":%.1f,\"first_loss\":%.5f,\"loss\":%.5f}\n"
+                 "\"min_ms\":%.3f,\"median_ms\":%.3f,\"cpu_ms\":%.3f,\"tok_s\":%.1f,"
+                 "\"gflops\":%.2f,\"rss_mb\":%.1f,\"first_loss\":%.5f,\"loss\":%.5f}\n"
                : "%s, %s, %d threads, %llu parameters; %d steps\n"
                  "step     best %.2f ms, median %.2f ms (processors %.2f ms): %.0f tok/s, "
                  "%.1f GFLOPS\n"
                  "memory   %.1f MB at most; loss %.4f, at the end %.4f\n",
         s->name, sm_isa_name(plan.isa), plan.n_threads, (unsigned long long)plan.n_params, o.steps,
-        times[0] * 1e3, median * 1e3, cpu * 1e3, n / median, flops(s) * 1e-9 / median, bench_rss_mb(), loss,
-        stats.loss);
+        times[0] * 1e3, median * 1e3, cpu * 1e3, n / median, flops(s) * 1e-9 / median,
+        bench_rss_mb(), loss, stats.loss);
     sm_trainer_destroy(t);
     free(tokens);
     return 0;

@@ -3,8 +3,8 @@
 
     bench/train_torch.py -m nano-gpt2 -n 20 -t 2 [--json]
 
-Plain operations: linear, scaled_dot_product_attention where PyTorch has it, and AdamW, fused or over
-all tensors at once where it can. The first step is not counted.
+Plain operations: linear, scaled_dot_product_attention where PyTorch has it, and AdamW, fused or
+over all tensors at once where it can. The first step is not counted.
 """
 import argparse
 import json
