@@ -123,7 +123,7 @@ matrix() {
     for c in avx512 avxvnni amx; do
         if [ "$(uname -m)" = x86_64 ] && grep -qw avx2 /proc/cpuinfo 2>/dev/null; then
             unit tests-$c-emulated CC="$CC" EMULATE=$c WERROR=-Werror \
-                FILTER="kernels: golden eval: kv:"
+                FILTER="kernels: golden eval: kv: train: lora:"
         else skip tests-$c-emulated "no x86_64 with AVX2"; fi
     done
 
