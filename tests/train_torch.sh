@@ -6,7 +6,7 @@
 # or a model's file, what cannot be done is skipped and counted; with REQUIRE_DATA=1 it is a
 # failure.
 : "${SHARED:=../shared}" "${CC:=cc}" "${REQUIRE_DATA:=0}"
-export OUT=build/train DUMP=build/train/train_dump SHARED REQUIRE_DATA
+export OUT=build/train-torch DUMP=build/train-torch/train_dump SHARED REQUIRE_DATA
 mkdir -p "$OUT"
 
 # Debian's torch belongs to Debian's python.
