@@ -1,7 +1,8 @@
 # smallmind.h: programs, tests and benchmarks. Everything is built in build/.
 #
 #: make            all programs: build/generate chat game_loop gguf_info quantize bench_*
-#: make run        text from a small model: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
+#: make run        the tavern; or text: MODEL=file.gguf [TOKENIZER=tok.bin] [PROMPT=...]
+#: make model      trains the tavern's model anew (half an hour), and lets it play 20 scenes
 #: make test       the tests, the corpus, the checks of the header; FILTER=text: a part of the tests
 #: make bench      a model's speed: MODEL=file.gguf [BENCH="-p 512 -n 128 -t 2"]
 #: make bench-peer speed beside llama.cpp's: MODELS ISAS THREADS PAIRS P N REPS as in bench/peer.sh
@@ -71,29 +72,41 @@ $(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(
 $(BUILD)/test: $(wildcard tests/*.c tests/*.h) smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $(TEST_FLAGS) tests/test.c -o $@ $(LIBS) -lm
 
-MODEL_260K = $(DATA)/models/stories260K/stories260K.gguf
-MODEL_ARGS = -m '$(or $(MODEL),$(MODEL_260K))' $(if $(ISA),--isa $(ISA))
+TAVERN = examples/tavern.gguf
+MODEL_ARGS = -m '$(or $(MODEL),$(TAVERN))' $(if $(ISA),--isa $(ISA))
 
 QUOTED = '$(subst ','\'',$(PROMPT))'
 
-run: $(BUILD)/generate
-	@if [ -n '$(MODEL)' ] || [ -f '$(MODEL_260K)' ]; then \
+# Without MODEL and PROMPT: the model that comes along plays an evening in a tavern.
+run: $(BUILD)/generate $(BUILD)/tavern
+	@if [ -n '$(MODEL)' ] || [ -n '$(filter command environment,$(origin PROMPT))' ]; then \
 	    printf '%s' $(QUOTED); \
-	    exec $(RUNNER) $(BUILD)/generate $(MODEL_ARGS) $(if $(TOKENIZER),-z '$(TOKENIZER)') \
-	        -p $(QUOTED) -n 200; \
+	    exec $(RUNNER) $(BUILD)/generate $(MODEL_ARGS) \
+	        $(if $(TOKENIZER),-z '$(TOKENIZER)') -p $(QUOTED) -n 200; \
 	else \
-	    echo 'No model here. Take any GGUF file of a supported family (llama, mistral, smollm,'; \
-	    echo 'qwen2, qwen3, gpt2 in F32, F16, BF16, Q8_0 or Q4_0) and say  make run MODEL=file.gguf'; \
-	    echo 'Small ones on Hugging Face: the Q8_0 GGUF files of SmolLM2-135M-Instruct (145 MB) and'; \
-	    echo 'Qwen2.5-0.5B-Instruct, or karpathy/tinyllamas, folder stories260K (1 MB), with'; \
-	    echo 'make run MODEL=stories260K.bin TOKENIZER=tok512.bin'; \
+	    $(RUNNER) $(BUILD)/tavern -m $(TAVERN) && echo && \
+	    echo 'Be the guest:     $(BUILD)/tavern -m $(TAVERN) --talk' && \
+	    echo 'Another model:    make run MODEL=file.gguf PROMPT="Once upon a time"'; \
 	fi
 
+# The model that comes along: from the scenes, by this recipe, to the last bit.
+RECIPE = --end '<|end|>' --vocab 2048 --dim 160 --heads 5 --kv-heads 1 --layers 5 --ff 448 \
+    --context 256 --batch 16 --steps 3200 --rate 0.004 --final 0.0001 --warmup 100 \
+    --eval 200 --save 200 --sample 1600 --seed 1 --name Tavern
+SCENES = --seed 7 --scenes 20 --held-out
+
+model: $(BUILD)/train $(BUILD)/tavern_corpus $(BUILD)/tavern
+	@mkdir -p $(BUILD)/model
+	$(BUILD)/tavern_corpus --scenes 40000 --seed 1 --end '<|end|>' >$(BUILD)/model/scenes.txt
+	$(BUILD)/tavern_corpus --scenes 1000 --seed 1 --held-out --end '<|end|>' >$(BUILD)/model/held.txt
+	$(BUILD)/train --data $(BUILD)/model/scenes.txt --val $(BUILD)/model/held.txt $(RECIPE) \
+	    --out $(BUILD)/model/tavern.gguf
+	cp $(BUILD)/model/tavern.gguf $(TAVERN)
+	$(BUILD)/tavern_corpus $(SCENES) >$(BUILD)/model/ask.txt
+	$(BUILD)/tavern -m $(TAVERN) $(BUILD)/model/ask.txt >examples/tavern.txt
+
 bench: $(BUILD)/bench_model $(BUILD)/bench_kernels $(BUILD)/bench_seeds
-	@if [ -n '$(MODEL)' ] || [ -f '$(MODEL_260K)' ]; then \
-	    exec $(BUILD)/bench_model $(MODEL_ARGS) $(or $(BENCH),-p 128 -n 128); \
-	else echo 'No model here: make bench MODEL=file.gguf (see make run). Without one:'; \
-	    echo '$(BUILD)/bench_kernels, $(BUILD)/bench_seeds'; fi
+	$(BUILD)/bench_model $(MODEL_ARGS) $(or $(BENCH),-p 128 -n 128)
 
 PEER ?= build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64
 RESULTS ?= bench/results/
@@ -136,4 +149,4 @@ help:
 
 FORCE:
 .DELETE_ON_ERROR:
-.PHONY: all run bench bench-peer unit test mpi check san fuzz matrix clean help FORCE
+.PHONY: all run model bench bench-peer unit test mpi check san fuzz matrix clean help FORCE

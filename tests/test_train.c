@@ -792,6 +792,143 @@ static void train_continues_an_opened_model(void) {
     }
 }
 
+/* --- what was trained, as a file -------------------------------------------------------------- */
+
+#ifndef SMALLMIND_NO_WRITER
+
+static sm_vocab *train_vocab(void) {
+    static const char *const specials[] = {"<|end|>"};
+    sm_vocab_params p = sm_vocab_default();
+    sm_vocab *vocab = NULL;
+    sm_error error;
+    p.n_vocab = 270;
+    p.specials = specials;
+    p.n_specials = 1;
+    p.eos = specials[0];
+    CHECK_STATUS(sm_vocab_train(&p, "the cat, the hat, the bat<|end|>", 32, &vocab, &error), SM_OK);
+    return vocab;
+}
+
+/* The file is a model whose weights, and losses, are the trainer's. */
+static void train_writes_a_model(void) {
+    sm_vocab *vocab = train_vocab();
+    sm_error error;
+    int c;
+    for (c = 0; c < TRAIN_CASES && vocab; c++) {
+        write_sink s = write_empty();
+        sm_writer_params wp = write_to(&s);
+        sm_trainer_params p = train_params(&train_cases[c]), q = sm_trainer_default();
+        sm_trainer *t, *again = NULL;
+        sm_train_stats stats, same;
+        sm_writer *w;
+        sm_model *m;
+        train_data d;
+        size_t n = 0;
+        p.n_vocab = vocab->n_tokens;
+        t = train_make(&p);
+        if (!t) break;
+        train_randomise(t, 0.5f);
+        w = write_open(&wp);
+        CHECK_STATUS(sm_writer_describe(w, t), SM_OK);
+        CHECK_STATUS(sm_writer_vocab(w, vocab), SM_OK);
+        CHECK_STATUS(sm_writer_weights(w, t), SM_OK);
+        CHECK_STATUS(sm_writer_finish(w, &error), SM_OK);
+        m = write_read(&s);
+        if (m) {
+            CHECK(strcmp(sm_model_get_info(m)->arch, p.arch) == 0);
+            CHECK(sm_model_get_info(m)->eos == vocab->eos && sm_model_get_info(m)->has_vocab);
+            q.model = m;
+            q.n_ctx = p.n_ctx;
+            q.n_batch = p.n_batch;
+            q.n_threads = 1;
+            again = train_make(&q);
+        }
+        if (again) {
+            sm_trainer_flat_params(t, &n);
+            CHECK(memcmp(sm_trainer_flat_params(t, NULL), sm_trainer_flat_params(again, NULL),
+                         n * sizeof(float)) == 0);
+            train_fill(&d, 2, p.n_ctx, p.n_vocab);
+            CHECK_STATUS(sm_trainer_eval(t, &d.batch, &stats), SM_OK);
+            CHECK_STATUS(sm_trainer_eval(again, &d.batch, &same), SM_OK);
+            CHECK(stats.loss == same.loss);
+        }
+        sm_trainer_destroy(again);
+        sm_model_close(m);
+        sm_trainer_destroy(t);
+        write_drop(&s);
+    }
+    sm_vocab_destroy(vocab);
+}
+
+/* A state in a file, with a vocabulary: what goes on from it does so bit by bit. */
+static void train_writes_a_state(void) {
+    sm_trainer_params p = train_params(&train_cases[0]);
+    sm_trainer *t = train_make(&p), *other;
+    sm_vocab *vocab = train_vocab();
+    sm_model_params mp = sm_model_default();
+    write_sink s = write_empty();
+    sm_writer_params wp = write_to(&s);
+    sm_writer *w = write_open(&wp);
+    sm_error error;
+    sm_model *m = NULL;
+    sm_tensor state;
+    train_data d;
+    size_t n;
+    int i;
+    p.seed++;
+    other = train_make(&p);
+    if (!t || !other || !w || !vocab) return;
+    train_fill(&d, 2, p.n_ctx, p.n_vocab);
+    CHECK_STATUS(sm_trainer_step(t, &d.batch, NULL), SM_OK);
+    CHECK_STATUS(sm_writer_value(w, "general.architecture", SM_META_TEXT, "state"), SM_OK);
+    CHECK_STATUS(sm_writer_vocab(w, vocab), SM_OK);
+    CHECK_STATUS(sm_writer_state(w, t), SM_OK);
+    CHECK_STATUS(sm_writer_finish(w, &error), SM_OK);
+    mp.file.data = s.file.p;
+    mp.file.bytes = s.file.n;
+    mp.vocab_only = 1;
+    if (CHECK_STATUS(sm_model_open(&mp, &m, &error), SM_OK))
+        for (i = 0; sm_model_tensor(m, i, &state) == SM_OK; i++)
+            if (CHECK(strcmp(state.name, "trainer.state") == 0))
+                CHECK_STATUS(sm_trainer_state_load(other, state.data, state.bytes), SM_OK);
+    CHECK(sm_trainer_steps(other) == 1);
+    CHECK_STATUS(sm_trainer_step(t, &d.batch, NULL), SM_OK);
+    CHECK_STATUS(sm_trainer_step(other, &d.batch, NULL), SM_OK);
+    sm_trainer_flat_params(t, &n);
+    CHECK(memcmp(sm_trainer_flat_params(t, NULL), sm_trainer_flat_params(other, NULL),
+                 n * sizeof(float)) == 0);
+    sm_model_close(m);
+    sm_trainer_destroy(t);
+    sm_trainer_destroy(other);
+    sm_vocab_destroy(vocab);
+    write_drop(&s);
+}
+
+static void train_bad_files_are_refused(void) {
+    sm_trainer_params p = train_params(&train_cases[0]);
+    sm_trainer *t = train_make(&p);
+    int i;
+    if (!t) return;
+    for (i = 0; i < 3; i++) {
+        write_sink s = write_empty();
+        sm_writer_params wp = write_to(&s);
+        sm_writer *w = write_open(&wp);
+        sm_error error;
+        if (!w) break;
+        CHECK_STATUS(i == 0   ? sm_writer_describe(w, NULL)
+                     : i == 1 ? sm_writer_weights(w, NULL)
+                              : sm_writer_state(w, NULL), SM_ERR_ARG);
+        CHECK_STATUS(sm_writer_finish(w, &error), SM_ERR_ARG);
+        write_drop(&s);
+    }
+    CHECK_STATUS(sm_writer_describe(NULL, t), SM_ERR_ARG);
+    CHECK_STATUS(sm_writer_vocab(NULL, NULL), SM_ERR_ARG);
+    CHECK_STATUS(sm_writer_weights(NULL, t), SM_ERR_ARG);
+    CHECK_STATUS(sm_writer_state(NULL, t), SM_ERR_ARG);
+    sm_trainer_destroy(t);
+}
+#endif
+
 /* --- Stanford's CS336: PyTorch's outputs ------------------------------------------------------ */
 
 /* Matsumoto and Nishimura 1998: what PyTorch draws uniform numbers with. */
@@ -1276,6 +1413,11 @@ static const test tests_train[] = {
     {"train: schedules have their values", train_schedules_have_their_values},
     {"train: learns to copy", train_learns_to_copy},
     {"train: continues an opened model", train_continues_an_opened_model},
+#ifndef SMALLMIND_NO_WRITER
+    {"train: writes a model", train_writes_a_model},
+    {"train: writes a state", train_writes_a_state},
+    {"train: bad files are refused", train_bad_files_are_refused},
+#endif
     {"train: CS336's AdamW", train_cs336_adamw},
     {"train: CS336's model", train_cs336_model},
     {"train: CS336's block", train_cs336_block},
