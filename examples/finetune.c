@@ -95,7 +95,7 @@ static sm_status learn(sm_trainer *t, int n_seqs, int n_ctx, uint64_t seed, int3
         loss = done ? 0.9 * loss + 0.1 * stats.loss : stats.loss;
         spent = (seconds() - start) / (done + 1);
         i = (int)(spent * (steps - done - 1));
-        if (terminal || (done + 1) % (steps / 20 + 1) == 0 || done + 1 == steps)
+        if (terminal || done % 10 == 9 || done + 1 == steps)
             say(stderr, "%sstep %d of %d  loss %.3f  %.0f tokens/s  %d:%02d left  %s",
                 terminal ? "\r" : "", done + 1, steps, loss, n / spent, i / 60, i % 60,
                 terminal ? "" : "\n");
@@ -109,6 +109,7 @@ int main(int argc, char **argv) {
     sm_trainer_params p = sm_trainer_default();
     sm_writer_params out = sm_writer_default();
     sm_quantize_params merge = sm_quantize_default();
+    sm_model *model = NULL;
     sm_trainer *trainer = NULL;
     sm_error error;
     const char *why = NULL;
@@ -118,18 +119,19 @@ int main(int argc, char **argv) {
     parse(argc, argv, &mp, &p, &out, &merge);
     p.rate.total_steps = steps, p.rate.warmup_steps = steps / 20;
     merge.adapter.path = out.path;
-    if (sm_model_open(&mp, (sm_model **)&p.model, &error)) why = error.text;
-    if (!why && !(ids = text_ids(p.model, data, p.n_ctx, &n_ids, &error))) why = error.text;
+    if (sm_model_open(&mp, &model, &error)) why = error.text;
+    p.model = model;
+    if (!why && !(ids = text_ids(model, data, p.n_ctx, &n_ids, &error))) why = error.text;
     if (!why && sm_trainer_create(&p, &trainer, &error)) why = error.text;
     tokens = (int32_t *)malloc(8 * (size_t)p.n_batch * (size_t)p.n_ctx);
     if (!tokens) why = "no memory";
     signal(SIGINT, stop);
     if (!why && learn(trainer, p.n_batch, p.n_ctx, p.seed, tokens)) why = sm_trainer_error(trainer);
     if (!why && sm_trainer_write_adapter(trainer, &out, &error)) why = error.text;
-    if (!why && merge.out.path && sm_quantize(p.model, &merge, &error)) why = error.text;
+    if (!why && merge.out.path && sm_quantize(model, &merge, &error)) why = error.text;
     if (why) say(stderr, "finetune: %s\n", why);
     sm_trainer_destroy(trainer);
-    sm_model_close((sm_model *)(uintptr_t)p.model);
+    sm_model_close(model);
     free(tokens);
     free(ids);
     return why != NULL;
