@@ -19103,7 +19103,7 @@ SM_API sm_status sm_writer_weights(sm_writer *w, const sm_trainer *t) {
     }
     for (i = 0; i < t->n_tensors; i++) {
         const sm__train_tensor *e = &t->tensors[i];
-        int outputs = strstr(e->name, ".lora_a") == NULL; /* rows are outputs: LoRA's A has others */
+        int outputs = !strstr(e->name, ".lora_a"); /* rows are outputs: those of A are not */
         size_t n_rot = outputs ? sm__turned_rows(t->arch, &t->hp, e->name) : 0, r;
         size_t n_rows = e->rows ? (size_t)e->rows : 1, n = (size_t)e->columns;
         if (n_rot && !e->rows) n_rows = n, n = 1; /* a bias */

@@ -135,7 +135,8 @@ int main(int argc, char **argv) {
         else path = a;
     }
     if (!mp.file.path) arg_fail("-m MODEL is missing");
-    if (path && !(text = read_file(path, &bytes))) return say(stderr, "tavern: no file %s\n", path), 1;
+    if (path && !(text = read_file(path, &bytes)))
+        return say(stderr, "tavern: no file %s\n", path), 1;
     cp.n_ctx = 2048;
     if (sm_model_open(&mp, &model, &error) || sm_ctx_create(model, &cp, &t.ctx, &error)) {
         say(stderr, "tavern: %s\n", error.text);

@@ -141,7 +141,8 @@ int main(int argc, char **argv) {
         if (sm_trainer_update(r.trainer, &stats)) fail(sm_trainer_error(r.trainer));
         MPI_Allgather(part, r.mine, MPI_DOUBLE, all, r.mine, MPI_DOUBLE, MPI_COMM_WORLD);
         for (i = 0; i < MICRO; i++) loss += all[i] / MICRO;
-        if (!r.rank) say(stdout, "step %d loss %.17g norm %.17g\n", step + 1, loss, stats.grad_norm);
+        if (r.rank) continue;
+        say(stdout, "step %d loss %.17g norm %.17g\n", step + 1, loss, stats.grad_norm);
     }
     sm_trainer_destroy(r.trainer);
     for (i = 0; i < r.mine; i++) free(r.grads[i]);

@@ -84,7 +84,8 @@ cp "$dir/whole.gguf.state" "$dir/full.gguf.state"
     ulimit -f 8 # blocks of 1,024 bytes: only the losses fit
     run full --rate 0.003
 )
-if [ "$(grep -c 'was not written' "$dir/full.log")" -ge 3 ] && ! ls "$dir"/full*.tmp 2>/dev/null; then
+if [ "$(grep -c 'was not written' "$dir/full.log")" -ge 3 ] &&
+    ! ls "$dir"/full*.tmp 2>/dev/null; then
     cp "$dir/whole.gguf.csv" "$dir/full.gguf.csv"
     same "no room: an error, and the old files" full
 else fail "no room: an error" "$dir/full.log"; fi
