@@ -126,7 +126,7 @@ build/peer/%:
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
 
-test: unit $(BUILD)/tavern_corpus $(BUILD)/train $(BUILD)/generate
+test: unit $(addprefix $(BUILD)/,tavern_corpus tavern train generate)
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/tavern.sh
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' bash tests/train.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh

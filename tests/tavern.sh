@@ -1,7 +1,8 @@
 #!/bin/sh
 # tavern.sh - checks what build/tavern_corpus writes: the same seed gives the same bytes, every line
-# has its form, the dialogue agrees with the facts, held-out scenes are none of the others. Run by
-# `make test`, from the top of the tree; SCENES=100000 looks at more.
+# has its form, the dialogue agrees with the facts, held-out scenes are none of the others. And what
+# the model that learned from it says. Run by `make test`, from the top of the tree; SCENES=100000
+# looks at more.
 : "${BUILD:=build}" "${SCENES:=4000}" "${RUNNER:=}"
 dir=$BUILD/tavern-test
 rm -rf "$dir"
@@ -101,6 +102,64 @@ awk '/^(Player|[A-Z][a-z]+ \([a-z]+\)): / { sub(/^[^:]*: /, ""); print }' "$dir/
     sort -u | wc -l | awk -v n="$SCENES" '$1 < n { print $1 " different things are said" }' \
     >"$dir/varied"
 result "more different sentences than scenes" "$dir/varied"
+
+# --- the model that learned them ------------------------------------------------------------------
+
+model=examples/tavern.gguf
+play() { # FILE OPTIONS...: what the model says to scenes that it has never seen
+    file=$dir/$1
+    shift
+    # shellcheck disable=SC2086
+    $RUNNER "$BUILD/tavern_corpus" "$@" --held-out >"$dir/ask" &&
+        $RUNNER "$BUILD/tavern" -m $model "$dir/ask" >"$file" 2>>"$dir/errors" ||
+        echo "no scenes: $*" >>"$dir/errors"
+}
+play played --seed 7 --scenes 20
+play more --seed 9 --scenes 40
+result "the model plays" "$dir/errors"
+
+[ "$(wc -c <$model)" -le 2000000 ] || echo "more than 2 MB" >"$dir/size"
+result "it has at most 2 MB" "$dir/size"
+
+# The bits are the same everywhere, and so are the words: make model writes both files.
+cmp "$dir/played" examples/tavern.txt >"$dir/words" 2>&1
+result "examples/tavern.txt is what it says" "$dir/words"
+
+# Who speaks is there, and in the mood that he has; what is bought is sold, at that price.
+awk '/^Scene: / { delete mood; delete price; next }
+    /^[A-Z][a-z]+: [a-z ]+, [a-z]+\./ && !/^(Player|Rumour|Quest|Purse):/ {
+        name = $1; sub(/:$/, "", name)
+        match($0, /, [a-z]+\./); mood[name] = substr($0, RSTART + 2, RLENGTH - 3)
+        if (match($0, /Sells .*\./)) {
+            n = split(substr($0, RSTART + 6, RLENGTH - 7), wares, ", ")
+            for (i = 1; i <= n; i++) { split(wares[i], w, " "); price[w[1]] = w[2] }
+        }
+        next
+    }
+    /^[A-Z][a-z]+ \([a-z]+\): / {
+        spoken++; name = $1; m = $2; gsub(/[():]/, "", m)
+        if (name in mood) there++
+        if (m == mood[name]) right++
+    }
+    /^Event: Player buys the / { bought++; if (price[$5] == $7) paid++ }
+    /^Event: The [a-z]+ now cost/ { price[$3] = $6 + 0 }
+    /^Event: [A-Z][a-z]+ is [a-z]+ now/ { mood[$2] = $4 }
+    END {
+        printf "%d lines: %d by who is there, %d in his mood; %d bought, %d at the price\n",
+            spoken, there, right, bought, paid >"/dev/stderr"
+        if (spoken < 200 || there < 0.97 * spoken || right < 0.9 * spoken) print "wrong people"
+        if (bought < 10 || paid < 0.9 * bought) print "wrong prices"
+    }' "$dir/played" "$dir/more" >"$dir/topic" 2>"$dir/counts"
+cat "$dir/counts" >&2
+result "it keeps to the facts" "$dir/topic"
+
+# Its words are words.
+words() { tr -cs "A-Za-z'" '\n' <"$1" | sort; }
+words "$dir/train" | sort -u >"$dir/known"
+cat "$dir/played" "$dir/more" >"$dir/said"
+words "$dir/said" | comm -23 - "$dir/known" >"$dir/unknown"
+[ "$(wc -l <"$dir/unknown")" -le 10 ] || head -n 20 "$dir/unknown" >"$dir/babble"
+result "its words are words" "$dir/babble"
 
 echo "$n_pass passed, $n_fail failed, 0 skipped"
 [ "$n_fail" = 0 ]

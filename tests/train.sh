@@ -65,7 +65,7 @@ same "killed $KILLS times, resumed" killed
 if ls "$dir"/*.tmp >/dev/null 2>&1; then rm -f "$dir"/*.tmp; fi # of what was killed
 
 start asked &
-sleep 0.3
+for _ in $(seq 100); do [ -f "$dir/asked.gguf.state" ] || sleep 0.1; done
 kill -TERM $! # a shell's background jobs ignore Ctrl-C
 wait $!
 run asked --resume
