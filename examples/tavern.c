@@ -58,7 +58,7 @@ static int turn(tavern *t, const char *text) {
     t->gen.stops = stops;
     t->gen.n_stops = 1;
     status = sm_generate(t->ctx, &t->gen, show, stdout, &stats);
-    say(stdout, "\n");
+    if (status < 0 || stats.finish != SM_FINISH_END) say(stdout, "\n"); /* a scene ends with one */
     if (status < 0) return say(stderr, "tavern: %s\n", sm_ctx_error(t->ctx)), 1;
     t->state = stats.finish == SM_FINISH_STOP ? TALK : OVER;
     return 0;
