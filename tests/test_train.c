@@ -303,7 +303,7 @@ static const char *train_kind(const char *name) {
     return dot ? dot + 1 : name;
 }
 
-/* 60 random coordinates (or all) of the kind of tensor number `first`, by central differences.
+/* 200 random coordinates (or all) of the kind of tensor number `first`, by central differences.
  * The error allowed is 1e-3 of the coordinate; of 1/100 of the kind's largest gradient for
  * coordinates below that. */
 static void train_check_kind(ref_model *r, int first, const sm_train_batch *b, const char *arch) {
@@ -317,8 +317,8 @@ static void train_check_kind(ref_model *r, int first, const sm_train_batch *b, c
         for (j = 0; j < e.rows * e.columns; j++)
             largest = larger(largest, fabs((double)same[i].grads[j]));
     CHECK(largest > 1e-6);
-    for (trial = 0; trial < 60 && trial < n; trial++) {
-        int at = n <= 60 ? trial : random_below(n);
+    for (trial = 0; trial < 200 && trial < n; trial++) {
+        int at = n <= 200 ? trial : random_below(n);
         sm_train_tensor *s = &same[at / (e.rows * e.columns)];
         size_t k = (size_t)(s->params - sm_trainer_flat_params(r->t, NULL)) +
                    (size_t)(at % (e.rows * e.columns));
