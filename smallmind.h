@@ -15988,7 +15988,7 @@ SM__INLINE void sm__bias_grad(const sm_trainer *t, const sm__train_step *s, int 
 
 /* dW[o, c] += sum over rows of dy[r, o] x[r, c]; = for the first rows of a batch. */
 SM__INLINE void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s, int rows, int tile,
-                               float *scratch) {
+                                   float *scratch) {
     int across = sm__ceil_div(s->k, s->tile_cols), o0 = tile / across * s->tile_rows;
     int c0 = tile % across * s->tile_cols, n = sm__min(s->tile_rows, s->n - o0);
     sm__multiply(t, sm__columns_of(s->in.p + o0, s->in.stride),
@@ -16111,7 +16111,7 @@ SM__INLINE void sm__softmax_back(const float *p, float *dp, int n, int all, floa
  * arXiv:2205.14135, appendix B): dP = dO v^T, dv += P^T dO, dS = P (dP - rowsum(P dP)) scale,
  * dq = dS k, dk += dS^T q. aux is dO; out has dq, dk and dv. */
 SM__INLINE void sm__tile_attend_back(const sm_trainer *t, const sm__train_step *s, int tile,
-                                 float *scratch) {
+                                     float *scratch) {
     const sm__hparams *hp = &t->hp;
     int kv = tile % hp->n_kv_heads, row = tile / hp->n_kv_heads * t->length, dim = hp->head_dim;
     int per_kv = hp->n_heads / hp->n_kv_heads, h, i0, r;
