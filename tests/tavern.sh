@@ -146,7 +146,7 @@ awk '/^Scene: / { delete mood; delete price; next }
     /^Event: The [a-z]+ now cost/ { price[$3] = $6 + 0 }
     /^Event: [A-Z][a-z]+ is [a-z]+ now/ { mood[$2] = $4 }
     END {
-        printf "%d lines: %d by who is there, %d in his mood; %d bought, %d sold, %d at the price\n",
+        printf "%d lines: %d by who is there, %d in his mood; %d buy, %d sold, %d at the price\n",
             spoken, there, right, bought, sold, paid >"/dev/stderr"
         if (spoken < 200 || there < 0.97 * spoken || right < 0.9 * spoken) print "wrong people"
         if (bought < 10 || sold < 0.75 * bought) print "wrong wares"
