@@ -16174,8 +16174,8 @@ SM__INLINE void sm__swiglu_back(const sm_trainer *t, const float *gate, const fl
 #ifdef SM__VECTORS
         for (; i + 8 <= part; i += 8) {
             sm__v8 g = SM__AT8(gate + i), y = SM__AT8(gs + i), d = SM__AT8(dy + i), s;
-            sm__i8 far = g * g > 1e-30f;
-            s = (sm__v8)((far & (sm__i8)(y / g)) | (~far & (int32_t)0x3f000000));
+            sm__i8 large = g * g > 1e-30f;
+            s = (sm__v8)((large & (sm__i8)(y / g)) | (~large & (int32_t)0x3f000000));
             SM__TO8(dgate + i) = d * SM__AT8(up + i) * s * (1.0f + g * (1.0f - s));
             SM__TO8(dy + i) = d * y;
         }
@@ -16194,8 +16194,8 @@ SM__INLINE void sm__gelu_tanh_back(const float *x, const float *y, float *dy, in
 #ifdef SM__VECTORS
     for (; i + 8 <= n; i += 8) {
         sm__v8 v = SM__AT8(x + i), f = SM__AT8(y + i), s;
-        sm__i8 far = v * v > 1e-30f;
-        s = (sm__v8)((far & (sm__i8)(f / v)) | (~far & (int32_t)0x3f000000));
+        sm__i8 large = v * v > 1e-30f;
+        s = (sm__v8)((large & (sm__i8)(f / v)) | (~large & (int32_t)0x3f000000));
         SM__TO8(dy + i) *=
             s + f * (1.0f - s) * (1.59576912f * (1.0f + 0.134145f * (v * v)));
     }
