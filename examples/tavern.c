@@ -30,12 +30,14 @@ static const char own_lines[] = "Player: Good evening.\n"
                                 "Player: Tobin, why are you so sad?\n"
                                 "Player: Farewell.\n";
 
+enum { FACTS, FIRST, TALK, OVER }; /* FIRST: nobody has spoken yet */
+
 typedef struct tavern {
     sm_ctx *ctx;
     sm_gen_params gen;
     char facts[MAX_TEXT];
     size_t n_facts;
-    enum { FACTS, FIRST, TALK, OVER } state; /* FIRST: nobody has spoken yet */
+    int state;
 } tavern;
 
 static int show(void *user, const char *piece, size_t bytes) {
