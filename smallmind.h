@@ -15818,7 +15818,7 @@ SM__INLINE float sm__sum_of(const float *x, int n, float mean, int squares) {
 #endif
     for (; i < n; i++) {
         float d = x[i] - mean;
-        lanes[i & 15] += squares ? d * d : d;
+        lanes[i & 15] += squares ? sm__times(d, d) : d;
     }
     return sm__tree16(lanes);
 }
@@ -15839,7 +15839,7 @@ SM__INLINE void sm__norm_forward(const float *x, const float *w, const float *b,
     }
 #endif
     for (; i < n; i++) {
-        float v = (x[i] - mean) * r * w[i];
+        float v = sm__times((x[i] - mean) * r, w[i]);
         y[i] = b ? v + b[i] : v;
     }
 }
@@ -15871,7 +15871,7 @@ SM__INLINE void sm__norm_sums(const float *x, const float *dy, const float *stat
     }
 #endif
     for (; i < n; i++) {
-        dw[i] += dy[i] * ((x[i] - mean) * r);
+        dw[i] += sm__times(dy[i], (x[i] - mean) * r);
         db[i] += dy[i];
     }
 }
@@ -15910,9 +15910,9 @@ SM__INLINE void sm__norm_back(const float *x, const float *dy, const float *w, c
     SM__TO8(dots) = d0, SM__TO8(dots + 8) = d1;
 #endif
     for (; i < n; i++) {
-        float e = dy[i] * w[i];
+        float e = sm__times(dy[i], w[i]);
         sums[i & 15] += e;
-        dots[i & 15] += e * ((x[i] - mean) * r);
+        dots[i & 15] += sm__times(e, (x[i] - mean) * r);
     }
     shift = rms ? 0.0f : sm__div(sm__tree16(sums), (float)n);
     slope = sm__div(sm__tree16(dots), (float)n);
@@ -15924,8 +15924,8 @@ SM__INLINE void sm__norm_back(const float *x, const float *dy, const float *w, c
     }
 #endif
     for (; i < n; i++) {
-        float e = dy[i] * w[i] - (x[i] - mean) * r * slope - shift;
-        dx[i] = accumulate ? dx[i] + r * e : r * e;
+        float e = sm__times(dy[i], w[i]) - sm__times((x[i] - mean) * r, slope) - shift;
+        dx[i] = accumulate ? dx[i] + sm__times(r, e) : r * e;
     }
 }
 
@@ -16096,7 +16096,7 @@ SM__INLINE void sm__softmax_back(const float *p, float *dp, int n, int all, floa
         SM__TO8(lanes + 8) += SM__AT8(p + i + 8) * SM__AT8(dp + i + 8);
     }
 #endif
-    for (; i < whole; i++) lanes[i & 15] += p[i] * dp[i];
+    for (; i < whole; i++) lanes[i & 15] += sm__times(p[i], dp[i]);
     mean = sm__tree16(lanes);
     i = 0;
 #ifdef SM__VECTORS
@@ -16182,7 +16182,7 @@ SM__INLINE void sm__swiglu_back(const sm_trainer *t, const float *gate, const fl
 #endif
         for (; i < part; i++) {
             float g = gate[i], s = sm__act_ratio(gs[i], g), d = dy[i];
-            dgate[i] = d * up[i] * s * (1.0f + g * (1.0f - s));
+            dgate[i] = d * up[i] * s * (1.0f + sm__times(g, 1.0f - s));
             dy[i] = d * gs[i];
         }
     }
@@ -16201,8 +16201,9 @@ SM__INLINE void sm__gelu_tanh_back(const float *x, const float *y, float *dy, in
     }
 #endif
     for (; i < n; i++) {
-        float s = sm__act_ratio(y[i], x[i]), du = 1.59576912f * (1.0f + 0.134145f * (x[i] * x[i]));
-        dy[i] *= s + y[i] * (1.0f - s) * du;
+        float s = sm__act_ratio(y[i], x[i]);
+        float du = 1.59576912f * (1.0f + sm__times(0.134145f, x[i] * x[i]));
+        dy[i] *= s + sm__times(y[i] * (1.0f - s), du);
     }
 }
 
@@ -16211,8 +16212,8 @@ static void sm__gelu_erf_back(const float *x, float *dy, int n) {
     int i;
     for (i = 0; i < n; i++) {
         float a = sm__from_bits(sm__bits(x[i]) & 0x7fffffffu);
-        float e = 0.5f * sm__erfc(a * 0.707106769f), phi = x[i] < 0.0f ? e : 1.0f - e;
-        dy[i] *= phi + x[i] * sm__exp(-0.5f * x[i] * x[i]) * 0.398942280f;
+        float e = sm__times(0.5f, sm__erfc(a * 0.707106769f)), phi = x[i] < 0.0f ? e : 1.0f - e;
+        dy[i] *= phi + sm__times(x[i] * sm__exp(-0.5f * x[i] * x[i]), 0.398942280f);
     }
 }
 
@@ -16339,11 +16340,11 @@ SM__INLINE void sm__adamw(const sm_trainer *t, size_t from, size_t to, float kee
     }
 #endif
     for (; i < to; i++) {
-        float g = t->grads[i] * clip, m = b1 * m1[i] + (1.0f - b1) * g;
-        float v = b2 * m2[i] + (1.0f - b2) * (g * g);
+        float g = t->grads[i] * clip, m = sm__times(b1, m1[i]) + sm__times(1.0f - b1, g);
+        float v = sm__times(b2, m2[i]) + sm__times(1.0f - b2, g * g);
         m1[i] = m;
         m2[i] = v;
-        x[i] = x[i] * keep - sm__div(step * m, sm__sqrt(v * correction) + eps);
+        x[i] = sm__times(x[i], keep) - sm__div(step * m, sm__sqrt(v * correction) + eps);
     }
 }
 
@@ -16359,9 +16360,9 @@ SM__INLINE void sm__sgd(const sm_trainer *t, size_t from, size_t to, float keep)
     }
 #endif
     for (; i < to; i++) {
-        float g = t->grads[i] * clip;
-        if (t->moment1) g = t->moment1[i] = momentum * t->moment1[i] + g;
-        t->flat[i] = t->flat[i] * keep - rate * g;
+        float g = sm__times(t->grads[i], clip);
+        if (t->moment1) g = t->moment1[i] = sm__times(momentum, t->moment1[i]) + g;
+        t->flat[i] = sm__times(t->flat[i], keep) - sm__times(rate, g);
     }
 }
 
@@ -17783,7 +17784,7 @@ static void sm__train_apply(sm_trainer *t, double norm) {
     t->now.clip = 1.0f;
     if (p->clip_norm > 0.0f && norm > (double)p->clip_norm)
         t->now.clip = (float)((double)p->clip_norm / norm);
-    t->now.keep = 1.0f - t->now.rate * p->weight_decay;
+    t->now.keep = 1.0f - sm__times(t->now.rate, p->weight_decay);
     t->now.step = (float)((double)t->now.rate / (1.0 - sm__power((double)p->beta1, n)));
     t->now.correction = (float)(1.0 / (1.0 - sm__power((double)p->beta2, n)));
     sm__train_walk(t, SM__UPDATE);

@@ -523,6 +523,58 @@ static void train_bits_do_not_depend_on_the_level(void) {
     }
 }
 
+static uint64_t train_hash(const float *x, size_t n) {
+    uint64_t h = 1469598103934665603u;
+    size_t i;
+    for (i = 0; i < n; i++) h = (h ^ sm__bits(x[i])) * 1099511628211u; /* FNV-1a, by floats */
+    return h;
+}
+
+/* No compiler, flag or processor changes a bit: gradients, and what five steps make of the weights,
+ * as gcc -O2 computed them on an AVX2 machine. */
+static void train_bits_are_the_golden_ones(void) {
+    static const struct {
+        const char *arch;
+        uint64_t grads, params;
+    } golden[] = {{"llama", 0x6aa83a22de0ea442u, 0x92f8970a18aced98u},
+                  {"gpt2", 0x03aa7eca4cb76cb9u, 0x39f318b5be4b97e3u},
+                  {"qwen3", 0xfa7e36b61e56e045u, 0x6bfdd8ca9fe0fa25u},
+                  {"cs336", 0x7c84e999f6570492u, 0x5be435ad3e3d3a7bu}};
+    int c, i;
+    for (c = 0; c < 4; c++) {
+        sm_trainer_params p = sm_trainer_default();
+        sm_trainer *t;
+        train_data d;
+        size_t n;
+        p.arch = golden[c].arch;
+        p.n_vocab = 50;
+        p.n_embd = 48;
+        p.n_layers = 2;
+        p.n_heads = p.n_batch = 4;
+        p.n_ctx = 32;
+        p.dropout = 0.1f;
+        p.clip_norm = 1.0f;
+        p.weight_decay = 0.1f;
+        p.rate.schedule = SM_SCHEDULE_COSINE;
+        p.rate.total_steps = 20;
+        p.rate.rate = 0.01f;
+        p.n_threads = 1;
+        t = train_make(&p);
+        if (!t) return;
+        train_fill(&d, 4, 32, 50);
+        for (i = 0; i < 128; i++) {
+            d.tokens[i] = (int32_t)(sm_random(1, 2, (uint64_t)i) % 50);
+            d.targets[i] = (int32_t)(sm_random(1, 3, (uint64_t)i) % 50);
+        }
+        CHECK_STATUS(sm_trainer_backward(t, &d.batch, NULL), SM_OK);
+        sm_trainer_flat_grads(t, &n);
+        CHECK(train_hash(sm_trainer_flat_grads(t, NULL), n) == golden[c].grads);
+        for (i = 0; i < 5; i++) CHECK_STATUS(sm_trainer_step(t, &d.batch, NULL), SM_OK);
+        CHECK(train_hash(sm_trainer_flat_params(t, NULL), n) == golden[c].params);
+        sm_trainer_destroy(t);
+    }
+}
+
 /* A team that several trainers and a context share. */
 static void train_with_a_shared_team(void) {
     sm_trainer_params p = train_wide(&train_cases[0]);
@@ -1406,6 +1458,7 @@ static const test tests_train[] = {
     {"train: gradients of long batches are exact", train_gradients_of_long_batches_are_exact},
     {"train: bits do not depend on threads and checkpoints", train_bits_do_not_depend_on_the_way},
     {"train: bits do not depend on the level", train_bits_do_not_depend_on_the_level},
+    {"train: the bits are the golden ones", train_bits_are_the_golden_ones},
     {"train: with a shared team", train_with_a_shared_team},
     {"train: resumes bit by bit", train_resumes_bit_by_bit},
     {"train: refuses bad states", train_refuses_bad_states},
