@@ -17854,7 +17854,7 @@ static uint64_t sm__train_hash(uint64_t h, const void *data, size_t n) {
     return h;
 }
 
-/* What a state of this trainer begins with. */
+/* What a state of this trainer begins with, but for the sum. */
 static sm__train_state sm__train_state_head(const sm_trainer *t) {
     sm__train_state head;
     int i, shape[2];
@@ -17870,6 +17870,12 @@ static sm__train_state sm__train_state_head(const sm_trainer *t) {
     }
     head.bytes = t->state_bytes;
     head.n_done = t->n_done;
+    head.sum = 0;
+    return head;
+}
+
+static sm__train_state sm__train_state_summed(const sm_trainer *t) {
+    sm__train_state head = sm__train_state_head(t);
     head.sum = sm__train_hash(head.n_done, t->flat, t->state_bytes);
     return head;
 }
@@ -17884,7 +17890,7 @@ SM_API sm_status sm_trainer_state_save(sm_trainer *t, void *memory, size_t bytes
     if (bytes < sm_trainer_state_bytes(t))
         return sm__fail(&t->error, SM_ERR_FULL, "state: %llu bytes needed, %llu given",
                         (unsigned long long)sm_trainer_state_bytes(t), (unsigned long long)bytes);
-    head = sm__train_state_head(t);
+    head = sm__train_state_summed(t);
     memcpy(memory, &head, sizeof head);
     memcpy((unsigned char *)memory + sizeof head, t->flat, t->state_bytes);
     return SM_OK;
@@ -18557,9 +18563,16 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &yes);
 }
 
-static void sm__describe_shape(sm_writer *w, const char *a, const sm__arch *arch,
+/* Mistral's files are llama's. */
+static const char *sm__describe_arch(sm_writer *w, const char *name) {
+    if (!strcmp(name, "mistral")) name = "llama";
+    sm_writer_value(w, "general.architecture", SM_META_TEXT, name);
+    return name;
+}
+
+static void sm__describe_shape(sm_writer *w, const char *name, const sm__arch *arch,
                                const sm__hparams *h) {
-    sm_writer_value(w, "general.architecture", SM_META_TEXT, a);
+    const char *a = sm__describe_arch(w, name);
     sm__describe(w, a, "vocab_size", SM_META_U32, h->n_vocab, NULL);
     sm__describe(w, a, "context_length", SM_META_U32, h->n_ctx, NULL);
     sm__describe(w, a, "embedding_length", SM_META_U32, h->n_embd, NULL);
@@ -18582,8 +18595,7 @@ static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
     if (!m->arch || m->hp.scaling == SM__SCALING_LLAMA3)
         return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
                                                              : "writer: a vocabulary only");
-    sm__describe_shape(w, strcmp(m->info.arch, "mistral") ? m->info.arch : "llama", m->arch,
-                       &m->hp);
+    sm__describe_shape(w, m->info.arch, m->arch, &m->hp);
     if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
     sm__describe_vocab(w, &m->vocab);
     return w->error.status;
@@ -19070,8 +19082,7 @@ SM_API sm_status sm_writer_describe(sm_writer *w, const sm_trainer *t) {
     if (!t || t->hp.scaling == SM__SCALING_LLAMA3)
         return SM__WRITER_FAIL(w, t ? SM_ERR_UNSUPPORTED : SM_ERR_ARG, "writer: %s",
                                t ? "llama3's rope scaling" : "no trainer to describe");
-    sm__describe_shape(w, strcmp(t->arch->name, "mistral") ? t->arch->name : "llama", t->arch,
-                       &t->hp);
+    sm__describe_shape(w, t->arch->name, t->arch, &t->hp);
     return w->error.status;
 }
 
@@ -19124,7 +19135,7 @@ SM_API sm_status sm_writer_state(sm_writer *w, const sm_trainer *t) {
     uint64_t bytes = (uint64_t)sm_trainer_state_bytes(t);
     if (status) return status;
     if (!t) return SM__WRITER_FAIL(w, SM_ERR_ARG, "writer: no trainer to take a state from");
-    head = sm__train_state_head(t);
+    head = sm__train_state_summed(t);
     sm_writer_tensor(w, "trainer.state", SM__GGML_I8, 1, &bytes);
     sm_writer_data(w, &head, sizeof head);
     return sm_writer_data(w, t->flat, t->state_bytes);
@@ -19138,8 +19149,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
         return sm__fail(error, SM_ERR_ARG, "adapter: the trainer has no lora_rank");
     status = sm_writer_open(out, &w, error);
     if (status) return status;
-    sm_writer_value(w, "general.architecture", SM_META_TEXT,
-                    strcmp(t->arch->name, "mistral") ? t->arch->name : "llama");
+    sm__describe_arch(w, t->arch->name);
     sm_writer_value(w, "general.type", SM_META_TEXT, "adapter");
     sm_writer_value(w, "adapter.type", SM_META_TEXT, "lora");
     sm_writer_value(w, "adapter.lora.alpha", SM_META_F32, &t->params.lora_alpha);

@@ -266,7 +266,7 @@ typedef struct run {
     int32_t *tokens, *targets;
     row *rows;
     int n_rows, n_worse, terminal;
-    double best, sum, last_norm; /* sum: of losses since the last row */
+    double best, sum; /* sum: of losses since the last row */
     int n_sum;
     time_t started, shown;
     int first_step;

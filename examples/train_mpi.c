@@ -41,13 +41,10 @@ static int read_ids(run *r, const char *path) {
     sm_model *model = NULL;
     sm_tokenizer *tokenizer = NULL;
     sm_error error;
-    size_t most = 1 << 22, n = 0;
-    char *text = (char *)memory(most);
-    FILE *file = fopen(path, "rb");
+    size_t n;
+    char *text = read_file(path, &n);
     int n_vocab;
-    if (file) n = fread(text, 1, most, file);
-    if (!file) fail("the text cannot be opened");
-    fclose(file);
+    if (!text || n > 1u << 28) fail(text ? "the text is too large" : "the text cannot be read");
     r->ids = (int32_t *)memory((2 * n + 2) * sizeof *r->ids);
     vp.characters = 1;
     if (sm_vocab_train(&vp, text, n, &vocab, &error) ||

@@ -310,28 +310,6 @@ static void lora_of_safetensors(void) {
 
 /* --- the bits --------------------------------------------------------------------------------- */
 
-static uint64_t lora_bits(const sm_trainer_params *p, int steps) {
-    sm_trainer *t = train_make(p);
-    sm_train_stats stats;
-    train_data d;
-    uint64_t hash = 0;
-    size_t n;
-    int i;
-    if (!t) return 0;
-    check.random = 77; /* the same data for all */
-    for (i = 0; i < steps; i++) {
-        train_fill(&d, 3, 24, 320);
-        memset(&stats, 0, sizeof stats);
-        CHECK_STATUS(sm_trainer_step(t, &d.batch, &stats), SM_OK);
-        hash ^= hash_bytes(&stats, sizeof stats);
-    }
-    sm_trainer_flat_params(t, &n);
-    hash ^= hash_bytes(sm_trainer_flat_params(t, NULL), n * sizeof(float));
-    hash ^= hash_bytes(sm_trainer_flat_grads(t, NULL), n * sizeof(float)) * 3;
-    sm_trainer_destroy(t);
-    return hash;
-}
-
 static void lora_bits_do_not_depend_on_the_way(void) {
     static const char *const archs[] = {"llama", "qwen2", "gpt2"};
     static const int types[] = {SM_TYPE_Q4_0, SM_TYPE_F16, SM_TYPE_Q8_0};
@@ -344,16 +322,16 @@ static void lora_bits_do_not_depend_on_the_way(void) {
         p.dropout = 0.1f;
         p.clip_norm = 1.0f;
         p.weight_decay = 0.1f;
-        want = lora_bits(&p, 2);
-        CHECK(want != lora_bits(&p, 1));
+        want = train_bits(&p, 2);
+        CHECK(want != train_bits(&p, 1));
         for (i = 0; i < n_isas; i++) {
             p.isa = isas[i];
-            if (lora_bits(&p, 2) != want) FAIL("%s, %s", archs[a], sm_isa_name(p.isa));
+            if (train_bits(&p, 2) != want) FAIL("%s, %s", archs[a], sm_isa_name(p.isa));
         }
         for (p.isa = SM_ISA_AUTO, i = 2; i < 5; i++) {
             p.n_threads = i;
             p.checkpoint = i % 2;
-            if (lora_bits(&p, 2) != want) FAIL("%s, %d threads", archs[a], i);
+            if (train_bits(&p, 2) != want) FAIL("%s, %d threads", archs[a], i);
         }
         sm_model_close(m);
     }

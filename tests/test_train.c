@@ -476,7 +476,7 @@ static uint64_t train_bits(const sm_trainer_params *p, int steps) {
     if (!t) return 0;
     check.random = 77; /* the same data for all */
     for (i = 0; i < steps; i++) {
-        train_fill(&d, 3, p->n_ctx, p->n_vocab);
+        train_fill(&d, 3, t->params.n_ctx, t->hp.n_vocab);
         memset(&stats, 0, sizeof stats);
         CHECK_STATUS(sm_trainer_step(t, &d.batch, &stats), SM_OK);
         hash ^= hash_bytes(&stats, sizeof stats);
