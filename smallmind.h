@@ -769,6 +769,7 @@ typedef struct sm_trainer_params {
     int n_threads;         /* without team: members of an own one; 0 = processors */
     sm_team *team;
     int isa;               /* sm_isa */
+    int huge_pages;        /* 1: ask for 2 MB pages (Linux, a hint) */
     sm_allocator allocator;
 } sm_trainer_params;
 
@@ -15478,7 +15479,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 #define SM__LOSS_ROWS 256  /* rows of logits that exist at once */
 #define SM__FLAT_TILE 65536
 #define SM__TILE_ROWS 264  /* of a product, at most; a multiple of SM__GEMM_ROWS */
-#define SM__TILE_COLS 128
+#define SM__TILE_COLS 256
 #define SM__GRAD_BLOCK 64  /* columns of other gradients' tiles */
 #define SM__QUERY_ROWS 64  /* of attention */
 #define SM__ROW_TILE 16    /* rows of a tile of row-wise steps */
@@ -15525,7 +15526,7 @@ typedef struct sm__train_step {
     float *gw, *gb; /* where gradients are added: [n, k], [n] */
     sm__weight frozen, frozen2; /* of LoRA: what DECODE decodes; EMBED: embeddings and positions */
     int n, k, heads;
-    int tile_rows, tile_cols; /* of a product */
+    int cut, n_cut, tile_rows, tile_cols; /* of a product: the m it is cut for, and how */
     uint32_t tiles;
 } sm__train_step;
 
@@ -15609,7 +15610,7 @@ struct sm_trainer {
 #define SM__VECTORS 1
 typedef float sm__v8 __attribute__((vector_size(32)));
 typedef int32_t sm__i8 __attribute__((vector_size(32)));
-typedef double sm__d8 __attribute__((vector_size(64)));
+typedef double sm__d4 __attribute__((vector_size(32)));
 typedef float sm__v4 __attribute__((vector_size(16)));
 typedef sm__v8 sm__v8_at __attribute__((aligned(4), may_alias)); /* in memory, at any address */
 typedef sm__v4 sm__v4_at __attribute__((aligned(4), may_alias));
@@ -15651,8 +15652,8 @@ static sm__view sm__columns_of(const float *p, size_t stride) {
 /* A member's scratch for sm__multiply, in floats: both factors packed, and a result that is not a
  * whole panel wide. */
 #define SM__PACKED_A ((size_t)SM__TILE_ROWS * SM__GEMM_K)
-#define SM__PACKED_B ((size_t)SM__TILE_COLS * SM__GEMM_K)
-#define SM__MULTIPLY_FLOATS (SM__PACKED_A + SM__PACKED_B + SM__TILE_ROWS * SM__GEMM_COLS)
+#define SM__PANEL ((size_t)SM__GEMM_COLS * SM__GEMM_K)
+#define SM__MULTIPLY_FLOATS (SM__PACKED_A + SM__PANEL + SM__TILE_ROWS * SM__GEMM_COLS)
 
 /* to[l, j] = element (j, l), for j < n <= 16 and l < k; 0 for the other j. */
 static void sm__pack_panel(sm__view b, int n, int k, float *to) {
@@ -15683,6 +15684,18 @@ static void sm__pack_panel(sm__view b, int n, int k, float *to) {
         for (j = 0; j < n; j++) to[l * SM__GEMM_COLS + j] = b.p[(size_t)j * b.row + (size_t)l];
 }
 
+/* Asks for a panel's numbers before they are packed: too many streams for the hardware to see. */
+static void sm__prefetch_panel(sm__view b, int n, int k) {
+#if defined(__GNUC__) || defined(__clang__)
+    int rows = b.row == 1 ? 1 : n, step = b.row == 1 ? 1 : 16, j, l;
+    for (j = 0; j < rows; j++)
+        for (l = 0; l < k; l += step)
+            __builtin_prefetch(b.p + (size_t)j * b.row + (size_t)l * b.step);
+#else
+    (void)b, (void)n, (void)k;
+#endif
+}
+
 /* Columns of memory as rows of a factor: blocks [k, 12]. */
 static void sm__pack_rows(sm__view a, int m, int k, float *to) {
     int i, l;
@@ -15709,38 +15722,39 @@ static void sm__multiply_panel(const sm_trainer *t, const sm__factor *a, int m, 
         for (j = 0; j < n; j++) out[j] = add ? out[j] + temp[j] : temp[j];
 }
 
+/* The rows of a factor as gemm reads them: where they lie, or packed. */
+static sm__factor sm__factor_of(sm__view a, int m, int k, float *packed) {
+    sm__factor f;
+    f.p = a.p, f.row = a.row, f.step = a.step, f.next = a.row * SM__GEMM_ROWS;
+    if (a.step == 1) return f;
+    sm__pack_rows(a, m, k, packed);
+    f.p = packed, f.row = 1, f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
+    return f;
+}
+
 /* out[i, j] = sum over l of a(i, l) b(j, l); with add, out += it. i < m, j < n, l < k; the sum is
- * cut at multiples of 256, and its parts are added in order. */
+ * cut at multiples of 256, and its parts are added in order. A panel of b is packed just before
+ * its use, which finds it in the nearest cache; all rows of a tile share the effort. */
 static void sm__multiply(const sm_trainer *t, sm__view a, sm__view b, int m, int n, int k,
                          float *out, size_t stride, int add, float *scratch) {
-    float *packed_a = scratch, *packed_b = packed_a + SM__PACKED_A;
-    float *temp = packed_b + SM__PACKED_B;
-    int l0, i0, j0, j;
-    for (l0 = 0; l0 < k; l0 += SM__GEMM_K, add = 1)
-        for (j0 = 0; j0 < n; j0 += SM__TILE_COLS) {
-            int part = sm__min(SM__GEMM_K, k - l0), columns = sm__min(SM__TILE_COLS, n - j0);
-            for (j = 0; j < columns; j += SM__GEMM_COLS) {
+    float *packed_a = scratch, *panel = packed_a + SM__PACKED_A, *temp = panel + SM__PANEL;
+    int l, i, j;
+    for (l = 0; l < k; l += SM__GEMM_K, add = 1)
+        for (i = 0; i < m; i += SM__TILE_ROWS) {
+            int part = sm__min(SM__GEMM_K, k - l), rows = sm__min(SM__TILE_ROWS, m - i);
+            sm__view from = {a.p + (size_t)i * a.row + (size_t)l * a.step, a.row, a.step};
+            sm__factor f = sm__factor_of(from, rows, part, packed_a);
+            float *to = out + (size_t)i * stride;
+            for (j = 0; j < n; j += SM__GEMM_COLS) {
+                int columns = sm__min(SM__GEMM_COLS, n - j);
                 sm__view v = b;
-                v.p += (size_t)(j0 + j) * b.row + (size_t)l0 * b.step;
-                sm__pack_panel(v, sm__min(SM__GEMM_COLS, columns - j), part,
-                               packed_b + (size_t)j * SM__GEMM_K);
-            }
-            for (i0 = 0; i0 < m; i0 += SM__TILE_ROWS) {
-                int rows = sm__min(SM__TILE_ROWS, m - i0);
-                float *to = out + (size_t)i0 * stride + j0;
-                sm__factor f;
-                sm__view v = a;
-                v.p += (size_t)i0 * a.row + (size_t)l0 * a.step;
-                f.p = v.p, f.row = v.row, f.step = v.step, f.next = v.row * SM__GEMM_ROWS;
-                if (a.step != 1) {
-                    sm__pack_rows(v, rows, part, packed_a);
-                    f.p = packed_a, f.row = 1, f.step = SM__GEMM_ROWS;
-                    f.next = (size_t)part * SM__GEMM_ROWS;
+                v.p += (size_t)j * b.row + (size_t)l * b.step;
+                sm__pack_panel(v, columns, part, panel);
+                if (j + columns < n) {
+                    v.p += (size_t)columns * b.row;
+                    sm__prefetch_panel(v, sm__min(SM__GEMM_COLS, n - j - columns), part);
                 }
-                for (j = 0; j < columns; j += SM__GEMM_COLS)
-                    sm__multiply_panel(t, &f, rows, packed_b + (size_t)j * SM__GEMM_K, part,
-                                       sm__min(SM__GEMM_COLS, columns - j), to + j, stride, add,
-                                       temp);
+                sm__multiply_panel(t, &f, rows, panel, part, columns, to + j, stride, add, temp);
             }
         }
 }
@@ -16305,12 +16319,15 @@ SM__INLINE void sm__tile_squares(sm_trainer *t, int tile, const float *g, size_t
     double sums[8] = {0};
     size_t i = 0;
 #ifdef SM__VECTORS
-    sm__d8 v = {0}, d;
+    sm__d4 lo = {0}, hi = {0}, a, b;
     for (; i + 8 <= n; i += 8) {
-        d = __builtin_convertvector(SM__AT8(g + i), sm__d8);
-        v += d * d;
+        a = __builtin_convertvector(SM__AT4(g + i), sm__d4);
+        b = __builtin_convertvector(SM__AT4(g + i + 4), sm__d4);
+        lo += a * a;
+        hi += b * b;
     }
-    memcpy(sums, &v, sizeof sums);
+    memcpy(sums, &lo, sizeof lo);
+    memcpy(sums + 4, &hi, sizeof hi);
 #endif
     for (; i < n; i++) sums[i & 7] += (double)g[i] * (double)g[i];
     t->squares[tile] = ((sums[0] + sums[4]) + (sums[2] + sums[6])) +
@@ -16389,18 +16406,26 @@ static int sm__train_rows(const sm_trainer *t, const sm__train_step *s) {
     return s->max_rows ? sm__max(0, sm__min(s->max_rows, t->rows - s->row0)) : t->rows;
 }
 
-/* Cuts a product [m, n] into tiles, enough of them for all members. */
+/* Cuts a product [m, n] into tiles so that the last member is done soonest. A tile costs its sums
+ * and, as much as so many more rows and columns, what its factors cost to fetch and to pack; as
+ * members are not equally fast, the end is waited for a quarter of a tile longer. */
 static int sm__train_cut(const sm_trainer *t, sm__train_step *s, int m, int n) {
-    int rows = SM__TILE_ROWS, columns = SM__TILE_COLS, tiles, want = 2 * t->n_members;
-    for (;;) {
-        s->tile_rows = (int)sm__round_up((size_t)sm__ceil_div(m, sm__ceil_div(m, rows)),
-                                         SM__GEMM_ROWS);
-        s->tile_cols = columns;
-        tiles = sm__ceil_div(m, s->tile_rows) * sm__ceil_div(n, columns);
-        if (t->n_members == 1 || tiles >= want || rows < 48) return tiles;
-        if (columns > 32 && columns * 2 > rows) columns /= 2;
-        else rows /= 2;
-    }
+    int down0 = sm__ceil_div(m, SM__TILE_ROWS), across0 = sm__ceil_div(n, SM__TILE_COLS);
+    int most = t->n_members > 1 ? sm__min(4 * t->n_members, 64) : 1, down, across;
+    double best = 1e300, cost;
+    if (s->cut == m) return s->n_cut;
+    for (down = down0; down <= sm__max(down0, most); down++)
+        for (across = across0; across <= sm__max(across0, most); across++) {
+            int rows = (int)sm__round_up((size_t)sm__ceil_div(m, down), SM__GEMM_ROWS);
+            int columns = (int)sm__round_up((size_t)sm__ceil_div(n, across), SM__GEMM_COLS);
+            int tiles = sm__ceil_div(m, rows) * sm__ceil_div(n, columns);
+            cost = (sm__ceil_div(tiles, t->n_members) + 0.25) * (rows + 8.0) * (columns + 12.0);
+            if (cost >= best) continue;
+            best = cost;
+            s->tile_rows = rows, s->tile_cols = columns, s->n_cut = tiles;
+        }
+    s->cut = m;
+    return s->n_cut;
 }
 
 static int sm__train_tiles(const sm_trainer *t, sm__train_step *s) {
@@ -17566,6 +17591,8 @@ SM_API sm_status sm_trainer_create(const sm_trainer_params *params, sm_trainer *
     if (!arena.base)
         return sm__fail(error, SM_ERR_NOMEM, "trainer: no memory for %llu bytes",
                         (unsigned long long)counted.plan.total_bytes);
+    if (params->huge_pages)
+        sm__hint_huge_pages(arena.base, counted.plan.total_bytes - 2 * SM__ALIGN);
     fp = sm__fp_enter();
     t = sm__trainer_layout(&arena, &counted);
     sm__fp_leave(fp);

@@ -74,6 +74,7 @@ static sm_trainer_params params(const options *o) {
     p.weight_decay = 0.1f;
     p.clip_norm = 1.0f;
     p.n_threads = o->threads;
+    p.huge_pages = 1;
     p.isa = o->isa;
     return p;
 }
