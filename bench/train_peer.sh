@@ -1,16 +1,20 @@
 #!/bin/bash
-# train_peer.sh - a training step beside PyTorch's, with the same shapes and tokens, in alternating
-# runs (ours, its, ours, its ...), so that a machine that gets slower slows both.
+# train_peer.sh - a training step beside PyTorch's and llm.c's, with the same shapes, in alternating
+# runs (ours, theirs, ours, theirs ...), so that a machine that gets slower slows all.
 #
 #     make build/bench_train && bench/train_peer.sh [--json]
 #
 # Run it from the top of the tree. To choose, with their defaults:
 #   SHAPES="nano-llama nano-gpt2 gpt2-124m small-llama"   PAIRS=3   THREADS=2   STEPS=10
 #   PYTHON=/usr/bin/python3    one that has PyTorch
+#   LLMC=                      a build of bench/train_llmc.c, which knows the shape gpt2-124m only
+# PyTorch's threads wait without spinning: Debian's has two pools of them, its own and OpenBLAS's,
+# which take the processors from each other else (2 to 5 times as long for the small shapes).
 # Of every run the median step counts; min is the best step of all runs, med the median of the runs,
 # cpu the processor time of a step (all threads together, waiting ones too where they spin).
 : "${BUILD:=build}" "${PYTHON:=/usr/bin/python3}" "${PAIRS:=3}" "${THREADS:=2}" "${STEPS:=10}"
-: "${SHAPES:=nano-llama nano-gpt2 gpt2-124m small-llama}"
+: "${SHAPES:=nano-llama nano-gpt2 gpt2-124m small-llama}" "${LLMC:=}"
+export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$THREADS
 fail() { echo "train_peer.sh: $*" >&2; exit 1; }
 
 case ${1-} in
@@ -41,12 +45,15 @@ for shape in $SHAPES; do
             fail "bench_train failed"
         "$PYTHON" bench/train_torch.py -m "$shape" -t "$THREADS" -n "$STEPS" --json \
             >>"$log/torch" || fail "train_torch.py failed"
+        [ "$shape" != gpt2-124m ] || [ -z "$LLMC" ] ||
+            OMP_WAIT_POLICY=active "$LLMC" -n "$STEPS" 2>>"$log/llm.c" || fail "$LLMC failed"
     done
     # floating-point operations of a step, in millions: both do the same work
     work=$(paste <(values gflops "$log/ours") <(values median_ms "$log/ours") |
         awk 'NR == 1 { print $1 * $2 }')
-    row=
-    for who in ours torch; do
+    row="" ratios=""
+    for who in ours torch llm.c; do
+        [ -s "$log/$who" ] || continue
         best=$(values min_ms "$log/$who" | least) med=$(values median_ms "$log/$who" | median)
         cpu=$(values cpu_ms "$log/$who" | median) speed=$(values tok_s "$log/$who" | median)
         rss=$(values rss_mb "$log/$who" | most) gflops=$(ratio "$work" "$med")
@@ -55,13 +62,17 @@ for shape in $SHAPES; do
         # shellcheck disable=SC2059
         [ -n "$json" ] || printf "$line" "$shape" "$who" "$best" "$med" "$cpu" "$speed" "$gflops" \
             "$rss"
-        [ "$who" = torch ] || { our_best=$best our_med=$med our_cpu=$cpu; }
+        if [ "$who" = ours ]; then
+            our_best=$best our_med=$med our_cpu=$cpu
+            continue
+        fi
+        row+=",\"${who}_ratio\":$(ratio "$med" "$our_med")"
+        ratios+=$(printf '%-12s %-5s %9.2f %9.2f %9.2f' "" x "$(ratio "$best" "$our_best")" \
+            "$(ratio "$med" "$our_med")" "$(ratio "$cpu" "$our_cpu")")" of $who"$'\n'
     done
     if [ -n "$json" ]; then
-        echo "{\"shape\":\"$shape\",\"threads\":$THREADS,\"pairs\":$PAIRS,\"steps\":$STEPS$row," \
-            "\"ratio\":$(ratio "$med" "$our_med")}"
+        echo "{\"shape\":\"$shape\",\"threads\":$THREADS,\"pairs\":$PAIRS,\"steps\":$STEPS$row}"
     else
-        printf '%-12s %-5s %9.2f %9.2f %9.2f\n' "" ratio "$(ratio "$best" "$our_best")" \
-            "$(ratio "$med" "$our_med")" "$(ratio "$cpu" "$our_cpu")"
+        printf %s "$ratios"
     fi
 done

@@ -125,6 +125,7 @@ static options parse(int argc, char **argv) {
     o.t.tied = 1;
     o.t.seed = 1;
     o.t.n_accum = 1;
+    o.t.huge_pages = 1;
     o.t.beta2 = 0.99f;
     o.t.weight_decay = 0.1f;
     o.t.clip_norm = 1.0f;
