@@ -713,6 +713,13 @@ typedef struct sm_rate {
 
 SM_API float sm_rate_at(const sm_rate *rate, uint64_t step);
 
+typedef enum sm_compute {
+    SM_COMPUTE_F32 = 0,
+    SM_COMPUTE_BF16 = 1 /* both factors of the products of linear layers, forward and backward, are
+                           rounded to BF16 first (Kalamkar et al. 2019, arXiv:1905.12322). Sums,
+                           weights, moments and all else stay F32; no loss scaling is needed */
+} sm_compute;
+
 typedef enum sm_optimizer {
     SM_OPTIMIZER_ADAMW = 0, /* Loshchilov and Hutter 2019 (arXiv:1711.05101) */
     SM_OPTIMIZER_SGD = 1    /* with momentum */
@@ -758,6 +765,7 @@ typedef struct sm_trainer_params {
     float lora_alpha;      /* 0 = 2 * lora_rank */
     int lora_targets;      /* of sm_lora_target, added up; 0 = all of them */
 
+    int compute;           /* sm_compute */
     int optimizer;         /* sm_optimizer */
     sm_rate rate;
     float beta1, beta2;    /* ADAMW; 0 = 0.9 and 0.999 */
@@ -15610,6 +15618,7 @@ struct sm_trainer {
 #define SM__VECTORS 1
 typedef float sm__v8 __attribute__((vector_size(32)));
 typedef int32_t sm__i8 __attribute__((vector_size(32)));
+typedef uint32_t sm__u8 __attribute__((vector_size(32)));
 typedef double sm__d4 __attribute__((vector_size(32)));
 typedef float sm__v4 __attribute__((vector_size(16)));
 typedef sm__v8 sm__v8_at __attribute__((aligned(4), may_alias)); /* in memory, at any address */
@@ -15722,34 +15731,59 @@ static void sm__multiply_panel(const sm_trainer *t, const sm__factor *a, int m, 
         for (j = 0; j < n; j++) out[j] = add ? out[j] + temp[j] : temp[j];
 }
 
+/* To the nearest BF16, even on a tie; NaN stays NaN. */
+static void sm__round_to_bf16(float *x, size_t n) {
+    size_t i = 0;
+#ifdef SM__VECTORS
+    for (; i + 8 <= n; i += 8) {
+        sm__i8 u = (sm__i8)SM__AT8(x + i), nan = (u & 0x7fffffff) > 0x7f800000;
+        sm__i8 near = (sm__i8)((sm__u8)u + 0x7fffu + ((sm__u8)u >> 16 & 1u));
+        SM__TO8(x + i) = (sm__v8)(((near & ~nan) | ((u | 0x400000) & nan)) & ~0xffff);
+    }
+#endif
+    for (; i < n; i++) x[i] = sm__bf16_to_f32(sm__f32_to_bf16(x[i]));
+}
+
 /* The rows of a factor as gemm reads them: where they lie, or packed. */
-static sm__factor sm__factor_of(sm__view a, int m, int k, float *packed) {
+static sm__factor sm__factor_of(sm__view a, int m, int k, int compute, float *packed) {
     sm__factor f;
+    int i;
     f.p = a.p, f.row = a.row, f.step = a.step, f.next = a.row * SM__GEMM_ROWS;
-    if (a.step == 1) return f;
-    sm__pack_rows(a, m, k, packed);
-    f.p = packed, f.row = 1, f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
+    if (a.step == 1 && compute == SM_COMPUTE_F32) return f;
+    f.p = packed;
+    if (a.step == 1) {
+        f.row = (size_t)k, f.next = f.row * SM__GEMM_ROWS;
+        for (i = 0; i < m; i++)
+            memcpy(packed + (size_t)i * f.row, a.p + (size_t)i * a.row, f.row * sizeof *packed);
+    } else {
+        f.row = 1, f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
+        sm__pack_rows(a, m, k, packed);
+    }
+    if (compute == SM_COMPUTE_BF16)
+        sm__round_to_bf16(packed, (size_t)sm__ceil_div(m, SM__GEMM_ROWS) * f.next);
     return f;
 }
 
 /* out[i, j] = sum over l of a(i, l) b(j, l); with add, out += it. i < m, j < n, l < k; the sum is
  * cut at multiples of 256, and its parts are added in order. A panel of b is packed just before
  * its use, which finds it in the nearest cache; all rows of a tile share the effort. */
-static void sm__multiply(const sm_trainer *t, sm__view a, sm__view b, int m, int n, int k,
-                         float *out, size_t stride, int add, float *scratch) {
+static void sm__multiply_as(const sm_trainer *t, int compute, sm__view a, sm__view b, int m, int n,
+                            int k, float *out, size_t stride, int add, float *scratch) {
     float *packed_a = scratch, *panel = packed_a + SM__PACKED_A, *temp = panel + SM__PANEL;
     int l, i, j;
     for (l = 0; l < k; l += SM__GEMM_K, add = 1)
         for (i = 0; i < m; i += SM__TILE_ROWS) {
             int part = sm__min(SM__GEMM_K, k - l), rows = sm__min(SM__TILE_ROWS, m - i);
             sm__view from = {a.p + (size_t)i * a.row + (size_t)l * a.step, a.row, a.step};
-            sm__factor f = sm__factor_of(from, rows, part, packed_a);
+            sm__factor f = sm__factor_of(from, rows, part, compute, packed_a);
             float *to = out + (size_t)i * stride;
             for (j = 0; j < n; j += SM__GEMM_COLS) {
                 int columns = sm__min(SM__GEMM_COLS, n - j);
                 sm__view v = b;
                 v.p += (size_t)j * b.row + (size_t)l * b.step;
                 sm__pack_panel(v, columns, part, panel);
+                if (compute == SM_COMPUTE_BF16)
+                    sm__round_to_bf16(panel, (size_t)part * SM__GEMM_COLS);
                 if (j + columns < n) {
                     v.p += (size_t)columns * b.row;
                     sm__prefetch_panel(v, sm__min(SM__GEMM_COLS, n - j - columns), part);
@@ -15757,6 +15791,11 @@ static void sm__multiply(const sm_trainer *t, sm__view a, sm__view b, int m, int
                 sm__multiply_panel(t, &f, rows, panel, part, columns, to + j, stride, add, temp);
             }
         }
+}
+
+static void sm__multiply(const sm_trainer *t, sm__view a, sm__view b, int m, int n, int k,
+                         float *out, size_t stride, int add, float *scratch) {
+    sm__multiply_as(t, SM_COMPUTE_F32, a, b, m, n, k, out, stride, add, scratch);
 }
 
 /* Inverted dropout (Srivastava et al. 2014): an element is 0 with probability p, else times
@@ -15962,9 +16001,9 @@ static void sm__tile_linear(const sm_trainer *t, const sm__train_step *s, int ro
     float *out = sm__mat_row(s->out, r0) + o0;
     rows = sm__min(s->tile_rows, rows - r0);
     if (s->w)
-        sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
-                     sm__rows_of(s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k), rows, n, s->k,
-                     out, s->out.stride, s->accumulate, scratch);
+        sm__multiply_as(t, t->params.compute, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
+                        sm__rows_of(s->w + (size_t)o0 * (size_t)s->k, (size_t)s->k), rows, n, s->k,
+                        out, s->out.stride, s->accumulate, scratch);
     for (r = 0; r < rows; r++, out += s->out.stride) {
         if (s->b) t->kernels.add(s->b + o0, out, n);
         sm__train_drop(t, s->site, r0 + r, o0, out, n);
@@ -15977,10 +16016,10 @@ static void sm__tile_linear_dx(const sm_trainer *t, const sm__train_step *s, int
                                float *scratch) {
     int across = sm__ceil_div(s->k, s->tile_cols), r0 = tile / across * s->tile_rows;
     int c0 = tile % across * s->tile_cols;
-    sm__multiply(t, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
-                 sm__columns_of(s->w + c0, (size_t)s->k), sm__min(s->tile_rows, rows - r0),
-                 sm__min(s->tile_cols, s->k - c0), s->n, sm__mat_row(s->out, r0) + c0,
-                 s->out.stride, s->accumulate, scratch);
+    sm__multiply_as(t, t->params.compute, sm__rows_of(sm__mat_row(s->in, r0), s->in.stride),
+                    sm__columns_of(s->w + c0, (size_t)s->k), sm__min(s->tile_rows, rows - r0),
+                    sm__min(s->tile_cols, s->k - c0), s->n, sm__mat_row(s->out, r0) + c0,
+                    s->out.stride, s->accumulate, scratch);
 }
 
 /* db[o] += sum over rows of dy[r, o], cut like that of a product. */
@@ -16005,10 +16044,11 @@ SM__INLINE void sm__tile_linear_dw(const sm_trainer *t, const sm__train_step *s,
                                    float *scratch) {
     int across = sm__ceil_div(s->k, s->tile_cols), o0 = tile / across * s->tile_rows;
     int c0 = tile % across * s->tile_cols, n = sm__min(s->tile_rows, s->n - o0);
-    sm__multiply(t, sm__columns_of(s->in.p + o0, s->in.stride),
-                 sm__columns_of(s->in2.p + c0, s->in2.stride), n, sm__min(s->tile_cols, s->k - c0),
-                 rows, s->gw + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k,
-                 !t->fresh || s->row0 > 0, scratch);
+    sm__multiply_as(t, t->params.compute, sm__columns_of(s->in.p + o0, s->in.stride),
+                    sm__columns_of(s->in2.p + c0, s->in2.stride), n,
+                    sm__min(s->tile_cols, s->k - c0), rows,
+                    s->gw + (size_t)o0 * (size_t)s->k + c0, (size_t)s->k,
+                    !t->fresh || s->row0 > 0, scratch);
     if (s->gb && c0 == 0) sm__bias_grad(t, s, rows, o0, n);
 }
 
@@ -17400,6 +17440,7 @@ static sm_status sm__train_rates(sm_trainer *t, sm_error *error) {
         sm__train_range(error, "rate.every_steps", r->every_steps, 0, 1e9) ||
         sm__train_range(error, "rate.final_ratio", (double)r->final_ratio, 0, 1) ||
         sm__train_range(error, "rate.gamma", (double)r->gamma, 0, 1) ||
+        sm__train_range(error, "compute", p->compute, 0, SM_COMPUTE_BF16) ||
         sm__train_range(error, "optimizer", p->optimizer, 0, SM_OPTIMIZER_SGD) ||
         sm__train_range(error, "beta1", (double)p->beta1, 1e-6, 0.999999) ||
         sm__train_range(error, "beta2", (double)p->beta2, 1e-6, 0.999999) ||

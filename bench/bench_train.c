@@ -9,7 +9,8 @@ static const char usage[] =
     "usage: bench_train [options]\n"
     "  -m SHAPE      nano-llama, nano-gpt2, gpt2-124m or small-llama (nano-llama)\n"
     "  -n STEPS      that are counted (10)          -t THREADS   0 = all processors (0)\n"
-    "  --isa LEVEL   scalar sse41 avx2 avx512 neon  --json       one line of JSON\n";
+    "  --isa LEVEL   scalar sse41 avx2 avx512 neon  --json       one line of JSON\n"
+    "  --bf16          products of BF16 factors\n";
 #include "bench.h"
 
 #define MAX_STEPS 1000
@@ -30,7 +31,7 @@ enum { N_SHAPES = sizeof shapes / sizeof *shapes };
 
 typedef struct options {
     const shape *of;
-    int steps, threads, isa, json;
+    int steps, threads, isa, compute, json;
 } options;
 
 static options parse(int argc, char **argv) {
@@ -44,6 +45,7 @@ static options parse(int argc, char **argv) {
         if (!strcmp(a, "-n")) o.steps = arg_int(argc, argv, &i, 1, MAX_STEPS);
         else if (!strcmp(a, "-t")) o.threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
+        else if (!strcmp(a, "--bf16")) o.compute = SM_COMPUTE_BF16;
         else if (!strcmp(a, "--json")) o.json = 1;
         else if (!strcmp(a, "-m")) {
             const char *name = arg_text(argc, argv, &i);
@@ -74,6 +76,7 @@ static sm_trainer_params params(const options *o) {
     p.weight_decay = 0.1f;
     p.clip_norm = 1.0f;
     p.n_threads = o->threads;
+    p.compute = o->compute;
     p.huge_pages = 1;
     p.isa = o->isa;
     return p;

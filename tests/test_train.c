@@ -493,7 +493,9 @@ static void train_bits_do_not_depend_on_the_way(void) {
     int c, i;
     for (c = 0; c < TRAIN_CASES; c++) {
         sm_trainer_params p = train_wide(&train_cases[c]);
-        uint64_t want = train_bits(&p, 1), after = train_bits(&p, 2);
+        uint64_t want, after;
+        p.compute = c % 2 ? SM_COMPUTE_BF16 : SM_COMPUTE_F32;
+        want = train_bits(&p, 1), after = train_bits(&p, 2);
         CHECK(want != after);
         for (i = 0; i < 2; i++) {
             p.n_threads = threads[i];
@@ -515,6 +517,7 @@ static void train_bits_do_not_depend_on_the_level(void) {
         uint64_t want;
         p.n_layers = 1;
         p.n_ctx = 21;
+        p.compute = c % 2 ? SM_COMPUTE_F32 : SM_COMPUTE_BF16;
         want = train_bits(&p, 1);
         for (i = 0; i < n_isas; i++) {
             p.isa = isas[i];
@@ -535,18 +538,21 @@ static uint64_t train_hash(const float *x, size_t n) {
 static void train_bits_are_the_golden_ones(void) {
     static const struct {
         const char *arch;
+        int compute;
         uint64_t grads, params;
-    } golden[] = {{"llama", 0x6aa83a22de0ea442u, 0x92f8970a18aced98u},
-                  {"gpt2", 0x03aa7eca4cb76cb9u, 0x39f318b5be4b97e3u},
-                  {"qwen3", 0xfa7e36b61e56e045u, 0x6bfdd8ca9fe0fa25u},
-                  {"cs336", 0x7c84e999f6570492u, 0x5be435ad3e3d3a7bu}};
+    } golden[] = {{"llama", SM_COMPUTE_F32, 0x6aa83a22de0ea442u, 0x92f8970a18aced98u},
+                  {"gpt2", SM_COMPUTE_F32, 0x03aa7eca4cb76cb9u, 0x39f318b5be4b97e3u},
+                  {"qwen3", SM_COMPUTE_F32, 0xfa7e36b61e56e045u, 0x6bfdd8ca9fe0fa25u},
+                  {"cs336", SM_COMPUTE_F32, 0x7c84e999f6570492u, 0x5be435ad3e3d3a7bu},
+                  {"llama", SM_COMPUTE_BF16, 0x93a8fd9408df90c1u, 0x0de91f8ee91ec064u}};
     int c, i;
-    for (c = 0; c < 4; c++) {
+    for (c = 0; c < 5; c++) {
         sm_trainer_params p = sm_trainer_default();
         sm_trainer *t;
         train_data d;
         size_t n;
         p.arch = golden[c].arch;
+        p.compute = golden[c].compute;
         p.n_vocab = 50;
         p.n_embd = 48;
         p.n_layers = 2;
@@ -573,6 +579,24 @@ static void train_bits_are_the_golden_ones(void) {
         CHECK(train_hash(sm_trainer_flat_params(t, NULL), n) == golden[c].params);
         sm_trainer_destroy(t);
     }
+}
+
+/* The vectors' rounding is the scalar one's, which the types' goldens have met; NaN stays NaN. */
+static void train_rounds_to_bf16(void) {
+    static const uint32_t special[] = {0, 0x80000000u, 1, 0x7f7fffffu, 0x7f7f7fffu, 0x7f800000u,
+                                       0xff800000u, 0x7f800001u, 0x7fffffffu, 0xffffffffu,
+                                       0x7fc00000u, 0x3f808000u, 0x3f818000u, 0x3f808001u};
+    enum { N = 4099, N_SPECIAL = sizeof special / sizeof *special };
+    static float x[N];
+    uint32_t want[N];
+    int i;
+    for (i = 0; i < N; i++) {
+        x[i] = sm__from_bits(i < N_SPECIAL ? special[i] : sm_random(3, 3, (uint64_t)i));
+        want[i] = (uint32_t)sm__f32_to_bf16(x[i]) << 16;
+    }
+    sm__round_to_bf16(x, N);
+    for (i = 0; i < N; i++)
+        if (sm__bits(x[i]) != want[i]) FAIL("%d: %08x, not %08x", i, sm__bits(x[i]), want[i]);
 }
 
 /* A team that several trainers and a context share. */
@@ -1359,7 +1383,7 @@ static void train_bad_params_are_refused(void) {
     sm_error error;
     int i;
     memset(&plan, 0, sizeof plan);
-    for (i = 0; i < 27; i++) {
+    for (i = 0; i < 28; i++) {
         p = good;
         switch (i) {
         case 0: p.arch = "none"; break;
@@ -1388,6 +1412,7 @@ static void train_bad_params_are_refused(void) {
         case 23: p.n_threads = 257; break;
         case 24: p.allocator.free = NULL; break;
         case 25: p.norm_eps = 2.0f; break;
+        case 26: p.compute = 2; break;
         default: p.rope_base = 0.5f; break;
         }
         error.status = SM_OK;
@@ -1459,6 +1484,7 @@ static const test tests_train[] = {
     {"train: bits do not depend on threads and checkpoints", train_bits_do_not_depend_on_the_way},
     {"train: bits do not depend on the level", train_bits_do_not_depend_on_the_level},
     {"train: the bits are the golden ones", train_bits_are_the_golden_ones},
+    {"train: rounds to BF16 as the type does", train_rounds_to_bf16},
     {"train: with a shared team", train_with_a_shared_team},
     {"train: resumes bit by bit", train_resumes_bit_by_bit},
     {"train: refuses bad states", train_refuses_bad_states},

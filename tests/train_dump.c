@@ -30,7 +30,7 @@ static setting settings[] = {
     {"total", 0},    {"final", 0},      {"every", 0},       {"gamma", 0},     {"beta1", 0.9},
     {"beta2", 0.999}, {"epsilon", 1e-8}, {"decay", 0},      {"momentum", 0},  {"clip", 0},
     {"steps", 20},   {"seqs", 2},       {"tokens", 7},      {"weights", 1},   {"noise", 20},
-    {"ignore", 0},
+    {"ignore", 0},   {"compute", 0},
 };
 enum { N_SETTINGS = sizeof settings / sizeof *settings };
 static const char *arch = "llama", *model_path, *config_path;
@@ -109,6 +109,7 @@ static sm_trainer_params params(void) {
     p.n_accum = get_int("accum");
     p.checkpoint = get_int("checkpoint");
     p.n_threads = get_int("threads");
+    p.compute = get_int("compute");
     p.optimizer = get_int("optimizer");
     p.rate.schedule = get_int("schedule");
     p.rate.rate = get_float("rate");
