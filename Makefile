@@ -31,6 +31,7 @@ SANITIZE = $(if $(SAN),-g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitiz
 FLAGS = $(LANGUAGE) $(OPT) $(WARN) $(WERROR) $(SANITIZE) $(CFLAGS)
 LIBS = $(LDFLAGS) -lpthread
 $(BUILD)/bench_blas: LIBS += -ldl
+$(BUILD)/perplexity: LIBS += -lm
 
 # A level is forced on the tests by leaving out what is better.
 ISA_OFF_sse41 = -DSMALLMIND_NO_AVX512 -DSMALLMIND_NO_AVX2
@@ -126,9 +127,10 @@ build/peer/%:
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
 
-test: unit $(addprefix $(BUILD)/,tavern_corpus tavern train generate)
+test: unit $(addprefix $(BUILD)/,tavern_corpus tavern train generate perplexity)
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/tavern.sh
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' bash tests/train.sh
+	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/perplexity.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
 # Parallel training, where Open MPI is.

@@ -59,13 +59,8 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--seqs")) o.seqs = arg_int(argc, argv, &i, 1, MAX_SEQS);
         else if (!strcmp(a, "--ids")) o.ids = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--logits")) o.logits = arg_text(argc, argv, &i);
-        else if (!strcmp(a, "--kv")) {
-            const char *kv = arg_text(argc, argv, &i);
-            if (!strcmp(kv, "f16")) o.kv = SM_TYPE_F16;
-            else if (!strcmp(kv, "f32")) o.kv = SM_TYPE_F32;
-            else if (!strcmp(kv, "q8_0")) o.kv = SM_TYPE_Q8_0;
-            else arg_fail("--kv wants f16, f32 or q8_0");
-        } else arg_fail("what is \"%s\"?", a);
+        else if (!strcmp(a, "--kv")) o.kv = arg_kv(argc, argv, &i);
+        else arg_fail("what is \"%s\"?", a);
     }
     if (!o.model) arg_fail("-m MODEL is missing");
     if (!o.ids != !o.logits) arg_fail("--ids and --logits go together");

@@ -109,6 +109,16 @@ COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {
     return 0;
 }
 
+/* A type of the KV cache. */
+COMMON_UNUSED static int arg_kv(int argc, char **argv, int *i) {
+    const char *text = arg_text(argc, argv, i);
+    if (!strcmp(text, "f16")) return SM_TYPE_F16;
+    if (!strcmp(text, "f32")) return SM_TYPE_F32;
+    if (!strcmp(text, "q8_0")) return SM_TYPE_Q8_0;
+    arg_fail("--kv wants f16, f32 or q8_0, not \"%s\"", text);
+    return SM_TYPE_AUTO;
+}
+
 COMMON_UNUSED static const char *type_name(int type) {
     const sm_type_info *info = sm_type_get_info(type);
     return info ? info->name : "as it was";

@@ -43,6 +43,7 @@ OUT = os.environ['OUT']
 ENGINE = os.environ['ENGINE']
 DECODE = os.environ['DECODE']
 QUANTIZE, TRAIN, FINETUNE = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'FINETUNE'))
+PERPLEXITY, PERPLEXITY_BOUND = os.environ['PERPLEXITY'], 1e-4
 TAVERN, IDS = os.environ['TAVERN'], os.environ['IDS']
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
@@ -681,9 +682,8 @@ class Batch(ctypes.Structure):
         'tokens', 'embd', 'pos', 'n_seq_id', 'seq_id', 'logits')]
 
 
-def peer_adapted(path, adapter, ids, vocab):
-    """llama.cpp's logits of a model with an adapter (None: without), as peer() has it computed."""
-    llama, n = peer_library(), len(ids)
+def peer_context(llama, path, n):
+    """A model and a context for n ids, which computes as peer() has it computed."""
     model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
     params = llama.llama_context_default_params()
     words = ctypes.cast(ctypes.pointer(params), ctypes.POINTER(ctypes.c_uint32))
@@ -691,7 +691,27 @@ def peer_adapted(path, adapter, ids, vocab):
                    words[i] != 512)
     words[0], words[1], words[threads], words[threads + 1] = n + 8, 2048, 1, 1
     words[threads + 6] = words[26] = words[27] = 0  # no flash attention, F32 KV
-    context = llama.llama_init_from_model(model, params)
+    return model, llama.llama_init_from_model(model, params)
+
+
+def peer_rows(llama, context, ids, vocab):
+    """The logits of all ids of one sequence, or None."""
+    n = len(ids)
+    tokens, wanted = np.array(ids, '<i4'), np.ones(n, 'i1')
+    batch = Batch(n, tokens.ctypes.data, None, None, None, None, wanted.ctypes.data)
+    llama.llama_decode.argtypes = [ctypes.c_void_p, Batch]
+    row = llama.llama_get_logits_ith
+    row.argtypes, row.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.POINTER(ctypes.c_float)
+    if llama.llama_decode(context, batch) != 0:
+        return None
+    return np.array([np.ctypeslib.as_array(row(context, i), (vocab,)).astype('f8')
+                     for i in range(n)])
+
+
+def peer_adapted(path, adapter, ids, vocab):
+    """llama.cpp's logits of a model with an adapter (None: without)."""
+    llama = peer_library()
+    model, context = peer_context(llama, path, len(ids))
     if adapter:
         lora = llama.llama_adapter_lora_init(model, adapter.encode())
         if not check(lora, 'llama.cpp does not open %s' % adapter):
@@ -699,17 +719,11 @@ def peer_adapted(path, adapter, ids, vocab):
         one = ctypes.c_float(1)
         llama.llama_set_adapters_lora(ctypes.c_void_p(context), ctypes.byref(ctypes.c_void_p(lora)),
                                       ctypes.c_size_t(1), ctypes.byref(one))
-    tokens, wanted = np.array(ids, '<i4'), np.ones(n, 'i1')
-    batch = Batch(n, tokens.ctypes.data, None, None, None, None, wanted.ctypes.data)
-    llama.llama_decode.argtypes = [ctypes.c_void_p, Batch]
-    row = llama.llama_get_logits_ith
-    row.argtypes, row.restype = [ctypes.c_void_p, ctypes.c_int32], ctypes.POINTER(ctypes.c_float)
-    if not check(llama.llama_decode(context, batch) == 0, 'llama.cpp does not compute ' + path):
-        return None
-    rows = [np.ctypeslib.as_array(row(context, i), (vocab,)).astype('f8') for i in range(n)]
+    rows = peer_rows(llama, context, ids, vocab)
+    check(rows is not None, 'llama.cpp does not compute ' + path)
     llama.llama_free(ctypes.c_void_p(context))
     llama.llama_model_free(ctypes.c_void_p(model))
-    return np.array(rows)
+    return rows
 
 
 def adapted_model(shape, source, vocab):
@@ -753,6 +767,46 @@ def adapted_models():
         adapted_model('stories260K', stories, 512)
 
 
+def peer_perplexity(path, ids, vocab, window, bos):
+    """As llama-perplexity counts it: windows that begin with BOS, the second half of each counts."""
+    llama = peer_library()
+    model, context = peer_context(llama, path, window)
+    llama.llama_get_memory.restype = ctypes.c_void_p
+    sum_, n = 0., 0
+    for at in range(0, len(ids) - window + 1, window):
+        chunk = [bos] + ids[at + 1:at + window]
+        llama.llama_memory_clear(ctypes.c_void_p(llama.llama_get_memory(ctypes.c_void_p(context))),
+                                 ctypes.c_bool(True))
+        logits = peer_rows(llama, context, chunk, vocab)[window // 2:-1]
+        most = logits.max(1)
+        p = np.log(np.exp(logits - most[:, None]).sum(1)) + most
+        sum_ += (p - logits[np.arange(len(p)), chunk[window // 2 + 1:]]).sum()
+        n += len(p)
+    return np.exp(sum_ / n), n
+
+
+def perplexity():
+    """Of a text, by build/perplexity and by llama.cpp."""
+    path = os.path.join(SHARED, 'data', 'models', 'stories260K', 'stories260K.gguf')
+    text = os.path.join(SHARED, 'data', 'text', 'wikitext2-test.txt')
+    if ONLY not in 'perplexity':
+        return
+    if not os.path.exists(path) or not os.path.exists(text):
+        skip('no %s or no %s' % (path, text))
+        return
+    p = subprocess.run([PERPLEXITY, '-m', path, '-f', text, '--kv', 'f32', '-n', '100'],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    words = p.stdout.decode().splitlines()[-1].split()
+    with open(text, 'rb') as f:
+        ids = our_ids(path, [f.read(1 << 18)])[0]  # the peer's: same_ids, tests/bpe_peer.sh
+    window = int(words[-1].rstrip(')'))
+    want, n = peer_perplexity(path, ids[:100 * window], 512, window, 1)
+    off = abs(float(words[1]) / want - 1)
+    print('perplexity of stories260K, WikiText-2, %d ids: %s, llama.cpp %.6f, %.1e apart' %
+          (n, words[1], want, off))
+    check(off <= PERPLEXITY_BOUND and int(words[4].lstrip('(')) == n, 'perplexity: ' + ' '.join(words))
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -788,6 +842,7 @@ def main():
         converted_models()
         quantised_models()
         adapted_models()
+        perplexity()
     if not PEERS:
         skip('llama.cpp: not compared')
     averages()
