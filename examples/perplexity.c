@@ -17,153 +17,96 @@ static const char usage[] =
 #include "common.h"
 #include <math.h>
 
-typedef struct options {
-    const char *text;
-    int window, most;
-    sm_model_params mp;
-    sm_ctx_params cp;
-} options;
+static int window, most = 1 << 30, n_counted;
+static double sum, squares; /* of -ln p */
 
-typedef struct job {
-    sm_ctx *ctx;
-    int n_vocab, window;
-    int32_t *ids, bos; /* bos: -1 = none */
-    uint8_t *want;     /* [window] 1 for the ids that the counted ones follow */
-    double sum, squares; /* of -ln p */
-    long n;
-} job;
+static void fail(const char *why) {
+    say(stderr, "perplexity: %s\n", why);
+    exit(1);
+}
 
-static options parse(int argc, char **argv) {
-    options o;
+static void parse(int argc, char **argv, sm_model_params *mp, sm_ctx_params *cp,
+                  const char **text) {
     int i;
-    memset(&o, 0, sizeof o);
-    o.mp = sm_model_default();
-    o.cp = sm_ctx_default();
-    o.most = 1 << 30;
     for (i = 1; i < argc; i++) {
         const char *a = argv[i];
-        if (!strcmp(a, "-m")) o.mp.file.path = arg_text(argc, argv, &i);
-        else if (!strcmp(a, "-f")) o.text = arg_text(argc, argv, &i);
-        else if (!strcmp(a, "-c")) o.window = arg_int(argc, argv, &i, 4, 1 << 20);
-        else if (!strcmp(a, "-n")) o.most = arg_int(argc, argv, &i, 1, 1 << 30);
-        else if (!strcmp(a, "-t")) o.cp.n_threads = arg_int(argc, argv, &i, 0, 256);
-        else if (!strcmp(a, "--kv")) o.cp.kv_type = arg_kv(argc, argv, &i);
-        else if (!strcmp(a, "--isa")) o.cp.isa = arg_isa(argc, argv, &i);
+        if (!strcmp(a, "-m")) mp->file.path = arg_text(argc, argv, &i);
+        else if (!strcmp(a, "-f")) *text = arg_text(argc, argv, &i);
+        else if (!strcmp(a, "-c")) window = arg_int(argc, argv, &i, 4, 1 << 20);
+        else if (!strcmp(a, "-n")) most = arg_int(argc, argv, &i, 1, 1 << 30);
+        else if (!strcmp(a, "-t")) cp->n_threads = arg_int(argc, argv, &i, 0, 256);
+        else if (!strcmp(a, "--kv")) cp->kv_type = arg_kv(argc, argv, &i);
+        else if (!strcmp(a, "--isa")) cp->isa = arg_isa(argc, argv, &i);
         else arg_fail("what is \"%s\"?", a);
     }
-    if (!o.mp.file.path || !o.text) arg_fail("-m and -f are needed");
-    return o;
+    if (!mp->file.path || !*text) arg_fail("-m and -f are needed");
 }
 
-static int fail(const char *why) {
-    say(stderr, "perplexity: %s\n", why);
-    return 1;
-}
-
-/* -ln p of id under the softmax of the logits. */
-static double surprise(const float *logits, int n, int32_t id) {
-    double most = (double)logits[0], sum = 0.0;
+/* Counts -ln p of id under the softmax of the logits. */
+static void count(const float *logits, int n, int32_t id) {
+    double largest = (double)logits[0], all = 0.0, x;
     int i;
-    for (i = 1; i < n; i++)
-        if ((double)logits[i] > most) most = (double)logits[i];
-    for (i = 0; i < n; i++) sum += exp((double)logits[i] - most);
-    return log(sum) + most - (double)logits[id];
+    for (i = 1; i < n; i++) largest = fmax(largest, (double)logits[i]);
+    for (i = 0; i < n; i++) all += exp((double)logits[i] - largest);
+    x = log(all) + largest - (double)logits[id];
+    sum += x, squares += x * x, n_counted++;
 }
 
-static sm_status count_window(job *j, int32_t *ids) {
-    int32_t first = ids[0];
+static void count_windows(sm_ctx *ctx, int32_t *ids, int n_windows, const int32_t *bos) {
+    int n_vocab = sm_model_get_info(sm_ctx_model(ctx))->n_vocab, w, i, terminal = isatty(2);
+    uint8_t *want = (uint8_t *)calloc((size_t)window, 1); /* of the ids before those that count */
     sm_batch batch;
-    sm_status status;
-    int i;
+    if (!want) fail("no memory");
     memset(&batch, 0, sizeof batch);
-    batch.n = j->window;
-    batch.tokens = ids;
-    batch.want = j->want;
-    if (j->bos >= 0) ids[0] = j->bos;
-    status = sm_seq_release(j->ctx, 0);
-    if (!status) status = sm_eval(j->ctx, &batch);
-    ids[0] = first;
-    for (i = j->window / 2; !status && i < j->window - 1; i++) {
-        double x = surprise(sm_logits(j->ctx, i), j->n_vocab, ids[i + 1]);
-        j->sum += x;
-        j->squares += x * x;
-        j->n++;
-    }
-    return status;
-}
-
-/* The text as ids; how many. */
-static int make_ids(job *j, const sm_model *model, const char *text, size_t bytes,
-                    sm_error *error) {
-    sm_tokenizer *tokenizer = NULL;
-    int n = 0, n_bos = 0;
-    size_t most = 2 * bytes + 2;
-    if (sm_tokenizer_create(model, bytes, NULL, &tokenizer, error)) return -1;
-    j->ids = most < 1u << 30 ? (int32_t *)malloc(most * sizeof *j->ids) : NULL;
-    if (j->ids && !sm_tokenize(tokenizer, "", 0, SM_TEXT_BOS, j->ids, 1, &n_bos))
-        j->bos = n_bos ? j->ids[0] : -1;
-    if (j->ids) sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, j->ids, (int)most, &n);
-    else format(error->text, sizeof error->text, "no memory for the ids of %zu bytes", bytes);
-    sm_tokenizer_destroy(tokenizer);
-    return j->ids ? n : -1;
-}
-
-static int run(const options *o, job *j, const sm_model *model, const char *text, size_t bytes) {
-    sm_ctx_params cp = o->cp;
-    sm_error error;
-    int n = make_ids(j, model, text, bytes, &error), windows, w, i, terminal = isatty(2);
-    if (n < 0) return fail(error.text);
-    windows = n / j->window < o->most ? n / j->window : o->most;
-    if (!windows) {
-        say(stderr, "perplexity: %d ids are less than one window of %d\n", n, j->window);
-        return 1;
-    }
-    cp.n_ctx = cp.n_batch = j->window;
-    cp.max_logits = j->window - 1 - j->window / 2;
-    j->want = (uint8_t *)calloc((size_t)j->window, 1);
-    if (!j->want) return fail("no memory");
-    for (i = j->window / 2; i < j->window - 1; i++) j->want[i] = 1;
-    if (sm_ctx_create(model, &cp, &j->ctx, &error)) return fail(error.text);
-    for (w = 0; w < windows; w++) {
-        if (count_window(j, j->ids + (size_t)w * (size_t)j->window))
-            return fail(sm_ctx_error(j->ctx));
+    for (i = window / 2; i < window - 1; i++) want[i] = 1;
+    for (w = 0; w < n_windows; w++, ids += window) {
+        if (bos) ids[0] = *bos;
+        batch.n = window, batch.tokens = ids, batch.want = want;
+        if (sm_seq_release(ctx, 0) || sm_eval(ctx, &batch)) fail(sm_ctx_error(ctx));
+        for (i = window / 2; i < window - 1; i++) count(sm_logits(ctx, i), n_vocab, ids[i + 1]);
         if (terminal || w % 50 == 49)
-            say(stderr, "%swindow %d of %d  %.4f%s", terminal ? "\r" : "", w + 1, windows,
-                exp(j->sum / (double)j->n), terminal ? "  " : "\n");
+            say(stderr, "%swindow %d of %d  %.4f%s", terminal ? "\r" : "", w + 1, n_windows,
+                exp(sum / n_counted), terminal && w + 1 < n_windows ? "  " : "\n");
     }
-    if (terminal) say(stderr, "\n");
-    return 0;
+    free(want);
 }
 
 int main(int argc, char **argv) {
-    options o = parse(argc, argv);
+    sm_model_params mp = sm_model_default();
+    sm_ctx_params cp = sm_ctx_default();
+    const char *path = NULL;
     sm_model *model = NULL;
+    sm_tokenizer *tokenizer = NULL;
+    sm_ctx *ctx = NULL;
     sm_error error;
-    size_t bytes = 0;
-    char *text = read_file(o.text, &bytes);
-    int status = 1;
-    job j;
-    memset(&j, 0, sizeof j);
-    j.bos = -1;
-    if (!text) return fail("the text cannot be read");
-    if (sm_model_open(&o.mp, &model, &error)) status = fail(error.text);
-    else {
-        const sm_model_info *info = sm_model_get_info(model);
-        int most = info->n_ctx_train > 4 ? info->n_ctx_train : 512;
-        j.n_vocab = info->n_vocab;
-        j.window = o.window ? o.window : most < 512 ? most : 512;
-        status = run(&o, &j, model, text, bytes);
-    }
-    if (!status) {
-        double mean = j.sum / (double)j.n, spread = j.squares / (double)j.n - mean * mean;
-        double error_of_it = j.n > 1 && spread > 0 ? sqrt(spread / (double)(j.n - 1)) : 0.0;
-        say(stdout, "perplexity %.6f +/- %.6f  (%ld ids, windows of %d)\n", exp(mean),
-            error_of_it * exp(mean), j.n, j.window);
-    }
-    sm_ctx_destroy(j.ctx);
+    char *text;
+    int32_t *ids = NULL, bos;
+    int n = 0, n_bos = 0, longest;
+    size_t bytes;
+    double mean, spread;
+    parse(argc, argv, &mp, &cp, &path);
+    text = read_file(path, &bytes);
+    if (!text || bytes > 1u << 28) fail(text ? "the text is too large" : "the text cannot be read");
+    if (sm_model_open(&mp, &model, &error)) fail(error.text);
+    longest = sm_model_get_info(model)->n_ctx_train;
+    if (!window) window = longest > 4 && longest < 512 ? longest : 512;
+    ids = (int32_t *)malloc((2 * bytes + 2) * sizeof *ids);
+    if (!ids) fail("no memory");
+    if (sm_tokenizer_create(model, bytes, NULL, &tokenizer, &error)) fail(error.text);
+    sm_tokenize(tokenizer, "", 0, SM_TEXT_BOS, &bos, 1, &n_bos);
+    sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, ids, (int)(2 * bytes + 2), &n);
+    if (n < window) fail("the text has fewer ids than a window");
+    cp.n_ctx = cp.n_batch = window;
+    cp.max_logits = window - 1 - window / 2;
+    if (sm_ctx_create(model, &cp, &ctx, &error)) fail(error.text);
+    count_windows(ctx, ids, n / window < most ? n / window : most, n_bos ? &bos : NULL);
+    mean = sum / n_counted, spread = fmax(0.0, squares / n_counted - mean * mean);
+    say(stdout, "perplexity %.6f +/- %.6f  (%d ids, windows of %d)\n", exp(mean),
+        n_counted > 1 ? sqrt(spread / (n_counted - 1)) * exp(mean) : 0.0, n_counted, window);
+    sm_ctx_destroy(ctx);
+    sm_tokenizer_destroy(tokenizer);
     sm_model_close(model);
-    free(j.want);
-    free(j.ids);
+    free(ids);
     free(text);
-    return status;
+    return 0;
 }
