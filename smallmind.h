@@ -15731,17 +15731,17 @@ static void sm__multiply_panel(const sm_trainer *t, const sm__factor *a, int m, 
         for (j = 0; j < n; j++) out[j] = add ? out[j] + temp[j] : temp[j];
 }
 
-/* To the nearest BF16, even on a tie; NaN stays NaN. */
-static void sm__round_to_bf16(float *x, size_t n) {
+/* To the nearest BF16, even on a tie; NaN stays NaN. to may be from. */
+static void sm__round_to_bf16(const float *from, float *to, size_t n) {
     size_t i = 0;
 #ifdef SM__VECTORS
-    for (; i + 8 <= n; i += 8) {
-        sm__i8 u = (sm__i8)SM__AT8(x + i), nan = (u & 0x7fffffff) > 0x7f800000;
-        sm__i8 near = (sm__i8)((sm__u8)u + 0x7fffu + ((sm__u8)u >> 16 & 1u));
-        SM__TO8(x + i) = (sm__v8)(((near & ~nan) | ((u | 0x400000) & nan)) & ~0xffff);
+    for (; i + 8 <= n; i += 8) { /* nan: all ones by a shift; gcc compares one by one */
+        sm__i8 u = (sm__i8)SM__AT8(from + i), nan = (0x7f800000 - (u & 0x7fffffff)) >> 31;
+        sm__i8 next = (sm__i8)((sm__u8)u + 0x7fffu + ((sm__u8)u >> 16 & 1u));
+        SM__TO8(to + i) = (sm__v8)(((next & ~nan) | ((u | 0x400000) & nan)) & ~0xffff);
     }
 #endif
-    for (; i < n; i++) x[i] = sm__bf16_to_f32(sm__f32_to_bf16(x[i]));
+    for (; i < n; i++) to[i] = sm__bf16_to_f32(sm__f32_to_bf16(from[i]));
 }
 
 /* The rows of a factor as gemm reads them: where they lie, or packed. */
@@ -15754,13 +15754,13 @@ static sm__factor sm__factor_of(sm__view a, int m, int k, int compute, float *pa
     if (a.step == 1) {
         f.row = (size_t)k, f.next = f.row * SM__GEMM_ROWS;
         for (i = 0; i < m; i++)
-            memcpy(packed + (size_t)i * f.row, a.p + (size_t)i * a.row, f.row * sizeof *packed);
-    } else {
-        f.row = 1, f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
-        sm__pack_rows(a, m, k, packed);
+            sm__round_to_bf16(a.p + (size_t)i * a.row, packed + (size_t)i * f.row, f.row);
+        return f;
     }
+    f.row = 1, f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
+    sm__pack_rows(a, m, k, packed);
     if (compute == SM_COMPUTE_BF16)
-        sm__round_to_bf16(packed, (size_t)sm__ceil_div(m, SM__GEMM_ROWS) * f.next);
+        sm__round_to_bf16(packed, packed, (size_t)sm__ceil_div(m, SM__GEMM_ROWS) * f.next);
     return f;
 }
 
@@ -15783,7 +15783,7 @@ static void sm__multiply_as(const sm_trainer *t, int compute, sm__view a, sm__vi
                 v.p += (size_t)j * b.row + (size_t)l * b.step;
                 sm__pack_panel(v, columns, part, panel);
                 if (compute == SM_COMPUTE_BF16)
-                    sm__round_to_bf16(panel, (size_t)part * SM__GEMM_COLS);
+                    sm__round_to_bf16(panel, panel, (size_t)part * SM__GEMM_COLS);
                 if (j + columns < n) {
                     v.p += (size_t)columns * b.row;
                     sm__prefetch_panel(v, sm__min(SM__GEMM_COLS, n - j - columns), part);
