@@ -41,7 +41,8 @@ ISA_OFF_avx2 = -DSMALLMIND_NO_AVX512
 TEST_FLAGS = $(ISA_OFF_$(ISA)) $(if $(EMULATE),-include tests/emulate_$(EMULATE).h)
 
 EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(filter-out %_mpi.c,$(wildcard examples/*.c)))
-BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(wildcard bench/*.c))
+# train_llmc.c is built in a clone of llm.c: see there.
+BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(filter-out %_llmc.c,$(wildcard bench/*.c)))
 
 # `STB = -DHAVE_STB -isystem DIR` or `STB = -DNO_STB`: found out once, by tests/setup.sh.
 ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
