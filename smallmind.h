@@ -2774,9 +2774,10 @@ typedef struct sm__attend_args {
     const void *const *values; /* [4] blocks [64, D]; 64-byte aligned */
     const void *next;          /* the block of keys that will be wanted after this part */
     const float *const *q;     /* [n_q] query rows [D] */
-    const int *n_keys;         /* [n_q] keys of this part that the row sees, 1 .. 256 */
+    const int *n_keys;         /* [n_q] 1 .. 256: the row sees no key of this part from it on */
+    const int *first;          /* [n_q] < n_keys: nor one before it. NULL: zeros */
     int n_q, head_dim;         /* n_q <= SM__ATTEND_ROWS */
-    float scale;
+    float scale, cap;          /* cap: a soft cap of the scores; 0 = none */
     float *m, *s;    /* [n_q] out: largest score, sum of the weights */
     float *const *o; /* [n_q] out: rows [D], unnormalised */
     float *scores;   /* [n_q, 256] scratch, 64-byte aligned */
@@ -2819,7 +2820,9 @@ typedef struct sm__kernels {
     void (*gelu_tanh)(const float *x, float *out, int n);
     void (*gelu_erf)(const float *x, float *out, int n);
     void (*add)(const float *x, float *out, int n);
+    void (*mul)(const float *x, float *out, int n);
     void (*scale)(float *x, float factor, int n);
+    void (*soft_cap)(float *x, float scale, float cap, int n);
     void (*to_f16)(const float *x, uint16_t *out, int n);
 #ifndef SMALLMIND_NO_TRAIN
     sm__gemm_fn gemm;
@@ -6735,11 +6738,76 @@ SM__I8MM static void sm__matmul_q6_k__i8mm(const void *w, size_t w_stride, int n
 #endif
 #endif
 
+/* --- soft_cap --------------------------------------------------------------------------------- */
+
+/* soft_cap: x = cap * tanh(scale * x / cap), as fma(-2 cap, 1 / (1 + exp(x * (2 scale / cap))),
+ * cap). |got - exact| <= 4 * 2^-24 * cap, for |scale * x| <= 8 cap. */
+static void sm__soft_cap__scalar(float *x, float scale, float cap, int n) {
+    float k = sm__div(2.0f * scale, cap);
+    int i;
+    for (i = 0; i < n; i++)
+        x[i] = sm__fma(-2.0f * cap, sm__div(1.0f, 1.0f + sm__exp(x[i] * k)), cap);
+}
+
+#ifdef SM__HAS_SSE41
+SM__SSE41 static void sm__soft_cap__sse41(float *x, float scale, float cap, int n) {
+    __m128 one = _mm_set1_ps(1.0f), k = _mm_set1_ps(sm__div(2.0f * scale, cap)), e;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        e = sm__add_xmm(one, sm__exp_xmm(sm__mul_xmm(_mm_loadu_ps(x + i), k)));
+        e = sm__fma_xmm(_mm_set1_ps(-2.0f * cap), sm__div_xmm(one, e), _mm_set1_ps(cap));
+        _mm_storeu_ps(x + i, e);
+    }
+    sm__soft_cap__scalar(x + i, scale, cap, n - i);
+}
+#endif
+
+#ifdef SM__HAS_AVX2
+SM__AVX2 static void sm__soft_cap__avx2(float *x, float scale, float cap, int n) {
+    __m256 one = _mm256_set1_ps(1.0f), k = _mm256_set1_ps(sm__div(2.0f * scale, cap)), e;
+    int i;
+    for (i = 0; i + 8 <= n; i += 8) {
+        e = sm__add_ymm(one, sm__exp_ymm(sm__mul_ymm(_mm256_loadu_ps(x + i), k)));
+        e = _mm256_fmadd_ps(_mm256_set1_ps(-2.0f * cap), sm__div_ymm(one, e), _mm256_set1_ps(cap));
+        _mm256_storeu_ps(x + i, e);
+    }
+    sm__soft_cap__scalar(x + i, scale, cap, n - i);
+}
+#endif
+
+#ifdef SM__HAS_AVX512
+SM__AVX512 static void sm__soft_cap__avx512(float *x, float scale, float cap, int n) {
+    __m512 one = _mm512_set1_ps(1.0f), k = _mm512_set1_ps(sm__div(2.0f * scale, cap)), e;
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        e = sm__exp_zmm(sm__mul_zmm(_mm512_maskz_loadu_ps(m, x + i), k));
+        e = sm__div_zmm(one, sm__add_zmm(one, e));
+        e = _mm512_fmadd_ps(_mm512_set1_ps(-2.0f * cap), e, _mm512_set1_ps(cap));
+        _mm512_mask_storeu_ps(x + i, m, e);
+    }
+}
+#endif
+
+#ifdef SM__HAS_NEON
+static void sm__soft_cap__neon(float *x, float scale, float cap, int n) {
+    float32x4_t one = vdupq_n_f32(1.0f), k = vdupq_n_f32(sm__div(2.0f * scale, cap)), e;
+    int i;
+    for (i = 0; i + 4 <= n; i += 4) {
+        e = sm__add_neon(one, sm__exp_neon(sm__mul_neon(vld1q_f32(x + i), k)));
+        e = sm__fma_neon(vdupq_n_f32(cap), vdupq_n_f32(-2.0f * cap), sm__div_neon(one, e));
+        vst1q_f32(x + i, e);
+    }
+    sm__soft_cap__scalar(x + i, scale, cap, n - i);
+}
+#endif
+
 /* --- attend, merge ---------------------------------------------------------------------------- */
 
 /* attend: softmax(q k^T * scale) v over one part, not normalised (Dao et al. 2022,
  * arXiv:2205.14135).
- *   score[j] = (chain over d of fma(q[d], k[d][j], .) from +0) * scale, j < n_keys
+ *   score[j] = (chain over d of fma(q[d], k[d][j], .) from +0) * scale, first <= j < n_keys;
+ *              with a cap soft_cap(chain, scale, cap)
  *   m = the largest score (NaN is skipped; -inf if there is none; a zero is +0);
  *   p[j] = exp(score[j] - m)
  *   s = sum of p[j] by 16 lanes; o[d] = chain over j of fma(p[j], v[j][d], .) from +0
@@ -6747,7 +6815,8 @@ SM__I8MM static void sm__matmul_q6_k__i8mm(const void *w, size_t w_stride, int n
  *   score[j] = (chain over g of fma(part_g[j], k_scale[g][j], .) from +0) * scale,
  *   part_g[j] = chain over d of group g of fma(q[d], (float)k[d][j], .) from +0
  *   o[d] = chain over j of fma(p[j] * v_scale[j][d / 32], (float)v[j][d], .) from +0
- * Keys at or beyond n_keys do not take part, whatever the memory holds. */
+ * Keys at or beyond n_keys do not take part, whatever the memory holds. Those before `first` have
+ * the weight 0: they must hold finite values. */
 
 /* Bytes of an element, without Q8_0's scales, which are behind the 64 D elements. */
 SM__INLINE size_t sm__kv_elem(int type) {
@@ -6759,12 +6828,14 @@ SM__INLINE const uint8_t *sm__kv_scales(const void *block, int head_dim) {
 
 static void sm__attend_scores__scalar(const sm__attend_args *a, int i, float *p) {
     float m = -SM__INFINITY, lanes[16] = {0};
-    int j;
-    for (j = 0; j < a->n_keys[i]; j++) {
-        p[j] *= a->scale;
+    int j, first = a->first ? a->first[i] : 0;
+    if (a->cap != 0.0f) sm__soft_cap__scalar(p, a->scale, a->cap, a->n_keys[i]);
+    for (j = 0; j < first; j++) p[j] = 0.0f;
+    for (; j < a->n_keys[i]; j++) {
+        if (a->cap == 0.0f) p[j] *= a->scale;
         if (p[j] > m) m = p[j];
     }
-    for (j = 0; j < a->n_keys[i]; j++) {
+    for (j = first; j < a->n_keys[i]; j++) {
         p[j] = sm__exp(p[j] - m);
         lanes[j & 15] += p[j];
     }
@@ -6874,16 +6945,24 @@ SM__UNUSED static void sm__attend_rest(int type, const sm__attend_args *a, int i
 }
 
 #ifdef SM__HAS_SSE41
+/* Lanes first .. n as a mask. */
+SM__SSE41 SM__INLINE __m128 sm__seen_xmm(int first, int n) {
+    __m128i lane = _mm_setr_epi32(0, 1, 2, 3);
+    __m128i before = _mm_cmpgt_epi32(_mm_set1_epi32(first), lane);
+    return _mm_castsi128_ps(_mm_andnot_si128(before, _mm_cmpgt_epi32(_mm_set1_epi32(n), lane)));
+}
+
 /* score to weight for one row, as sm__attend_scores__avx2. */
 SM__SSE41 static void sm__attend_scores__sse41(const sm__attend_args *a, int i, float *p) {
     __m128 none = _mm_set1_ps(-SM__INFINITY), top = none, v;
     float lanes[16] = {0}, m = -SM__INFINITY;
-    int n = a->n_keys[i], j;
+    int n = a->n_keys[i], first = a->first ? a->first[i] : 0, j;
+    float scale = a->scale;
+    if (a->cap != 0.0f) sm__soft_cap__sse41(p, scale, a->cap, n), scale = 1.0f;
     for (j = 0; j < n; j += 4) {
-        __m128i seen = _mm_cmpgt_epi32(_mm_set1_epi32(n - j), _mm_setr_epi32(0, 1, 2, 3));
-        v = sm__mul_xmm(_mm_load_ps(p + j), _mm_set1_ps(a->scale));
+        v = sm__mul_xmm(_mm_load_ps(p + j), _mm_set1_ps(scale));
         _mm_store_ps(p + j, v);
-        v = _mm_blendv_ps(none, sm__no_nan_xmm(v), _mm_castsi128_ps(seen));
+        v = _mm_blendv_ps(none, sm__no_nan_xmm(v), sm__seen_xmm(first - j, n - j));
         top = _mm_max_ps(top, v);
     }
     _mm_storeu_ps(lanes, top);
@@ -6891,9 +6970,8 @@ SM__SSE41 static void sm__attend_scores__sse41(const sm__attend_args *a, int i, 
     a->m[i] = m = m + 0.0f;
     memset(lanes, 0, sizeof lanes);
     for (j = 0; j < n; j += 4) {
-        __m128i seen = _mm_cmpgt_epi32(_mm_set1_epi32(n - j), _mm_setr_epi32(0, 1, 2, 3));
         v = sm__exp_xmm(sm__sub_xmm(_mm_load_ps(p + j), _mm_set1_ps(m)));
-        v = _mm_and_ps(v, _mm_castsi128_ps(seen));
+        v = _mm_and_ps(v, sm__seen_xmm(first - j, n - j));
         _mm_store_ps(p + j, v);
         _mm_storeu_ps(lanes + j % 16, sm__add_xmm(_mm_loadu_ps(lanes + j % 16), v));
     }
@@ -7001,17 +7079,25 @@ SM__AVX2 SM__INLINE __m256 sm__mask_ymm(int n) {
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(n), lane));
 }
 
+/* Lanes first .. n as a mask. */
+SM__AVX2 SM__INLINE __m256 sm__seen_ymm(int first, int n) {
+    return _mm256_andnot_ps(sm__mask_ymm(first), sm__mask_ymm(n));
+}
+
 /* score to weight for one row: p [n, padded to 16] in place. Fills m and s. Meanwhile `bytes` bytes
  * for each 16 keys are prefetched. */
 SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, float *p,
                                              const char *ahead, size_t bytes) {
     __m256 none = _mm256_set1_ps(-SM__INFINITY), top = none, sum[2], v;
     float lanes[8], m = -SM__INFINITY;
-    int n = a->n_keys[i], j, h;
+    int n = a->n_keys[i], first = a->first ? a->first[i] : 0, j, h;
+    float scale = a->scale;
+    if (a->cap != 0.0f) sm__soft_cap__avx2(p, scale, a->cap, n), scale = 1.0f;
     for (j = 0; j < n; j += 8) {
-        v = sm__mul_ymm(_mm256_load_ps(p + j), _mm256_set1_ps(a->scale));
+        v = sm__mul_ymm(_mm256_load_ps(p + j), _mm256_set1_ps(scale));
         _mm256_store_ps(p + j, v);
-        top = _mm256_max_ps(top, _mm256_blendv_ps(none, sm__no_nan_ymm(v), sm__mask_ymm(n - j)));
+        v = _mm256_blendv_ps(none, sm__no_nan_ymm(v), sm__seen_ymm(first - j, n - j));
+        top = _mm256_max_ps(top, v);
     }
     _mm256_storeu_ps(lanes, top);
     for (j = 0; j < 8; j++) m = lanes[j] > m ? lanes[j] : m;
@@ -7022,7 +7108,7 @@ SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, fl
             size_t at;
             for (at = h ? 64 : 0; at < bytes; at += 128) _mm_prefetch(ahead + at, _MM_HINT_T0);
             v = sm__sub_ymm(_mm256_load_ps(p + j + 8 * h), _mm256_set1_ps(m));
-            v = _mm256_and_ps(sm__exp_ymm(v), sm__mask_ymm(n - j - 8 * h));
+            v = _mm256_and_ps(sm__exp_ymm(v), sm__seen_ymm(first - j - 8 * h, n - j - 8 * h));
             _mm256_store_ps(p + j + 8 * h, v);
             sum[h] = sm__add_ymm(sum[h], v);
         }
@@ -7251,19 +7337,26 @@ SM__AVX2 static void sm__merge__avx2(float *m, float *s, float *o, float part_m,
 #endif
 
 #ifdef SM__HAS_AVX512
+/* Lanes first .. n as a mask. */
+SM__AVX512 SM__INLINE __mmask16 sm__seen_zmm(int first, int n) {
+    return (__mmask16)(sm__mask_zmm(n) & ~sm__mask_zmm(sm__max(first, 0)));
+}
+
 /* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
 SM__AVX512 static void sm__attend_scores__avx512(const sm__attend_args *a, int i, float *p) {
-    int n = a->n_keys[i], j;
+    int n = a->n_keys[i], first = a->first ? a->first[i] : 0, j;
     __m512 top = _mm512_set1_ps(-SM__INFINITY), sum = sm__zero_zmm(), v;
+    float scale = a->scale;
+    if (a->cap != 0.0f) sm__soft_cap__avx512(p, scale, a->cap, n), scale = 1.0f;
     for (j = 0; j < n; j += 16) {
-        v = sm__mul_zmm(_mm512_load_ps(p + j), _mm512_set1_ps(a->scale));
+        v = sm__mul_zmm(_mm512_load_ps(p + j), _mm512_set1_ps(scale));
         _mm512_store_ps(p + j, v);
-        top = _mm512_mask_max_ps(top, sm__mask_zmm(n - j), top, sm__no_nan_zmm(v));
+        top = _mm512_mask_max_ps(top, sm__seen_zmm(first - j, n - j), top, sm__no_nan_zmm(v));
     }
     a->m[i] = _mm512_reduce_max_ps(top) + 0.0f;
     for (j = 0; j < n; j += 16) {
         v = sm__exp_zmm(sm__sub_zmm(_mm512_load_ps(p + j), _mm512_set1_ps(a->m[i])));
-        v = _mm512_maskz_mov_ps(sm__mask_zmm(n - j), v);
+        v = _mm512_maskz_mov_ps(sm__seen_zmm(first - j, n - j), v);
         _mm512_store_ps(p + j, v);
         sum = sm__add_zmm(sum, v);
     }
@@ -7457,14 +7550,21 @@ SM__INLINE uint32x4_t sm__mask_neon(int n) {
     return vcgtq_s32(vdupq_n_s32(n), vld1q_s32(lanes));
 }
 
+/* Lanes first .. n as a mask. */
+SM__INLINE uint32x4_t sm__seen_neon(int first, int n) {
+    return vbicq_u32(sm__mask_neon(n), sm__mask_neon(first));
+}
+
 /* score to weight for one row: p [n, padded to 16] in place. Fills m and s. */
 static void sm__attend_scores__neon(const sm__attend_args *a, int i, float *p) {
     float32x4_t top = vreinterpretq_f32_u32(vdupq_n_u32(0xff800000u)), none = top, sum[4], v, m;
-    int n = a->n_keys[i], j, h;
+    int n = a->n_keys[i], first = a->first ? a->first[i] : 0, j, h;
+    float scale = a->scale;
+    if (a->cap != 0.0f) sm__soft_cap__neon(p, scale, a->cap, n), scale = 1.0f;
     for (j = 0; j < n; j += 4) {
-        v = sm__mul_neon(vld1q_f32(p + j), vdupq_n_f32(a->scale));
+        v = sm__mul_neon(vld1q_f32(p + j), vdupq_n_f32(scale));
         vst1q_f32(p + j, v);
-        top = vmaxq_f32(top, vbslq_f32(sm__mask_neon(n - j), sm__no_nan_neon(v), none));
+        top = vmaxq_f32(top, vbslq_f32(sm__seen_neon(first - j, n - j), sm__no_nan_neon(v), none));
     }
     m = sm__add_neon(vdupq_n_f32(vmaxvq_f32(top)), sm__zero_neon());
     a->m[i] = vgetq_lane_f32(m, 0);
@@ -7473,8 +7573,8 @@ static void sm__attend_scores__neon(const sm__attend_args *a, int i, float *p) {
         SM__UNROLL
         for (h = 0; h < 4; h++) {
             v = sm__exp_neon(sm__sub_neon(vld1q_f32(p + j + 4 * h), m));
-            v = vreinterpretq_f32_u32(
-                vandq_u32(vreinterpretq_u32_f32(v), sm__mask_neon(n - j - 4 * h)));
+            v = vreinterpretq_f32_u32(vandq_u32(
+                vreinterpretq_u32_f32(v), sm__seen_neon(first - j - 4 * h, n - j - 4 * h)));
             vst1q_f32(p + j + 4 * h, v);
             sum[h] = sm__add_neon(sum[h], v);
         }
@@ -8165,10 +8265,14 @@ static void sm__gelu_erf__scalar(const float *x, float *out, int n) {
     }
 }
 
-/* add: out += x.  to_f16: nearest even. */
+/* add: out += x.  mul: out *= x.  to_f16: nearest even. */
 static void sm__add__scalar(const float *x, float *out, int n) {
     int i;
     for (i = 0; i < n; i++) out[i] += x[i];
+}
+static void sm__mul__scalar(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i++) out[i] *= x[i];
 }
 static void sm__to_f16__scalar(const float *x, uint16_t *out, int n) {
     int i;
@@ -8297,6 +8401,12 @@ SM__AVX2 static void sm__add__avx2(const float *x, float *out, int n) {
         _mm256_storeu_ps(out + i, sm__add_ymm(_mm256_loadu_ps(out + i), _mm256_loadu_ps(x + i)));
     sm__add__scalar(x + i, out + i, n - i);
 }
+SM__AVX2 static void sm__mul__avx2(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(out + i, sm__mul_ymm(_mm256_loadu_ps(out + i), _mm256_loadu_ps(x + i)));
+    sm__mul__scalar(x + i, out + i, n - i);
+}
 SM__AVX2 static void sm__scale__avx2(float *x, float factor, int n) {
     int i;
     for (i = 0; i + 8 <= n; i += 8)
@@ -8387,6 +8497,14 @@ SM__AVX512 static void sm__add__avx512(const float *x, float *out, int n) {
     for (i = 0; i < n; i += 16) {
         __mmask16 m = sm__mask_zmm(n - i);
         __m512 v = sm__add_zmm(_mm512_maskz_loadu_ps(m, out + i), _mm512_maskz_loadu_ps(m, x + i));
+        _mm512_mask_storeu_ps(out + i, m, v);
+    }
+}
+SM__AVX512 static void sm__mul__avx512(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i < n; i += 16) {
+        __mmask16 m = sm__mask_zmm(n - i);
+        __m512 v = sm__mul_zmm(_mm512_maskz_loadu_ps(m, out + i), _mm512_maskz_loadu_ps(m, x + i));
         _mm512_mask_storeu_ps(out + i, m, v);
     }
 }
@@ -8486,6 +8604,12 @@ static void sm__add__neon(const float *x, float *out, int n) {
     for (i = 0; i + 4 <= n; i += 4)
         vst1q_f32(out + i, sm__add_neon(vld1q_f32(out + i), vld1q_f32(x + i)));
     sm__add__scalar(x + i, out + i, n - i);
+}
+static void sm__mul__neon(const float *x, float *out, int n) {
+    int i;
+    for (i = 0; i + 4 <= n; i += 4)
+        vst1q_f32(out + i, sm__mul_neon(vld1q_f32(out + i), vld1q_f32(x + i)));
+    sm__mul__scalar(x + i, out + i, n - i);
 }
 static void sm__scale__neon(float *x, float factor, int n) {
     int i;
@@ -8781,7 +8905,9 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->gelu_tanh = sm__gelu_tanh__scalar;
     k->gelu_erf = sm__gelu_erf__scalar;
     k->add = sm__add__scalar;
+    k->mul = sm__mul__scalar;
     k->scale = sm__scale__scalar;
+    k->soft_cap = sm__soft_cap__scalar;
     k->to_f16 = sm__to_f16__scalar;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__scalar;
@@ -8805,6 +8931,7 @@ static void sm__kernels_sse41(sm__kernels *k) {
     k->quant = sm__quant__sse41;
     k->rms_norm = sm__rms_norm__sse41;
     k->softmax = sm__softmax__sse41;
+    k->soft_cap = sm__soft_cap__sse41;
     k->swiglu = sm__swiglu__sse41;
     k->gelu_tanh = sm__gelu_tanh__sse41;
     k->gelu_erf = sm__gelu_erf__sse41;
@@ -8853,7 +8980,9 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->gelu_tanh = sm__gelu_tanh__avx2;
     k->gelu_erf = sm__gelu_erf__avx2;
     k->add = sm__add__avx2;
+    k->mul = sm__mul__avx2;
     k->scale = sm__scale__avx2;
+    k->soft_cap = sm__soft_cap__avx2;
     k->to_f16 = sm__to_f16__avx2;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__avx2;
@@ -8891,7 +9020,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->gelu_tanh = sm__gelu_tanh__avx512;
     k->gelu_erf = sm__gelu_erf__avx512;
     k->add = sm__add__avx512;
+    k->mul = sm__mul__avx512;
     k->scale = sm__scale__avx512;
+    k->soft_cap = sm__soft_cap__avx512;
     k->to_f16 = sm__to_f16__avx512;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__avx512;
@@ -8967,7 +9098,9 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->gelu_tanh = sm__gelu_tanh__neon;
     k->gelu_erf = sm__gelu_erf__neon;
     k->add = sm__add__neon;
+    k->mul = sm__mul__neon;
     k->scale = sm__scale__neon;
+    k->soft_cap = sm__soft_cap__neon;
     k->to_f16 = sm__to_f16__neon;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__neon;
@@ -9045,59 +9178,144 @@ static int sm__str_is(sm__str s, const char *text) {
 
 enum { SM__NORM_RMS, SM__NORM_LAYER };
 enum { SM__POS_LEARNED, SM__POS_ROPE_PAIRS, SM__POS_ROPE_HALF }; /* (2i, 2i+1); (i, i+D/2) */
-enum { SM__FFN_SWIGLU, SM__FFN_GELU_TANH, SM__FFN_GELU_ERF };
+/* gelu_tanh(gate) * up; relu(gate)^2 * up. */
+enum { SM__FFN_SWIGLU, SM__FFN_GELU_TANH, SM__FFN_GELU_ERF, SM__FFN_GEGLU, SM__FFN_RELU2_GLU };
+/* A bias that a row does not ask for is used when the file has it. */
 enum {
-    SM__ARCH_FUSED_QKV = 1, /* one attn_qkv matrix [H*D + 2*K*D, C] */
-    SM__ARCH_QK_NORM = 2,   /* RMSNorm of every query and key head */
-    SM__ARCH_BIAS = 4,      /* every linear layer and norm has a bias */
-    SM__ARCH_QKV_BIAS = 8   /* q, k and v have one */
+    SM__ARCH_FUSED_QKV = 1 << 0,     /* attn_qkv [H*D + 2*K*D, C]; others may have it, too */
+    SM__ARCH_QK_NORM = 1 << 1,       /* norm of every query and key head, one weight [D] */
+    SM__ARCH_BIAS = 1 << 2,          /* every linear layer in the blocks has a bias */
+    SM__ARCH_QKV_BIAS = 1 << 3,      /* q, k and v have one */
+    SM__ARCH_NORM_BIAS = 1 << 4,     /* attn_norm, ffn_norm and output_norm have one */
+    SM__ARCH_QK_NORM_ROW = 1 << 5,   /* norm of all query heads as one row, weight [H*D] */
+    SM__ARCH_QK_NORM_HEADS = 1 << 6, /* of every head by its own weight [H, D], if there is one */
+    SM__ARCH_NO_PRE_NORM = 1 << 7,   /* attention and MLP read x as it is */
+    SM__ARCH_POST_NORM = 1 << 8,     /* what they give is normed before it is added to x */
+    SM__ARCH_SUB_NORM = 1 << 9,      /* and what attn_output and ffn_down read */
+    SM__ARCH_FUSED_GATE = 1 << 10,   /* ffn_up [2*F, C]: gate, then up */
+    SM__ARCH_PARALLEL = 1 << 11,     /* attention and MLP read the same x; without an ffn_norm
+                                        they share attn_norm */
+    SM__ARCH_MAYBE_PARALLEL = 1 << 12, /* ... when use_parallel_residual says so */
+    SM__ARCH_MAYBE_FFN_NORM = 1 << 13, /* ... when there is no ffn_norm */
+    SM__ARCH_OUTPUT_BIAS = 1 << 14,  /* of output.weight, which must be there */
+    SM__ARCH_SQRT_EMBED = 1 << 15,   /* embeddings are multiplied by sqrt(C) */
+    SM__ARCH_LOGIT_DIVISOR = 1 << 16, /* logit_scale divides, and must be there */
+    SM__ARCH_LOGIT_FACTOR = 1 << 17, /* logit_scale multiplies */
+    SM__ARCH_SOFT_CAPS = 1 << 18,    /* caps of scores and logits, and a window, must be there */
+    SM__ARCH_ALL_IS_BARE = 1 << 19   /* with a window: layers without it have no rotation */
 };
 
+/* How a family differs from the plainest model. Its sizes, scales and windows are in the file. */
 typedef struct sm__arch {
     const char *name; /* general.architecture */
-    uint8_t norm, pos, ffn, flags;
+    uint8_t norm, pos, ffn;
+    uint8_t all_every;   /* with a window: every n-th layer sees all; 0: none; SM__NO_WINDOW */
+    uint8_t bare_every;  /* every n-th layer has no rotation (NoPE); 0: all have it */
+    uint8_t wide_layers; /* a model of so many layers scales scores by (C / H)^-0.5, not D^-0.5 */
+    uint16_t local_base; /* rope base of windowed layers, which then are never scaled, when
+                            rope.freq_base_swa is missing; 1: rope.freq_base; 0: as all others */
+    int flags;           /* SM__ARCH_* */
 } sm__arch;
 
-/* mistral and smollm are llama files by name and by structure. */
+/* A row that knows no windows: the context stays within the one of the file. */
+#define SM__NO_WINDOW 255
+
+/* smollm's files are llama's by name and by structure, and so are most of mistral's. */
 static const sm__arch sm__archs[] = {
-    {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0},
-    {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0},
-    {"qwen2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__ARCH_QKV_BIAS},
-    {"qwen3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__ARCH_QK_NORM},
-    {"gpt2", SM__NORM_LAYER, SM__POS_LEARNED, SM__FFN_GELU_TANH,
-     SM__ARCH_FUSED_QKV | SM__ARCH_BIAS},
-    {"cs336", SM__NORM_RMS, SM__POS_LEARNED, SM__FFN_GELU_ERF, 0}, /* Stanford's course model */
+    {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, 0},
+    {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, 0},
+    {"qwen2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_QKV_BIAS},
+    {"qwen3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_QK_NORM},
+    {"gpt2", SM__NORM_LAYER, SM__POS_LEARNED, SM__FFN_GELU_TANH, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_FUSED_QKV | SM__ARCH_BIAS | SM__ARCH_NORM_BIAS},
+    /* Stanford's course model */
+    {"cs336", SM__NORM_RMS, SM__POS_LEARNED, SM__FFN_GELU_ERF, SM__NO_WINDOW, 0, 0, 0, 0},
+    {"phi2", SM__NORM_LAYER, SM__POS_ROPE_HALF, SM__FFN_GELU_TANH, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_BIAS | SM__ARCH_NORM_BIAS | SM__ARCH_PARALLEL | SM__ARCH_OUTPUT_BIAS},
+    {"phi3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, 0, 0, 0, 0, SM__ARCH_FUSED_GATE},
+    {"gemma", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_GEGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_SQRT_EMBED},
+    {"gemma2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_GEGLU, 2, 0, 46, 0,
+     SM__ARCH_SQRT_EMBED | SM__ARCH_POST_NORM | SM__ARCH_SOFT_CAPS},
+    {"gemma3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_GEGLU, 6, 0, 62, 10000,
+     SM__ARCH_SQRT_EMBED | SM__ARCH_POST_NORM | SM__ARCH_QK_NORM},
+    {"olmo2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, 4, 0, 0, 1, /* and olmo3 */
+     SM__ARCH_NO_PRE_NORM | SM__ARCH_POST_NORM | SM__ARCH_QK_NORM_ROW},
+    {"granite", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_LOGIT_DIVISOR},
+    {"starcoder2", SM__NORM_LAYER, SM__POS_ROPE_HALF, SM__FFN_GELU_TANH, 0, 0, 0, 0,
+     SM__ARCH_BIAS | SM__ARCH_NORM_BIAS},
+    {"gptneox", SM__NORM_LAYER, SM__POS_ROPE_HALF, SM__FFN_GELU_TANH, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_FUSED_QKV | SM__ARCH_BIAS | SM__ARCH_NORM_BIAS | SM__ARCH_MAYBE_PARALLEL},
+    {"stablelm", SM__NORM_LAYER, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_NORM_BIAS | SM__ARCH_MAYBE_FFN_NORM | SM__ARCH_QK_NORM_HEADS},
+    {"smollm3", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 4, 0, 0, 0},
+    {"bitnet", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_SUB_NORM},
+    {"internlm2", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0, 0},
+    {"exaone", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0, 0},
+    {"exaone4", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, 4, 0, 0, 0,
+     SM__ARCH_NO_PRE_NORM | SM__ARCH_POST_NORM | SM__ARCH_QK_NORM | SM__ARCH_ALL_IS_BARE},
+    {"command-r", SM__NORM_LAYER, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_PARALLEL | SM__ARCH_QK_NORM_HEADS | SM__ARCH_LOGIT_FACTOR},
+    {"cohere2", SM__NORM_LAYER, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 4, 0, 0, 0,
+     SM__ARCH_PARALLEL | SM__ARCH_LOGIT_FACTOR | SM__ARCH_ALL_IS_BARE},
 };
+#define SM__N_ARCHS ((int)(sizeof sm__archs / sizeof *sm__archs))
+
+SM__INLINE int sm__ffn_gated(int ffn) {
+    return ffn == SM__FFN_SWIGLU || ffn >= SM__FFN_GEGLU;
+}
 
 static const sm__arch *sm__arch_find(sm__str name) {
-    size_t i;
-    for (i = 0; i < sizeof sm__archs / sizeof *sm__archs; i++)
+    int i;
+    for (i = 0; i < SM__N_ARCHS; i++)
         if (sm__str_is(name, sm__archs[i].name)) return &sm__archs[i];
     return NULL;
 }
 
 enum { SM__SCALING_NONE, SM__SCALING_LINEAR, SM__SCALING_LLAMA3, SM__SCALING_YARN };
 
-/* Everything here was checked by sm__hparams_check: the products below fit in 31 bits. */
-typedef struct sm__hparams {
-    int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
-    int pos;            /* SM__POS_*: the row's, unless the file's layout differs (HF llama) */
-    int n_rot;          /* rotated elements of a head, even, <= head_dim */
-    float norm_eps;
-    double rope_base;
-    int scaling;        /* SM__SCALING_* */
-    double scaling_factor, original_ctx;
-    double low_freq_factor, high_freq_factor;                 /* llama3 */
-    double beta_fast, beta_slow, attn_factor, ext_factor; /* YaRN; attn_factor 0 = the formula */
-} sm__hparams;
-
 #define SM__MAX_DIM (1 << 20)    /* of any one hyperparameter but the vocabulary */
 #define SM__MAX_VOCAB (1 << 24)
 #define SM__MAX_LAYERS 1024
 
+/* Everything here was checked by sm__hparams_check: the products below fit in 31 bits. */
+typedef struct sm__hparams {
+    int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int pos;            /* SM__POS_*: the row's, unless the file's layout differs (HF llama) */
+    int ffn;            /* SM__FFN_*: the row's, unless the file names another */
+    int parallel;       /* attention and MLP of a layer read the same x */
+    int n_rot;          /* rotated elements of a head, even, <= head_dim */
+    float norm_eps;
+    /* multipliers; scores: 0 = head_dim^-0.5; caps: x = cap tanh(x / cap), 0 = none */
+    double embed_scale, residual_scale, score_scale, logit_scale, score_cap, logit_cap;
+    int window;         /* keys that a windowed layer sees, its own included; 0 = no such layers */
+    uint32_t windowed[SM__MAX_LAYERS / 32]; /* a bit each, and layers without rotation */
+    uint32_t bare[SM__MAX_LAYERS / 32];
+    double rope_base;
+    double local_base;  /* of windowed layers, unscaled; 0 = they rotate as the others */
+    int scaling;        /* SM__SCALING_* */
+    double scaling_factor, original_ctx;
+    double low_freq_factor, high_freq_factor;                 /* llama3 */
+    double beta_fast, beta_slow, ext_factor; /* YaRN */
+    double attn_factor;                      /* of cos and sin; 0 = 1, or YaRN's formula */
+} sm__hparams;
+
+SM__INLINE int sm__layer_bit(const uint32_t *bits, int layer) {
+    return (int)(bits[layer / 32] >> layer % 32 & 1);
+}
+/* How many keys a layer sees, its own included; 0 = all. */
+SM__INLINE int sm__layer_window(const sm__hparams *hp, int layer) {
+    return sm__layer_bit(hp->windowed, layer) ? hp->window : 0;
+}
+
 static void sm__hparams_default(sm__hparams *hp) {
     memset(hp, 0, sizeof *hp);
     hp->norm_eps = 1e-5f;
+    hp->embed_scale = hp->residual_scale = hp->logit_scale = 1.0;
     hp->rope_base = 10000.0;
     hp->scaling_factor = 1.0;
     hp->low_freq_factor = 1.0;
@@ -10217,14 +10435,17 @@ static int sm__meta_number(const sm__meta *meta, uint64_t i, double *value) {
     return 1;
 }
 
-/* A string value, or an empty string. */
-static sm__str sm__meta_string(const sm_model *m, const char *key) {
-    const sm__meta *meta = sm__meta_find(m, key);
+/* A string value; of anything else, and of NULL, an empty one. */
+static sm__str sm__meta_text(const sm_model *m, const sm__meta *meta) {
     sm__str s = {"", 0};
     if (!meta || meta->type != SM__GGUF_STRING) return s;
     s.p = (const char *)meta->data + m->length_bytes;
     s.n = meta->bytes - (size_t)m->length_bytes;
     return s;
+}
+
+static sm__str sm__meta_string(const sm_model *m, const char *key) {
+    return sm__meta_text(m, sm__meta_find(m, key));
 }
 
 /* A bool that may be missing: -1. */
@@ -10272,9 +10493,31 @@ SM_API const char *sm_model_meta(const sm_model *model, const char *key, char *b
 
 /* ---- hyperparameters ---- */
 
+static int sm__tensor_at(const sm_model *m, const char *name) {
+    return sm__named_find(m->tensor_index, m->info.n_tensors, sm__str_of(name));
+}
+
 /* lo <= v <= hi, and false for NaN even where the host asked for -ffast-math. */
 static int sm__real_in(double v, double lo, double hi) {
     return sm__real_finite(v) && v >= lo && v <= hi;
+}
+
+static sm_status sm__scales_check(const sm__hparams *h, sm_error *error) {
+    double scales[4];
+    int i;
+    scales[0] = h->embed_scale, scales[1] = h->residual_scale, scales[2] = h->logit_scale;
+    scales[3] = h->score_scale != 0.0 ? h->score_scale : 1.0;
+    for (i = 0; i < 4; i++)
+        if (!sm__real_in(scales[i] < 0.0 ? -scales[i] : scales[i], 1e-6, 1e6))
+            return sm__fail(error, SM_ERR_FORMAT, "the scale of %s is not within 1e-6 and 1e6",
+                            i == 0   ? "embeddings"
+                            : i == 1 ? "residuals"
+                            : i == 2 ? "logits"
+                                     : "attention");
+    if ((h->score_cap != 0.0 && !sm__real_in(h->score_cap, 1e-3, 1e6)) ||
+        (h->logit_cap != 0.0 && !sm__real_in(h->logit_cap, 1e-3, 1e6)))
+        return sm__fail(error, SM_ERR_FORMAT, "a soft cap is not within 1e-3 and 1e6");
+    return SM_OK;
 }
 
 /* The one place where hyperparameters are judged, whatever file they came from. After it
@@ -10323,7 +10566,11 @@ static sm_status sm__hparams_check(const sm_model *m, sm_error *error) {
     if (!sm__real_in(h->beta_fast, 1e-3, 1e6) || !sm__real_in(h->beta_slow, 1e-3, 1e6) ||
         !sm__real_in(h->ext_factor, 0.0, 1.0) || !sm__real_in(h->attn_factor, 0.0, 1e3))
         return sm__fail(error, SM_ERR_FORMAT, "rope scaling: bad YaRN parameters");
-    return SM_OK;
+    if (h->local_base != 0.0 && !sm__real_in(h->local_base, 1.0001, 1e15))
+        return sm__fail(error, SM_ERR_FORMAT, "the rope's local base is not in [1.0001, 1e15]");
+    if (h->window < 0 || h->window > SM__MAX_DIM)
+        return sm__fail(error, SM_ERR_FORMAT, "a sliding window of %d keys", h->window);
+    return sm__scales_check(h, error);
 }
 
 static const sm__meta *sm__arch_find_key(const sm_model *m, const char *suffix) {
@@ -10376,10 +10623,7 @@ static sm_status sm__gguf_scaling(sm_model *m, sm_error *error) {
     sm__str type = {"linear", 6}; /* what a factor alone means */
     double attn = 1.0, factor = 0.0;
     char q[SM__QUOTE];
-    if (meta && meta->type == SM__GGUF_STRING) {
-        type.p = (const char *)meta->data + m->length_bytes;
-        type.n = meta->bytes - (size_t)m->length_bytes;
-    }
+    if (meta && meta->type == SM__GGUF_STRING) type = sm__meta_text(m, meta);
     if (!sm__gguf_real(m, "rope.scaling.factor", &factor))
         sm__gguf_real(m, "rope.scale_linear", &factor);
     if (factor == 0.0) factor = 1.0;
@@ -10404,10 +10648,100 @@ static sm_status sm__gguf_scaling(sm_model *m, sm_error *error) {
                 formula = 1.0 + 0.1 * sm__log_double(factor);
             h->attn_factor = attn * formula;
         }
+    } else if (sm__str_is(type, "longrope")) { /* the factors are tensors: sm__bind_rope_factors */
+        h->scaling = factor == 1.0 ? SM__SCALING_NONE : SM__SCALING_LINEAR;
     } else {
         return sm__fail(error, SM_ERR_UNSUPPORTED, "rope scaling of type %s", sm__quote(q, type));
     }
+    if (h->scaling != SM__SCALING_YARN)
+        sm__gguf_real(m, "rope.scaling.attn_factor", &h->attn_factor);
     return SM_OK;
+}
+
+/* Windows, and layers without rotation. */
+static sm_status sm__gguf_layers(sm_model *m, sm_error *error) {
+    static const char *const pattern_key = "attention.sliding_window_pattern";
+    const sm__arch *arch = m->arch;
+    const sm__meta *list = sm__arch_find_key(m, pattern_key);
+    sm__hparams *h = &m->hp;
+    int every = arch->all_every, il, window = 0;
+    sm_status status = sm__gguf_int(m, "attention.sliding_window",
+                                    (arch->flags & SM__ARCH_SOFT_CAPS) != 0, &window, error);
+    if (status) return status;
+    if (every == SM__NO_WINDOW) {
+        if (window) h->n_ctx = sm__min(h->n_ctx, window);
+        window = 0;
+    }
+    if (list && list->type != SM__GGUF_ARRAY) list = NULL;
+    if (window && list && (list->elem_type == SM__GGUF_STRING ||
+                           list->count != (uint64_t)h->n_layers))
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is no list of %d", arch->name, pattern_key,
+                        h->n_layers);
+    if (window && !list && (status = sm__gguf_int(m, pattern_key, 0, &every, error))) return status;
+    for (il = 0; il < sm__min(h->n_layers, SM__MAX_LAYERS); il++) {
+        uint32_t bit = (uint32_t)1 << il % 32;
+        double windowed = !(every && il % every == every - 1);
+        if (window && list) sm__meta_number(list, (uint64_t)il, &windowed);
+        if (window && windowed != 0.0) h->windowed[il / 32] |= bit;
+        if ((arch->bare_every && il % arch->bare_every == arch->bare_every - 1) ||
+            (window && windowed == 0.0 && (arch->flags & SM__ARCH_ALL_IS_BARE)))
+            h->bare[il / 32] |= bit;
+    }
+    h->window = window;
+    if (window && arch->local_base)
+        h->local_base = arch->local_base > 1 ? (double)arch->local_base : h->rope_base;
+    if (window) sm__gguf_real(m, "rope.freq_base_swa", &h->local_base);
+    return SM_OK;
+}
+
+/* A real number that must be there when `need`; it stays as it is when it is missing or 0. */
+static sm_status sm__gguf_scale(const sm_model *m, const char *suffix, int need, double *out,
+                                sm_error *error) {
+    double v = 0.0;
+    if (!sm__gguf_real(m, suffix, &v) && need)
+        return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is missing", m->info.arch, suffix);
+    if (v != 0.0) *out = v;
+    return SM_OK;
+}
+
+/* Scales, caps, and what else a file may say of its layers. */
+static sm_status sm__gguf_scales(sm_model *m, sm_error *error) {
+    int flags = m->arch->flags, caps = flags & SM__ARCH_SOFT_CAPS;
+    const sm__meta *act = sm__arch_find_key(m, "hidden_activation");
+    sm__hparams *h = &m->hp;
+    sm_status status;
+    char q[SM__QUOTE];
+    if (flags & SM__ARCH_SQRT_EMBED) h->embed_scale = sm__sqrt((float)h->n_embd);
+    if (m->arch->wide_layers && m->arch->wide_layers == h->n_layers && h->n_embd >= h->n_heads)
+        h->score_scale = sm__div(1.0f, sm__sqrt((float)(h->n_embd / h->n_heads)));
+    if ((status = sm__gguf_scale(m, "embedding_scale", 0, &h->embed_scale, error)) ||
+        (status = sm__gguf_scale(m, "residual_scale", 0, &h->residual_scale, error)) ||
+        (status = sm__gguf_scale(m, "attention.scale", 0, &h->score_scale, error)) ||
+        (status = sm__gguf_scale(m, "attn_logit_softcapping", caps, &h->score_cap, error)) ||
+        (status = sm__gguf_scale(m, "final_logit_softcapping", caps, &h->logit_cap, error)))
+        return status;
+    if (flags & (SM__ARCH_LOGIT_DIVISOR | SM__ARCH_LOGIT_FACTOR))
+        status = sm__gguf_scale(m, "logit_scale", flags & SM__ARCH_LOGIT_DIVISOR, &h->logit_scale,
+                                error);
+    if (flags & SM__ARCH_LOGIT_DIVISOR) h->logit_scale = 1.0 / h->logit_scale;
+    h->parallel = (flags & SM__ARCH_PARALLEL) != 0;
+    if (flags & SM__ARCH_MAYBE_PARALLEL) {
+        const sm__meta *parallel = sm__arch_find_key(m, "use_parallel_residual");
+        if (!parallel || parallel->type != SM__GGUF_BOOL)
+            return sm__fail(error, SM_ERR_FORMAT, "key %s.use_parallel_residual is no bool",
+                            m->info.arch);
+        h->parallel = parallel->data[0] != 0;
+    }
+    if (flags & SM__ARCH_MAYBE_FFN_NORM)
+        h->parallel = sm__tensor_at(m, "blk.0.ffn_norm.weight") < 0;
+    h->ffn = m->arch->ffn;
+    if (act && (flags & SM__ARCH_SUB_NORM)) {
+        sm__str name = sm__meta_text(m, act);
+        if (sm__str_is(name, "relu2")) h->ffn = SM__FFN_RELU2_GLU;
+        else if (!sm__str_is(name, "silu"))
+            status = sm__fail(error, SM_ERR_UNSUPPORTED, "activation %s", sm__quote(q, name));
+    }
+    return status;
 }
 
 static sm_status sm__gguf_heads(sm_model *m, sm_error *error) {
@@ -10435,15 +10769,11 @@ static sm_status sm__gguf_heads(sm_model *m, sm_error *error) {
     return sm__gguf_int(m, "rope.dimension_count", 0, &h->n_rot, error);
 }
 
-static int sm__tensor_at(const sm_model *m, const char *name) {
-    return sm__named_find(m->tensor_index, m->info.n_tensors, sm__str_of(name));
-}
-
 static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
     sm__hparams *h = &m->hp;
     sm_status status;
     double eps = 0.0;
-    int experts = 0, window = 0, embed = sm__tensor_at(m, "token_embd.weight");
+    int experts = 0, embed = sm__tensor_at(m, "token_embd.weight");
     const char *eps_key = m->arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
                                                         : "attention.layer_norm_epsilon";
     h->pos = m->arch->pos;
@@ -10452,8 +10782,7 @@ static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
         (status = sm__gguf_int(m, "embedding_length", 1, &h->n_embd, error)) ||
         (status = sm__gguf_int(m, "feed_forward_length", 1, &h->n_ff, error)) ||
         (status = sm__gguf_int(m, "vocab_size", 0, &h->n_vocab, error)) ||
-        (status = sm__gguf_int(m, "expert_count", 0, &experts, error)) ||
-        (status = sm__gguf_int(m, "attention.sliding_window", 0, &window, error)))
+        (status = sm__gguf_int(m, "expert_count", 0, &experts, error)))
         return status;
     if (experts) return sm__fail(error, SM_ERR_UNSUPPORTED, "a mixture of %d experts", experts);
     if ((status = sm__gguf_heads(m, error))) return status;
@@ -10467,9 +10796,9 @@ static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
         return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is missing", m->info.arch, eps_key);
     h->norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
     sm__gguf_real(m, "rope.freq_base", &h->rope_base);
-    if ((status = sm__gguf_scaling(m, error))) return status;
-    /* Nothing is wrong within a window that attention would not leave anyway. */
-    if (window > 0) h->n_ctx = sm__min(h->n_ctx, window);
+    if ((status = sm__gguf_scaling(m, error)) || (status = sm__gguf_layers(m, error)) ||
+        (status = sm__gguf_scales(m, error)))
+        return status;
     if (h->pos != SM__POS_LEARNED) h->n_ctx = sm__min(h->n_ctx, SM__MAX_DIM);
     return sm__hparams_check(m, error);
 }
@@ -11401,6 +11730,7 @@ static sm_status sm__config_apply(sm__st *st, const sm__config *c) {
         return s;
     m->hp.norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
     m->hp.pos = SM__POS_LEARNED;
+    m->hp.ffn = m->arch->ffn;
     if (m->arch->pos != SM__POS_LEARNED && (s = sm__config_rope(st, c))) return s;
     m->vocab.bos = sm__config_id(c->bos, m->hp.n_vocab);
     m->vocab.eos = sm__config_id(c->eos, m->hp.n_vocab);
@@ -11539,12 +11869,15 @@ typedef struct sm__weight {
     size_t stride;
     const uint8_t *data; /* NULL: the architecture has none */
     const float *bias;   /* [n] or NULL */
+    float scale;         /* of w x, before the bias; 0: none */
 } sm__weight;
 
 typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = none */
     const float *attn_norm, *attn_norm_bias; /* [C] */
     const float *ffn_norm, *ffn_norm_bias;   /* [C] */
-    const float *q_norm, *k_norm;            /* [D] */
+    const float *q_norm, *k_norm;            /* [D], or [H*D] and [K*D]: SM__ARCH_QK_NORM... */
+    const float *attn_post_norm, *ffn_post_norm; /* [C] */
+    const float *attn_sub_norm, *ffn_sub_norm;   /* [H*D] [F] */
     sm__weight q, k, v, attn_out;            /* [H*D, C] [K*D, C] [K*D, C] [C, H*D] */
     sm__weight gate, up, down;               /* [F, C] [F, C] [C, F] */
 } sm__layer;
@@ -11553,7 +11886,8 @@ typedef struct sm__weights {
     sm__weight embed, output; /* [V, C]; the same one when the file has no output.weight */
     sm__weight position;      /* [n_ctx, C] of learned positions, any type; else data NULL */
     const float *output_norm, *output_norm_bias; /* [C] */
-    const float *rope_factors;                   /* [n_rot / 2] what to divide angles by, or NULL */
+    const float *rope_factors; /* [n_rot / 2] what to divide angles by, or NULL */
+    const float *long_factors; /* the same in a context longer than original_ctx, or NULL */
     sm__layer *layers;
 } sm__weights;
 
@@ -11624,22 +11958,32 @@ static const sm_tensor *sm__bind_find(sm__binder *b, const char *stem, const cha
     return t;
 }
 
-/* A vector as f32, in the model's memory. */
-static const float *sm__bind_vector(sm__binder *b, const char *stem, const char *suffix, int n,
-                                    int need) {
-    const sm_tensor *t = sm__bind_find(b, stem, suffix, n, 1, need);
+/* A tensor as f32, in the model's memory. */
+static const float *sm__bind_copy(sm__binder *b, const sm_tensor *t) {
+    size_t n = t ? (size_t)(t->dims[0] * t->dims[1]) : 0;
     float *copy;
     if (!t) return NULL;
-    copy = (float *)sm__model_alloc(b->m, (size_t)n, sizeof *copy);
+    copy = (float *)sm__model_alloc(b->m, n, sizeof *copy);
     if (!copy) b->status = sm__fail(b->error, SM_ERR_NOMEM, "no memory for tensor %s", b->name);
-    else sm__types[sm__type_index(t->type)].decode(t->data, copy, (size_t)n);
+    else sm__types[sm__type_index(t->type)].decode(t->data, copy, n);
     return copy;
+}
+
+static const float *sm__bind_vector(sm__binder *b, const char *stem, const char *suffix, int n,
+                                    int need) {
+    return sm__bind_copy(b, sm__bind_find(b, stem, suffix, n, 1, need));
+}
+
+/* The weights of a norm for each of `rows` heads. */
+static const float *sm__bind_vectors(sm__binder *b, const char *stem, int rows, int n, int need) {
+    return sm__bind_copy(b, sm__bind_find(b, stem, ".weight", n, rows, need));
 }
 
 /* A matrix, and its bias when there is one (an error when need_bias and there is none). */
 static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k, int need,
                                   int need_bias) {
     const sm_tensor *t = sm__bind_find(b, stem, ".weight", k, n, need);
+    const float *scale;
     sm__weight w;
     memset(&w, 0, sizeof w);
     if (!t) return w;
@@ -11649,6 +11993,11 @@ static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k,
     w.stride = sm__row_bytes(w.type, (size_t)k);
     w.data = (const uint8_t *)t->data;
     w.bias = sm__bind_vector(b, stem, ".bias", n, need_bias);
+    scale = b->m->arch->flags & SM__ARCH_SUB_NORM ? sm__bind_vector(b, stem, ".scale", 1, 0) : NULL;
+    if (!scale) return w;
+    w.scale = *scale;
+    if (!sm__real_in(w.scale < 0.0f ? -w.scale : w.scale, 1e-12, 1e12))
+        b->status = sm__fail(b->error, SM_ERR_FORMAT, "tensor %s.scale is no scale", stem);
     return w;
 }
 
@@ -11661,48 +12010,106 @@ static sm__weight sm__weight_rows(const sm__weight *w, int row, int n) {
     return part;
 }
 
-static void sm__bind_layer(sm__binder *b, sm__layer *l) {
+/* Whether the layer has such a tensor. */
+static int sm__bind_has(sm__binder *b, const char *stem, const char *suffix) {
+    return sm__tensor_at(b->m, sm__bind_name(b, stem, suffix)) >= 0;
+}
+
+/* q, k and v: in one matrix where the row says so, or the file has one. */
+static void sm__bind_qkv(sm__binder *b, sm__layer *l) {
     const sm__hparams *h = &b->m->hp;
-    int flags = b->m->arch->flags, bias = (flags & SM__ARCH_BIAS) != 0;
-    int norm_bias = b->m->arch->norm == SM__NORM_LAYER && bias;
-    int qkv_bias = bias || (flags & SM__ARCH_QKV_BIAS) != 0;
+    int flags = b->m->arch->flags;
+    int bias = (flags & (SM__ARCH_BIAS | SM__ARCH_QKV_BIAS)) != 0;
     int c = h->n_embd, q = h->n_heads * h->head_dim, kv = h->n_kv_heads * h->head_dim;
-    l->attn_norm = sm__bind_vector(b, "attn_norm", ".weight", c, 1);
-    l->ffn_norm = sm__bind_vector(b, "ffn_norm", ".weight", c, 1);
-    if (norm_bias) {
-        l->attn_norm_bias = sm__bind_vector(b, "attn_norm", ".bias", c, 1);
-        l->ffn_norm_bias = sm__bind_vector(b, "ffn_norm", ".bias", c, 1);
-    }
-    if (flags & SM__ARCH_FUSED_QKV) {
-        sm__weight qkv = sm__bind_matrix(b, "attn_qkv", q + 2 * kv, c, 1, qkv_bias);
+    if ((flags & SM__ARCH_FUSED_QKV) || sm__bind_has(b, "attn_qkv", ".weight")) {
+        sm__weight qkv = sm__bind_matrix(b, "attn_qkv", q + 2 * kv, c, 1, bias);
         l->q = sm__weight_rows(&qkv, 0, q);
         l->k = sm__weight_rows(&qkv, q, kv);
         l->v = sm__weight_rows(&qkv, q + kv, kv);
     } else {
-        l->q = sm__bind_matrix(b, "attn_q", q, c, 1, qkv_bias);
-        l->k = sm__bind_matrix(b, "attn_k", kv, c, 1, qkv_bias);
-        l->v = sm__bind_matrix(b, "attn_v", kv, c, 1, qkv_bias);
+        l->q = sm__bind_matrix(b, "attn_q", q, c, 1, bias);
+        l->k = sm__bind_matrix(b, "attn_k", kv, c, 1, bias);
+        l->v = sm__bind_matrix(b, "attn_v", kv, c, 1, bias);
     }
     if (flags & SM__ARCH_QK_NORM) {
         l->q_norm = sm__bind_vector(b, "attn_q_norm", ".weight", h->head_dim, 1);
         l->k_norm = sm__bind_vector(b, "attn_k_norm", ".weight", h->head_dim, 1);
+    } else if (flags & SM__ARCH_QK_NORM_ROW) {
+        l->q_norm = sm__bind_vector(b, "attn_q_norm", ".weight", q, 1);
+        l->k_norm = sm__bind_vector(b, "attn_k_norm", ".weight", kv, 1);
+    } else if (flags & SM__ARCH_QK_NORM_HEADS) {
+        int need = sm__bind_has(b, "attn_q_norm", ".weight");
+        l->q_norm = sm__bind_vectors(b, "attn_q_norm", h->n_heads, h->head_dim, need);
+        l->k_norm = sm__bind_vectors(b, "attn_k_norm", h->n_kv_heads, h->head_dim, need);
     }
-    l->attn_out = sm__bind_matrix(b, "attn_output", c, q, 1, bias);
-    if (b->m->arch->ffn == SM__FFN_SWIGLU)
-        l->gate = sm__bind_matrix(b, "ffn_gate", h->n_ff, c, 1, bias);
-    l->up = sm__bind_matrix(b, "ffn_up", h->n_ff, c, 1, bias);
-    l->down = sm__bind_matrix(b, "ffn_down", c, h->n_ff, 1, bias);
+}
+
+static void sm__bind_norms(sm__binder *b, sm__layer *l) {
+    const sm__hparams *h = &b->m->hp;
+    int flags = b->m->arch->flags;
+    int bias = (flags & SM__ARCH_NORM_BIAS) != 0, c = h->n_embd;
+    if (!(flags & SM__ARCH_NO_PRE_NORM)) {
+        l->attn_norm = sm__bind_vector(b, "attn_norm", ".weight", c, 1);
+        if (bias) l->attn_norm_bias = sm__bind_vector(b, "attn_norm", ".bias", c, 1);
+        l->ffn_norm = sm__bind_vector(b, "ffn_norm", ".weight", c,
+                                      !h->parallel || (flags & SM__ARCH_MAYBE_PARALLEL));
+        if (bias && l->ffn_norm) l->ffn_norm_bias = sm__bind_vector(b, "ffn_norm", ".bias", c, 1);
+    }
+    if (flags & SM__ARCH_POST_NORM) {
+        l->attn_post_norm = sm__bind_vector(b, "post_attention_norm", ".weight", c, 1);
+        l->ffn_post_norm = sm__bind_vector(b, "post_ffw_norm", ".weight", c, 1);
+    }
+    if (flags & SM__ARCH_SUB_NORM) {
+        int q = h->n_heads * h->head_dim;
+        l->attn_sub_norm = sm__bind_vector(b, "attn_sub_norm", ".weight", q, 1);
+        l->ffn_sub_norm = sm__bind_vector(b, "ffn_sub_norm", ".weight", h->n_ff, 1);
+    }
+}
+
+static void sm__bind_ffn(sm__binder *b, sm__layer *l) {
+    const sm__hparams *h = &b->m->hp;
+    int bias = (b->m->arch->flags & SM__ARCH_BIAS) != 0, c = h->n_embd, f = h->n_ff;
+    if (b->m->arch->flags & SM__ARCH_FUSED_GATE) {
+        sm__weight both = sm__bind_matrix(b, "ffn_up", 2 * f, c, 1, bias);
+        l->gate = sm__weight_rows(&both, 0, f);
+        l->up = sm__weight_rows(&both, f, f);
+    } else {
+        if (sm__ffn_gated(h->ffn)) l->gate = sm__bind_matrix(b, "ffn_gate", f, c, 1, bias);
+        l->up = sm__bind_matrix(b, "ffn_up", f, c, 1, bias);
+    }
+    l->down = sm__bind_matrix(b, "ffn_down", c, f, 1, bias);
+}
+
+static void sm__bind_layer(sm__binder *b, sm__layer *l) {
+    const sm__hparams *h = &b->m->hp;
+    sm__bind_norms(b, l);
+    sm__bind_qkv(b, l);
+    l->attn_out = sm__bind_matrix(b, "attn_output", h->n_embd, h->n_heads * h->head_dim, 1,
+                                  (b->m->arch->flags & SM__ARCH_BIAS) != 0);
+    sm__bind_ffn(b, l);
+}
+
+/* What a tensor divides angles by. */
+static const float *sm__bind_factors(sm__binder *b, const char *stem, int need) {
+    int i, n = b->m->hp.n_rot / 2;
+    const float *factors = sm__bind_vector(b, stem, ".weight", n, need);
+    for (i = 0; factors && i < n; i++)
+        if (!sm__real_in((double)factors[i], 0.1, 1e6))
+            b->status =
+                sm__fail(b->error, SM_ERR_FORMAT,
+                         "tensor %s.weight: factor %d is not within 0.1 and 1e6", stem, i);
+    return factors;
 }
 
 static void sm__bind_rope_factors(sm__binder *b, sm__weights *w) {
-    int i, n = b->m->hp.n_rot / 2;
     if (b->m->hp.pos == SM__POS_LEARNED) return;
-    w->rope_factors = sm__bind_vector(b, "rope_freqs", ".weight", n, 0);
-    for (i = 0; w->rope_factors && i < n; i++)
-        if (!sm__real_in(w->rope_factors[i], 0.1, 1e6))
-            b->status =
-                sm__fail(b->error, SM_ERR_FORMAT,
-                         "tensor rope_freqs.weight: factor %d is not within 0.1 and 1e6", i);
+    if (sm__bind_has(b, "rope_factors_long", ".weight") ||
+        sm__bind_has(b, "rope_factors_short", ".weight")) {
+        w->rope_factors = sm__bind_factors(b, "rope_factors_short", 1);
+        w->long_factors = sm__bind_factors(b, "rope_factors_long", 1);
+    } else {
+        w->rope_factors = sm__bind_factors(b, "rope_freqs", 0);
+    }
 }
 
 /* Bytes of weights that one token reads: every matrix but the embedding, of which it is a row. */
@@ -11724,7 +12131,7 @@ static sm_status sm__model_bind(sm_model *m, sm_error *error) {
     const sm__hparams *h = &m->hp;
     sm__weights *w;
     sm__binder b;
-    int i;
+    int i, need_output = (m->arch->flags & SM__ARCH_OUTPUT_BIAS) != 0;
     memset(&b, 0, sizeof b);
     b.m = m;
     b.error = error;
@@ -11736,12 +12143,12 @@ static sm_status sm__model_bind(sm_model *m, sm_error *error) {
     if (!w->layers) return sm__fail(error, SM_ERR_NOMEM, "no memory for the weights' table");
     memset(w->layers, 0, (size_t)h->n_layers * sizeof *w->layers);
     w->embed = sm__bind_matrix(&b, "token_embd", h->n_vocab, h->n_embd, 1, 0);
-    w->output = sm__bind_matrix(&b, "output", h->n_vocab, h->n_embd, 0, 0);
+    w->output = sm__bind_matrix(&b, "output", h->n_vocab, h->n_embd, need_output, need_output);
     if (!w->output.data) w->output = w->embed;
     if (h->pos == SM__POS_LEARNED)
         w->position = sm__bind_matrix(&b, "position_embd", h->n_ctx, h->n_embd, 1, 0);
     w->output_norm = sm__bind_vector(&b, "output_norm", ".weight", h->n_embd, 1);
-    if (m->arch->norm == SM__NORM_LAYER && (m->arch->flags & SM__ARCH_BIAS))
+    if (m->arch->flags & SM__ARCH_NORM_BIAS)
         w->output_norm_bias = sm__bind_vector(&b, "output_norm", ".bias", h->n_embd, 1);
     sm__bind_rope_factors(&b, w);
     for (i = 0; i < h->n_layers && !b.status; i++) {
@@ -13246,13 +13653,14 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
  *
  *   EMBED    x[t] = row of the embedding (+ learned position)
  *   ROTARY   cos and sin of every pair's angle at the row's position, used by all layers
- *   NORM     x -> normed row, f32 and/or int8 blocks
+ *   NORM     x -> normed row (or x itself), f32 and/or int8 blocks
  *   MATMUL   up to three weights that read the same input (q k v; gate up); may add into x
  *   KV_PUT   q and k: head norm, rotation; k and v into the cache
- *   ATTEND   softmax(q k^T) v by parts of 256 keys
+ *   ATTEND   softmax(q k^T) v by parts of 256 keys, those that no row's window reaches left out
  *   MERGE    the parts joined in order, divided by the sum, quantised
  *   ACT      SwiGLU or GELU, quantised
- *   LOGITS   MATMUL into the rented rows
+ *   ADD      x += scale * norm(y), where a product is not simply added
+ *   LOGITS   MATMUL into the rented rows; scale and soft cap
  * ============================================================================================== */
 
 enum {
@@ -13264,6 +13672,7 @@ enum {
     SM__OP_ATTEND,
     SM__OP_MERGE,
     SM__OP_ACT,
+    SM__OP_ADD,
     SM__OP_LOGITS
 };
 
@@ -13285,9 +13694,11 @@ typedef struct sm__act_buf {
 typedef struct sm__step {
     const char *name;
     uint8_t op, accumulate, wanted_rows; /* wanted_rows: only rows whose logits are wanted */
+    uint8_t local;   /* ROTARY: the angles of windowed layers */
     int layer;
-    sm__act_buf in;  /* MATMUL, LOGITS: input. ATTEND, KV_PUT: in.x = q */
-    sm__act_buf out; /* NORM, MERGE, ACT: output. EMBED, ROTARY: out.x */
+    int window;      /* ATTEND, MERGE: keys that a row sees, its own included; 0 = all */
+    sm__act_buf in;  /* MATMUL, LOGITS: input. ATTEND, KV_PUT: in.x = q. ADD: in.x = y */
+    sm__act_buf out; /* NORM, MERGE, ACT: output. EMBED, ROTARY, ADD: out.x */
     sm__buf k, v;    /* KV_PUT: projections. ACT: k = up. ATTEND, MERGE: k = (m, s) pairs */
     sm__buf dst[3];
     const sm__weight *w[3];
@@ -13359,20 +13770,18 @@ static sm__buf sm__no_buf(void) {
     return none;
 }
 
-/* The int8 blocks beside x that the weights which will read it want. */
-static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x, const sm__weight *a,
-                                 const sm__weight *b, const sm__weight *c) {
+/* The int8 blocks beside x that the n weights which will read it want. */
+static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x,
+                                 const sm__weight *const *readers, int n) {
     sm__act_buf acts;
-    const sm__weight *w[3];
     int i, j;
-    w[0] = a, w[1] = b, w[2] = c;
     memset(&acts, 0, sizeof acts);
     acts.x = x;
     for (j = 0; j < 2; j++) {
         int block = j ? SM__QK_K : SM__QK;
-        for (i = 0; i < 3 && !(w[i] && sm__types[w[i]->type].act_block == block); i++) {
-        }
-        if (i == 3) continue;
+        for (i = 0; i < n; i++)
+            if (readers[i]->data && sm__types[readers[i]->type].act_block == block) break;
+        if (i == n) continue;
         acts.blocks[j].q = sm__emit_buf(e, wanted, x.width, 1);
         acts.blocks[j].d = sm__emit_buf(e, wanted, x.width / block, sizeof(float));
         acts.blocks[j].s = sm__emit_buf(e, wanted, x.width / 16, sizeof(int16_t));
@@ -13416,11 +13825,12 @@ static void sm__matmul_also(sm__step *s, const sm__weight *w, sm__buf dst) {
     s->dst[s->n_w++] = dst;
 }
 
+/* norm(x), or without a norm x, for n weights that read it. */
 static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, int wanted, sm__buf x,
-                                 const float *norm, const float *bias, const sm__weight *a,
-                                 const sm__weight *b, const sm__weight *c) {
-    sm__act_buf out =
-        sm__emit_acts(e, wanted, sm__emit_buf(e, wanted, x.width, sizeof(float)), a, b, c);
+                                 const float *norm, const float *bias,
+                                 const sm__weight *const *readers, int n) {
+    sm__buf y = sm__emit_buf(e, wanted, x.width, sizeof(float));
+    sm__act_buf out = sm__emit_acts(e, wanted, y, readers, n);
     sm__step *s = sm__emit_step(e, SM__OP_NORM, name, layer);
     s->wanted_rows = (uint8_t)wanted;
     s->in.x = x;
@@ -13430,13 +13840,44 @@ static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, in
     return out;
 }
 
-/* x += attention(norm(x)). parts: scratch for split attention, made once. */
-static void sm__emit_attention(sm__emitter *e, int il, sm__buf x, sm__buf rotary, sm__buf parts) {
+/* What reads y: w, through a norm of its own where the family has one. */
+static sm__act_buf sm__emit_sub_norm(sm__emitter *e, const char *name, int layer, sm__act_buf y,
+                                     const float *norm, const sm__weight *w) {
+    sm__act_buf out;
+    if (!norm) return y;
+    out = sm__emit_norm(e, name, layer, 0, y.x, norm, NULL, &w, 1);
+    sm__emit_drop_acts(e, y);
+    return out;
+}
+
+/* x += scale * post_norm(w in): by the product itself where there is neither. Drops `in`. */
+static void sm__emit_residual(sm__emitter *e, const char *name, int layer, sm__act_buf in,
+                              const sm__weight *w, const float *post_norm, sm__buf x) {
+    int plain = !post_norm && e->model->hp.residual_scale == 1.0;
+    sm__buf y = plain ? x : sm__emit_buf(e, 0, x.width, sizeof(float));
+    sm__step *s = sm__emit_matmul(e, name, layer, in, w, y);
+    s->accumulate = (uint8_t)plain;
+    sm__emit_drop_acts(e, in);
+    if (plain) return;
+    s = sm__emit_step(e, SM__OP_ADD, "add", layer);
+    s->in.x = y, s->out.x = x, s->norm = post_norm;
+    sm__emit_drop(e, y);
+}
+
+/* What all layers share: x, cos and sin of full and of windowed layers, scratch of split
+ * attention. */
+typedef struct sm__emit_bufs {
+    sm__buf x, rotary[2], parts;
+} sm__emit_bufs;
+
+/* x += attention(in). Keeps `in` for others when asked to. */
+static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act_buf in,
+                               int keep) {
     const sm__hparams *hp = &e->model->hp;
     const sm__layer *l = &e->model->weights->layers[il];
+    const sm__weight *reader = &l->attn_out;
     int q_dim = hp->n_heads * hp->head_dim, kv_dim = hp->n_kv_heads * hp->head_dim;
-    sm__act_buf in = sm__emit_norm(e, "attn_norm", il, 0, x, l->attn_norm, l->attn_norm_bias, &l->q,
-                                   &l->k, &l->v);
+    int window = sm__layer_window(hp, il);
     sm__buf q = sm__emit_buf(e, 0, q_dim, sizeof(float));
     sm__buf k = sm__emit_buf(e, 0, kv_dim, sizeof(float));
     sm__buf v = sm__emit_buf(e, 0, kv_dim, sizeof(float)), o, ms;
@@ -13444,10 +13885,11 @@ static void sm__emit_attention(sm__emitter *e, int il, sm__buf x, sm__buf rotary
     sm__step *s = sm__emit_matmul(e, "qkv", il, in, &l->q, q);
     sm__matmul_also(s, &l->k, k);
     sm__matmul_also(s, &l->v, v);
-    sm__emit_drop_acts(e, in);
+    if (!keep) sm__emit_drop_acts(e, in);
 
     s = sm__emit_step(e, SM__OP_KV_PUT, "kv_put", il);
-    s->in.x = q, s->k = k, s->v = v, s->out.x = rotary;
+    s->in.x = q, s->k = k, s->v = v;
+    if (!sm__layer_bit(hp->bare, il)) s->out.x = b->rotary[window && hp->local_base != 0.0];
     s->norm = l->q_norm, s->k_norm = l->k_norm;
     sm__emit_drop(e, k);
     sm__emit_drop(e, v);
@@ -13455,25 +13897,23 @@ static void sm__emit_attention(sm__emitter *e, int il, sm__buf x, sm__buf rotary
     o = sm__emit_buf(e, 0, q_dim, sizeof(float));
     ms = sm__emit_buf(e, 0, hp->n_heads * 2, sizeof(float));
     s = sm__emit_step(e, SM__OP_ATTEND, "attend", il);
-    s->in.x = q, s->out.x = o, s->k = ms, s->v = parts;
+    s->in.x = q, s->out.x = o, s->k = ms, s->v = b->parts, s->window = window;
     sm__emit_drop(e, q);
 
-    out = sm__emit_acts(e, 0, o, &l->attn_out, NULL, NULL);
+    out = sm__emit_acts(e, 0, o, &reader, l->attn_sub_norm ? 0 : 1);
     s = sm__emit_step(e, SM__OP_MERGE, "merge", il);
-    s->out = out, s->k = ms, s->v = parts;
+    s->out = out, s->k = ms, s->v = b->parts, s->window = window;
     sm__emit_drop(e, ms);
-    s = sm__emit_matmul(e, "attn_out", il, out, &l->attn_out, x);
-    s->accumulate = 1;
-    sm__emit_drop_acts(e, out);
+    out = sm__emit_sub_norm(e, "attn_sub_norm", il, out, l->attn_sub_norm, reader);
+    sm__emit_residual(e, "attn_out", il, out, reader, l->attn_post_norm, b->x);
 }
 
-/* x += ffn(norm(x)) */
-static void sm__emit_ffn(sm__emitter *e, int il, sm__buf x) {
+/* x += ffn(in) */
+static void sm__emit_ffn(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act_buf in) {
     const sm__hparams *hp = &e->model->hp;
     const sm__layer *l = &e->model->weights->layers[il];
-    int gated = e->model->arch->ffn == SM__FFN_SWIGLU;
-    sm__act_buf in = sm__emit_norm(e, "ffn_norm", il, 0, x, l->ffn_norm, l->ffn_norm_bias, &l->up,
-                                   gated ? &l->gate : NULL, NULL);
+    const sm__weight *reader = &l->down;
+    int gated = sm__ffn_gated(hp->ffn);
     sm__buf up = sm__emit_buf(e, 0, hp->n_ff, sizeof(float)), gate = sm__no_buf();
     sm__act_buf out;
     sm__step *s = sm__emit_matmul(e, gated ? "gate_up" : "up", il, in, &l->up, up);
@@ -13482,43 +13922,66 @@ static void sm__emit_ffn(sm__emitter *e, int il, sm__buf x) {
         sm__matmul_also(s, &l->gate, gate);
     }
     sm__emit_drop_acts(e, in);
-    out = sm__emit_acts(e, 0, up, &l->down, NULL, NULL);
+    out = sm__emit_acts(e, 0, up, &reader, l->ffn_sub_norm ? 0 : 1);
     s = sm__emit_step(e, SM__OP_ACT, "act", il);
     s->in.x = up, s->k = gate, s->out = out;
     sm__emit_drop(e, gate);
-    s = sm__emit_matmul(e, "ffn_out", il, out, &l->down, x);
-    s->accumulate = 1;
-    sm__emit_drop_acts(e, out);
+    out = sm__emit_sub_norm(e, "ffn_sub_norm", il, out, l->ffn_sub_norm, reader);
+    sm__emit_residual(e, "ffn_out", il, out, reader, l->ffn_post_norm, b->x);
+}
+
+/* A layer: attention, then the MLP, which reads the new x or, in parallel, the old one. */
+static void sm__emit_layer(sm__emitter *e, int il, const sm__emit_bufs *b) {
+    const sm__layer *l = &e->model->weights->layers[il];
+    int parallel = e->model->hp.parallel, shared = parallel && !l->ffn_norm;
+    const sm__weight *readers[5];
+    sm__act_buf in, ffn_in;
+    readers[0] = &l->q, readers[1] = &l->k, readers[2] = &l->v;
+    readers[3] = &l->up, readers[4] = &l->gate;
+    in = sm__emit_norm(e, "attn_norm", il, 0, b->x, l->attn_norm, l->attn_norm_bias, readers,
+                       shared ? 5 : 3);
+    ffn_in = in;
+    if (parallel && !shared)
+        ffn_in = sm__emit_norm(e, "ffn_norm", il, 0, b->x, l->ffn_norm, l->ffn_norm_bias,
+                               readers + 3, 2);
+    sm__emit_attention(e, il, b, in, shared);
+    if (!parallel)
+        ffn_in = sm__emit_norm(e, "ffn_norm", il, 0, b->x, l->ffn_norm, l->ffn_norm_bias,
+                               readers + 3, 2);
+    sm__emit_ffn(e, il, b, ffn_in);
+}
+
+static sm__buf sm__emit_rotary(sm__emitter *e, int local) {
+    sm__buf rotary = sm__emit_buf(e, 0, e->model->hp.n_rot, sizeof(float));
+    sm__step *s = sm__emit_step(e, SM__OP_ROTARY, "rotary", -1);
+    s->out.x = rotary, s->local = (uint8_t)local;
+    return rotary;
 }
 
 /* The whole model. parts_bytes: for split attention (see sm__op_attend). */
 static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
     const sm__hparams *hp = &e->model->hp;
     const sm__weights *w = e->model->weights;
-    sm__buf x = sm__emit_buf(e, 0, hp->n_embd, sizeof(float)), rotary = sm__no_buf(), parts;
+    const sm__weight *reader = &w->output;
+    sm__emit_bufs b;
     sm__act_buf last;
     sm__step *s;
     int il;
-    parts.width = 0;
-    parts.stride = parts_bytes;
-    parts.at = sm__emit_take(e, 1, parts_bytes);
+    memset(&b, 0, sizeof b);
+    b.x = sm__emit_buf(e, 0, hp->n_embd, sizeof(float));
+    b.parts.stride = parts_bytes;
+    b.parts.at = sm__emit_take(e, 1, parts_bytes);
     s = sm__emit_step(e, SM__OP_EMBED, "embed", -1);
-    s->out.x = x;
-    if (hp->pos != SM__POS_LEARNED) {
-        rotary = sm__emit_buf(e, 0, hp->n_rot, sizeof(float));
-        s = sm__emit_step(e, SM__OP_ROTARY, "rotary", -1);
-        s->out.x = rotary;
-    }
-    for (il = 0; il < hp->n_layers; il++) {
-        sm__emit_attention(e, il, x, rotary, parts);
-        sm__emit_ffn(e, il, x);
-    }
-    last = sm__emit_norm(e, "output_norm", -1, 1, x, w->output_norm, w->output_norm_bias,
-                         &w->output, NULL, NULL);
+    s->out.x = b.x;
+    if (hp->pos != SM__POS_LEARNED) b.rotary[0] = sm__emit_rotary(e, 0);
+    if (hp->pos != SM__POS_LEARNED && hp->local_base != 0.0) b.rotary[1] = sm__emit_rotary(e, 1);
+    for (il = 0; il < hp->n_layers; il++) sm__emit_layer(e, il, &b);
+    last = sm__emit_norm(e, "output_norm", -1, 1, b.x, w->output_norm, w->output_norm_bias, &reader,
+                         1);
     s = sm__emit_step(e, SM__OP_LOGITS, "logits", -1);
     s->wanted_rows = 1;
     s->in = last;
-    s->w[0] = &w->output;
+    s->w[0] = reader;
     s->n_w = 1;
 }
 
@@ -13560,16 +14023,21 @@ static void sm__rope_llama3(const sm__hparams *hp, double *freq) {
     }
 }
 
-static void sm__rope_frequencies(const sm_model *m, double *freq, double *magnitude) {
+/* Of a context of n_ctx positions, and of its windowed layers or all others. */
+static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double *freq,
+                                 double *magnitude) {
     const sm__hparams *hp = &m->hp;
     const float *factors = m->weights->rope_factors;
-    double log_base = sm__log_double(hp->rope_base);
+    double log_base = sm__log_double(local ? hp->local_base : hp->rope_base);
     int i;
-    *magnitude = 1.0;
+    *magnitude = !local && hp->attn_factor > 0.0 ? hp->attn_factor : 1.0;
+    if (m->weights->long_factors && (double)n_ctx > hp->original_ctx)
+        factors = m->weights->long_factors;
     for (i = 0; i < hp->n_rot / 2; i++) {
         freq[i] = sm__exp_double(-2.0 * i / hp->n_rot * log_base);
-        if (factors) freq[i] /= (double)factors[i];
+        if (factors && !local) freq[i] /= (double)factors[i];
     }
+    if (local) return;
     if (hp->scaling == SM__SCALING_LINEAR)
         for (i = 0; i < hp->n_rot / 2; i++) freq[i] /= hp->scaling_factor;
     if (hp->scaling == SM__SCALING_YARN) sm__rope_yarn(hp, freq, magnitude);
@@ -13653,8 +14121,9 @@ struct sm_ctx {
     unsigned char *scratch;
     unsigned char *member_scratch; /* [n_members] pieces of member_bytes */
     size_t member_bytes;
-    double *rope_freq;
-    float rope_magnitude, attn_scale;
+    double *rope_freq;       /* [2, n_rot / 2] of all layers, of windowed ones */
+    float rope_magnitude[2]; /* of their cos and sin */
+    float score_scale;
     int split_rows, max_parts; /* split attention: at most so many rows; parts of a full context */
 
     sm_pool *pool;
@@ -13677,7 +14146,8 @@ struct sm_ctx {
     int n_wanted;
     sm__group *groups;
     int n_groups, split, n_parts, phase_parts;
-    int shape[4]; /* what the steps were last shaped for */
+    int window_part; /* the first part that a windowed layer's rows see */
+    int shape[5]; /* what the steps were last shaped for */
     uint32_t run, next_run; /* step << 12 | phase */
     uint32_t resume_left;   /* tiles left of next_run, when the walk stands inside a run */
     volatile uint32_t handoff; /* next_run is to be prepared by whoever goes on */
@@ -13828,12 +14298,11 @@ static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
         sm__tape_emit(&e, parts_bytes);
         ctx->scratch = (unsigned char *)sm__arena_take(a, e.peak, 1);
         ctx->member_scratch = (unsigned char *)sm__arena_take(a, (size_t)n_members, member);
-        ctx->rope_freq =
-            (double *)sm__arena_take(a, (size_t)m->hp.n_rot / 2 + 1, sizeof(double));
+        ctx->rope_freq = (double *)sm__arena_take(a, (size_t)m->hp.n_rot + 1, sizeof(double));
     } else {
         sm__arena_take(a, e.peak, 1);
         sm__arena_take(a, (size_t)n_members, member);
-        sm__arena_take(a, (size_t)m->hp.n_rot / 2 + 1, sizeof(double));
+        sm__arena_take(a, (size_t)m->hp.n_rot + 1, sizeof(double));
     }
     plan->scratch_bytes = a->used - start;
 }
@@ -13979,6 +14448,7 @@ static sm_status sm__ctx_make(const sm_model *model, const sm_ctx_params *params
     double magnitude = 1.0;
     sm_ctx *ctx;
     uint64_t fp;
+    int local;
     sm_status status = sm__ctx_resolve(model, params, &p, &kernels, error);
     if (status != SM_OK) return status;
     arena.base = base;
@@ -13990,9 +14460,15 @@ static sm_status sm__ctx_make(const sm_model *model, const sm_ctx_params *params
     ctx->used_bytes = arena.used + 2 * SM__ALIGN;
     ctx->kernels = kernels;
     fp = sm__fp_enter();
-    ctx->attn_scale = sm__div(1.0f, sm__sqrt((float)model->hp.head_dim));
-    if (model->hp.pos != SM__POS_LEARNED) sm__rope_frequencies(model, ctx->rope_freq, &magnitude);
-    ctx->rope_magnitude = (float)magnitude;
+    ctx->score_scale = model->hp.score_scale != 0.0
+                           ? (float)model->hp.score_scale
+                           : sm__div(1.0f, sm__sqrt((float)model->hp.head_dim));
+    for (local = 0; local < 2 && model->hp.pos != SM__POS_LEARNED; local++) {
+        if (local && model->hp.local_base == 0.0) break;
+        sm__rope_frequencies(model, p.n_ctx, local, ctx->rope_freq + local * model->hp.n_rot / 2,
+                             &magnitude);
+        ctx->rope_magnitude[local] = (float)magnitude;
+    }
     sm__fp_leave(fp);
     ctx->pass.ticket = SM__CLOSED;
     ctx->pass.help = sm__pass_help;
@@ -14252,12 +14728,13 @@ static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
 static void sm__shape_attend(sm_ctx *ctx, sm__step *s) {
     const sm__hparams *hp = &ctx->model->hp;
     const sm__speed *speed = &sm__speeds[ctx->kernels.isa];
-    double row_ns = 4.0 * hp->n_heads * hp->head_dim * SM__PART * ctx->n_parts / speed->flops;
+    int n_parts = ctx->n_parts - (s->window ? ctx->window_part : 0);
+    double row_ns = 4.0 * hp->n_heads * hp->head_dim * SM__PART * n_parts / speed->flops;
     if (ctx->split) {
         s->phases = 1;
-        s->tiles = (uint32_t)(ctx->n_chunk * hp->n_kv_heads * ctx->n_parts);
+        s->tiles = (uint32_t)(ctx->n_chunk * hp->n_kv_heads * n_parts);
     } else {
-        s->phases = (uint32_t)sm__ceil_div(ctx->n_parts, ctx->phase_parts);
+        s->phases = (uint32_t)sm__ceil_div(n_parts, ctx->phase_parts);
         s->tiles = (uint32_t)(ctx->n_groups * hp->n_kv_heads);
     }
     s->run_ns = (uint64_t)(row_ns * ctx->n_chunk / s->phases);
@@ -14270,7 +14747,7 @@ static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
     s->phases = 1;
     switch (s->op) {
     case SM__OP_EMBED:
-    case SM__OP_NORM: sm__shape_rows(ctx, s, rows, hp->n_embd / elems); break;
+    case SM__OP_NORM: sm__shape_rows(ctx, s, rows, s->out.x.width / elems); break;
     case SM__OP_ROTARY: sm__shape_rows(ctx, s, rows, hp->n_rot * 20.0); break;
     case SM__OP_KV_PUT:
         sm__shape_rows(ctx, s, rows, (hp->n_heads + 3 * hp->n_kv_heads) * hp->head_dim / elems);
@@ -14280,6 +14757,7 @@ static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
                        hp->n_heads * hp->head_dim * (ctx->split ? ctx->n_parts + 1 : 1) / elems);
         break;
     case SM__OP_ACT: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_ff / elems); break;
+    case SM__OP_ADD: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_embd / elems); break;
     case SM__OP_ATTEND: sm__shape_attend(ctx, s); break;
     default: sm__shape_matmul(ctx, s, rows); break;
     }
@@ -14292,6 +14770,8 @@ static void sm__tile_embed(sm_ctx *ctx, const sm__step *s, int row) {
     float *x = sm__row_f32(ctx, s->out.x, row), *other;
     int entry = ctx->chunk + row, i;
     sm__types[w->type].decode(w->data + (size_t)ctx->tokens[entry] * w->stride, x, (size_t)w->k);
+    if (ctx->model->hp.embed_scale != 1.0)
+        ctx->kernels.scale(x, (float)ctx->model->hp.embed_scale, w->k);
     if (ctx->model->hp.pos != SM__POS_LEARNED) return;
     for (i = 0; i < pos->k; i += SM__QK_K) { /* in pieces: no row-sized buffer on the stack */
         float piece[SM__QK_K];
@@ -14306,17 +14786,19 @@ static void sm__tile_embed(sm_ctx *ctx, const sm__step *s, int row) {
 static void sm__tile_rotary(sm_ctx *ctx, const sm__step *s, int row) {
     int i, half = ctx->model->hp.n_rot / 2;
     float *c = sm__row_f32(ctx, s->out.x, row), *sn = c + half;
+    const double *freq = ctx->rope_freq + s->local * half;
     for (i = 0; i < half; i++) {
         double sine, cosine;
-        sm__sincos_double(ctx->positions[ctx->chunk + row] * ctx->rope_freq[i], &sine, &cosine);
-        c[i] = (float)(cosine * (double)ctx->rope_magnitude);
-        sn[i] = (float)(sine * (double)ctx->rope_magnitude);
+        sm__sincos_double(ctx->positions[ctx->chunk + row] * freq[i], &sine, &cosine);
+        c[i] = (float)(cosine * (double)ctx->rope_magnitude[s->local]);
+        sn[i] = (float)(sine * (double)ctx->rope_magnitude[s->local]);
     }
 }
 
 static void sm__norm_into(sm_ctx *ctx, const float *x, const float *w, const float *b, float *out,
                           int n) {
-    if (ctx->model->arch->norm == SM__NORM_RMS)
+    if (!w) memcpy(out, x, (size_t)n * sizeof *x);
+    else if (ctx->model->arch->norm == SM__NORM_RMS)
         ctx->kernels.rms_norm(x, w, out, n, ctx->model->hp.norm_eps);
     else ctx->kernels.layer_norm(x, w, b, out, n, ctx->model->hp.norm_eps);
 }
@@ -14326,6 +14808,14 @@ static void sm__tile_norm(sm_ctx *ctx, const sm__step *s, int row) {
     sm__norm_into(ctx, sm__row_f32(ctx, s->in.x, from), s->norm, s->norm_bias,
                   sm__row_f32(ctx, s->out.x, row), s->in.x.width);
     sm__quant_row(ctx, &s->out, row);
+}
+
+/* The family's scale and cap of logits. */
+static void sm__finish_logits(sm_ctx *ctx, float *logits, int n) {
+    const sm__hparams *hp = &ctx->model->hp;
+    float scale = (float)hp->logit_scale;
+    if (hp->logit_cap != 0.0) ctx->kernels.soft_cap(logits, scale, (float)hp->logit_cap, n);
+    else if (scale != 1.0f) ctx->kernels.scale(logits, scale, n);
 }
 
 static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned char *scratch) {
@@ -14352,7 +14842,9 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
                                  direct ? out : temp, direct ? stride : (size_t)n, rest);
     for (t = 0; t < rows; t++) {
         float *got = direct ? out + (size_t)t * stride : temp + (size_t)t * (size_t)n;
+        if (w->scale != 0.0f) ctx->kernels.scale(got, w->scale, n);
         if (w->bias) ctx->kernels.add(w->bias + o0, got, n);
+        if (s->op == SM__OP_LOGITS) sm__finish_logits(ctx, got, n);
         if (direct) continue;
         if (s->op == SM__OP_LOGITS) {
             out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0 + t]]] + o0;
@@ -14413,17 +14905,26 @@ static void sm__kv_store(sm_ctx *ctx, unsigned char *head, int lane, const float
     }
 }
 
+/* Queries or keys of one row: as SM__ARCH_QK_NORM... has it. */
+static void sm__norm_heads(sm_ctx *ctx, float *x, const float *w, int n_heads) {
+    int flags = ctx->model->arch->flags;
+    int dim = ctx->model->hp.head_dim, h;
+    if (flags & SM__ARCH_QK_NORM_ROW) dim *= n_heads, n_heads = 1;
+    for (h = 0; h < n_heads; h++, x += dim) {
+        sm__norm_into(ctx, x, w, NULL, x, dim);
+        if (flags & SM__ARCH_QK_NORM_HEADS) w += dim;
+    }
+}
+
 static void sm__tile_kv_put(sm_ctx *ctx, const sm__step *s, int row, unsigned char *scratch) {
     const sm__hparams *hp = &ctx->model->hp;
     int entry = ctx->chunk + row, at = ctx->positions[entry], h, dim = hp->head_dim;
     float *q = sm__row_f32(ctx, s->in.x, row), *k = sm__row_f32(ctx, s->k, row);
     float *v = sm__row_f32(ctx, s->v, row);
     void *block = sm__kv_row(ctx, ctx->seqs[entry])[at / SM__KV_BLOCK];
-    for (h = 0; s->norm && h < hp->n_heads; h++)
-        sm__norm_into(ctx, q + h * dim, s->norm, NULL, q + h * dim, dim);
-    for (h = 0; s->k_norm && h < hp->n_kv_heads; h++)
-        sm__norm_into(ctx, k + h * dim, s->k_norm, NULL, k + h * dim, dim);
-    if (hp->pos != SM__POS_LEARNED) {
+    if (s->norm) sm__norm_heads(ctx, q, s->norm, hp->n_heads);
+    if (s->k_norm) sm__norm_heads(ctx, k, s->k_norm, hp->n_kv_heads);
+    if (s->out.x.stride) {
         const float *c = sm__row_f32(ctx, s->out.x, row), *sn = c + hp->n_rot / 2;
         int half = hp->pos == SM__POS_ROPE_HALF;
         ctx->kernels.rope(q, hp->n_heads, dim, hp->n_rot, c, sn, half);
@@ -14439,7 +14940,7 @@ typedef struct sm__attend_job {
     sm__attend_args args;
     const void *keys[4], *values[4];
     const float *q[SM__ATTEND_ROWS];
-    int n_keys[SM__ATTEND_ROWS];
+    int first[SM__ATTEND_ROWS], n_keys[SM__ATTEND_ROWS];
     float *o[SM__ATTEND_ROWS];   /* where the kernel writes */
     float *state[SM__ATTEND_ROWS]; /* NULL, or the running (m, s) that the part joins */
     float *sum[SM__ATTEND_ROWS]; /* the running o */
@@ -14460,11 +14961,13 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
     i = sm__min(part * 4 + 4, last_key / SM__KV_BLOCK);
     job->args.next = sm__kv_head(ctx, row[i], layer, head);
     job->args.keys = job->keys, job->args.values = job->values;
-    job->args.q = job->q, job->args.n_keys = job->n_keys, job->args.o = job->o;
+    job->args.q = job->q, job->args.o = job->o;
+    job->args.first = job->first, job->args.n_keys = job->n_keys;
     job->args.m = job->m, job->args.s = job->s;
     job->args.n_q = 0;
     job->args.head_dim = dim;
-    job->args.scale = ctx->attn_scale;
+    job->args.scale = ctx->score_scale;
+    job->args.cap = (float)ctx->model->hp.score_cap;
     job->args.scores = (float *)(void *)scratch;
     job->parts = job->args.scores + SM__ATTEND_ROWS * SM__PART;
 }
@@ -14486,11 +14989,17 @@ static void sm__attend_flush(sm_ctx *ctx, sm__attend_job *job) {
     job->args.n_q = 0;
 }
 
+/* The first key that the row at a position sees. */
+SM__INLINE int sm__first_key(const sm__step *s, int at) {
+    return s->window ? sm__max(0, at + 1 - s->window) : 0;
+}
+
 /* A query row whose part goes to (state, sum): as the first one, or joining what is there. */
-static void sm__attend_add(sm_ctx *ctx, sm__attend_job *job, const float *q, int n_keys,
+static void sm__attend_add(sm_ctx *ctx, sm__attend_job *job, const float *q, int first, int n_keys,
                            float *state, float *sum, int joins) {
     int i = job->args.n_q++, pad = (int)sm__round_up((size_t)job->args.head_dim, 16);
     job->q[i] = q;
+    job->first[i] = first;
     job->n_keys[i] = n_keys;
     job->state[i] = state;
     job->sum[i] = sum;
@@ -14508,17 +15017,19 @@ static float *sm__part_at(const sm_ctx *ctx, const sm__step *s, int row, int hea
 static void sm__tile_attend_split(sm_ctx *ctx, const sm__step *s, int tile,
                                   unsigned char *scratch) {
     const sm__hparams *hp = &ctx->model->hp;
-    int per_head = hp->n_heads / hp->n_kv_heads, part = tile % ctx->n_parts, g;
-    int head = tile / ctx->n_parts % hp->n_kv_heads, row = tile / ctx->n_parts / hp->n_kv_heads;
+    int skip = s->window ? ctx->window_part : 0, n_parts = ctx->n_parts - skip;
+    int per_head = hp->n_heads / hp->n_kv_heads, part = skip + tile % n_parts, g;
+    int head = tile / n_parts % hp->n_kv_heads, row = tile / n_parts / hp->n_kv_heads;
     int entry = ctx->chunk + row, at = ctx->positions[entry];
     int n = sm__min(at + 1 - part * SM__PART, SM__PART);
+    int first = sm__max(0, sm__first_key(s, at) - part * SM__PART);
     sm__attend_job job;
-    if (n <= 0) return; /* this row has fewer parts */
+    if (n <= 0 || first >= SM__PART) return; /* this row has fewer parts */
     sm__attend_begin(ctx, &job, s->layer, head, ctx->seqs[entry], part, at, scratch);
     for (g = head * per_head; g < (head + 1) * per_head; g++) {
         float *p = sm__part_at(ctx, s, row, g, part);
         const float *q = sm__row_f32(ctx, s->in.x, row) + g * hp->head_dim;
-        sm__attend_add(ctx, &job, q, n, p, p + 2, 0);
+        sm__attend_add(ctx, &job, q, first, n, p, p + 2, 0);
     }
     sm__attend_flush(ctx, &job);
 }
@@ -14529,17 +15040,22 @@ static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
     int per_head = hp->n_heads / hp->n_kv_heads, head = tile % hp->n_kv_heads, part, row, g;
     sm__group group = ctx->groups[tile / hp->n_kv_heads];
     int end = group.row + group.n, last = ctx->positions[ctx->chunk + end - 1];
-    int seq = ctx->seqs[ctx->chunk + group.row], first = phase * ctx->phase_parts;
+    int seq = ctx->seqs[ctx->chunk + group.row];
+    int begin = phase * ctx->phase_parts + (s->window ? ctx->window_part : 0);
     sm__attend_job job;
-    for (part = first; part < first + ctx->phase_parts && part * SM__PART <= last; part++) {
+    for (part = begin; part < begin + ctx->phase_parts && part * SM__PART <= last; part++) {
+        if (sm__first_key(s, ctx->positions[ctx->chunk + group.row]) / SM__PART > part) continue;
         sm__attend_begin(ctx, &job, s->layer, head, seq, part, last, scratch);
         for (row = group.row; row < end; row++) {
-            int n = ctx->positions[ctx->chunk + row] + 1 - part * SM__PART;
-            if (n <= 0) continue;
+            int at = ctx->positions[ctx->chunk + row], n = at + 1 - part * SM__PART;
+            int first = sm__first_key(s, at) - part * SM__PART;
+            if (n <= 0 || first >= SM__PART) continue;
             for (g = head * per_head; g < (head + 1) * per_head; g++)
                 sm__attend_add(ctx, &job, sm__row_f32(ctx, s->in.x, row) + g * hp->head_dim,
-                               sm__min(n, SM__PART), sm__row_f32(ctx, s->k, row) + 2 * g,
-                               sm__row_f32(ctx, s->out.x, row) + g * hp->head_dim, part > 0);
+                               sm__max(0, first), sm__min(n, SM__PART),
+                               sm__row_f32(ctx, s->k, row) + 2 * g,
+                               sm__row_f32(ctx, s->out.x, row) + g * hp->head_dim,
+                               first < 0);
         }
         sm__attend_flush(ctx, &job);
     }
@@ -14548,12 +15064,13 @@ static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
 static void sm__tile_merge(sm_ctx *ctx, const sm__step *s, int row) {
     const sm__hparams *hp = &ctx->model->hp;
     int h, part, dim = hp->head_dim, at = ctx->positions[ctx->chunk + row];
+    int first = sm__first_key(s, at) / SM__PART;
     for (h = 0; h < hp->n_heads; h++) {
         float *state = sm__row_f32(ctx, s->k, row) + 2 * h;
         float *o = sm__row_f32(ctx, s->out.x, row) + h * dim;
-        for (part = 0; ctx->split && part * SM__PART <= at; part++) {
+        for (part = first; ctx->split && part * SM__PART <= at; part++) {
             const float *p = sm__part_at(ctx, s, row, h, part);
-            if (part == 0) {
+            if (part == first) {
                 memcpy(state, p, 2 * sizeof(float));
                 memcpy(o, p + 2, (size_t)dim * sizeof(float));
             } else {
@@ -14566,14 +15083,32 @@ static void sm__tile_merge(sm_ctx *ctx, const sm__step *s, int row) {
 }
 
 static void sm__tile_act(sm_ctx *ctx, const sm__step *s, int row) {
-    float *up = sm__row_f32(ctx, s->in.x, row);
-    int n = s->in.x.width;
-    switch (ctx->model->arch->ffn) {
-    case SM__FFN_SWIGLU: ctx->kernels.swiglu(sm__row_f32(ctx, s->k, row), up, up, n); break;
+    float *up = sm__row_f32(ctx, s->in.x, row), *gate = sm__row_f32(ctx, s->k, row);
+    int n = s->in.x.width, i;
+    switch (ctx->model->hp.ffn) {
+    case SM__FFN_SWIGLU: ctx->kernels.swiglu(gate, up, up, n); break;
     case SM__FFN_GELU_TANH: ctx->kernels.gelu_tanh(up, up, n); break;
-    default: ctx->kernels.gelu_erf(up, up, n); break;
+    case SM__FFN_GELU_ERF: ctx->kernels.gelu_erf(up, up, n); break;
+    case SM__FFN_GEGLU:
+        ctx->kernels.gelu_tanh(gate, gate, n);
+        ctx->kernels.mul(gate, up, n);
+        break;
+    default:
+        for (i = 0; i < n; i++) gate[i] = gate[i] < 0.0f ? 0.0f : gate[i];
+        ctx->kernels.mul(gate, up, n);
+        ctx->kernels.mul(gate, up, n);
+        break;
     }
     sm__quant_row(ctx, &s->out, row);
+}
+
+/* x += scale * norm(y) */
+static void sm__tile_add(sm_ctx *ctx, const sm__step *s, int row) {
+    float *y = sm__row_f32(ctx, s->in.x, row), scale = (float)ctx->model->hp.residual_scale;
+    int n = s->in.x.width;
+    if (s->norm) sm__norm_into(ctx, y, s->norm, NULL, y, n);
+    if (scale != 1.0f) ctx->kernels.scale(y, scale, n);
+    ctx->kernels.add(y, sm__row_f32(ctx, s->out.x, row), n);
 }
 
 static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, int member) {
@@ -14595,6 +15130,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
         case SM__OP_NORM: sm__tile_norm(ctx, s, row); break;
         case SM__OP_KV_PUT: sm__tile_kv_put(ctx, s, row, scratch); break;
         case SM__OP_MERGE: sm__tile_merge(ctx, s, row); break;
+        case SM__OP_ADD: sm__tile_add(ctx, s, row); break;
         default: sm__tile_act(ctx, s, row); break;
         }
 }
@@ -14615,7 +15151,8 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
 static void sm__chunk_set(sm_ctx *ctx, int first) {
     const sm__hparams *hp = &ctx->model->hp;
     int n = sm__min(ctx->params.n_batch, ctx->n_batch - first), row, i, last = 0, limit;
-    int shape[4];
+    int low = ctx->positions[first];
+    int shape[5];
     double key_ns;
     ctx->chunk = first;
     ctx->n_chunk = n;
@@ -14623,8 +15160,10 @@ static void sm__chunk_set(sm_ctx *ctx, int first) {
     for (row = 0; row < n; row++) {
         if (ctx->logits_row[first + row] >= 0) ctx->wanted[ctx->n_wanted++] = row;
         last = sm__max(last, ctx->positions[first + row]);
+        low = sm__min(low, ctx->positions[first + row]);
     }
     ctx->n_parts = last / SM__PART + 1;
+    ctx->window_part = hp->window ? sm__max(0, low + 1 - hp->window) / SM__PART : 0;
     ctx->split = n <= ctx->split_rows;
     ctx->phase_parts = ctx->kernels.isa == SM_ISA_SCALAR ? 1 : 4;
     /* query rows that share a tile: bounded by the kernel and by a tile's time */
@@ -14642,6 +15181,7 @@ static void sm__chunk_set(sm_ctx *ctx, int first) {
         }
     }
     shape[0] = n, shape[1] = ctx->n_wanted, shape[2] = ctx->n_groups, shape[3] = ctx->n_parts;
+    shape[4] = ctx->window_part;
     if (memcmp(shape, ctx->shape, sizeof shape) == 0) return; /* most decode steps */
     memcpy(ctx->shape, shape, sizeof shape);
     for (i = 0; i < ctx->n_steps; i++) sm__step_shape(ctx, &ctx->steps[i]);
@@ -17109,7 +17649,7 @@ static void sm__train_add(sm_trainer *t, int layer, const char *stem, const char
 }
 
 static void sm__train_add_norm(sm_trainer *t, int layer, const char *stem, int n) {
-    int bias = t->arch->norm == SM__NORM_LAYER && (t->arch->flags & SM__ARCH_BIAS);
+    int bias = (t->arch->flags & SM__ARCH_NORM_BIAS) != 0;
     sm__train_add(t, layer, stem, ".weight", 0, n, -1.0f);
     if (bias) sm__train_add(t, layer, stem, ".bias", 0, n, 0.0f);
 }
@@ -17418,6 +17958,7 @@ static sm_status sm__train_hparams(sm_trainer *t, sm_error *error) {
         hp->n_ff = t->arch->ffn == SM__FFN_SWIGLU ? (p->n_embd * 8 / 3 + 31) / 32 * 32
                                                   : 4 * p->n_embd;
     hp->pos = t->arch->pos;
+    hp->ffn = t->arch->ffn;
     hp->n_rot = hp->pos == SM__POS_LEARNED ? 0 : hp->head_dim;
     if (p->norm_eps != 0.0f) hp->norm_eps = p->norm_eps;
     if (p->rope_base != 0.0f) hp->rope_base = (double)p->rope_base;
@@ -17474,6 +18015,22 @@ static sm_status sm__lora_resolve(sm_trainer *t, sm_error *error) {
     return SM_OK;
 }
 
+/* The backward pass knows rows that are made of these parts. */
+static sm_status sm__train_knows(const sm_trainer *t, sm_error *error) {
+    int known = SM__ARCH_FUSED_QKV | SM__ARCH_QK_NORM | SM__ARCH_BIAS | SM__ARCH_QKV_BIAS |
+                     SM__ARCH_NORM_BIAS;
+    const sm__hparams *hp = &t->hp;
+    const sm_model *m = t->params.model;
+    int fused = m && sm__tensor_at(m, "blk.0.attn_qkv.weight") >= 0;
+    if ((t->arch->flags & ~known) || t->arch->bare_every || hp->window || hp->score_cap != 0.0 ||
+        hp->ffn > SM__FFN_GELU_ERF || hp->embed_scale != 1.0 || hp->residual_scale != 1.0 ||
+        hp->score_scale != 0.0 || hp->logit_cap != 0.0 ||
+        (m && fused != (t->arch->flags & SM__ARCH_FUSED_QKV)))
+        return sm__fail(error, SM_ERR_UNSUPPORTED,
+                        "trainer: a model of architecture %s with this layout", t->arch->name);
+    return SM_OK;
+}
+
 /* Checks the parameters and fills in what follows from them. */
 static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t, sm_error *error) {
     sm_trainer_params *p = &t->params;
@@ -17490,6 +18047,7 @@ static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t,
     } else {
         status = sm__train_hparams(t, error);
     }
+    if (status == SM_OK) status = sm__train_knows(t, error);
     if (status == SM_OK) status = sm__train_rates(t, error);
     if (status == SM_OK) status = sm__lora_resolve(t, error);
     if (status != SM_OK) return status;
@@ -17589,7 +18147,7 @@ static void sm__train_angles(sm_trainer *t) {
     memset(&none, 0, sizeof none);
     m.hp = t->hp;
     m.weights = t->params.model ? t->params.model->weights : &none;
-    sm__rope_frequencies(&m, freq, &magnitude);
+    sm__rope_frequencies(&m, t->params.n_ctx, 0, freq, &magnitude);
     for (at = 0; at < t->params.n_ctx; at++)
         for (i = 0; i < half; i++) {
             size_t j = (size_t)at * (size_t)half + (size_t)i;

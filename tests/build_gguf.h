@@ -70,7 +70,7 @@ static void gguf_key_f32(gguf_builder *g, const char *key, float v) {
     gguf_bytes(&g->meta, &v, 4);
 }
 
-SM__UNUSED static void gguf_key_bool(gguf_builder *g, const char *key, int v) {
+static void gguf_key_bool(gguf_builder *g, const char *key, int v) {
     uint8_t byte = (uint8_t)v;
     gguf_key(g, key, SM__GGUF_BOOL);
     gguf_bytes(&g->meta, &byte, 1);
@@ -357,10 +357,76 @@ static void gguf_vocab_bpe(gguf_builder *g, int n) {
 
 /* ---- whole models ---- */
 
+/* Families: what their files say beside the sizes. Each is a row here; tests and mkmodels.c go over
+ * all of them. Windows, caps and scales are such that small models show them. */
+enum {
+    GGUF_PARALLEL = 1,    /* use_parallel_residual is true */
+    GGUF_FFN_NORM = 2,    /* has the ffn_norm that it may lack */
+    GGUF_QK_NORM = 4,     /* has the q and k norms that it may lack */
+    GGUF_FUSED_QKV = 8,   /* has one attn_qkv where three may be */
+    GGUF_LONG_ROPE = 16,  /* rope factors for short and long contexts */
+    GGUF_RELU2 = 32,      /* says so as its activation */
+    GGUF_SCALES = 64,     /* a scale for every matrix of a layer */
+    GGUF_BIASES = 128     /* has the biases that it may lack */
+};
+
+typedef struct gguf_family {
+    const char *name, *arch;
+    int n_layers;       /* so many that each kind of layer is there */
+    int rot;            /* rotated quarters of a head; 0 = no key: all */
+    int window, period; /* 0 = no keys */
+    float score_cap, logit_cap, embed_scale, residual_scale, score_scale, logit_scale;
+    int flags;
+} gguf_family;
+
+static const gguf_family gguf_families[] = {
+    {"llama", "llama", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"mistral", "mistral", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"qwen2", "qwen2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"qwen3", "qwen3", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"gpt2", "gpt2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"cs336", "cs336", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+#define GGUF_PLAIN 6 /* the rows above: their models are older than this table */
+    {"mistral-window", "mistral", 2, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"phi2", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"phi2-fused", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
+    {"phi3", "phi3", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
+    {"phi3-long", "phi3", 2, 3, 24, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV | GGUF_LONG_ROPE},
+    {"gemma", "gemma", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"gemma2", "gemma2", 2, 0, 24, 0, 4, 3, 0, 0, 0, 0, 0},
+    {"gemma3", "gemma3", 7, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"olmo2", "olmo2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"olmo3", "olmo2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"granite", "granite", 2, 0, 0, 0, 0, 0, 6, 0.25f, 0.125f, 4, 0},
+    {"starcoder2", "starcoder2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"gptneox", "gptneox", 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_PARALLEL},
+    {"gptneox-serial", "gptneox", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"stablelm", "stablelm", 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FFN_NORM | GGUF_BIASES},
+    {"stablelm-12b", "stablelm", 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_QK_NORM},
+    {"smollm3", "smollm3", 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"bitnet", "bitnet", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_SCALES},
+    {"bitnet-relu2", "bitnet", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_RELU2},
+    {"internlm2", "internlm2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"exaone", "exaone", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"exaone4", "exaone4", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"command-r", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0},
+    {"command-r-plus", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0.5f, GGUF_QK_NORM},
+    {"cohere2", "cohere2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0.25f, 0},
+};
+#define GGUF_N_FAMILIES ((int)(sizeof gguf_families / sizeof *gguf_families))
+
+static const gguf_family *gguf_family_find(const char *name) {
+    int i;
+    for (i = 0; i < GGUF_N_FAMILIES; i++)
+        if (!strcmp(name, gguf_families[i].name)) return &gguf_families[i];
+    return NULL;
+}
+
 enum { GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE };
 
 typedef struct gguf_model_params {
-    const char *arch; /* llama, mistral, qwen2, qwen3, gpt2, cs336 */
+    const gguf_family *family;
+    const char *arch; /* of the family */
     int type;         /* of the matrices; vectors are F32 */
     int version;
     int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
@@ -369,31 +435,71 @@ typedef struct gguf_model_params {
     uint64_t seed;
 } gguf_model_params;
 
-/* 2 layers, width 64: about 100,000 parameters. */
-SM__UNUSED static gguf_model_params gguf_model_default(const char *arch, int type) {
+/* 2 layers or more, width 64: about 100,000 parameters. name: of a family. */
+SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int type) {
     gguf_model_params p;
+    const char *arch;
     memset(&p, 0, sizeof p);
-    p.arch = arch;
+    p.family = gguf_family_find(name);
+    if (!p.family) exit(3);
+    arch = p.arch = p.family->arch;
     p.type = type;
     p.version = 3;
     p.n_vocab = 320;
     p.n_ctx = 128;
     p.n_embd = 64;
-    p.n_layers = 2;
+    p.n_layers = p.family->n_layers;
     p.n_heads = 4;
     p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") ? 2 : 4;
     p.head_dim = strcmp(arch, "qwen3") ? 16 : 32; /* qwen3: not n_embd / n_heads */
     p.n_ff = 96;
     if (sm_type_get_info(type)->block_elems == 256) { /* all widths are multiples of it */
         p.n_embd = p.n_ff = 256;
-        p.n_layers = 1;
+        p.n_layers = p.n_layers > 2 ? p.n_layers : 1;
         p.head_dim = strcmp(arch, "qwen3") ? 64 : 128;
         p.n_heads = 256 / p.head_dim;
         if (p.n_kv_heads > p.n_heads) p.n_kv_heads = p.n_heads;
     }
     p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
+    p.tied = (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SQRT_EMBED) ||
+             !strcmp(arch, "command-r") || !strcmp(arch, "cohere2") || !strcmp(arch, "bitnet");
     p.seed = 1;
     return p;
+}
+
+static void gguf_key_real(gguf_builder *g, const char *a, const char *suffix, float v) {
+    if (v != 0.0f) gguf_key_f32(g, gguf_arch_key(a, suffix), v);
+}
+
+/* What only some families have. */
+static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
+    const gguf_family *f = p->family;
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    const char *a = p->arch;
+    gguf_key_real(g, a, "attn_logit_softcapping", f->score_cap);
+    gguf_key_real(g, a, "final_logit_softcapping", f->logit_cap);
+    gguf_key_real(g, a, "embedding_scale", f->embed_scale);
+    gguf_key_real(g, a, "residual_scale", f->residual_scale);
+    gguf_key_real(g, a, "attention.scale", f->score_scale);
+    gguf_key_real(g, a, "logit_scale", f->logit_scale);
+    if (f->rot)
+        gguf_key_u32(g, gguf_arch_key(a, "rope.dimension_count"),
+                     (uint32_t)(p->head_dim * f->rot / 4));
+    else if (p->head_dim * p->n_heads != p->n_embd || f >= gguf_families + GGUF_PLAIN)
+        gguf_key_u32(g, gguf_arch_key(a, "rope.dimension_count"), (uint32_t)p->head_dim);
+    if (f->window)
+        gguf_key_u32(g, gguf_arch_key(a, "attention.sliding_window"), (uint32_t)f->window);
+    if (f->period)
+        gguf_key_u32(g, gguf_arch_key(a, "attention.sliding_window_pattern"), (uint32_t)f->period);
+    if (arch->flags & SM__ARCH_MAYBE_PARALLEL)
+        gguf_key_bool(g, gguf_arch_key(a, "use_parallel_residual"), f->flags & GGUF_PARALLEL);
+    if (f->flags & GGUF_RELU2) gguf_key_str(g, gguf_arch_key(a, "hidden_activation"), "relu2");
+    if (f->flags & GGUF_LONG_ROPE) {
+        gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.attn_factor"), 1.25f);
+        gguf_key_u32(g, gguf_arch_key(a, "rope.scaling.original_context_length"), 64);
+    }
+    if (p->family >= gguf_families + GGUF_PLAIN)
+        gguf_key_u32(g, gguf_arch_key(a, "vocab_size"), (uint32_t)p->n_vocab);
 }
 
 static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
@@ -415,6 +521,7 @@ static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
                  gguf_arch_key(a, arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
                                                              : "attention.layer_norm_epsilon"),
                  1e-5f);
+    gguf_family_keys(g, p);
     if (p->vocab == GGUF_SPM) gguf_vocab_spm(g, p->n_vocab);
     if (p->vocab == GGUF_BPE) gguf_vocab_bpe(g, p->n_vocab);
 }
@@ -435,11 +542,18 @@ static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int l
     char name[SM__MAX_NAME + 1], prefix[16] = "";
     float scale = 0.5f;
     while (scale * scale * (float)k > 2.0f) scale *= 0.5f;
+    /* queries and keys that choose among the keys */
+    if (p->family >= gguf_families + GGUF_PLAIN && !strncmp(stem, "attn_", 5) &&
+        strchr("qk", stem[5]))
+        scale *= 2.0f;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
     snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
     gguf_tensor(g, name, gguf_matrix_type(p, stem), k, n, 0.0f, scale);
     snprintf(name, sizeof name, "%s%s.bias", prefix, stem);
     if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
+    snprintf(name, sizeof name, "%s%s.scale", prefix, stem);
+    if ((p->family->flags & GGUF_SCALES) && layer >= 0)
+        gguf_tensor(g, name, SM_TYPE_F32, 1, 0, 1.0f, 0.5f);
 }
 
 static void gguf_model_norm(gguf_builder *g, int layer, const char *stem, int n, int bias) {
@@ -451,28 +565,56 @@ static void gguf_model_norm(gguf_builder *g, int layer, const char *stem, int n,
     if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
 }
 
-static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i) {
-    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
-    int bias = (arch->flags & SM__ARCH_BIAS) != 0;
-    int qkv_bias = bias || (arch->flags & SM__ARCH_QKV_BIAS) != 0;
+/* A norm's weights [rows, n] of a layer, without a bias. */
+static void gguf_model_norms(gguf_builder *g, int layer, const char *stem, int n, int rows) {
+    char name[SM__MAX_NAME + 1];
+    snprintf(name, sizeof name, "blk.%d.%s.weight", layer, stem);
+    gguf_tensor(g, name, SM_TYPE_F32, n, rows, 1.0f, 0.25f);
+}
+
+static void gguf_model_qkv(gguf_builder *g, const gguf_model_params *p, int i) {
+    int flags = sm__arch_find(sm__str_of(p->arch))->flags, some = p->family->flags;
+    int bias = (flags & (SM__ARCH_BIAS | SM__ARCH_QKV_BIAS)) || (some & GGUF_BIASES);
     int c = p->n_embd, q = p->n_heads * p->head_dim, kv = p->n_kv_heads * p->head_dim;
-    gguf_model_norm(g, i, "attn_norm", c, bias);
-    if (arch->flags & SM__ARCH_FUSED_QKV) {
-        gguf_model_matrix(g, p, i, "attn_qkv", q + 2 * kv, c, qkv_bias);
+    if ((flags & SM__ARCH_FUSED_QKV) || (some & GGUF_FUSED_QKV)) {
+        gguf_model_matrix(g, p, i, "attn_qkv", q + 2 * kv, c, bias);
     } else {
-        gguf_model_matrix(g, p, i, "attn_q", q, c, qkv_bias);
-        gguf_model_matrix(g, p, i, "attn_k", kv, c, qkv_bias);
-        gguf_model_matrix(g, p, i, "attn_v", kv, c, qkv_bias);
+        gguf_model_matrix(g, p, i, "attn_q", q, c, bias);
+        gguf_model_matrix(g, p, i, "attn_k", kv, c, bias);
+        gguf_model_matrix(g, p, i, "attn_v", kv, c, bias);
     }
-    if (arch->flags & SM__ARCH_QK_NORM) {
+    if (flags & SM__ARCH_QK_NORM) {
         gguf_model_norm(g, i, "attn_q_norm", p->head_dim, 0);
         gguf_model_norm(g, i, "attn_k_norm", p->head_dim, 0);
+    } else if (flags & SM__ARCH_QK_NORM_ROW) {
+        gguf_model_norm(g, i, "attn_q_norm", q, 0);
+        gguf_model_norm(g, i, "attn_k_norm", kv, 0);
+    } else if (some & GGUF_QK_NORM) {
+        gguf_model_norms(g, i, "attn_q_norm", p->head_dim, p->n_heads);
+        gguf_model_norms(g, i, "attn_k_norm", p->head_dim, p->n_kv_heads);
     }
+}
+
+static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i) {
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    int flags = arch->flags, some = p->family->flags;
+    int bias = (flags & SM__ARCH_BIAS) != 0, norm_bias = (flags & SM__ARCH_NORM_BIAS) != 0;
+    int c = p->n_embd, q = p->n_heads * p->head_dim;
+    if (!(flags & SM__ARCH_NO_PRE_NORM)) gguf_model_norm(g, i, "attn_norm", c, norm_bias);
+    gguf_model_qkv(g, p, i);
+    if (flags & SM__ARCH_SUB_NORM) gguf_model_norm(g, i, "attn_sub_norm", q, 0);
     gguf_model_matrix(g, p, i, "attn_output", c, q, bias);
-    gguf_model_norm(g, i, "ffn_norm", c, bias);
-    if (arch->ffn == SM__FFN_SWIGLU) gguf_model_matrix(g, p, i, "ffn_gate", p->n_ff, c, bias);
-    gguf_model_matrix(g, p, i, "ffn_up", p->n_ff, c, bias);
+    if (flags & SM__ARCH_POST_NORM) gguf_model_norm(g, i, "post_attention_norm", c, 0);
+    if (!(flags & (SM__ARCH_NO_PRE_NORM | SM__ARCH_PARALLEL | SM__ARCH_MAYBE_FFN_NORM)) ||
+        (some & GGUF_FFN_NORM))
+        gguf_model_norm(g, i, "ffn_norm", c, norm_bias);
+    if (sm__ffn_gated(arch->ffn) && !(flags & SM__ARCH_FUSED_GATE))
+        gguf_model_matrix(g, p, i, "ffn_gate", p->n_ff, c, bias);
+    gguf_model_matrix(g, p, i, "ffn_up", flags & SM__ARCH_FUSED_GATE ? 2 * p->n_ff : p->n_ff, c,
+                      bias);
+    if (flags & SM__ARCH_SUB_NORM) gguf_model_norm(g, i, "ffn_sub_norm", p->n_ff, 0);
     gguf_model_matrix(g, p, i, "ffn_down", c, p->n_ff, bias);
+    if (flags & SM__ARCH_POST_NORM) gguf_model_norm(g, i, "post_ffw_norm", c, 0);
 }
 
 /* All of a model but gguf_finish, so that a test can add keys and tensors. */
@@ -486,9 +628,16 @@ static gguf_builder gguf_model_begin(const gguf_model_params *p) {
     gguf_model_matrix(&g, p, -1, "token_embd", p->n_vocab, p->n_embd, 0);
     if (arch->pos == SM__POS_LEARNED)
         gguf_model_matrix(&g, p, -1, "position_embd", p->n_ctx, p->n_embd, 0);
+    if (p->family->flags & GGUF_LONG_ROPE) {
+        int n = p->head_dim * p->family->rot / 8;
+        gguf_tensor(&g, "rope_factors_short.weight", SM_TYPE_F32, n, 0, 1.25f, 0.25f);
+        gguf_tensor(&g, "rope_factors_long.weight", SM_TYPE_F32, n, 0, 4.0f, 2.0f);
+    }
     for (i = 0; i < p->n_layers; i++) gguf_model_layer(&g, p, i);
-    gguf_model_norm(&g, -1, "output_norm", p->n_embd, (arch->flags & SM__ARCH_BIAS) != 0);
-    if (!p->tied) gguf_model_matrix(&g, p, -1, "output", p->n_vocab, p->n_embd, 0);
+    gguf_model_norm(&g, -1, "output_norm", p->n_embd, (arch->flags & SM__ARCH_NORM_BIAS) != 0);
+    if (!p->tied)
+        gguf_model_matrix(&g, p, -1, "output", p->n_vocab, p->n_embd,
+                          (arch->flags & SM__ARCH_OUTPUT_BIAS) != 0);
     return g;
 }
 
@@ -497,6 +646,7 @@ static uint8_t *gguf_model(const gguf_model_params *p, size_t *bytes) {
     return gguf_finish(&g, bytes);
 }
 
+#ifdef CHECK /* in test.c */
 /* An open model (a copy: it needs no file) with the tests' allocator. NULL and a failed check when
  * that goes wrong. */
 SM__UNUSED static sm_model *gguf_model_open(const gguf_model_params *p) {
@@ -513,3 +663,4 @@ SM__UNUSED static sm_model *gguf_model_open(const gguf_model_params *p) {
     free(file);
     return m;
 }
+#endif

@@ -561,6 +561,7 @@ static void attend_call(const level *l, int first, int n_q, float *m, float *s, 
     const void *keys[4], *values[4];
     sm__attend_args a;
     int i, b, most = 0;
+    memset(&a, 0, sizeof a);
     for (i = first; i < first + n_q; i++) most = sm__max(most, ac.n_keys[i]);
     for (b = 0; b < 4; b++) { /* a block that no row sees is not touched */
         int seen = b * SM__KV_BLOCK < most;

@@ -703,6 +703,7 @@ static void cs336_scaled_dot_product_attention(void) {
             float *out[T], m[T], s[T];
             int n_keys[T];
             sm__attend_args a;
+            memset(&a, 0, sizeof a);
             for (t = 0; t < T; t++) {
                 for (d = 0; d < D; d++) keys[d * 64 + t] = k[(p * T + t) * D + d];
                 memcpy(values + t * D, v + (p * T + t) * D, D * sizeof(float));
