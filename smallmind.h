@@ -253,12 +253,22 @@ SM_API sm_pool_stats sm_pool_get_stats(const sm_pool *pool);
 typedef enum sm_type {
     SM_TYPE_F32 = 0,
     SM_TYPE_F16 = 1,
-    SM_TYPE_Q4_0 = 2,
+    SM_TYPE_Q4_0 = 2,    /* Qn_0, Qn_1: blocks of 32 with a scale; Qn_1 with a minimum, too */
+    SM_TYPE_Q4_1 = 3,
+    SM_TYPE_Q5_0 = 6,
+    SM_TYPE_Q5_1 = 7,
     SM_TYPE_Q8_0 = 8,
+    SM_TYPE_Q2_K = 10,   /* Qn_K: superblocks of 256, whose parts have small scales of their own */
+    SM_TYPE_Q3_K = 11,
     SM_TYPE_Q4_K = 12,
     SM_TYPE_Q5_K = 13,
     SM_TYPE_Q6_K = 14,
+    SM_TYPE_IQ4_NL = 20, /* blocks of 32: four bits choose one of 16 uneven steps */
+    SM_TYPE_IQ4_XS = 23, /* the same in superblocks */
     SM_TYPE_BF16 = 30,
+    SM_TYPE_TQ1_0 = 34,  /* superblocks of -1, 0, 1: five of them in a byte */
+    SM_TYPE_TQ2_0 = 35,  /* four in a byte */
+    SM_TYPE_MXFP4 = 39,  /* blocks of 32 four-bit floats with a power of two (OCP MX 1.0) */
     SM_TYPE_AUTO = -1
 } sm_type;
 
@@ -2262,6 +2272,93 @@ typedef struct sm__block_q6_k {
     uint16_t d;
 } sm__block_q6_k;
 
+/* Q4_1, 20 bytes:  | d: f16 | m: f16 | b0 .. b15 |   b_i as of Q4_0;  x_i = d * q_i + m */
+typedef struct sm__block_q4_1 {
+    uint16_t d, m;
+    uint8_t b[SM__QK / 2];
+} sm__block_q4_1;
+
+/* Q5_0, 22 bytes:  | d: f16 | high: u32 | b0 .. b15 |   as Q4_0; the fifth bit of q_i is bit i of
+ * high;  x_i = d * (q_i - 16) */
+typedef struct sm__block_q5_0 {
+    uint16_t d;
+    uint8_t high[4], b[SM__QK / 2];
+} sm__block_q5_0;
+
+/* Q5_1, 24 bytes:  | d: f16 | m: f16 | high: u32 | b0 .. b15 |   q_i as of Q5_0;
+ * x_i = d * q_i + m */
+typedef struct sm__block_q5_1 {
+    uint16_t d, m;
+    uint8_t high[4], b[SM__QK / 2];
+} sm__block_q5_1;
+
+/* IQ4_NL, 18 bytes:  | d: f16 | b0 .. b15 |   b_i as of Q4_0;  x_i = d * sm__iq4_steps[q_i] */
+typedef sm__block_q4_0 sm__block_iq4_nl;
+
+/* MXFP4, 17 bytes:  | e: u8 | b0 .. b15 |   b_i as of Q4_0;  x_i = 2^(e - 128) *
+ * sm__mxfp4_steps[q_i], the steps being twice what the format's floats (sign, 2 bits of exponent,
+ * 1 of mantissa) are, so that they are integers. */
+typedef struct sm__block_mxfp4 {
+    uint8_t e, b[SM__QK / 2];
+} sm__block_mxfp4;
+
+/* Q2_K, 84 bytes:  | scales: 16 | q: 64 | d: f16 | dmin: f16 |   x = d * sc_j * q - dmin * m_j
+ * Sixteen sub-blocks j of 16: scales byte j is sc_j | m_j << 4. Each half of 128 elements has 32
+ * bytes of q: element 32 g + i of the half (g = 0 .. 3) is bits 2 g and 2 g + 1 of byte i. */
+typedef struct sm__block_q2_k {
+    uint8_t scales[16], q[SM__QK_K / 4];
+    uint16_t d, dmin;
+} sm__block_q2_k;
+
+/* Q3_K, 110 bytes:  | high: 32 | q: 64 | scales: 12 | d: f16 |   x = d * (sc_j - 32) * (q - 4)
+ * The two lower bits of q are as in Q2_K; bit j / 2 of high byte i is the third bit of element i of
+ * sub-blocks j and j + 1 (j even). Scales byte j (0 .. 7) holds the low four bits of sc_j and, from
+ * bit 4 on, those of sc_(j+8); bits 2 g and 2 g + 1 of byte 8 + i are the upper two of sc_(4 g + i).
+ */
+typedef struct sm__block_q3_k {
+    uint8_t high[SM__QK_K / 8], q[SM__QK_K / 4], scales[12];
+    uint16_t d;
+} sm__block_q3_k;
+
+/* IQ4_XS, 136 bytes:  | d: f16 | scales_h: u16 | scales_l: 4 | b: 128 |
+ * x = d * (sc_j - 32) * sm__iq4_steps[q].  Eight sub-blocks j of 32, 16 bytes each, as in Q4_0. The
+ * low four bits of sc_j are nibble j of scales_l, the upper two bits 2 j and 2 j + 1 of scales_h. */
+typedef struct sm__block_iq4_xs {
+    uint16_t d, scales_h;
+    uint8_t scales_l[SM__QK_K / 64], b[SM__QK_K / 2];
+} sm__block_iq4_xs;
+
+/* TQ2_0, 66 bytes:  | q: 64 | d: f16 |   q as in Q2_K;  x = d * (q - 1) */
+typedef struct sm__block_tq2_0 {
+    uint8_t q[SM__QK_K / 4];
+    uint16_t d;
+} sm__block_tq2_0;
+
+/* TQ1_0, 54 bytes:  | q: 48 | last: 4 | d: f16 |   x = d * (t - 1)
+ * A byte b is a number in base 3 with five digits t after the point: b * 3^g mod 256, times 3, has
+ * digit g (0 .. 4) above its low byte. Elements 32 g + i are in q byte i (i = 0 .. 31), elements
+ * 160 + 16 g + i in q byte 32 + i (i = 0 .. 15); elements 240 + 4 g + i (g = 0 .. 3) in last. */
+typedef struct sm__block_tq1_0 {
+    uint8_t q[48], last[4];
+    uint16_t d;
+} sm__block_tq1_0;
+
+/* The 16 steps of IQ4_NL and IQ4_XS, and those of MXFP4. */
+static const int8_t sm__iq4_steps[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                         1,    13,   25,  38,  53,  69,  89,  113};
+static const int8_t sm__mxfp4_steps[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                           0, -1, -2, -3, -4, -6, -8, -12};
+
+typedef char sm__assert_q4_1[sizeof(sm__block_q4_1) == 20 ? 1 : -1];
+typedef char sm__assert_q5_0[sizeof(sm__block_q5_0) == 22 ? 1 : -1];
+typedef char sm__assert_q5_1[sizeof(sm__block_q5_1) == 24 ? 1 : -1];
+typedef char sm__assert_iq4_nl[sizeof(sm__block_iq4_nl) == 18 ? 1 : -1];
+typedef char sm__assert_mxfp4[sizeof(sm__block_mxfp4) == 17 ? 1 : -1];
+typedef char sm__assert_q2_k[sizeof(sm__block_q2_k) == 84 ? 1 : -1];
+typedef char sm__assert_q3_k[sizeof(sm__block_q3_k) == 110 ? 1 : -1];
+typedef char sm__assert_iq4_xs[sizeof(sm__block_iq4_xs) == 136 ? 1 : -1];
+typedef char sm__assert_tq1_0[sizeof(sm__block_tq1_0) == 54 ? 1 : -1];
+typedef char sm__assert_tq2_0[sizeof(sm__block_tq2_0) == 66 ? 1 : -1];
 typedef char sm__assert_q8_0[sizeof(sm__block_q8_0) == 34 ? 1 : -1];
 typedef char sm__assert_q4_0[sizeof(sm__block_q4_0) == 18 ? 1 : -1];
 typedef char sm__assert_q4_k[sizeof(sm__block_q4_k) == 144 ? 1 : -1];
@@ -2315,15 +2412,152 @@ static void sm__decode_q4_0(const void *src, float *dst, size_t n) {
     }
 }
 
-/* A superblock of any K-quant as plain integers: x_i = d * sc[i / 16] * q[i] - dmin * m[i / 16]. */
-typedef struct sm__superblock {
+/* A block of any other quantised type as plain integers: x_i = d * sc[i / 16] * q[i] - dmin *
+ * m[i / 16]. Blocks of 32 have the first 32 numbers and scales of 1. */
+typedef struct sm__plain {
     float d, dmin;
     int8_t q[SM__QK_K], sc[16];
     uint8_t m[16];
-} sm__superblock;
+} sm__plain;
+
+/* All but the numbers: one scale for all, no minima. */
+static void sm__plain_begin(sm__plain *out, uint16_t d) {
+    out->d = sm__f16_to_f32(d);
+    out->dmin = 0.0f;
+    memset(out->sc, 1, sizeof out->sc);
+    memset(out->m, 0, sizeof out->m);
+}
+
+/* 32 nibbles, those of the fifth bits (NULL: none) above them; steps: NULL, or what they mean. */
+static void sm__unpack_nibbles(const uint8_t *b, const uint8_t *high, const int8_t *steps, int bias,
+                               int8_t *q) {
+    int i;
+    for (i = 0; i < SM__QK; i++) {
+        int v = b[i % 16] >> (i / 16 * 4) & 15;
+        if (high) v |= (high[i / 8] >> i % 8 & 1) << 4;
+        q[i] = (int8_t)(steps ? steps[v] : v - bias);
+    }
+}
+
+static void sm__unpack_q4_1(const void *src, sm__plain *out) {
+    sm__block_q4_1 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    out->dmin = -sm__f16_to_f32(block.m);
+    out->m[0] = out->m[1] = 1;
+    sm__unpack_nibbles(block.b, NULL, NULL, 0, out->q);
+}
+
+static void sm__unpack_q5_0(const void *src, sm__plain *out) {
+    sm__block_q5_0 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    sm__unpack_nibbles(block.b, block.high, NULL, 16, out->q);
+}
+
+static void sm__unpack_q5_1(const void *src, sm__plain *out) {
+    sm__block_q5_1 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    out->dmin = -sm__f16_to_f32(block.m);
+    out->m[0] = out->m[1] = 1;
+    sm__unpack_nibbles(block.b, block.high, NULL, 0, out->q);
+}
+
+static void sm__unpack_iq4_nl(const void *src, sm__plain *out) {
+    sm__block_iq4_nl block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    sm__unpack_nibbles(block.b, NULL, sm__iq4_steps, 0, out->q);
+}
+
+/* 2^(e - 128); the two least are denormal. */
+SM__INLINE float sm__mxfp4_scale(int e) {
+    return sm__from_bits(e < 2 ? (uint32_t)0x200000 << e : (uint32_t)(e - 1) << 23);
+}
+
+static void sm__unpack_mxfp4(const void *src, sm__plain *out) {
+    sm__block_mxfp4 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, 0);
+    out->d = sm__mxfp4_scale(block.e);
+    sm__unpack_nibbles(block.b, NULL, sm__mxfp4_steps, 0, out->q);
+}
+
+/* 256 times two bits. */
+static void sm__unpack_twos(const uint8_t *b, int bias, int8_t *q) {
+    int i;
+    for (i = 0; i < SM__QK_K; i++)
+        q[i] = (int8_t)((b[i / 128 * 32 + i % 32] >> (i / 32 % 4 * 2) & 3) - bias);
+}
+
+static void sm__unpack_q2_k(const void *src, sm__plain *out) {
+    sm__block_q2_k block;
+    int j;
+    memcpy(&block, src, sizeof block);
+    out->d = sm__f16_to_f32(block.d);
+    out->dmin = sm__f16_to_f32(block.dmin);
+    for (j = 0; j < 16; j++) {
+        out->sc[j] = (int8_t)(block.scales[j] & 15);
+        out->m[j] = block.scales[j] >> 4;
+    }
+    sm__unpack_twos(block.q, 0, out->q);
+}
+
+static void sm__unpack_q3_k(const void *src, sm__plain *out) {
+    sm__block_q3_k block;
+    int i, j;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    for (j = 0; j < 16; j++) {
+        int low = block.scales[j % 8] >> (j / 8 * 4) & 15;
+        out->sc[j] = (int8_t)((low | (block.scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
+    }
+    sm__unpack_twos(block.q, 4, out->q);
+    for (i = 0; i < SM__QK_K; i++)
+        out->q[i] = (int8_t)(out->q[i] + 4 * (block.high[i % 32] >> i / 32 & 1));
+}
+
+static void sm__unpack_iq4_xs(const void *src, sm__plain *out) {
+    sm__block_iq4_xs block;
+    int j;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    for (j = 0; j < 8; j++) {
+        int low = block.scales_l[j / 2] >> (j % 2 * 4) & 15;
+        low = (low | (block.scales_h >> 2 * j & 3) << 4) - 32;
+        out->sc[2 * j] = out->sc[2 * j + 1] = (int8_t)low;
+        sm__unpack_nibbles(block.b + 16 * j, NULL, sm__iq4_steps, 0, out->q + SM__QK * j);
+    }
+}
+
+static void sm__unpack_tq2_0(const void *src, sm__plain *out) {
+    sm__block_tq2_0 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    sm__unpack_twos(block.q, 1, out->q);
+}
+
+/* Digit g of n bytes: q[n g + i]. */
+static void sm__unpack_threes(const uint8_t *b, int n, int digits, int8_t *q) {
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    int g, i;
+    for (g = 0; g < digits; g++)
+        for (i = 0; i < n; i++)
+            q[n * g + i] = (int8_t)(((b[i] * power[g] & 255) * 3 >> 8) - 1);
+}
+
+static void sm__unpack_tq1_0(const void *src, sm__plain *out) {
+    sm__block_tq1_0 block;
+    memcpy(&block, src, sizeof block);
+    sm__plain_begin(out, block.d);
+    sm__unpack_threes(block.q, 32, 5, out->q);
+    sm__unpack_threes(block.q + 32, 16, 5, out->q + 160);
+    sm__unpack_threes(block.last, 4, 4, out->q + 240);
+}
 
 static void sm__unpack_q4_q5(const uint8_t *scales, const uint8_t *q, const uint8_t *high,
-                             sm__superblock *out) {
+                             sm__plain *out) {
     int i, j;
     for (j = 0; j < 8; j++) {
         int sc = scales[j] & 63, m = scales[(j + 4) % 12] & 63;
@@ -2341,7 +2575,7 @@ static void sm__unpack_q4_q5(const uint8_t *scales, const uint8_t *q, const uint
     }
 }
 
-static void sm__unpack_q4_k(const void *src, sm__superblock *out) {
+static void sm__unpack_q4_k(const void *src, sm__plain *out) {
     sm__block_q4_k block;
     memcpy(&block, src, sizeof block);
     out->d = sm__f16_to_f32(block.d);
@@ -2349,7 +2583,7 @@ static void sm__unpack_q4_k(const void *src, sm__superblock *out) {
     sm__unpack_q4_q5(block.scales, block.q, NULL, out);
 }
 
-static void sm__unpack_q5_k(const void *src, sm__superblock *out) {
+static void sm__unpack_q5_k(const void *src, sm__plain *out) {
     sm__block_q5_k block;
     memcpy(&block, src, sizeof block);
     out->d = sm__f16_to_f32(block.d);
@@ -2357,7 +2591,7 @@ static void sm__unpack_q5_k(const void *src, sm__superblock *out) {
     sm__unpack_q4_q5(block.scales, block.q, block.high, out);
 }
 
-static void sm__unpack_q6_k(const void *src, sm__superblock *out) {
+static void sm__unpack_q6_k(const void *src, sm__plain *out) {
     sm__block_q6_k block;
     int i, g, half;
     memcpy(&block, src, sizeof block);
@@ -2381,29 +2615,38 @@ SM__INLINE float sm__times(float a, float b) {
     return product;
 }
 
-static void sm__decode_super(void (*unpack)(const void *, sm__superblock *), size_t block_bytes,
-                             const void *src, float *dst, size_t n) {
+static void sm__decode_plain(void (*unpack)(const void *, sm__plain *), int block_elems,
+                             size_t block_bytes, const void *src, float *dst, size_t n) {
     size_t b;
-    for (b = 0; b < n / SM__QK_K; b++, dst += SM__QK_K) {
-        sm__superblock block;
+    for (b = 0; b < n / (size_t)block_elems; b++, dst += block_elems) {
+        sm__plain block;
         int i;
         unpack((const uint8_t *)src + b * block_bytes, &block);
-        for (i = 0; i < SM__QK_K; i++) {
+        for (i = 0; i < block_elems; i++) {
             float scale = block.d * (float)block.sc[i / 16];
             dst[i] = sm__times(scale, (float)block.q[i]) -
                      sm__times(block.dmin, (float)block.m[i / 16]);
         }
     }
 }
-static void sm__decode_q4_k(const void *src, float *dst, size_t n) {
-    sm__decode_super(sm__unpack_q4_k, sizeof(sm__block_q4_k), src, dst, n);
-}
-static void sm__decode_q5_k(const void *src, float *dst, size_t n) {
-    sm__decode_super(sm__unpack_q5_k, sizeof(sm__block_q5_k), src, dst, n);
-}
-static void sm__decode_q6_k(const void *src, float *dst, size_t n) {
-    sm__decode_super(sm__unpack_q6_k, sizeof(sm__block_q6_k), src, dst, n);
-}
+#define SM__DECODER(name, elems)                                                                   \
+    static void sm__decode_##name(const void *src, float *dst, size_t n) {                         \
+        sm__decode_plain(sm__unpack_##name, elems, sizeof(sm__block_##name), src, dst, n);         \
+    }
+SM__DECODER(q4_1, SM__QK)
+SM__DECODER(q5_0, SM__QK)
+SM__DECODER(q5_1, SM__QK)
+SM__DECODER(iq4_nl, SM__QK)
+SM__DECODER(mxfp4, SM__QK)
+SM__DECODER(q2_k, SM__QK_K)
+SM__DECODER(q3_k, SM__QK_K)
+SM__DECODER(q4_k, SM__QK_K)
+SM__DECODER(q5_k, SM__QK_K)
+SM__DECODER(q6_k, SM__QK_K)
+SM__DECODER(iq4_xs, SM__QK_K)
+SM__DECODER(tq1_0, SM__QK_K)
+SM__DECODER(tq2_0, SM__QK_K)
+#undef SM__DECODER
 
 static void sm__encode_f32(const float *src, void *dst, size_t n) { memcpy(dst, src, n * 4); }
 
@@ -2475,6 +2718,103 @@ static void sm__encode_q4_0(const float *src, void *dst, size_t n) {
     }
 }
 
+/* Nibble i of 32, and its fifth bit. */
+SM__INLINE void sm__put_nibble(uint8_t *b, uint8_t *high, int i, int q) {
+    b[i % 16] = (uint8_t)(b[i % 16] | (q & 15) << (i / 16 * 4));
+    if (high) high[i / 8] = (uint8_t)(high[i / 8] | (q >> 4) << i % 8);
+}
+
+/* x [32] ~ d * q + m, q = 0 .. top: from the least to the largest. */
+static void sm__encode_range(const float *x, int top, uint16_t *d_out, uint16_t *m_out, uint8_t *b,
+                             uint8_t *high) {
+    float low = x[0], most = x[0], d, inverse;
+    int i;
+    for (i = 1; i < SM__QK; i++) {
+        if (x[i] < low) low = x[i];
+        if (x[i] > most) most = x[i];
+    }
+    d = sm__div(most - low, (float)top);
+    inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+    *d_out = sm__f32_to_f16(d);
+    *m_out = sm__f32_to_f16(low);
+    for (i = 0; i < SM__QK; i++) {
+        float q = sm__times(x[i] - low, inverse) + 0.5f;
+        sm__put_nibble(b, high, i, q > 0.0f && q < 100.0f ? sm__min(top, (int)q) : 0);
+    }
+}
+
+static void sm__encode_q4_1(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++) {
+        sm__block_q4_1 block;
+        memset(&block, 0, sizeof block);
+        sm__encode_range(src + b * SM__QK, 15, &block.d, &block.m, block.b, NULL);
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+static void sm__encode_q5_1(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++) {
+        sm__block_q5_1 block;
+        memset(&block, 0, sizeof block);
+        sm__encode_range(src + b * SM__QK, 31, &block.d, &block.m, block.b, block.high);
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* Of n numbers the one that is furthest from 0; the first of several. */
+static float sm__extreme(const float *x, int n) {
+    float amax = 0.0f, extreme = 0.0f;
+    int i;
+    for (i = 0; i < n; i++) {
+        float a = x[i] < 0.0f ? -x[i] : x[i];
+        if (a > amax) amax = a, extreme = x[i];
+    }
+    return extreme;
+}
+
+static void sm__encode_q5_0(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, src += SM__QK) {
+        sm__block_q5_0 block;
+        float d = sm__times(sm__extreme(src, SM__QK), -0.0625f), inverse; /* it becomes -16 */
+        int i;
+        memset(&block, 0, sizeof block);
+        inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+        block.d = sm__f32_to_f16(d);
+        for (i = 0; i < SM__QK; i++) {
+            float q = sm__times(src[i], inverse) + 16.5f;
+            sm__put_nibble(block.b, block.high, i, q > 0.0f && q < 99.0f ? sm__min(31, (int)q) : 0);
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* 2^e becomes the step before the last, 4: what is larger than 6 * 2^(e - 2) is cut. */
+static void sm__encode_mxfp4(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, src += SM__QK) {
+        sm__block_mxfp4 block;
+        int exponent = (int)(sm__bits(sm__extreme(src, SM__QK)) >> 23 & 255), i, q;
+        float d;
+        memset(&block, 0, sizeof block);
+        block.e = (uint8_t)(exponent > 2 ? exponent - 2 : 0);
+        d = sm__mxfp4_scale(block.e);
+        for (i = 0; i < SM__QK; i++) {
+            float best = 0.0f;
+            int nearest = 0;
+            for (q = 0; q < 16; q++) {
+                float off = sm__times(d, (float)sm__mxfp4_steps[q]) - src[i];
+                if (off < 0.0f) off = -off;
+                if (q == 0 || off < best) best = off, nearest = q;
+            }
+            sm__put_nibble(block.b, NULL, i, nearest);
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
 /* The K-quants' encoders search: for each sub-block several roundings are tried, the scale (and the
  * minimum) that fits each best by weighted least squares is computed, and the best of all is kept
  * (as ggml's reference encoders do it). */
@@ -2484,15 +2824,17 @@ static int sm__nearest(float x, int low, int high) {
     return x < (float)high ? sm__round_even(x) : high;
 }
 
-/* x [32] ~ scale * q + *least, q = 0 .. top, *least <= 0; *first .. are the roundings to try, in
- * tenths of a step beyond top. Returns the scale. */
-static float sm__fit_range(const float *x, int top, float first, int n_tries, float *least) {
+/* x [n] ~ scale * q + *least, n = 16 or 32, q = 0 .. top, *least <= 0; n_tries roundings are tried,
+ * from `first` on, in tenths of a step beyond top. Which is best is told by errors' squares, for 16
+ * by their sizes. Returns the scale. */
+static float sm__fit_range(const float *x, int n, int top, float first, int n_tries,
+                           float *least) {
     float weight[32], l[32], low = x[0], high = x[0], sum_w = 0.0f, sum_x = 0.0f, square = 0.0f;
     float scale = 0.0f, best = 0.0f;
     int i, attempt;
-    for (i = 0; i < 32; i++) square += sm__times(x[i], x[i]);
+    for (i = 0; i < n && n == 32; i++) square += sm__times(x[i], x[i]);
     square = sm__sqrt(sm__div(square, 32.0f));
-    for (i = 0; i < 32; i++) {
+    for (i = 0; i < n; i++) {
         weight[i] = square + (x[i] < 0.0f ? -x[i] : x[i]);
         sum_w += weight[i];
         sum_x += sm__times(weight[i], x[i]);
@@ -2507,7 +2849,7 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
                                   : first + sm__times(0.1f, (float)attempt) + (float)top;
         float inverse = sm__div(steps, high - low), sum_l = 0.0f, sum_ll = 0.0f, sum_xl = 0.0f;
         float fit = sm__div(1.0f, inverse), min = low, error = 0.0f, divisor;
-        for (i = 0; i < 32; i++) {
+        for (i = 0; i < n; i++) {
             float part;
             l[i] = (float)sm__nearest(inverse * (x[i] - low), 0, top);
             part = sm__times(weight[i], l[i]);
@@ -2522,9 +2864,10 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
             min = sm__div(sm__times(sum_ll, sum_x) - sm__times(sum_l, sum_xl), divisor);
             if (min > 0.0f) min = 0.0f, fit = sm__div(sum_xl, sum_ll);
         }
-        for (i = 0; i < 32; i++) {
+        for (i = 0; i < n; i++) {
             float off = sm__times(fit, l[i]) + min - x[i];
-            error += sm__times(sm__times(weight[i], off), off);
+            if (n == 16) error += sm__times(weight[i], off < 0.0f ? -off : off);
+            else error += sm__times(sm__times(weight[i], off), off);
         }
         if (attempt >= 0 && !(error < best)) continue;
         best = error;
@@ -2536,13 +2879,9 @@ static float sm__fit_range(const float *x, int top, float first, int n_tries, fl
 
 /* x [16] ~ scale * q, q = -32 .. 31. Returns the scale. */
 static float sm__fit_scale(const float *x) {
-    float amax = 0.0f, extreme = 0.0f, scale = 0.0f, best = 0.0f;
+    float extreme = sm__extreme(x, 16), scale = 0.0f, best = 0.0f;
     int i, attempt;
-    for (i = 0; i < 16; i++) {
-        float a = x[i] < 0.0f ? -x[i] : x[i];
-        if (a > amax) amax = a, extreme = x[i];
-    }
-    if (amax < 1e-15f) return 0.0f;
+    if (extreme < 1e-15f && extreme > -1e-15f) return 0.0f;
     for (attempt = 0; attempt < 19; attempt++) { /* first as the range has it */
         int tenths = attempt == 0 ? 0 : attempt <= 9 ? attempt - 10 : attempt - 9;
         float off = sm__times(0.1f, (float)tenths);
@@ -2566,8 +2905,8 @@ static void sm__encode_q4_q5(const float *x, int top, uint16_t *d_out, uint16_t 
     float scale[8], least[8], max_scale = 0.0f, max_least = 0.0f, up, up_min, d, dmin;
     int i, j;
     for (j = 0; j < 8; j++) {
-        scale[j] = sm__fit_range(x + 32 * j, top, top == 15 ? -1.0f : -0.5f, top == 15 ? 20 : 15,
-                                 &least[j]);
+        scale[j] = sm__fit_range(x + 32 * j, 32, top, top == 15 ? -1.0f : -0.5f,
+                                 top == 15 ? 20 : 15, &least[j]);
         least[j] = -least[j];
         if (scale[j] > max_scale) max_scale = scale[j];
         if (least[j] > max_least) max_least = least[j];
@@ -2652,6 +2991,231 @@ static void sm__encode_q6_k(const float *src, void *dst, size_t n) {
     }
 }
 
+static void sm__encode_q2_k(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_q2_k block;
+        float scale[16], least[16], max_scale = 0.0f, max_least = 0.0f, up, up_min;
+        int i, j;
+        memset(&block, 0, sizeof block);
+        for (j = 0; j < 16; j++) {
+            scale[j] = sm__fit_range(src + 16 * j, 16, 3, -0.5f, 15, &least[j]);
+            least[j] = -least[j];
+            if (scale[j] > max_scale) max_scale = scale[j];
+            if (least[j] > max_least) max_least = least[j];
+        }
+        up = max_scale > 0.0f ? sm__div(15.0f, max_scale) : 0.0f;
+        up_min = max_least > 0.0f ? sm__div(15.0f, max_least) : 0.0f;
+        block.d = sm__f32_to_f16(sm__div(max_scale, 15.0f));
+        block.dmin = sm__f32_to_f16(sm__div(max_least, 15.0f));
+        for (j = 0; j < 16; j++) {
+            int sc = sm__nearest(up * scale[j], 0, 15), m = sm__nearest(up_min * least[j], 0, 15);
+            float step = sm__f16_to_f32(block.d) * (float)sc;
+            float shift = sm__times(sm__f16_to_f32(block.dmin), (float)m);
+            block.scales[j] = (uint8_t)(sc | m << 4);
+            for (i = 16 * j; i < 16 * j + 16; i++) {
+                float y = step != 0.0f ? sm__div(src[i] + shift, step) : 0.0f;
+                uint8_t *at = &block.q[i / 128 * 32 + i % 32];
+                *at = (uint8_t)(*at | sm__nearest(y, 0, 3) << (i / 32 % 4 * 2));
+            }
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* x [16] ~ scale * q, q = -4 .. 3: from the nearest ones on, each q in turn becomes what fits best
+ * to the others, up to five times. Weights are x^2. Returns the scale. */
+static float sm__fit_three_bits(const float *x) {
+    float extreme = sm__extreme(x, 16), inverse, sum_xl = 0.0f, sum_ll = 0.0f;
+    int l[16], i, attempt, changed = 1;
+    if (extreme < 1e-15f && extreme > -1e-15f) return 0.0f;
+    inverse = sm__div(-4.0f, extreme);
+    for (i = 0; i < 16; i++) {
+        float square = sm__times(x[i], x[i]);
+        l[i] = sm__nearest(inverse * x[i], -4, 3);
+        sum_xl += sm__times(sm__times(square, x[i]), (float)l[i]);
+        sum_ll += sm__times(sm__times(square, (float)l[i]), (float)l[i]);
+    }
+    for (attempt = 0; attempt < 5 && changed; attempt++)
+        for (changed = 0, i = 0; i < 16; i++) {
+            float square = sm__times(x[i], x[i]), weighted = sm__times(square, x[i]);
+            float xl = sum_xl - sm__times(weighted, (float)l[i]), better;
+            float ll = sum_ll - sm__times(sm__times(square, (float)l[i]), (float)l[i]);
+            if (!(xl > 0.0f)) continue;
+            better = (float)sm__nearest(sm__div(sm__times(x[i], ll), xl), -4, 3);
+            xl += sm__times(weighted, better);
+            ll += sm__times(sm__times(square, better), better);
+            if ((int)better == l[i] || !(ll > 0.0f)) continue;
+            if (!(sm__times(sm__times(xl, xl), sum_ll) > sm__times(sm__times(sum_xl, sum_xl), ll)))
+                continue;
+            l[i] = (int)better;
+            sum_xl = xl;
+            sum_ll = ll;
+            changed = 1;
+        }
+    return sum_ll > 0.0f ? sm__div(sum_xl, sum_ll) : 0.0f;
+}
+
+static void sm__encode_q3_k(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_q3_k block;
+        float scale[16], extreme, up = 0.0f, d;
+        int i, j;
+        memset(&block, 0, sizeof block);
+        for (j = 0; j < 16; j++) scale[j] = sm__fit_three_bits(src + 16 * j);
+        extreme = sm__extreme(scale, 16);
+        if (extreme != 0.0f) {
+            up = sm__div(-32.0f, extreme);
+            block.d = sm__f32_to_f16(sm__div(1.0f, up));
+        }
+        d = sm__f16_to_f32(block.d);
+        for (j = 0; j < 16; j++) {
+            int sc = sm__nearest(up * scale[j], -32, 31);
+            float step = d * (float)sc;
+            uint8_t *low = &block.scales[j % 8], *top = &block.scales[8 + j % 4];
+            sc = extreme != 0.0f ? sc + 32 : 0;
+            *low = (uint8_t)(*low | (sc & 15) << (j / 8 * 4));
+            *top = (uint8_t)(*top | (sc >> 4) << (j / 4 * 2));
+            for (i = 16 * j; i < 16 * j + 16; i++) {
+                int l = step != 0.0f ? sm__nearest(sm__div(src[i], step), -4, 3) + 4 : 4;
+                uint8_t *q = &block.q[i / 128 * 32 + i % 32], *high = &block.high[i % 32];
+                *q = (uint8_t)(*q | (l & 3) << (i / 32 % 4 * 2));
+                *high = (uint8_t)(*high | (l >> 2) << i / 32);
+            }
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* The step that is nearest to x. */
+static int sm__nearest_iq4(float x) {
+    int low = 0, high = 15;
+    if (!(x > -127.0f)) return 0;
+    if (x >= 113.0f) return 15;
+    while (high - low > 1) {
+        int mid = (low + high) / 2;
+        if (x < (float)sm__iq4_steps[mid]) high = mid;
+        else low = mid;
+    }
+    return x - (float)sm__iq4_steps[low] < (float)sm__iq4_steps[high] - x ? low : high;
+}
+
+/* x [32] ~ scale * steps: as sm__fit_scale, by the 15 roundings that make the extreme value a step
+ * of -127 - 7 .. -127 + 7. */
+static float sm__fit_iq4(const float *x) {
+    float extreme = sm__extreme(x, SM__QK), scale = 0.0f, best = 0.0f;
+    int i, attempt;
+    if (extreme < 1e-15f && extreme > -1e-15f) return 0.0f;
+    for (attempt = 0; attempt < 16; attempt++) { /* first as the range has it */
+        float inverse, sum_xq = 0.0f, sum_qq = 0.0f;
+        if (attempt) inverse = sm__div((float)(attempt - 8 - 127), extreme);
+        else inverse = sm__div(1.0f, sm__div(extreme, 127.0f));
+        for (i = 0; i < SM__QK; i++) {
+            float q = (float)sm__iq4_steps[sm__nearest_iq4(sm__times(inverse, x[i]))];
+            float weighted = sm__times(sm__times(x[i], x[i]), q);
+            sum_xq += sm__times(weighted, x[i]);
+            sum_qq += sm__times(weighted, q);
+        }
+        if (attempt && !(sum_qq > 0.0f && sm__times(sum_xq, sum_xq) > sm__times(best, sum_qq)))
+            continue;
+        scale = sm__div(sum_xq, sum_qq);
+        best = sm__times(scale, sum_xq);
+    }
+    return scale;
+}
+
+static void sm__encode_iq4_nl(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK; b++, src += SM__QK) {
+        sm__block_iq4_nl block;
+        float d = sm__fit_iq4(src), inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+        int i;
+        memset(&block, 0, sizeof block);
+        block.d = sm__f32_to_f16(d);
+        for (i = 0; i < SM__QK; i++)
+            sm__put_nibble(block.b, NULL, i, sm__nearest_iq4(sm__times(inverse, src[i])));
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+static void sm__encode_iq4_xs(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++, src += SM__QK_K) {
+        sm__block_iq4_xs block;
+        float scale[8], d, inverse;
+        int i, j;
+        memset(&block, 0, sizeof block);
+        for (j = 0; j < 8; j++) scale[j] = sm__fit_iq4(src + SM__QK * j);
+        d = sm__times(sm__extreme(scale, 8), -1.0f / 32);
+        inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+        block.d = sm__f32_to_f16(d);
+        for (j = 0; j < 8; j++) {
+            int sc = sm__nearest(sm__times(inverse, scale[j]), -32, 31);
+            float step = sm__times(d, (float)sc), up = step != 0.0f ? sm__div(1.0f, step) : 0.0f;
+            uint8_t *low = &block.scales_l[j / 2];
+            *low = (uint8_t)(*low | ((sc + 32) & 15) << (j % 2 * 4));
+            block.scales_h = (uint16_t)(block.scales_h | ((sc + 32) >> 4) << 2 * j);
+            for (i = 0; i < SM__QK; i++)
+                sm__put_nibble(block.b + 16 * j, NULL, i,
+                               sm__nearest_iq4(sm__times(up, src[SM__QK * j + i])));
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* x [256] as -1, 0 and 1 times the largest size, which is returned. */
+static float sm__fit_three(const float *x, int8_t *t) {
+    float d = sm__extreme(x, SM__QK_K), inverse;
+    int i;
+    if (d < 0.0f) d = -d;
+    inverse = d != 0.0f ? sm__div(1.0f, d) : 0.0f;
+    for (i = 0; i < SM__QK_K; i++) {
+        float y = sm__times(x[i], inverse);
+        t[i] = (int8_t)(y > -2.0f && y < 2.0f ? sm__round_away(y) : 0);
+    }
+    return d;
+}
+
+static void sm__encode_tq2_0(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++) {
+        sm__block_tq2_0 block;
+        int8_t t[SM__QK_K];
+        int i;
+        memset(&block, 0, sizeof block);
+        block.d = sm__f32_to_f16(sm__fit_three(src + b * SM__QK_K, t));
+        for (i = 0; i < SM__QK_K; i++) {
+            uint8_t *at = &block.q[i / 128 * 32 + i % 32];
+            *at = (uint8_t)(*at | (t[i] + 1) << (i / 32 % 4 * 2));
+        }
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
+/* n bytes of five digits each, the last ones 0 if there are fewer. */
+static void sm__pack_threes(const int8_t *t, int n, int digits, uint8_t *b) {
+    int g, i;
+    for (i = 0; i < n; i++) {
+        int sum = 0;
+        for (g = 0; g < 5; g++) sum = 3 * sum + (g < digits ? t[n * g + i] + 1 : 0);
+        b[i] = (uint8_t)((sum * 256 + 242) / 243); /* after the point, rounded up */
+    }
+}
+
+static void sm__encode_tq1_0(const float *src, void *dst, size_t n) {
+    size_t b;
+    for (b = 0; b < n / SM__QK_K; b++) {
+        sm__block_tq1_0 block;
+        int8_t t[SM__QK_K];
+        block.d = sm__f32_to_f16(sm__fit_three(src + b * SM__QK_K, t));
+        sm__pack_threes(t, 32, 5, block.q);
+        sm__pack_threes(t + 160, 16, 5, block.q + 32);
+        sm__pack_threes(t + 240, 4, 4, block.last);
+        memcpy((uint8_t *)dst + b * sizeof block, &block, sizeof block);
+    }
+}
+
 /* Dense numbers for the types of this build: SM__T_F32 ... index the table and the kernels. */
 enum {
     SM__T_F32,
@@ -2662,8 +3226,25 @@ enum {
     SM__T_Q4_K,
     SM__T_Q5_K,
     SM__T_Q6_K,
+    SM__T_Q4_1,
+    SM__T_Q5_0,
+    SM__T_Q5_1,
+    SM__T_IQ4_NL,
+    SM__T_MXFP4,
+    SM__T_Q2_K,
+    SM__T_Q3_K,
+    SM__T_IQ4_XS,
+    SM__T_TQ1_0,
+    SM__T_TQ2_0,
     SM__N_TYPES
 };
+
+/* Those that have no scalar matmul of their own. */
+#define SM__PLAIN_LIST(X)                                                                          \
+    X(q4_k, SM__T_Q4_K) X(q5_k, SM__T_Q5_K) X(q6_k, SM__T_Q6_K) X(q4_1, SM__T_Q4_1)                \
+    X(q5_0, SM__T_Q5_0) X(q5_1, SM__T_Q5_1) X(iq4_nl, SM__T_IQ4_NL) X(mxfp4, SM__T_MXFP4)          \
+    X(q2_k, SM__T_Q2_K) X(q3_k, SM__T_Q3_K) X(iq4_xs, SM__T_IQ4_XS) X(tq1_0, SM__T_TQ1_0)          \
+    X(tq2_0, SM__T_TQ2_0)
 
 typedef struct sm__type {
     int id; /* sm_type */
@@ -2682,6 +3263,16 @@ static const sm__type sm__types[SM__N_TYPES] = {
     {SM_TYPE_Q4_K, {"Q4_K", SM__QK_K, 144}, SM__QK_K, sm__decode_q4_k, sm__encode_q4_k},
     {SM_TYPE_Q5_K, {"Q5_K", SM__QK_K, 176}, SM__QK_K, sm__decode_q5_k, sm__encode_q5_k},
     {SM_TYPE_Q6_K, {"Q6_K", SM__QK_K, 210}, SM__QK_K, sm__decode_q6_k, sm__encode_q6_k},
+    {SM_TYPE_Q4_1, {"Q4_1", SM__QK, 20}, SM__QK, sm__decode_q4_1, sm__encode_q4_1},
+    {SM_TYPE_Q5_0, {"Q5_0", SM__QK, 22}, SM__QK, sm__decode_q5_0, sm__encode_q5_0},
+    {SM_TYPE_Q5_1, {"Q5_1", SM__QK, 24}, SM__QK, sm__decode_q5_1, sm__encode_q5_1},
+    {SM_TYPE_IQ4_NL, {"IQ4_NL", SM__QK, 18}, SM__QK, sm__decode_iq4_nl, sm__encode_iq4_nl},
+    {SM_TYPE_MXFP4, {"MXFP4", SM__QK, 17}, SM__QK, sm__decode_mxfp4, sm__encode_mxfp4},
+    {SM_TYPE_Q2_K, {"Q2_K", SM__QK_K, 84}, SM__QK_K, sm__decode_q2_k, sm__encode_q2_k},
+    {SM_TYPE_Q3_K, {"Q3_K", SM__QK_K, 110}, SM__QK_K, sm__decode_q3_k, sm__encode_q3_k},
+    {SM_TYPE_IQ4_XS, {"IQ4_XS", SM__QK_K, 136}, SM__QK_K, sm__decode_iq4_xs, sm__encode_iq4_xs},
+    {SM_TYPE_TQ1_0, {"TQ1_0", SM__QK_K, 54}, SM__QK_K, sm__decode_tq1_0, sm__encode_tq1_0},
+    {SM_TYPE_TQ2_0, {"TQ2_0", SM__QK_K, 66}, SM__QK_K, sm__decode_tq2_0, sm__encode_tq2_0},
 };
 
 /* Row of the table for an sm_type, or -1. */
@@ -2733,7 +3324,8 @@ SM__INLINE size_t sm__row_bytes(int type, size_t n) {
  *             integer dot product of block b, d_w and d_a are the scales of weight and activation.
  *             Of a superblock, isum_b = sum over j of sc_j * (dot product of sub-block j); where it
  *             has minima, acc = fma(-(float)msum_b, dmin_w * d_a, acc) follows, msum_b = sum over j
- *             of m_j * (sum of the activations of sub-block j).
+ *             of m_j * (sum of the activations of sub-block j). The minimum of Q4_1 and Q5_1 is
+ *             such a one: m_0 = 1, dmin_w = -m. In full, for each type: sm__plain.
  * ============================================================================================== */
 
 /* Rows of activations as matmul reads them: f32 for float weights, int8 blocks for quantised. */
@@ -2756,7 +3348,8 @@ typedef struct sm__acts {
  *   scratch         SM__MATMUL_SCRATCH(k) bytes, 64-byte aligned, of the calling thread
  * Order: 16 lanes for F32, F16, BF16 (weights converted exactly); blocks for all others.
  * Error: 16 lanes     |got - exact| <= (k / 16 + 5) * 2^-24 * sum |a * w|
- *        blocks       |got - exact| <= (k / 32 + 2) * 2^-24 * sum_b |isum_b * d_w * d_a|
+ *        blocks       |got - exact| <= (k / 32 + 2) * 2^-24 * sum_b |isum_b * d_w * d_a|;  with
+ *                     minima (k / 16 + 3) * 2^-24 * as below
  *        superblocks  |got - exact| <= (k / 128 + 3) * 2^-24 * sum_b (|isum_b * d_w * d_a| +
  *                     |msum_b * dmin_w * d_a|);  exact being the product with the quantised
  *                     activations. */
@@ -3929,52 +4522,50 @@ static void sm__matmul_q4_0__scalar(const void *w, size_t w_stride, int n, int k
         }
 }
 
-/* The K-quants, the truth: superblocks as plain integers. A chain waits in its output while the
- * other rows of a meet the same superblock. */
-static void sm__matmul_super__scalar(int type, void (*unpack)(const void *, sm__superblock *),
+/* Whether a type's blocks have minima: those of one without are not even subtracted. */
+SM__INLINE int sm__has_minima(int type) {
+    return type == SM__T_Q4_K || type == SM__T_Q5_K || type == SM__T_Q2_K || type == SM__T_Q4_1 ||
+           type == SM__T_Q5_1;
+}
+
+/* The others, the truth: blocks as plain integers. A chain waits in its output while the other rows
+ * of a meet the same block. */
+static void sm__matmul_plain__scalar(int type, void (*unpack)(const void *, sm__plain *),
                                      const void *w, size_t w_stride, int n, int k,
                                      const sm__acts *a, int rows, float *out, size_t out_stride) {
     size_t bytes = (size_t)sm__types[type].info.block_bytes;
-    sm__superblock block;
-    int t, o, b, i, j;
+    int elems = sm__types[type].info.block_elems, t, o, b, i, j;
+    sm__plain block;
     for (o = 0; o < n; o++)
-        for (b = 0; b < k / SM__QK_K; b++) {
+        for (b = 0; b < k / elems; b++) {
             unpack((const uint8_t *)w + (size_t)o * w_stride + (size_t)b * bytes, &block);
             for (t = 0; t < rows; t++) {
-                const int8_t *q = a->q + (size_t)t * a->q_stride + (size_t)b * SM__QK_K;
-                const int16_t *s = a->s + (size_t)t * a->s_stride + (size_t)b * (SM__QK_K / 16);
+                const int8_t *q = a->q + (size_t)t * a->q_stride + b * elems;
+                const int16_t *s = a->s + (size_t)t * a->s_stride + b * elems / 16;
                 float d = a->d[(size_t)t * a->d_stride + (size_t)b];
                 float *acc = &out[(size_t)t * out_stride + (size_t)o];
                 int32_t isum = 0, msum = 0;
-                for (j = 0; j < 16; j++) {
+                for (j = 0; j < elems / 16; j++) {
                     int32_t dot = 0;
                     for (i = 16 * j; i < 16 * j + 16; i++) dot += block.q[i] * q[i];
                     isum += block.sc[j] * dot;
                     msum += block.m[j] * s[j];
                 }
                 *acc = sm__fma((float)isum, block.d * d, b ? *acc : 0.0f);
-                if (type != SM__T_Q6_K) *acc = sm__fma(-(float)msum, block.dmin * d, *acc);
+                if (sm__has_minima(type)) *acc = sm__fma(-(float)msum, block.dmin * d, *acc);
             }
         }
 }
-static void sm__matmul_q4_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                    int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super__scalar(SM__T_Q4_K, sm__unpack_q4_k, w, w_stride, n, k, a, rows, out,
-                             out_stride);
-}
-static void sm__matmul_q5_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                    int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super__scalar(SM__T_Q5_K, sm__unpack_q5_k, w, w_stride, n, k, a, rows, out,
-                             out_stride);
-}
-static void sm__matmul_q6_k__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                    int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super__scalar(SM__T_Q6_K, sm__unpack_q6_k, w, w_stride, n, k, a, rows, out,
-                             out_stride);
-}
+#define SM__MATMUL(name, T)                                                                        \
+    static void sm__matmul_##name##__scalar(const void *w, size_t w_stride, int n, int k,          \
+                                            const sm__acts *a, int rows, float *out,               \
+                                            size_t out_stride, void *scratch) {                    \
+        (void)scratch;                                                                             \
+        sm__matmul_plain__scalar(T, sm__unpack_##name, w, w_stride, n, k, a, rows, out,            \
+                                 out_stride);                                                      \
+    }
+SM__PLAIN_LIST(SM__MATMUL)
+#undef SM__MATMUL
 
 /* The sum of 32 activations. */
 SM__INLINE int32_t sm__sum32(const int16_t *s) { return s[0] + s[1]; }
@@ -8889,9 +9480,9 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->matmul[SM__T_BF16] = sm__matmul_bf16__scalar;
     k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__scalar;
     k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__scalar;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__scalar;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__scalar;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__scalar;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__scalar;
+    SM__PLAIN_LIST(SM__MATMUL)
+#undef SM__MATMUL
     k->attend[0] = sm__attend_f32__scalar;
     k->attend[1] = sm__attend_f16__scalar;
     k->attend[2] = sm__attend_q8_0__scalar;
@@ -19476,10 +20067,20 @@ static uint32_t sm__file_type(int type, int mix) {
     case SM_TYPE_F32: return 0;
     case SM_TYPE_F16: return 1;
     case SM_TYPE_Q4_0: return 2;
+    case SM_TYPE_Q4_1: return 3;
     case SM_TYPE_Q8_0: return 7;
+    case SM_TYPE_Q5_0: return 8;
+    case SM_TYPE_Q5_1: return 9;
+    case SM_TYPE_Q2_K: return 10;
+    case SM_TYPE_Q3_K: return 11;
     case SM_TYPE_Q4_K: return mix == SM_MIX_M ? 15 : 14;
     case SM_TYPE_Q5_K: return mix == SM_MIX_M ? 17 : 16;
     case SM_TYPE_Q6_K: return 18;
+    case SM_TYPE_IQ4_NL: return 25;
+    case SM_TYPE_IQ4_XS: return 30;
+    case SM_TYPE_TQ1_0: return 36;
+    case SM_TYPE_TQ2_0: return 37;
+    case SM_TYPE_MXFP4: return 38;
     default: return 32; /* BF16 */
     }
 }

@@ -22,10 +22,14 @@ SHAPES = {
 # not below -10 and above 10. In this shape every value lies there, so that all the rest of the
 # network can be compared to a float32's accuracy.
 STEEP = 'gpt2_steep'
-GGML_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 8, 'q4_k': 12, 'q5_k': 13, 'q6_k': 14,
-              'bf16': 30}
+GGML_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q4_1': 3, 'q5_0': 6, 'q5_1': 7, 'q8_0': 8,
+              'q2_k': 10, 'q3_k': 11, 'q4_k': 12, 'q5_k': 13, 'q6_k': 14, 'iq4_nl': 20,
+              'iq4_xs': 23, 'bf16': 30, 'tq1_0': 34, 'tq2_0': 35, 'mxfp4': 39}
 BLOCKS = {'f32': (1, 4), 'f16': (1, 2), 'bf16': (1, 2), 'q8_0': (32, 34), 'q4_0': (32, 18),
-          'q4_k': (256, 144), 'q5_k': (256, 176), 'q6_k': (256, 210)}  # elements, bytes
+          'q4_k': (256, 144), 'q5_k': (256, 176), 'q6_k': (256, 210), 'q4_1': (32, 20),
+          'q5_0': (32, 22), 'q5_1': (32, 24), 'iq4_nl': (32, 18), 'mxfp4': (32, 17),
+          'q2_k': (256, 84), 'q3_k': (256, 110), 'iq4_xs': (256, 136), 'tq1_0': (256, 54),
+          'tq2_0': (256, 66)}  # elements, bytes
 FILE_TYPES = {'f32': 0, 'f16': 1, 'q4_0': 2, 'q8_0': 7, 'bf16': 32}
 
 
@@ -72,7 +76,10 @@ def decode(data, typ, count):
     elements, width = BLOCKS[typ]
     b = np.frombuffer(data, 'u1', count // elements * width).reshape(-1, width)
     return {'q8_0': decode_q8_0, 'q4_0': decode_q4_0, 'q4_k': decode_q4_q5, 'q5_k': decode_q4_q5,
-            'q6_k': decode_q6_k}[typ](b).ravel()
+            'q6_k': decode_q6_k, 'q4_1': decode_q4_1, 'q5_0': decode_q5_0, 'q5_1': decode_q5_1,
+            'iq4_nl': decode_iq4_nl, 'mxfp4': decode_mxfp4, 'q2_k': decode_q2_k,
+            'q3_k': decode_q3_k, 'iq4_xs': decode_iq4_xs, 'tq1_0': decode_tq1_0,
+            'tq2_0': decode_tq2_0}[typ](b).ravel()
 
 
 def halves(b):
@@ -87,6 +94,84 @@ def decode_q8_0(b):
 def decode_q4_0(b):
     q = b[:, 2:]
     return halves(b[:, :2]) * (np.concatenate([q & 15, q >> 4], 1).astype('f8') - 8)
+
+
+def nibbles(q):
+    return np.concatenate([q & 15, q >> 4], -1)
+
+
+def decode_q4_1(b):
+    return halves(b[:, :2]) * nibbles(b[:, 4:]) + halves(b[:, 2:4])
+
+
+def fives(b):
+    """32 bits, the fifth ones of 16 bytes of nibbles."""
+    return nibbles(b[:, 4:]) | np.unpackbits(b[:, :4], axis=1, bitorder='little') << 4
+
+
+def decode_q5_0(b):
+    return halves(b[:, :2]) * (fives(b[:, 2:]).astype('f8') - 16)
+
+
+def decode_q5_1(b):
+    return halves(b[:, :2]) * fives(b[:, 4:]) + halves(b[:, 2:4])
+
+
+IQ4 = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], 'f8')
+FLOATS4 = np.array([0, .5, 1, 1.5, 2, 3, 4, 6], 'f8')  # sign, 2 bits of exponent, 1 of mantissa
+FLOATS4 = np.concatenate([FLOATS4, -FLOATS4])
+FLOATS4[8] = 0  # ggml has no -0
+
+
+def decode_iq4_nl(b):
+    return halves(b[:, :2]) * IQ4[nibbles(b[:, 2:])]
+
+
+def decode_mxfp4(b):
+    return np.ldexp(FLOATS4[nibbles(b[:, 1:])], b[:, :1].astype('i4') - 127)
+
+
+def twos(q):
+    """For each half 32 bytes: two bits of elements i, 32 + i, 64 + i, 96 + i."""
+    q = q.reshape(-1, 2, 1, 32) >> np.arange(0, 8, 2, dtype='u1')[:, None] & 3
+    return q.reshape(-1, 256).astype('f8')
+
+
+def decode_q2_k(b):
+    """16 bytes: scale and minimum of a sub-block of 16; 256 times two bits; d, dmin: f16."""
+    d, dmin = np.split(halves(b[:, 80:]), 2, 1)
+    q = twos(b[:, 16:80]).reshape(-1, 16, 16)
+    return (d * (b[:, :16] & 15))[..., None] * q - (dmin * (b[:, :16] >> 4))[..., None]
+
+
+def decode_q3_k(b):
+    """Third bits; two bits; 16 scales: nibbles, then the two upper bits; d: f16."""
+    high = b[:, None, :32] >> np.arange(8, dtype='u1')[:, None] & 1
+    q = twos(b[:, 32:96]) + 4. * high.reshape(-1, 256) - 4
+    top = b[:, None, 104:108] >> np.arange(0, 8, 2, dtype='u1')[:, None] & 3
+    scale = nibbles(b[:, 96:104]) | top.reshape(-1, 16) << 4
+    return (halves(b[:, 108:]) * (scale - 32.))[..., None] * q.reshape(-1, 16, 16)
+
+
+def decode_iq4_xs(b):
+    """d: f16; the two upper bits of 8 scales; their nibbles; 8 times 16 bytes of steps."""
+    top = b[:, 2:4, None] >> np.arange(0, 8, 2, dtype='u1') & 3
+    low = np.stack([b[:, 4:8] & 15, b[:, 4:8] >> 4], 2)
+    scale = halves(b[:, :2]) * ((low.reshape(-1, 8) | top.reshape(-1, 8) << 4) - 32.)
+    return scale[..., None] * IQ4[nibbles(b[:, 8:].reshape(-1, 8, 16))]
+
+
+def decode_tq1_0(b):
+    """Bytes are numbers in base 3 after the point: the whole part of 3^(g + 1) b / 256 ends in
+    digit g."""
+    digits = b[:, None, :52].astype('i4') * 3 ** np.arange(5)[:, None] % 256 * 3 // 256
+    parts = digits[..., :32], digits[..., 32:48], digits[:, :4, 48:]
+    q = np.concatenate([p.reshape(len(b), -1) for p in parts], 1)
+    return halves(b[:, 52:]) * (q - 1.)
+
+
+def decode_tq2_0(b):
+    return halves(b[:, 64:]) * (twos(b[:, :64]) - 1)
 
 
 def decode_q4_q5(b):

@@ -56,6 +56,8 @@ N_IDS = 64
 F32_BOUND = 1e-5
 TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0', 'q4_k', 'q5_k', 'q6_k']
 K_TYPES = TYPES[5:]
+# One file of each, which we write.
+MORE_TYPES = ['q4_1', 'q5_0', 'q5_1', 'iq4_nl', 'mxfp4', 'q2_k', 'q3_k', 'iq4_xs', 'tq1_0', 'tq2_0']
 # Of a model, with other weights and ids; else one.
 FILES = {'q8_0': 4, 'q4_0': 4, 'q4_k': 6, 'q5_k': 6, 'q6_k': 6}
 WORSE_MODEL, WORSE_TYPE = 1.08, 1.01  # allowed: one file deviates by 2 %, a type's mean by 0.4 %
@@ -304,7 +306,7 @@ def beyond_noise(builds, truth):
     return apart, apart & (gap > 2 * np.abs(best - truth).max(1))
 
 
-errors = {t: [] for t in TYPES}  # [ours, the peer's builds...] of every file
+errors = {t: [] for t in TYPES + MORE_TYPES}  # [ours, the peer's builds...] of every file
 leads = {t: [] for t in K_TYPES}  # of files without Q8_0: positions before the walks part
 HEAD = ('model, positions', 'type', 'max-peer', 'max-truth', 'mean ours', 'mean peer', 'ratio',
         'argmax', 'decided')
@@ -406,6 +408,16 @@ DECODERS = {
     'q4_k': ([0, 2], 'dequantize_row_q4_K'),
     'q5_k': ([0, 2], 'dequantize_row_q5_K'),
     'q6_k': ([208], 'dequantize_row_q6_K'),
+    'q4_1': ([0, 2], 'dequantize_row_q4_1'),
+    'q5_0': ([0], 'dequantize_row_q5_0'),
+    'q5_1': ([0, 2], 'dequantize_row_q5_1'),
+    'iq4_nl': ([0], 'dequantize_row_iq4_nl'),
+    'mxfp4': ([], 'dequantize_row_mxfp4'),  # a byte, which takes all values anyway
+    'q2_k': ([80, 82], 'dequantize_row_q2_K'),
+    'q3_k': ([108], 'dequantize_row_q3_K'),
+    'iq4_xs': ([0], 'dequantize_row_iq4_xs'),
+    'tq1_0': ([52], 'dequantize_row_tq1_0'),
+    'tq2_0': ([64], 'dequantize_row_tq2_0'),
 }
 # Zeros, denormals, the least and greatest normal numbers, one, endless ones and a NaN.
 EXTREMES = [0, 1, 0x3ff, 0x400, 0x3c00, 0x7bff, 0x7c00, 0x7e00]
@@ -617,7 +629,7 @@ def quantised_models():
     if ONLY not in 'written quantised':
         return
     make_random('llama_k', 'f32', source, 1)
-    for typ, option in [(t, t) for t in TYPES] + [('q4_k', 'q4_k_s'), ('q4_k', 'q4_k_m'),
+    for typ, option in [(t, t) for t in TYPES + MORE_TYPES] + [('q4_k', 'q4_k_s'), ('q4_k', 'q4_k_m'),
                                                   ('q5_k', 'q5_k_m')]:
         path = written(source, option)
         if not path:

@@ -9,10 +9,15 @@
 
 static const char *const run_archs[] = {"llama", "qwen2", "qwen3", "gpt2", "cs336"};
 static const int run_types[] = {SM_TYPE_F32,  SM_TYPE_F16,  SM_TYPE_BF16, SM_TYPE_Q8_0,
-                                SM_TYPE_Q4_0, SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K};
+                                SM_TYPE_Q4_0, SM_TYPE_Q4_K, SM_TYPE_Q5_K, SM_TYPE_Q6_K,
+                                /* the others, for llama only */
+                                SM_TYPE_Q4_1, SM_TYPE_Q5_0, SM_TYPE_Q5_1, SM_TYPE_IQ4_NL,
+                                SM_TYPE_MXFP4, SM_TYPE_Q2_K, SM_TYPE_Q3_K, SM_TYPE_IQ4_XS,
+                                SM_TYPE_TQ1_0, SM_TYPE_TQ2_0};
 static const int run_kv_types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_Q8_0};
 #define RUN_ARCHS 5
 #define RUN_TYPES 8
+#define RUN_ALL_TYPES 18
 #define RUN_KV_TYPES 3
 
 #if !defined(_WIN32) && !defined(SMALLMIND_NO_THREADS)

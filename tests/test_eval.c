@@ -78,33 +78,51 @@ static const uint64_t eval_golden[RUN_ARCHS * RUN_TYPES][RUN_KV_TYPES] = {
     {0x1ec346cbb4d79861u, 0xdbcd3319f78ec584u, 0x9b12bb7ae6664272u}, /* cs336 Q6_K */
 };
 
-static void eval_bits_are_the_golden_ones(void) {
-    int a, t, k, print = getenv("GOLDEN") != NULL;
+/* The same of the other types, for llama. */
+static const uint64_t eval_golden_more[RUN_ALL_TYPES - RUN_TYPES][RUN_KV_TYPES] = {
+    {0xb4d779cc2bc54785u, 0xe0f035aef1a6b8a1u}, /* llama Q4_1 */
+    {0xd4aaf067ff5680c9u, 0x24f60a70f2327068u}, /* llama Q5_0 */
+    {0xb2b14ea6e5dc08f3u, 0xbf9fee5f9651aef9u}, /* llama Q5_1 */
+    {0x6020d6013537fd9eu, 0x782f341f164531c8u}, /* llama IQ4_NL */
+    {0xd37c3b3e07b6eea6u, 0x28f64b35a8a0e43bu}, /* llama MXFP4 */
+    {0x41492c660763658fu, 0x5260819d58e3665bu, 0xe1e6a64cbd03225au}, /* llama Q2_K */
+    {0xdfa9b778f9094dacu, 0x29e25c2426ca13ccu, 0x1ab86f03c9c42579u}, /* llama Q3_K */
+    {0xf4e90d96046347a7u, 0x0c3b224d693c9b4cu, 0x29b49d065b9c7103u}, /* llama IQ4_XS */
+    {0xe6f0d2fba6a16bffu, 0xf2ace2826a4045feu, 0xb4a0b9cc039d25c7u}, /* llama TQ1_0 */
+    {0xe6f0d2fba6a16bffu, 0xf2ace2826a4045feu, 0xb4a0b9cc039d25c7u}, /* llama TQ2_0 */
+};
+
+static void eval_golden_of(const char *arch, int type, const uint64_t *want) {
+    int k, print = getenv("GOLDEN") != NULL;
     int32_t tokens[EVAL_N];
-    if (print) printf("\n");
+    sm_model *m = eval_model(arch, type);
+    if (print) printf("    {");
+    for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
+        run_way w = run_plain(run_kv_types[k]);
+        int n_vocab = sm_model_get_info(m)->n_vocab;
+        float *got = run_rows(EVAL_N, n_vocab);
+        uint64_t h;
+        eval_tokens(tokens, EVAL_N, n_vocab);
+        run_logits(m, &w, tokens, EVAL_N, got);
+        h = hash_bytes(got, (size_t)EVAL_N * (size_t)n_vocab * sizeof *got);
+        if (print) printf("%s0x%08x%08xu", k ? ", " : "", (unsigned)(h >> 32), (unsigned)h);
+        else if (h != want[k])
+            FAIL("%s: 0x%08x%08x", eval_name(arch, type, w.kv_type), (unsigned)(h >> 32),
+                 (unsigned)h);
+        free(got);
+    }
+    if (print) printf("}, /* %s %s */\n", arch, sm_type_get_info(type)->name);
+    sm_model_close(m);
+}
+
+static void eval_bits_are_the_golden_ones(void) {
+    int a, t;
+    if (getenv("GOLDEN")) printf("\n");
     for (a = 0; a < RUN_ARCHS; a++)
-        for (t = 0; t < RUN_TYPES; t++) {
-            sm_model *m = eval_model(run_archs[a], run_types[t]);
-            if (print) printf("    {");
-            for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
-                run_way w = run_plain(run_kv_types[k]);
-                int n_vocab = sm_model_get_info(m)->n_vocab;
-                float *got = run_rows(EVAL_N, n_vocab);
-                uint64_t h;
-                eval_tokens(tokens, EVAL_N, n_vocab);
-                run_logits(m, &w, tokens, EVAL_N, got);
-                h = hash_bytes(got, (size_t)EVAL_N * (size_t)n_vocab * sizeof *got);
-                if (print)
-                    printf("%s0x%08x%08xu", k ? ", " : "", (unsigned)(h >> 32), (unsigned)h);
-                else if (h != eval_golden[a * RUN_TYPES + t][k])
-                    FAIL("%s: 0x%08x%08x", eval_name(run_archs[a], run_types[t], w.kv_type),
-                         (unsigned)(h >> 32), (unsigned)h);
-                free(got);
-            }
-            if (print)
-                printf("}, /* %s %s */\n", run_archs[a], sm_type_get_info(run_types[t])->name);
-            sm_model_close(m);
-        }
+        for (t = 0; t < RUN_TYPES; t++)
+            eval_golden_of(run_archs[a], run_types[t], eval_golden[a * RUN_TYPES + t]);
+    for (t = RUN_TYPES; t < RUN_ALL_TYPES; t++)
+        eval_golden_of(run_archs[0], run_types[t], eval_golden_more[t - RUN_TYPES]);
 }
 
 /* Token by token with cached keys, at the scalar level, is the truth; chunks of every size and
@@ -113,7 +131,7 @@ static void eval_variants(const char *arch) {
     static const int batches[] = {1, 2, 3, 7, 16, 64}, calls[] = {1, 5, 33};
     int isas[8], n_isas = run_isas(isas), t, k, i;
     int32_t tokens[EVAL_N];
-    for (t = 0; t < RUN_TYPES; t++) {
+    for (t = 0; t < (strcmp(arch, run_archs[0]) ? RUN_TYPES : RUN_ALL_TYPES); t++) {
         sm_model *m = eval_model(arch, run_types[t]);
         for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
             int n_vocab = sm_model_get_info(m)->n_vocab;

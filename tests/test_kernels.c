@@ -179,6 +179,14 @@ static const int *matmul_sizes(int type) {
            : sm__types[type].act_block == 32 ? block_sizes : super_sizes;
 }
 
+/* Where a block's scale is; its dmin or minimum, if it has one, is behind it. */
+static size_t matmul_scale_at(int type) {
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    if (type == SM__T_Q2_K) return bytes - 4;
+    return type == SM__T_Q6_K || type == SM__T_Q3_K || type == SM__T_TQ1_0 || type == SM__T_TQ2_0
+               ? bytes - 2 : 0;
+}
+
 /* Random bytes, or the ends of the range, where saturating instructions go wrong: in each second
  * block the same one throughout, as in the activations, so that sums grow as they can; then
  * scales. */
@@ -197,8 +205,12 @@ static void matmul_fill_weights(int mode) {
                 mc.w[i + j] = u & 1 ? 0x80 : 0x7f;
             else mc.w[i + j] = u & 1 ? 0 : 255;
         }
-        memcpy(mc.w + i + (mc.type == SM__T_Q6_K ? 208 : 0), &d, 2);
-        if (mc.type == SM__T_Q4_K || mc.type == SM__T_Q5_K) memcpy(mc.w + i + 2, &dmin, 2);
+        if (mc.type == SM__T_MXFP4) { /* a power of two */
+            mc.w[i] = (uint8_t)(mode == MODE_NORMAL ? 118 + random_below(8) : random_below(256));
+            continue;
+        }
+        memcpy(mc.w + i + matmul_scale_at(mc.type), &d, 2);
+        if (sm__has_minima(mc.type)) memcpy(mc.w + i + matmul_scale_at(mc.type) + 2, &dmin, 2);
     }
 }
 
@@ -400,10 +412,9 @@ static void matmul_variants(int type) {
 
 /* The truth against sums in twice double's precision, within the contract's bound. */
 static double matmul_exact(int t, int o, double *bound) {
-    static void (*const unpack[])(const void *, sm__superblock *) = {
-        sm__unpack_q4_k, sm__unpack_q5_k, sm__unpack_q6_k};
+    void (*unpack[SM__N_TYPES])(const void *, sm__plain *) = {NULL};
     exact e = {0, 0, 0};
-    int i, b, k = mc.k;
+    int i, b, k = mc.k, block = mc.act_block;
     if (!sm__types[mc.type].act_block) {
         size_t elem = (size_t)sm__types[mc.type].info.block_bytes;
         for (i = 0; i < k; i++) {
@@ -414,31 +425,35 @@ static double matmul_exact(int t, int o, double *bound) {
         *bound = (k / 16.0 + 5) * ULP * e.magnitude;
         return exact_value(&e);
     }
-    for (b = 0; b < k / 256 && mc.act_block == 256; b++) {
-        sm__superblock w; /* which the types' own tests check */
+#define UNPACK(name, T) unpack[T] = sm__unpack_##name;
+    SM__PLAIN_LIST(UNPACK)
+#undef UNPACK
+    for (b = 0; b < k / block && unpack[mc.type]; b++) {
+        sm__plain w; /* which the types' own tests check */
         size_t at = (size_t)o * mc.row_bytes +
                     (size_t)b * (size_t)sm__types[mc.type].info.block_bytes;
-        double isum = 0, msum = 0, d = (double)mc.d[t * (k / 256) + b];
-        unpack[mc.type - SM__T_Q4_K](mc.w + at, &w);
-        for (i = 0; i < 256; i++) {
-            isum += (double)w.sc[i / 16] * w.q[i] * mc.q[t * k + b * 256 + i];
-            msum += (double)w.m[i / 16] * mc.q[t * k + b * 256 + i];
+        double isum = 0, msum = 0, d = (double)mc.d[t * (k / block) + b];
+        unpack[mc.type](mc.w + at, &w);
+        for (i = 0; i < block; i++) {
+            isum += (double)w.sc[i / 16] * w.q[i] * mc.q[t * k + b * block + i];
+            msum += (double)w.m[i / 16] * mc.q[t * k + b * block + i];
         }
         exact_add(&e, isum * (double)w.d * d);
         exact_add(&e, -msum * (double)w.dmin * d);
     }
-    *bound = (k / 128.0 + 3) * ULP * e.magnitude;
-    if (mc.act_block == 256) return exact_value(&e);
+    *bound = (k / (block == 256 ? 128.0 : sm__has_minima(mc.type) ? 16.0 : 32.0) + 3) * ULP *
+             e.magnitude;
+    if (unpack[mc.type]) return exact_value(&e);
     for (b = 0; b < k / 32; b++) {
         float w[32], one = 1.0f; /* the integers, by decoding with scale 1 */
-        uint8_t block[34];
+        uint8_t one_block[34];
         uint16_t d, unit = sm__f32_to_f16(one);
         size_t bytes = (size_t)sm__types[mc.type].info.block_bytes;
         double isum = 0;
-        memcpy(block, mc.w + (size_t)o * mc.row_bytes + (size_t)b * bytes, bytes);
-        memcpy(&d, block, 2);
-        memcpy(block, &unit, 2);
-        sm__types[mc.type].decode(block, w, 32);
+        memcpy(one_block, mc.w + (size_t)o * mc.row_bytes + (size_t)b * bytes, bytes);
+        memcpy(&d, one_block, 2);
+        memcpy(one_block, &unit, 2);
+        sm__types[mc.type].decode(one_block, w, 32);
         for (i = 0; i < 32; i++) isum += (double)w[i] * mc.q[t * k + b * 32 + i];
         exact_add(&e, isum * (double)sm__f16_to_f32(d) * (double)mc.d[t * (k / 32) + b]);
     }
@@ -469,6 +484,16 @@ static void matmul_q4_0_keeps_its_bound(void) { matmul_bound(SM__T_Q4_0); }
 static void matmul_q4_k_keeps_its_bound(void) { matmul_bound(SM__T_Q4_K); }
 static void matmul_q5_k_keeps_its_bound(void) { matmul_bound(SM__T_Q5_K); }
 static void matmul_q6_k_keeps_its_bound(void) { matmul_bound(SM__T_Q6_K); }
+static void matmul_q4_1_keeps_its_bound(void) { matmul_bound(SM__T_Q4_1); }
+static void matmul_q5_0_keeps_its_bound(void) { matmul_bound(SM__T_Q5_0); }
+static void matmul_q5_1_keeps_its_bound(void) { matmul_bound(SM__T_Q5_1); }
+static void matmul_iq4_nl_keeps_its_bound(void) { matmul_bound(SM__T_IQ4_NL); }
+static void matmul_mxfp4_keeps_its_bound(void) { matmul_bound(SM__T_MXFP4); }
+static void matmul_q2_k_keeps_its_bound(void) { matmul_bound(SM__T_Q2_K); }
+static void matmul_q3_k_keeps_its_bound(void) { matmul_bound(SM__T_Q3_K); }
+static void matmul_iq4_xs_keeps_its_bound(void) { matmul_bound(SM__T_IQ4_XS); }
+static void matmul_tq1_0_keeps_its_bound(void) { matmul_bound(SM__T_TQ1_0); }
+static void matmul_tq2_0_keeps_its_bound(void) { matmul_bound(SM__T_TQ2_0); }
 static void matmul_f32_variants_agree(void) { matmul_variants(SM__T_F32); }
 static void matmul_f16_variants_agree(void) { matmul_variants(SM__T_F16); }
 static void matmul_bf16_variants_agree(void) { matmul_variants(SM__T_BF16); }
@@ -477,6 +502,16 @@ static void matmul_q4_0_variants_agree(void) { matmul_variants(SM__T_Q4_0); }
 static void matmul_q4_k_variants_agree(void) { matmul_variants(SM__T_Q4_K); }
 static void matmul_q5_k_variants_agree(void) { matmul_variants(SM__T_Q5_K); }
 static void matmul_q6_k_variants_agree(void) { matmul_variants(SM__T_Q6_K); }
+static void matmul_q4_1_variants_agree(void) { matmul_variants(SM__T_Q4_1); }
+static void matmul_q5_0_variants_agree(void) { matmul_variants(SM__T_Q5_0); }
+static void matmul_q5_1_variants_agree(void) { matmul_variants(SM__T_Q5_1); }
+static void matmul_iq4_nl_variants_agree(void) { matmul_variants(SM__T_IQ4_NL); }
+static void matmul_mxfp4_variants_agree(void) { matmul_variants(SM__T_MXFP4); }
+static void matmul_q2_k_variants_agree(void) { matmul_variants(SM__T_Q2_K); }
+static void matmul_q3_k_variants_agree(void) { matmul_variants(SM__T_Q3_K); }
+static void matmul_iq4_xs_variants_agree(void) { matmul_variants(SM__T_IQ4_XS); }
+static void matmul_tq1_0_variants_agree(void) { matmul_variants(SM__T_TQ1_0); }
+static void matmul_tq2_0_variants_agree(void) { matmul_variants(SM__T_TQ2_0); }
 
 /* --- attend ----------------------------------------------------------------------------------- */
 
@@ -1454,6 +1489,16 @@ static const test tests_kernels[] = {
     {"kernels: matmul q4_k keeps its bound", matmul_q4_k_keeps_its_bound},
     {"kernels: matmul q5_k keeps its bound", matmul_q5_k_keeps_its_bound},
     {"kernels: matmul q6_k keeps its bound", matmul_q6_k_keeps_its_bound},
+    {"kernels: matmul q4_1 keeps its bound", matmul_q4_1_keeps_its_bound},
+    {"kernels: matmul q5_0 keeps its bound", matmul_q5_0_keeps_its_bound},
+    {"kernels: matmul q5_1 keeps its bound", matmul_q5_1_keeps_its_bound},
+    {"kernels: matmul iq4_nl keeps its bound", matmul_iq4_nl_keeps_its_bound},
+    {"kernels: matmul mxfp4 keeps its bound", matmul_mxfp4_keeps_its_bound},
+    {"kernels: matmul q2_k keeps its bound", matmul_q2_k_keeps_its_bound},
+    {"kernels: matmul q3_k keeps its bound", matmul_q3_k_keeps_its_bound},
+    {"kernels: matmul iq4_xs keeps its bound", matmul_iq4_xs_keeps_its_bound},
+    {"kernels: matmul tq1_0 keeps its bound", matmul_tq1_0_keeps_its_bound},
+    {"kernels: matmul tq2_0 keeps its bound", matmul_tq2_0_keeps_its_bound},
     {"kernels: attend f32 keeps its bound", attend_f32_keeps_its_bound},
     {"kernels: attend f16 keeps its bound", attend_f16_keeps_its_bound},
     {"kernels: attend q8_0 keeps its bound", attend_q8_0_keeps_its_bound},
@@ -1477,6 +1522,16 @@ static const test tests_kernels[] = {
     {"kernels: matmul q4_k, all levels agree", matmul_q4_k_variants_agree},
     {"kernels: matmul q5_k, all levels agree", matmul_q5_k_variants_agree},
     {"kernels: matmul q6_k, all levels agree", matmul_q6_k_variants_agree},
+    {"kernels: matmul q4_1, all levels agree", matmul_q4_1_variants_agree},
+    {"kernels: matmul q5_0, all levels agree", matmul_q5_0_variants_agree},
+    {"kernels: matmul q5_1, all levels agree", matmul_q5_1_variants_agree},
+    {"kernels: matmul iq4_nl, all levels agree", matmul_iq4_nl_variants_agree},
+    {"kernels: matmul mxfp4, all levels agree", matmul_mxfp4_variants_agree},
+    {"kernels: matmul q2_k, all levels agree", matmul_q2_k_variants_agree},
+    {"kernels: matmul q3_k, all levels agree", matmul_q3_k_variants_agree},
+    {"kernels: matmul iq4_xs, all levels agree", matmul_iq4_xs_variants_agree},
+    {"kernels: matmul tq1_0, all levels agree", matmul_tq1_0_variants_agree},
+    {"kernels: matmul tq2_0, all levels agree", matmul_tq2_0_variants_agree},
     {"kernels: attend f32, all levels agree", attend_f32_variants_agree},
     {"kernels: attend f16, all levels agree", attend_f16_variants_agree},
     {"kernels: attend q8_0, all levels agree", attend_q8_0_variants_agree},

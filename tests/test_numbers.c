@@ -314,7 +314,10 @@ static void types_have_ggml_sizes(void) {
         const char *name;
     } want[] = {{0, 1, 4, "F32"}, {1, 1, 2, "F16"}, {2, 32, 18, "Q4_0"}, {8, 32, 34, "Q8_0"},
                 {30, 1, 2, "BF16"}, {12, 256, 144, "Q4_K"}, {13, 256, 176, "Q5_K"},
-                {14, 256, 210, "Q6_K"}};
+                {14, 256, 210, "Q6_K"}, {3, 32, 20, "Q4_1"}, {6, 32, 22, "Q5_0"},
+                {7, 32, 24, "Q5_1"}, {10, 256, 84, "Q2_K"}, {11, 256, 110, "Q3_K"},
+                {20, 32, 18, "IQ4_NL"}, {23, 256, 136, "IQ4_XS"}, {39, 32, 17, "MXFP4"},
+                {34, 256, 54, "TQ1_0"}, {35, 256, 66, "TQ2_0"}};
     static float x[257];
     static uint8_t bytes[257 * 4];
     int i;
@@ -577,6 +580,12 @@ static void q4_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_0, "q4_0", 64
 static void q4_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_K, "q4_k", 512); }
 static void q5_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q5_K, "q5_k", 512); }
 static void q6_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q6_K, "q6_k", 512); }
+static void q4_1_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q4_1, "q4_1", 64); }
+static void q5_0_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q5_0, "q5_0", 64); }
+static void q5_1_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q5_1, "q5_1", 64); }
+static void iq4_nl_gives_ggmls_bytes(void) { check_golden(SM_TYPE_IQ4_NL, "iq4_nl", 64); }
+static void q2_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q2_K, "q2_k", 512); }
+static void q3_k_gives_ggmls_bytes(void) { check_golden(SM_TYPE_Q3_K, "q3_k", 512); }
 
 static const test tests_numbers[] = {
     {"numbers: fma of edges", fma_of_edges},
@@ -604,4 +613,10 @@ static const test tests_numbers[] = {
     {"numbers: q4_k gives ggml's bytes", q4_k_gives_ggmls_bytes},
     {"numbers: q5_k gives ggml's bytes", q5_k_gives_ggmls_bytes},
     {"numbers: q6_k gives ggml's bytes", q6_k_gives_ggmls_bytes},
+    {"numbers: q4_1 gives ggml's bytes", q4_1_gives_ggmls_bytes},
+    {"numbers: q5_0 gives ggml's bytes", q5_0_gives_ggmls_bytes},
+    {"numbers: q5_1 gives ggml's bytes", q5_1_gives_ggmls_bytes},
+    {"numbers: iq4_nl gives ggml's bytes", iq4_nl_gives_ggmls_bytes},
+    {"numbers: q2_k gives ggml's bytes", q2_k_gives_ggmls_bytes},
+    {"numbers: q3_k gives ggml's bytes", q3_k_gives_ggmls_bytes},
 };

@@ -718,14 +718,14 @@ static void quantize_rows(void) {
     gp.n_embd = gp.n_ff = 256;
     gp.head_dim = 64;
     gp.n_layers = 1;
-    for (k = 0; k < RUN_TYPES; k++) {
+    for (k = 0; k < RUN_ALL_TYPES; k++) {
         int type = run_types[k];
         sm_model *m, *back = NULL;
         write_sink first = write_empty();
         gp.type = k % 2 ? SM_TYPE_F16 : SM_TYPE_F32;
         gp.n_vocab = k < 3 ? 2100 : 320; /* more rows than one buffer takes; the rest is slow */
         m = gguf_model_open(&gp);
-        for (threads = 1; threads <= 3; threads++) {
+        for (threads = 1; threads <= (k < RUN_TYPES ? 3 : 1); threads++) {
             write_sink s = write_empty();
             sm_quantize_params p = quantize_to(&s, type);
             sm_team_params tp = sm_team_default();
@@ -769,7 +769,9 @@ static void quantize_rows(void) {
 /* Logits of a random model move by no more than the type's rounding explains: mean distances in
  * ranges of a position's logits. */
 static void quantize_logits(void) {
-    static const double bounds[RUN_TYPES] = {0, 1e-4, 1e-3, 2e-3, 3e-2, 3e-2, 2e-2, 1e-2};
+    static const double bounds[RUN_ALL_TYPES] = {
+        0,    1e-4, 1e-3, 2e-3, 3e-2, 3e-2, 2e-2, 1e-2, 3e-2,
+        2e-2, 2e-2, 3e-2, 5e-2, 8e-2, 5e-2, 3e-2, 0.2,  0.2};
     gguf_model_params gp = gguf_model_default("llama", SM_TYPE_F32);
     enum { N = 16 };
     int32_t tokens[N];
@@ -784,7 +786,7 @@ static void quantize_logits(void) {
     got = run_rows(N, gp.n_vocab);
     run_tokens(m, tokens, N);
     run_logits(m, &way, tokens, N, want);
-    for (k = 0; k < RUN_TYPES; k++) {
+    for (k = 0; k < RUN_ALL_TYPES; k++) {
         write_sink s = write_empty();
         sm_model *q = quantize_model(m, run_types[k], &s);
         double sum = 0.0, low = 1e30, high = -1e30;
@@ -952,14 +954,14 @@ static void quantize_copies(void) {
     static const uint64_t dims[2] = {32, 3};
     gguf_model_params gp = files_tiny("llama", SM_TYPE_Q4_0);
     gguf_builder g = gguf_model_begin(&gp);
-    static const uint8_t noise[66] = {1, 2, 3, 250};
+    static const uint8_t noise[108] = {1, 2, 3, 250};
     write_sink s = write_empty();
     sm_model *m, *back;
     sm_tensor a, b;
     int i;
     uint64_t offset = gguf_align(&g);
-    gguf_bytes(&g.data, noise, 66);
-    gguf_entry(&g, "extra.weight", 2, dims, 6, offset); /* Q5_0 */
+    gguf_bytes(&g.data, noise, 108);
+    gguf_entry(&g, "extra.weight", 2, dims, 9, offset); /* Q8_1 */
     m = run_open(&g);
     back = quantize_model(m, SM_TYPE_Q4_0, &s);
     for (i = 0; m && back && sm_model_tensor(m, i, &a) == SM_OK; i++) {
@@ -1029,13 +1031,13 @@ static void quantize_out_of_memory(void) { write_fail_each(quantize_some_model, 
 
 static int quantize_no_type(void *user, const sm_tensor *t, int type) {
     (void)user, (void)type;
-    return strcmp(t->name, "blk.0.attn_k.weight") ? SM_TYPE_F16 : 6;
+    return strcmp(t->name, "blk.0.attn_k.weight") ? SM_TYPE_F16 : 9; /* Q8_1 */
 }
 
 static void quantize_bad_arguments(void) {
     sm_model *m = write_tiny();
     write_sink s = write_empty();
-    sm_quantize_params p = quantize_to(&s, 6);
+    sm_quantize_params p = quantize_to(&s, 9);
     sm_error error;
     CHECK_STATUS(sm_quantize(m, &p, &error), SM_ERR_ARG);
     p.type = SM_TYPE_Q4_K;
