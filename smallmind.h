@@ -328,7 +328,8 @@ typedef enum sm_load {
 } sm_load;
 
 typedef struct sm_model_params {
-    sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0), .safetensors */
+    sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0, v1, v2),
+                            .safetensors */
     sm_source tokenizer; /* llama2.c tokenizer.bin; not needed for GGUF */
     sm_source config;    /* HF config.json; when absent and file.path ends in .safetensors,
                             config.json beside it */
@@ -347,14 +348,16 @@ SM_API sm_model_params sm_model_default(void);
 /* Open a model.
  * Returns  SM_OK | SM_ERR_ARG | SM_ERR_IO | SM_ERR_FORMAT | SM_ERR_UNSUPPORTED | SM_ERR_NOMEM |
  *          SM_ERR_CANCELLED; on error *model is NULL and *error (may be NULL) names the culprit.
- * Memory   directory and vocabulary are allocated; weights only under SM_LOAD_COPY (and a gpt2
- *          safetensors, whose matrices are stored transposed). sm_model_close gives all back. */
+ * Memory   directory and vocabulary are allocated; weights only under SM_LOAD_COPY, and where the
+ *          file's are not as we compute with them: a gpt2 safetensors has them transposed, a
+ *          llama2.c v2 file in int8 groups that become F32 (4 bytes a weight).
+ *          sm_model_close gives all back. */
 SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error);
 /* No context may still use the model. NULL is allowed. */
 SM_API void sm_model_close(sm_model *model);
 
 typedef struct sm_model_info {
-    const char *format; /* "GGUF v3", "llama2.c", "safetensors" */
+    const char *format; /* "GGUF v3", "llama2.c" (or "llama2.c v1", "v2"), "safetensors" */
     const char *arch;   /* "llama", "qwen2", "qwen3", "gpt2"; "" when only a vocabulary was read */
     const char *name;   /* general.name, or "" */
     int n_vocab, n_ctx_train, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
@@ -11664,85 +11667,157 @@ static sm_status sm__tensors_done(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
-/* ---- llama2.c, version 0 of its export: seven int32, then F32 tensors in a fixed order ---- */
+/* ---- llama2.c ----
+ * The three versions of its export; all are int32 and F32 in a fixed order, without names.
+ *
+ *   0   seven sizes | tensors; an untied classifier makes the vocabulary's size negative
+ *   1   "ak42" | version | seven sizes | u8: classifier tied | zeros to byte 256 | tensors
+ *   2   the same with an i32 group behind the u8, and every matrix as int8 [rows, cols], then an
+ *       F32 scale for every group of them; rows do not matter to groups, so they may straddle
+ *
+ * No block type of GGUF holds those groups (their scales have 16 bits, their blocks end with the
+ * row), so such matrices become F32 in the model's memory, each weight its one rounded product.
+ * sm_quantize makes Q8_0 of them where that is too much. */
+
+#define SM__LLAMA2C_MAGIC 0x616b3432u
+#define SM__LLAMA2C_HEADER 256
 
 typedef struct sm__llama2c {
     sm_model *m;
     sm_error *error;
+    int version, untied;
+    int group;         /* int8 weights with one scale; 0: the matrices are F32 */
     const uint8_t *at; /* NULL: only count */
     uint64_t bytes;    /* counted so far, header included; below 2^60, as the hyperparameters are */
     sm_status status;
 } sm__llama2c;
 
-/* Tensors [rows, cols] (vectors: rows 0) of all layers in a row, or one. */
-static void sm__llama2c_tensor(sm__llama2c *r, const char *name, int rows, int cols) {
-    int i, n = strchr(name, '#') ? r->m->hp.n_layers : 1;
-    uint64_t bytes = 4 * (uint64_t)cols * (uint64_t)(rows ? rows : 1);
-    r->bytes += bytes * (uint64_t)n;
-    if (!r->at) return;
-    for (i = 0; i < n && !r->status; i++, r->at += (size_t)bytes)
-        r->status = sm__tensor_add(r->m, name, i, SM_TYPE_F32, (uint64_t)cols, (uint64_t)rows,
-                                   r->at, (size_t)bytes, r->error);
+/* n int8 and the scales behind them, as F32; NULL when there is no memory. */
+static const float *sm__llama2c_decode(const sm__llama2c *r, uint64_t n) {
+    float *out = n > SIZE_MAX / 4 ? NULL : (float *)sm__model_alloc(r->m, (size_t)n, sizeof *out);
+    const uint8_t *scales = r->at + (size_t)n;
+    size_t i, g, group = (size_t)r->group;
+    for (g = 0; out && g < (size_t)n / group; g++) {
+        float scale = sm__from_bits(sm__get32(scales + 4 * g));
+        for (i = g * group; i < (g + 1) * group; i++) out[i] = (float)(int8_t)r->at[i] * scale;
+    }
+    return out;
 }
 
-static void sm__llama2c_tensors(sm__llama2c *r, int untied) {
+/* Tensors [rows, cols] (vectors: rows 0) of all layers in a row, or one. */
+static void sm__llama2c_tensor(sm__llama2c *r, const char *name, int rows, int cols) {
+    int i, n = strchr(name, '#') ? r->m->hp.n_layers : 1, group = rows ? r->group : 0;
+    uint64_t elems = (uint64_t)cols * (uint64_t)(rows ? rows : 1);
+    uint64_t bytes = group ? elems + elems / (uint64_t)group * 4 : 4 * elems;
+    if (group && elems % (uint64_t)group && !r->status)
+        r->status = sm__fail(r->error, SM_ERR_FORMAT, "tensor %s: %llu weights in groups of %d",
+                             name, (unsigned long long)elems, group);
+    r->bytes += bytes * (uint64_t)n;
+    if (!r->at) return;
+    for (i = 0; i < n && !r->status; i++, r->at += (size_t)bytes) {
+        const void *data = group ? (const void *)sm__llama2c_decode(r, elems) : r->at;
+        if (data)
+            r->status = sm__tensor_add(r->m, name, i, SM_TYPE_F32, (uint64_t)cols, (uint64_t)rows,
+                                       data, 4 * (size_t)elems, r->error);
+        else r->status = sm__fail(r->error, SM_ERR_NOMEM, "no memory for tensor %s as F32", name);
+    }
+}
+
+static void sm__llama2c_tensors(sm__llama2c *r) {
     const sm__hparams *h = &r->m->hp;
-    int c = h->n_embd, kv = h->n_kv_heads * h->head_dim, f = h->n_ff;
+    int c = h->n_embd, kv = h->n_kv_heads * h->head_dim, f = h->n_ff, later = r->version > 0;
     uint64_t tables = 4 * (uint64_t)h->n_ctx * (uint64_t)h->head_dim;
-    sm__llama2c_tensor(r, "token_embd.weight", h->n_vocab, c);
+    if (!later) sm__llama2c_tensor(r, "token_embd.weight", h->n_vocab, c);
     sm__llama2c_tensor(r, "blk.#.attn_norm.weight", 0, c);
+    if (later) { /* begins with the norms */
+        sm__llama2c_tensor(r, "blk.#.ffn_norm.weight", 0, c);
+        sm__llama2c_tensor(r, "output_norm.weight", 0, c);
+        sm__llama2c_tensor(r, "token_embd.weight", h->n_vocab, c);
+    }
     sm__llama2c_tensor(r, "blk.#.attn_q.weight", c, c);
     sm__llama2c_tensor(r, "blk.#.attn_k.weight", kv, c);
     sm__llama2c_tensor(r, "blk.#.attn_v.weight", kv, c);
     sm__llama2c_tensor(r, "blk.#.attn_output.weight", c, c);
-    sm__llama2c_tensor(r, "blk.#.ffn_norm.weight", 0, c);
+    if (!later) sm__llama2c_tensor(r, "blk.#.ffn_norm.weight", 0, c);
     sm__llama2c_tensor(r, "blk.#.ffn_gate.weight", f, c);
     sm__llama2c_tensor(r, "blk.#.ffn_down.weight", c, f);
     sm__llama2c_tensor(r, "blk.#.ffn_up.weight", f, c);
-    sm__llama2c_tensor(r, "output_norm.weight", 0, c);
-    r->bytes += tables; /* rotary tables: we make our own */
-    if (r->at) r->at += (size_t)tables;
-    if (untied) sm__llama2c_tensor(r, "output.weight", h->n_vocab, c);
+    if (!later) {
+        sm__llama2c_tensor(r, "output_norm.weight", 0, c);
+        r->bytes += tables; /* rotary tables: we make our own */
+        if (r->at) r->at += (size_t)tables;
+    }
+    if (r->untied) sm__llama2c_tensor(r, "output.weight", h->n_vocab, c);
 }
 
-static sm_status sm__llama2c_read(sm_model *m, const sm__bytes *file, sm_error *error) {
-    sm__hparams *h = &m->hp;
-    int32_t head[7];
-    int untied;
-    sm__llama2c r;
-    sm_status status;
-    memset(head, 0, sizeof head);
-    memcpy(head, file->p, sm__min_size(file->n, sizeof head));
-    if ((uint32_t)head[0] == 0x616b3432u) /* "ak42" */
-        return sm__fail(error, SM_ERR_UNSUPPORTED, "a llama2.c file of version %d: only 0 is read",
-                        head[1]);
-    untied = head[5] < 0;
+/* What precedes the tensors, with all of its numbers checked. */
+static sm_status sm__llama2c_header(sm__llama2c *r, const sm__bytes *file) {
+    static const char *const formats[] = {"llama2.c", "llama2.c v1", "llama2.c v2"};
+    sm__hparams *h = &r->m->hp;
+    int32_t words[9], *head = words;
+    memset(words, 0, sizeof words);
+    memcpy(words, file->p, sm__min_size(file->n, sizeof words));
+    r->bytes = 7 * sizeof *head;
+    if ((uint32_t)words[0] == SM__LLAMA2C_MAGIC) {
+        head += 2;
+        r->bytes = SM__LLAMA2C_HEADER;
+        r->version = words[1];
+        if (r->version < 1 || r->version > 2)
+            return sm__fail(r->error, SM_ERR_UNSUPPORTED,
+                            "a llama2.c file of version %d: 0, 1 and 2 are read", r->version);
+        if (file->n < SM__LLAMA2C_HEADER)
+            return sm__fail(r->error, SM_ERR_FORMAT, "the header of the llama2.c file is cut");
+        if (file->p[36] > 1)
+            return sm__fail(r->error, SM_ERR_FORMAT, "llama2.c: %u says if the classifier is tied",
+                            (unsigned)file->p[36]);
+        r->untied = !file->p[36];
+        if (r->version == 2) r->group = (int)(int32_t)sm__get32(file->p + 37);
+        if (r->version == 2 && r->group < 1)
+            return sm__fail(r->error, SM_ERR_FORMAT, "llama2.c: groups of %d weights", r->group);
+    } else if (head[5] < 0 && head[5] > -SM__MAX_VOCAB) {
+        r->untied = 1;
+        head[5] = -head[5];
+    }
     h->n_embd = head[0];
     h->n_ff = head[1];
     h->n_layers = head[2];
     h->n_heads = head[3];
     h->n_kv_heads = head[4];
-    h->n_vocab = untied && head[5] > -SM__MAX_VOCAB ? -head[5] : head[5];
+    h->n_vocab = head[5];
     h->n_ctx = head[6];
     h->head_dim = h->n_rot = h->n_heads > 0 ? h->n_embd / h->n_heads : 0;
     h->pos = SM__POS_ROPE_PAIRS;
+    if (r->version && sm__hparams_check(r->m, r->error)) return SM_ERR_FORMAT;
+    if (r->bytes > file->n || sm__hparams_check(r->m, NULL)) /* version 0 has nothing else */
+        return sm__fail(r->error, SM_ERR_FORMAT,
+                        "neither a GGUF, a safetensors nor a llama2.c file");
+    if (h->n_embd % h->n_heads)
+        return sm__fail(r->error, SM_ERR_FORMAT, "llama2.c: width %d is no multiple of %d heads",
+                        h->n_embd, h->n_heads);
+    r->m->info.format = formats[r->version];
+    return SM_OK;
+}
+
+static sm_status sm__llama2c_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    sm__llama2c r;
+    sm_status status;
+    size_t start;
     memset(&r, 0, sizeof r);
     r.m = m;
     r.error = error;
-    r.bytes = sizeof head;
-    if (file->n < sizeof head || sm__hparams_check(m, NULL) || h->n_embd % h->n_heads)
-        return sm__fail(error, SM_ERR_FORMAT, "neither a GGUF, a safetensors nor a llama2.c file");
-    sm__llama2c_tensors(&r, untied);
+    if ((status = sm__llama2c_header(&r, file))) return status;
+    start = (size_t)r.bytes;
+    sm__llama2c_tensors(&r);
+    if (r.status) return r.status;
     if (r.bytes != file->n)
         return sm__fail(error, SM_ERR_FORMAT,
                         "a llama2.c file with this header has %llu bytes, this file %llu",
                         (unsigned long long)r.bytes, (unsigned long long)file->n);
-    m->info.format = "llama2.c";
     m->info.arch = "llama";
     m->arch = sm__arch_find(sm__str_of("llama"));
-    if ((status = sm__tensors_room(m, 9 * h->n_layers + 3, error))) return status;
-    r.at = file->p + sizeof head;
-    sm__llama2c_tensors(&r, untied);
+    if ((status = sm__tensors_room(m, 9 * m->hp.n_layers + 3, error))) return status;
+    r.at = file->p + start;
+    sm__llama2c_tensors(&r);
     return r.status ? r.status : sm__tensors_done(m, error);
 }
 

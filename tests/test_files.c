@@ -1334,26 +1334,182 @@ static void files_llama2c_layout(void) {
     }
 }
 
+/* int8 and scales of n floats, as llama2.c's export makes them; the products go back to w, so that
+ * what was exported can be run as version 0, too. */
+static void files_llama2c_groups(gguf_buf *b, uint8_t *w, size_t n, size_t group) {
+    gguf_buf scales = {NULL, 0, 0};
+    size_t g, i;
+    for (g = 0; g < n / group; g++, w += 4 * group) {
+        float x, most = 0, scale;
+        for (i = 0; i < group; i++) {
+            memcpy(&x, w + 4 * i, 4);
+            if (fabs((double)x) > (double)most) most = (float)fabs((double)x);
+        }
+        scale = most / 127.0f;
+        gguf_bytes(&scales, &scale, 4);
+        for (i = 0; i < group; i++) {
+            int8_t q;
+            memcpy(&x, w + 4 * i, 4);
+            q = (int8_t)(most > 0 ? rint((double)(x / scale)) : 0);
+            gguf_bytes(b, &q, 1);
+            x = (float)q * scale;
+            memcpy(w + 4 * i, &x, 4);
+        }
+    }
+    gguf_bytes(b, scales.p, scales.n);
+    free(scales.p);
+}
+
+/* Writes a file of version 0 as version 1, or 2 with groups; then the weights of v0 become those
+ * that version 2 has of them. */
+static uint8_t *files_llama2c_export(uint8_t *v0, int version, int group, size_t *bytes) {
+    static const int order[12] = {1, 6, 10, 0, 2, 3, 4, 5, 7, 8, 9, 11};
+    gguf_buf b = {NULL, 0, 0};
+    uint8_t zeros[256], tied;
+    int32_t head[7];
+    size_t c, f, v, kv, tables, at[12], elems[12], next = 28;
+    int i, k;
+    memcpy(head, v0, sizeof head);
+    tied = head[5] > 0;
+    head[5] = abs(head[5]);
+    c = (size_t)head[0], f = (size_t)head[1], v = (size_t)head[5];
+    kv = c / (size_t)head[3] * (size_t)head[4];
+    tables = (size_t)head[6] * c / (size_t)head[3];
+    elems[0] = elems[11] = v * c, elems[1] = elems[6] = elems[10] = c;
+    elems[2] = elems[5] = c * c, elems[3] = elems[4] = kv * c;
+    elems[7] = elems[8] = elems[9] = f * c;
+    for (i = 0; i < 12; i++) { /* where version 0 has them */
+        at[i] = next + (i == 11 ? 4 * tables : 0);
+        next = at[i] + 4 * elems[i] * (size_t)(i == 0 || i > 9 ? 1 : head[2]);
+    }
+    memset(zeros, 0, sizeof zeros);
+    gguf_u32(&b, 0x616b3432u);
+    gguf_u32(&b, (uint32_t)version);
+    gguf_bytes(&b, head, sizeof head);
+    gguf_bytes(&b, &tied, 1);
+    if (version == 2) gguf_u32(&b, (uint32_t)group);
+    gguf_bytes(&b, zeros, 256 - b.n);
+    for (i = 0; i < 12 - tied; i++) {
+        int part = order[i], n = i == 2 || i == 3 || i == 11 ? 1 : head[2];
+        for (k = 0; k < n; k++) {
+            uint8_t *w = v0 + at[part] + 4 * elems[part] * (size_t)k;
+            if (version == 2 && i > 2) files_llama2c_groups(&b, w, elems[part], (size_t)group);
+            else gguf_bytes(&b, w, 4 * elems[part]);
+        }
+    }
+    *bytes = b.n;
+    return b.p;
+}
+
+/* Versions 1 and 2 hold what version 0 does, to the bit, tied or not, whatever the groups are. */
+static void files_llama2c_versions(void) {
+    static const int groups[] = {0, 1, 2, 4, 8, 16}; /* rows have 8 and 12 */
+    size_t mapped = 0;
+    int untied, i;
+    for (untied = 0; untied < 2; untied++)
+        for (i = 0; i < 6; i++) {
+            files_case c = files_llama2c(untied);
+            sm_model *m = NULL, *want = NULL;
+            sm_error error;
+            sm_tensor a, b;
+            size_t n;
+            int t, same = 0;
+            uint8_t *file;
+            memcpy(c.data + 28 + 4 * 3, "\0\0\xa0\xc2", 4); /* -80: negative values round, too */
+            file = files_llama2c_export(c.data, i ? 2 : 1, groups[i], &n);
+            if (groups[i] == 16) { /* 40 weights of the embeddings are no multiple */
+                CHECK_STATUS(files_open(file, n, &m, &error), SM_ERR_FORMAT);
+                CHECK_STR(error.text, "tensor token_embd.weight: 40 weights in groups of 16");
+            } else if (CHECK_STATUS(files_open(file, n, &m, &error), SM_OK) &&
+                       CHECK_STATUS(files_open(c.data, c.n, &want, &error), SM_OK)) {
+                CHECK_STR(m->info.format, i ? "llama2.c v2" : "llama2.c v1");
+                CHECK(m->info.n_tensors == want->info.n_tensors && m->hp.n_ctx == want->hp.n_ctx);
+                CHECK(m->info.type == SM_TYPE_F32 && m->info.mapped_bytes == n);
+                if (i == 0) mapped = m->info.heap_bytes;
+                else CHECK(m->info.heap_bytes >= mapped + m->info.weight_bytes - 5 * 8 * 4);
+                for (t = 0; sm_model_tensor(m, t, &a) == SM_OK; t++)
+                    same += files_find(want, a.name, &b) && a.bytes == b.bytes &&
+                            a.dims[0] == b.dims[0] && memcmp(a.data, b.data, a.bytes) == 0;
+                CHECK(same == 20 + untied);
+            }
+            sm_model_close(m);
+            sm_model_close(want);
+            free(file);
+            free(c.data);
+        }
+}
+
+/* One wrong number after another in a good header. */
 static void files_llama2c_refused(void) {
-    static const uint32_t ak42[8] = {0x616b3432u, 1, 8, 12, 2, 2, 1, 5};
+    static const struct {
+        int at;
+        uint32_t value;
+        sm_status status;
+        const char *words;
+    } list[] = {
+        {4, 0, SM_ERR_UNSUPPORTED, "version 0"},
+        {4, 3, SM_ERR_UNSUPPORTED, "version 3"},
+        {4, 0x80000000u, SM_ERR_UNSUPPORTED, "version -2147483648"},
+        {8, 0, SM_ERR_FORMAT, "embedding length 0"},
+        {8, 9, SM_ERR_FORMAT, "width 9 is no multiple of 2 heads"},
+        {8, 0xffffffffu, SM_ERR_FORMAT, "embedding length -1"},
+        {8, 1u << 20, SM_ERR_FORMAT, "bytes, this file"},
+        {12, 0, SM_ERR_FORMAT, "feed-forward length 0"},
+        {12, 1u << 20, SM_ERR_FORMAT, "bytes, this file"},
+        {12, 11, SM_ERR_FORMAT, "bytes, this file"},
+        {16, 0, SM_ERR_FORMAT, "layer count 0"},
+        {16, 1025, SM_ERR_FORMAT, "layer count 1025"},
+        {20, 0, SM_ERR_FORMAT, "head count 0"},
+        {20, 0x80000002u, SM_ERR_FORMAT, "head count"},
+        {24, 0, SM_ERR_FORMAT, "key/value head count 0"},
+        {24, 3, SM_ERR_FORMAT, "key/value head count 3"},
+        {28, 0, SM_ERR_FORMAT, "vocabulary size 0"},
+        {28, (uint32_t)-5, SM_ERR_FORMAT, "vocabulary size -5"},
+        {28, 0x7fffffff, SM_ERR_FORMAT, "vocabulary size 2147483647"},
+        {32, 0, SM_ERR_FORMAT, "context length 0"},
+        {36, 2 | 4 << 8, SM_ERR_FORMAT, "llama2.c: 2 says"},
+        {36, 1 | 4 << 8, SM_ERR_FORMAT, "bytes, this file"}, /* it is not tied */
+        {37, 0, SM_ERR_FORMAT, "groups of 0"},
+        {37, 0xffffffffu, SM_ERR_FORMAT, "groups of -1"},
+        {37, 3, SM_ERR_FORMAT, "tensor token_embd.weight: 40 weights in groups of 3"},
+        {37, 0x7fffffff, SM_ERR_FORMAT, "in groups of 2147483647"},
+        {37, 2, SM_ERR_FORMAT, "bytes, this file"},
+    };
     sm_model *m = NULL;
     sm_error error;
-    files_case c = files_llama2c(0);
-    CHECK_STATUS(files_open(ak42, sizeof ak42, &m, &error), SM_ERR_UNSUPPORTED);
+    files_case c = files_llama2c(1);
+    size_t n, i;
+    uint8_t *file = files_llama2c_export(c.data, 2, 4, &n), kept[4];
+    CHECK_STATUS(files_open(file, n, &m, &error), SM_OK);
+    sm_model_close(m);
+    for (i = 0; i < sizeof list / sizeof *list; i++) {
+        memcpy(kept, file + list[i].at, 4);
+        memcpy(file + list[i].at, &list[i].value, 4);
+        CHECK_STATUS(files_open(file, n, &m, &error), list[i].status);
+        if (!strstr(error.text, list[i].words))
+            FAIL("\"%s\" should say \"%s\"", error.text, list[i].words);
+        memcpy(file + list[i].at, kept, 4);
+    }
+    CHECK_STATUS(files_open(file, 255, &m, &error), SM_ERR_FORMAT);
+    CHECK_STR(error.text, "the header of the llama2.c file is cut");
+    free(file);
     c.data[0] = 9; /* no multiple of the heads */
     CHECK_STATUS(files_open(c.data, c.n, &m, &error), SM_ERR_FORMAT);
     c.data[0] = 8;
     CHECK_STATUS(files_open(c.data, c.n - 4, &m, &error), SM_ERR_FORMAT);
-    CHECK(strstr(error.text, "has 4252 bytes, this file 4248") != NULL);
+    CHECK(strstr(error.text, "has 4412 bytes, this file 4408") != NULL);
     free(c.data);
 }
 
 static void files_broken_llama2c(void) {
     uint8_t tokenizer[128];
-    files_case c = files_llama2c(1);
-    c.tokenizer = tokenizer;
-    c.tokenizer_n = files_tokenizer_bin(tokenizer);
+    files_case c = files_llama2c(1), later = c;
+    later.tokenizer = c.tokenizer = tokenizer;
+    later.tokenizer_n = c.tokenizer_n = files_tokenizer_bin(tokenizer);
+    later.data = files_llama2c_export(c.data, 2, 4, &later.n);
+    later.header = 41;
     files_case_all(&c);
+    files_case_all(&later);
 }
 
 static void files_broken_tokenizer_bin(void) {
@@ -1936,8 +2092,9 @@ static const test tests_files[] = {
     {"gguf: a SentencePiece vocabulary cut and changed at every byte", files_broken_spm},
     {"gguf: a BPE vocabulary cut and changed at every byte", files_broken_bpe},
     {"llama2.c: the order of the tensors", files_llama2c_layout},
-    {"llama2.c: other versions and sizes are refused", files_llama2c_refused},
-    {"llama2.c: a model cut and changed at every byte", files_broken_llama2c},
+    {"llama2.c: versions 1 and 2 hold the bits of version 0", files_llama2c_versions},
+    {"llama2.c: other versions, sizes and groups are refused", files_llama2c_refused},
+    {"llama2.c: models cut and changed at every byte", files_broken_llama2c},
     {"llama2.c: a tokenizer.bin cut and changed at every byte", files_broken_tokenizer_bin},
     {"safetensors: llama, mistral, qwen2 and qwen3 in three types", files_st_variants},
     {"safetensors: what config.json may say", files_st_config},

@@ -112,6 +112,63 @@ static void story_everywhere(int gguf) {
 static void story_of_the_bin_file(void) { story_everywhere(0); }
 static void story_of_the_gguf_file(void) { story_everywhere(1); }
 
+static sm_model *story_open_memory(const uint8_t *data, size_t n) {
+    sm_model_params p = sm_model_default();
+    sm_model *m = NULL;
+    sm_error error;
+    p.file.data = data;
+    p.file.bytes = n;
+    p.tokenizer.path = data_path("models/stories260K/tok512.bin");
+    p.allocator = heap_allocator();
+    if (p.tokenizer.path && sm_model_open(&p, &m, &error)) FAIL("%s", error.text);
+    return m;
+}
+
+/* The logits [512] behind n ids. */
+static float *story_row(const sm_model *m, const int32_t *ids, int n) {
+    sm_ctx_params p = sm_ctx_default();
+    float *row = run_rows(1, 512);
+    sm_ctx *ctx = NULL;
+    p.n_threads = 2;
+    if (m) ctx = run_ctx(m, &p);
+    if (ctx && CHECK_STATUS(run_eval(ctx, 0, ids, n), SM_OK))
+        memcpy(row, sm_logits(ctx, -1), 512 * sizeof *row);
+    sm_ctx_destroy(ctx);
+    return row;
+}
+
+/* Exported as version 1 it tells its story. As version 2, in groups of 64 that straddle the rows of
+ * 172, it has the logits of the F32 file with the weights that the groups stand for. */
+static void story_of_later_versions(void) {
+    story want;
+    size_t n, n1, n2;
+    uint8_t *v0 = file_read(data_path("models/stories260K/stories260K.bin"), &n), *v1, *v2;
+    sm_ctx_params p = sm_ctx_default();
+    sm_model *m;
+    float *row, *row2;
+    if (!v0 || !story_expected("empty", &want)) return;
+    v1 = files_llama2c_export(v0, 1, 0, &n1);
+    v2 = files_llama2c_export(v0, 2, 64, &n2); /* v0 changes */
+    p.n_ctx = 256;
+    p.n_threads = 2;
+    m = story_open_memory(v1, n1);
+    if (m) story_check(m, &p, "", 1, -1, &want);
+    sm_model_close(m);
+    m = story_open_memory(v0, n);
+    row = story_row(m, want.ids, 100);
+    sm_model_close(m);
+    m = story_open_memory(v2, n2);
+    row2 = story_row(m, want.ids, 100);
+    sm_model_close(m);
+    CHECK(row[0] != 0.0f);
+    SAME("version 2", row2, row, 1, 512);
+    free(row);
+    free(row2);
+    free(v0);
+    free(v1);
+    free(v2);
+}
+
 /* The same by sm_eval_begin and sm_eval_step alone, the largest logit chosen here. */
 static void story_by_eval_step(void) {
     story want;
@@ -736,6 +793,7 @@ static const test tests_model[] = {
      story_of_the_bin_file},
     {"model: stories260K.gguf tells its story at every level and thread count",
      story_of_the_gguf_file},
+    {"model: stories260K as llama2.c's versions 1 and 2", story_of_later_versions},
     {"model: stories260K by sm_eval_step in slices of 50 us", story_by_eval_step},
     {"model: stories260K, the prompt cut at every position", story_cut_at_every_position},
     {"model: stories260K goes on from Zoo, with its space", story_of_zoo},
