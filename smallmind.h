@@ -328,14 +328,15 @@ typedef enum sm_load {
 } sm_load;
 
 typedef struct sm_model_params {
-    sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0, v1, v2),
-                            .safetensors */
+    sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0, v1, v2), .safetensors. In shards:
+                            the path of the index ("model.safetensors.index.json"), of any shard
+                            beside it, or of their folder (then model.safetensors will do, too) */
     sm_source tokenizer; /* llama2.c tokenizer.bin; not needed for GGUF */
-    sm_source config;    /* HF config.json; when absent and file.path ends in .safetensors,
-                            config.json beside it */
+    sm_source config;    /* HF config.json; when absent, a safetensors file has it beside it */
     int load;            /* sm_load */
     int vocab_only;      /* do not require tensors: for tokenizing only */
-    /* Called while a file is read (SM_LOAD_COPY, callbacks); a value other than 0 cancels. */
+    /* Called while a file is read (SM_LOAD_COPY, callbacks; every shard begins at 0 again); a value
+     * other than 0 cancels. */
     int (*progress)(void *user, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_user;
     sm_log_fn log;
@@ -9975,9 +9976,7 @@ struct sm_model {
     /* Memory of the readers: chunks from the heap, freed in sm_model_close. */
     void **chunks;
     int n_chunks, max_chunks;
-    /* A mapping of the file, or NULL. */
-    void *map;
-    size_t map_bytes;
+    struct sm__mapping *mappings; /* of the files, the last one first */
 };
 
 static void sm__log(const sm_model *m, int level, const char *text) {
@@ -10161,11 +10160,18 @@ static void sm__file_unmap(void *p, size_t n) { munmap(p, n); }
 #endif
 #endif /* SMALLMIND_NO_STDIO */
 
+typedef struct sm__mapping {
+    void *p;
+    size_t bytes;
+    struct sm__mapping *next;
+} sm__mapping;
+
 static void sm__model_unmap(sm_model *m) {
 #ifndef SMALLMIND_NO_STDIO
-    if (m->map) sm__file_unmap(m->map, m->map_bytes);
+    const sm__mapping *map;
+    for (map = m->mappings; map; map = map->next) sm__file_unmap(map->p, map->bytes);
 #endif
-    m->map = NULL;
+    m->mappings = NULL;
 }
 
 /* n bytes through read, piece by piece, into a chunk of the model's. */
@@ -10224,22 +10230,44 @@ static sm_status sm__path_bytes(sm_model *m, const sm_model_params *params, cons
         status =
             sm__bytes_read(m, params, path, sm__file_read, &file, (size_t)file.bytes, out, error);
     } else if (!status) {
-        m->map = sm__file_map(&file);
-        m->map_bytes = (size_t)file.bytes;
-        out->p = (const uint8_t *)m->map;
-        out->n = m->map_bytes;
-        if (!m->map) status = sm__fail(error, SM_ERR_IO, "cannot map %s", path);
+        sm__mapping *map = (sm__mapping *)sm__model_alloc(m, 1, sizeof *map);
+        if (!map) status = sm__fail(error, SM_ERR_NOMEM, "no memory to map %s", path);
+        else if ((map->p = sm__file_map(&file)) == NULL)
+            status = sm__fail(error, SM_ERR_IO, "cannot map %s", path);
+        if (!status) {
+            out->p = (const uint8_t *)map->p;
+            out->n = map->bytes = (size_t)file.bytes;
+            map->next = m->mappings;
+            m->mappings = map;
+        }
     }
     sm__file_close(&file);
     return status;
 #endif
 }
 
+/* A file's name in the folder of a path, or (inside) in the path itself; NULL when there is no
+ * memory. */
+static char *sm__path_beside(sm_model *m, const char *path, int inside, sm__str name) {
+    size_t i, n = 0;
+    char *p;
+    for (i = 0; path[i]; i++)
+        if (path[i] == '/' || (SM__WINDOWS && path[i] == '\\')) n = i + 1;
+    if (inside) n = i;
+    p = (char *)sm__model_alloc(m, n + name.n + 2, 1);
+    if (!p) return NULL;
+    memcpy(p, path, n);
+    if (inside) p[n++] = '/';
+    memcpy(p + n, name.p, name.n);
+    p[n + name.n] = 0;
+    return p;
+}
+
 static int sm__source_set(const sm_source *source) {
     return source->path || source->data || source->read;
 }
 
-/* The bytes of a source. SM_LOAD_MAP by path is for one file of a model, the large one. */
+/* The bytes of a source. */
 static sm_status sm__source_bytes(sm_model *m, const sm_model_params *params,
                                   const sm_source *source, const char *what, int load, uint64_t cap,
                                   sm__bytes *out, sm_error *error) {
@@ -11867,7 +11895,13 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
     return SM_OK;
 }
 
-/* ---- safetensors: u64 length of a JSON header, the header, the data ---- */
+/* ---- safetensors: u64 length of a JSON header, the header, the data. A large model is cut into
+ * such files ("shards"), and an index says which tensor is in which:
+ *
+ *   {"metadata": {...}, "weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
+ *
+ * A shard is a plain file name in the index's folder. Of tensors that the index does not name
+ * nothing is taken. ---- */
 
 enum { SM__FAMILY_LLAMA = 1, SM__FAMILY_GPT2 = 2, SM__FAMILY_CS336 = 4 };
 
@@ -11958,15 +11992,24 @@ typedef struct sm__st_entry {
     size_t bytes;
     const sm__st_rule *rule; /* NULL: not part of a model that is known here */
     int layer;
+    int file;   /* where it is */
+    int listed; /* the index names it */
 } sm__st_entry;
+
+typedef struct sm__st_file {
+    sm__str name; /* as the index has it */
+    const uint8_t *header, *data;
+    size_t header_bytes, data_bytes;
+} sm__st_file;
 
 typedef struct sm__st {
     sm_model *m;
     sm_error *error;
-    const uint8_t *data;
-    size_t data_bytes;
+    sm__st_file *files;
+    int n_files;
     sm__st_entry *entries;
-    int n;
+    sm__named *index; /* the entries, sorted by name */
+    int n, room;
     int family;
     int conv; /* matrices of Conv1D are [in, out] */
 } sm__st;
@@ -12002,6 +12045,7 @@ static const sm__st_dtype sm__st_dtypes[] = {
 
 /* {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} */
 static sm_status sm__st_read_entry(sm__st *st, sm__json *j, sm__st_entry *e) {
+    const sm__st_file *f = &st->files[e->file];
     char q[SM__QUOTE], plain[128];
     sm__str key, dtype = {"", 0};
     uint64_t elems = 1, dim, offsets[2] = {1, 0}, expected;
@@ -12030,11 +12074,11 @@ static sm_status sm__st_read_entry(sm__st *st, sm__json *j, sm__st_entry *e) {
     if (j->bad || !shaped || n_offsets != 2)
         return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s: a malformed entry of the header",
                         sm__quote(q, e->name));
-    if (offsets[0] > offsets[1] || offsets[1] > st->data_bytes)
+    if (offsets[0] > offsets[1] || offsets[1] > f->data_bytes)
         return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s: bytes %llu to %llu of %llu",
                         sm__quote(q, e->name), (unsigned long long)offsets[0],
-                        (unsigned long long)offsets[1], (unsigned long long)st->data_bytes);
-    e->data = st->data + (size_t)offsets[0];
+                        (unsigned long long)offsets[1], (unsigned long long)f->data_bytes);
+    e->data = f->data + (size_t)offsets[0];
     e->bytes = (size_t)(offsets[1] - offsets[0]);
     e->type = -1;
     for (i = 0; i < (int)(sizeof sm__st_dtypes / sizeof *sm__st_dtypes); i++) {
@@ -12056,28 +12100,43 @@ static sm_status sm__st_read_entry(sm__st *st, sm__json *j, sm__st_entry *e) {
     return SM_OK;
 }
 
-/* All entries; a name that is there twice is refused, and so is data that no tensor owns. */
-static sm_status sm__st_read_header(sm__st *st, const uint8_t *header, size_t n) {
-    sm_model *m = st->m;
-    sm__json j = sm__json_make(header, n);
-    sm__named *index;
-    sm__str key, twice;
-    uint64_t owned = 0;
-    char q[SM__QUOTE];
-    int i, count = 0;
+static int sm__is_safetensors(const sm__bytes *file) {
+    return file->n >= 10 && sm__get32(file->p + 4) == 0 && file->p[8] == '{';
+}
+
+/* A file's parts, and room for its entries. */
+static sm_status sm__st_header(sm__st *st, const sm__bytes *bytes, sm__st_file *f) {
+    uint64_t n = bytes->n < 8 ? 0 : sm__get64(bytes->p);
+    sm__json j;
+    sm__str key;
+    if (!sm__is_safetensors(bytes))
+        return sm__fail(st->error, SM_ERR_FORMAT, "this is no safetensors file");
+    if (n > bytes->n - 8 || n > SM__MAX_ST_HEADER)
+        return sm__fail(st->error, SM_ERR_FORMAT, "a safetensors header of %llu bytes does not fit",
+                        (unsigned long long)n);
+    f->header = bytes->p + 8;
+    f->header_bytes = (size_t)n;
+    f->data = f->header + (size_t)n;
+    f->data_bytes = bytes->n - 8 - (size_t)n;
+    j = sm__json_make(f->header, f->header_bytes);
     sm__json_enter(&j, '{');
-    for (; sm__json_member(&j, &key); count++) sm__json_skip(&j);
+    for (; st->room <= SM__MAX_ITEMS && sm__json_member(&j, &key); st->room++) sm__json_skip(&j);
     sm__json_peek(&j);
-    if (j.bad || j.p != j.end || count > SM__MAX_ITEMS)
+    if (st->room > SM__MAX_ITEMS)
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "more than %d tensors", SM__MAX_ITEMS);
+    if (j.bad || j.p != j.end)
         return sm__fail(st->error, SM_ERR_FORMAT,
                         "the safetensors header is malformed at byte %llu",
-                        (unsigned long long)(j.p - header));
-    st->entries = (sm__st_entry *)sm__model_alloc(m, (size_t)count, sizeof *st->entries);
-    index = (sm__named *)sm__model_alloc(m, (size_t)count, sizeof *index);
-    if (!st->entries || !index)
-        return sm__fail(st->error, SM_ERR_NOMEM, "no memory for the header's %d entries", count);
-    memset(st->entries, 0, (size_t)count * sizeof *st->entries);
-    j = sm__json_make(header, n);
+                        (unsigned long long)(j.p - f->header));
+    return SM_OK;
+}
+
+/* The entries of a file; data that no tensor owns is refused. */
+static sm_status sm__st_entries(sm__st *st, int file) {
+    const sm__st_file *f = &st->files[file];
+    sm__json j = sm__json_make(f->header, f->header_bytes);
+    sm__str key;
+    uint64_t owned = 0;
     sm__json_enter(&j, '{');
     while (sm__json_member(&j, &key)) {
         sm__st_entry *e = &st->entries[st->n];
@@ -12087,27 +12146,171 @@ static sm_status sm__st_read_header(sm__st *st, const uint8_t *header, size_t n)
             continue;
         }
         e->name = key;
+        e->file = file;
         status = sm__st_read_entry(st, &j, e);
         if (status) return status;
         owned += e->bytes; /* both are at most data_bytes: it cannot wrap */
-        if (owned > st->data_bytes) break;
-        index[st->n].name = key;
-        index[st->n].i = st->n;
+        if (owned > f->data_bytes) break;
+        st->index[st->n].name = key;
+        st->index[st->n].i = st->n;
         st->n++;
     }
-    if (owned != st->data_bytes)
+    if (owned != f->data_bytes)
         return sm__fail(st->error, SM_ERR_FORMAT, "%llu bytes of data, the tensors have %llu",
-                        (unsigned long long)st->data_bytes, (unsigned long long)owned);
-    twice = sm__named_sort(index, st->n);
-    sm__model_drop(m, index);
+                        (unsigned long long)f->data_bytes, (unsigned long long)owned);
+    return SM_OK;
+}
+
+/* A file of several is named in what it did wrong. */
+static sm_status sm__st_blame(const sm__st *st, const sm__st_file *f, sm_status status) {
+    char q[SM__QUOTE];
+    sm_error why;
+    if (!status || !f->name.n || !st->error) return status;
+    why = *st->error;
+    why.text[170] = 0;
+    return sm__fail(st->error, status, "%s: %s", sm__quote(q, f->name), why.text);
+}
+
+/* All entries of all files, whose headers were read; a name that is there twice is refused. */
+static sm_status sm__st_directory(sm__st *st) {
+    sm_status status = SM_OK;
+    sm__str twice;
+    char q[SM__QUOTE];
+    int i;
+    st->entries = (sm__st_entry *)sm__model_alloc(st->m, (size_t)st->room, sizeof *st->entries);
+    st->index = (sm__named *)sm__model_alloc(st->m, (size_t)st->room, sizeof *st->index);
+    if (!st->entries || !st->index)
+        return sm__fail(st->error, SM_ERR_NOMEM, "no memory for the headers' %d entries", st->room);
+    memset(st->entries, 0, (size_t)st->room * sizeof *st->entries);
+    for (i = 0; i < st->n_files && !status; i++)
+        status = sm__st_blame(st, &st->files[i], sm__st_entries(st, i));
+    if (status) return status;
+    twice = sm__named_sort(st->index, st->n);
     if (twice.p)
         return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s is there twice", sm__quote(q, twice));
+    return SM_OK;
+}
+
+static sm_status sm__st_family(sm__st *st) {
+    int i;
     for (i = 0; i < st->n && !st->family; i++)
         if (st->entries[i].rule && st->entries[i].rule->families != 7)
             st->family = st->entries[i].rule->families;
     if (!st->family)
         return sm__fail(st->error, SM_ERR_UNSUPPORTED, "no tensor has a name that is known here");
     return SM_OK;
+}
+
+/* ---- the index of shards ---- */
+
+#define SM__MAX_SHARDS 1024
+
+/* No number of a llama2.c file has four bytes that are not 0. */
+static int sm__is_index(const sm__bytes *file) {
+    return file->n >= 4 && file->p[0] == '{' && !memchr(file->p, 0, 4);
+}
+
+/* The next member of weight_map, which was entered: a tensor and its file. */
+static int sm__index_next(sm__json *j, sm__str *name, sm__str *file) {
+    return sm__json_member(j, name) && sm__json_string(j, file);
+}
+
+/* To the first member of weight_map. */
+static int sm__index_enter(sm__json *j) {
+    sm__str key;
+    sm__json_enter(j, '{');
+    while (sm__json_member(j, &key)) {
+        if (sm__str_is(key, "weight_map")) return sm__json_enter(j, '{');
+        sm__json_skip(j);
+    }
+    return 0;
+}
+
+/* A name without a folder: what is written in a file must not lead out of the index's folder. */
+static int sm__index_name_ok(sm__str s) {
+    size_t i;
+    for (i = 0; i < s.n; i++)
+        if ((unsigned char)s.p[i] < 32 || strchr("/\\:", s.p[i])) return 0;
+    return s.n > 0 && s.n < 256 && s.p[0] != '.';
+}
+
+/* The files that the index names, each once, in st->files. */
+static sm_status sm__index_files(sm__st *st, const sm__bytes *index) {
+    sm__json j = sm__json_make(index->p, index->n);
+    sm__str name, file, key;
+    sm__named *list;
+    char q[SM__QUOTE];
+    int i = 0, n = 0, found = sm__index_enter(&j);
+    while (found && n <= SM__MAX_ITEMS && sm__index_next(&j, &name, &file)) n++;
+    while (found && sm__json_member(&j, &key)) /* a second one would leave us to guess */
+        if (sm__str_is(key, "weight_map")) j.bad = 1;
+        else sm__json_skip(&j);
+    sm__json_peek(&j);
+    if (!found || j.bad || j.p != j.end || n > SM__MAX_ITEMS)
+        return sm__fail(st->error, SM_ERR_FORMAT, "the index %s",
+                        found || j.bad ? "is malformed" : "has no weight_map");
+    list = (sm__named *)sm__model_alloc(st->m, (size_t)n, sizeof *list);
+    st->files = (sm__st_file *)sm__model_alloc(st->m, SM__MAX_SHARDS, sizeof *st->files);
+    if (!list || !st->files)
+        return sm__fail(st->error, SM_ERR_NOMEM, "no memory for the index's %d names", n);
+    j = sm__json_make(index->p, index->n);
+    for (sm__index_enter(&j); sm__index_next(&j, &name, &list[i].name); i++) list[i].i = i;
+    sm__named_sort(list, n);
+    for (i = 0; i < n; i++) {
+        if (i && sm__str_same(list[i].name, list[i - 1].name)) continue;
+        if (!sm__index_name_ok(list[i].name))
+            return sm__fail(st->error, SM_ERR_FORMAT, "the index names %s, which is no plain file",
+                            sm__quote(q, list[i].name));
+        if (st->n_files == SM__MAX_SHARDS)
+            return sm__fail(st->error, SM_ERR_UNSUPPORTED, "more than %d shards", SM__MAX_SHARDS);
+        memset(&st->files[st->n_files], 0, sizeof *st->files);
+        st->files[st->n_files++].name = list[i].name;
+    }
+    sm__model_drop(st->m, list);
+    return SM_OK;
+}
+
+/* What the index says is where, must be there; what it does not name is not part of the model. */
+static sm_status sm__index_check(sm__st *st, const sm__bytes *index) {
+    sm__json j = sm__json_make(index->p, index->n);
+    sm__str name, file;
+    char q[SM__QUOTE], q2[SM__QUOTE];
+    int i;
+    for (sm__index_enter(&j); sm__index_next(&j, &name, &file);) {
+        sm__st_entry *e;
+        i = sm__named_find(st->index, st->n, name);
+        e = i < 0 ? NULL : &st->entries[i];
+        if (!e || !sm__str_same(st->files[e->file].name, file))
+            return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s is not in %s, as the index says",
+                            sm__quote(q, name), sm__quote(q2, file));
+        if (e->listed)
+            return sm__fail(st->error, SM_ERR_FORMAT, "the index names tensor %s twice",
+                            sm__quote(q, name));
+        e->listed = 1;
+    }
+    for (i = 0; i < st->n; i++)
+        if (!st->entries[i].listed) st->entries[i].rule = NULL;
+    return SM_OK;
+}
+
+/* Maps or reads every shard. */
+static sm_status sm__index_open(sm__st *st, const sm_model_params *params,
+                                const sm__bytes *index) {
+    sm_status status = sm__index_files(st, index);
+    int i;
+    for (i = 0; i < st->n_files && !status; i++) {
+        sm__st_file *f = &st->files[i];
+        char *path = sm__path_beside(st->m, params->file.path, 0, f->name);
+        sm__bytes bytes;
+        if (!path) return sm__fail(st->error, SM_ERR_NOMEM, "no memory for a shard's path");
+        memset(&bytes, 0, sizeof bytes);
+        status = sm__path_bytes(st->m, params, path, params->load, UINT64_MAX, &bytes, st->error);
+        if (!status) status = sm__st_blame(st, f, sm__st_header(st, &bytes, f));
+        if (!bytes.owned) st->m->info.mapped_bytes += bytes.n;
+        sm__model_drop(st->m, path);
+    }
+    if (!status) status = sm__st_directory(st);
+    return status ? status : sm__index_check(st, index);
 }
 
 /* ---- config.json ---- */
@@ -12469,30 +12672,34 @@ static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
     return status ? status : sm__tensors_done(st->m, st->error);
 }
 
-static int sm__is_safetensors(const sm__bytes *file) {
-    return file->n >= 10 && sm__get32(file->p + 4) == 0 && file->p[8] == '{';
-}
-
-static sm_status sm__safetensors_read(sm_model *m, const sm__bytes *file, const sm__bytes *config,
-                                      sm_error *error) {
-    uint64_t header = sm__get64(file->p);
+/* A safetensors file alone, or the index of several. */
+static sm_status sm__safetensors_read(sm_model *m, const sm_model_params *params,
+                                      const sm__bytes *file, int index,
+                                      const sm__bytes *config, sm_error *error) {
     sm__config c;
     sm__st st;
+    sm__st_file one;
     sm_status status;
     memset(&st, 0, sizeof st);
-    if (header > file->n - 8 || header > SM__MAX_ST_HEADER)
-        return sm__fail(error, SM_ERR_FORMAT, "a safetensors header of %llu bytes does not fit",
-                        (unsigned long long)header);
+    memset(&one, 0, sizeof one);
     st.m = m;
     st.error = error;
-    st.data = file->p + 8 + (size_t)header;
-    st.data_bytes = file->n - 8 - (size_t)header;
     m->info.format = "safetensors";
-    if ((status = sm__st_read_header(&st, file->p + 8, (size_t)header))) return status;
-    if ((status = sm__config_read(config, &c, error))) return status;
-    if ((status = sm__config_apply(&st, &c))) return status;
+    if (index) {
+        status = sm__index_open(&st, params, file);
+    } else {
+        st.files = &one;
+        st.n_files = 1;
+        status = sm__st_header(&st, file, &one);
+        if (!status) status = sm__st_directory(&st);
+    }
+    if (status || (status = sm__st_family(&st)) || (status = sm__config_read(config, &c, error)) ||
+        (status = sm__config_apply(&st, &c)))
+        return status;
     status = sm__st_tensors(&st, &c);
+    sm__model_drop(m, st.index);
     sm__model_drop(m, st.entries);
+    if (st.files != &one) sm__model_drop(m, st.files);
     return status;
 }
 
@@ -12503,16 +12710,10 @@ static sm_status sm__config_bytes(sm_model *m, const sm_model_params *params, sm
     sm_status status;
     char *path = NULL;
     if (!sm__source_set(&source)) {
-        size_t n = 0, i;
         if (!params->file.path)
             return sm__fail(error, SM_ERR_ARG, "a safetensors file needs params.config");
-        for (i = 0; params->file.path[i]; i++)
-            if (params->file.path[i] == '/' || (SM__WINDOWS && params->file.path[i] == '\\'))
-                n = i + 1;
-        path = (char *)sm__model_alloc(m, n + sizeof "config.json", 1);
+        path = sm__path_beside(m, params->file.path, 0, sm__str_of("config.json"));
         if (!path) return sm__fail(error, SM_ERR_NOMEM, "no memory for a path");
-        memcpy(path, params->file.path, n);
-        memcpy(path + n, "config.json", sizeof "config.json");
         source.path = path;
     }
     status =
@@ -12520,6 +12721,72 @@ static sm_status sm__config_bytes(sm_model *m, const sm_model_params *params, sm
                          source.path ? SM_LOAD_COPY : params->load, SM__MAX_CONFIG, config, error);
     sm__model_drop(m, path);
     return status;
+}
+
+/* How long the name's start is, of a path such as "model-00001-of-00003.safetensors"; 0: it is none
+ * of a shard. */
+static size_t sm__shard_stem(const char *path) {
+    static const char form[] = "-#####-of-#####.safetensors";
+    size_t i, n = strlen(path), k = sizeof form - 1;
+    if (n <= k) return 0;
+    for (i = 0, path += n - k; i < k; i++)
+        if (form[i] == '#' ? path[i] < '0' || path[i] > '9' : path[i] != form[i]) return 0;
+    return n - k;
+}
+
+/* The model's file at a path that may not be there: that is SM_ERR_IO, and no message yet. */
+static sm_status sm__model_try(sm_model *m, sm_model_params *params, const char *path,
+                               sm__bytes *file, sm_error *error) {
+    sm_error why;
+    sm_status status = SM_ERR_NOMEM;
+    params->file.path = path;
+    if (!path) return sm__fail(error, status, "no memory for a path");
+    status = sm__path_bytes(m, params, path, params->load, UINT64_MAX, file, &why);
+    if (status && status != SM_ERR_IO && error) *error = why;
+    return status;
+}
+
+/* The model's own file. params->file.path may be a shard or a folder: then it becomes the path of
+ * the index, or of the one file in that folder. */
+static sm_status sm__model_file(sm_model *m, sm_model_params *params, sm__bytes *file,
+                                sm_error *error) {
+    static const char *const names[] = {"model.safetensors.index.json", "model.safetensors"};
+    static const char index[] = ".safetensors.index.json";
+    const char *given = params->file.path;
+    size_t stem = given ? sm__shard_stem(given) : 0;
+    sm_status status = SM_ERR_IO;
+    sm_error why;
+    char *path;
+    int i;
+    memset(file, 0, sizeof *file);
+    if (!given)
+        return sm__source_bytes(m, params, &params->file, "the model", params->load, UINT64_MAX,
+                                file, error);
+    if (stem) {
+        path = (char *)sm__model_alloc(m, stem + sizeof index, 1);
+        if (path) memcpy(path, given, stem), memcpy(path + stem, index, sizeof index);
+        status = sm__model_try(m, params, path, file, error);
+    }
+    if (status != SM_ERR_IO) return status;
+    params->file.path = given;
+    status = sm__path_bytes(m, params, given, params->load, UINT64_MAX, file, &why);
+    for (i = 0; i < 2 && status == SM_ERR_IO; i++) {
+        path = sm__path_beside(m, given, 1, sm__str_of(names[i]));
+        if ((status = sm__model_try(m, params, path, file, error)) != SM_ERR_IO) return status;
+    }
+    if (status && error) *error = why;
+    return status;
+}
+
+/* An index is read into memory and dropped, so that only shards stay mapped. */
+static sm_status sm__index_bytes(sm_model *m, const sm_model_params *params, sm__bytes *index,
+                                 sm_error *error) {
+    if (!params->file.path)
+        return sm__fail(error, SM_ERR_ARG, "an index of shards is opened by its path");
+    if (index->owned) return SM_OK;
+    sm__model_unmap(m);
+    return sm__path_bytes(m, params, params->file.path, SM_LOAD_COPY, SM__MAX_ST_HEADER, index,
+                          error);
 }
 
 /* ================================================================================================
@@ -12876,7 +13143,7 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
         bytes[type] += t->bytes;
         if (bytes[type] > best) best = bytes[type], info->type = t->type;
     }
-    info->mapped_bytes = file->owned ? 0 : file->n;
+    if (!file->owned) info->mapped_bytes += file->n; /* the shards are counted already */
     info->has_vocab = m->vocab.kind != SM__VOCAB_NONE;
     info->tokenizer = m->vocab.kind == SM__VOCAB_SPM   ? "spm"
                       : m->vocab.kind == SM__VOCAB_BPE ? "bpe"
@@ -12890,14 +13157,17 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
 }
 
 /* The formats whose vocabulary, and maybe configuration, lie in files of their own. */
-static sm_status sm__other_read(sm_model *m, const sm_model_params *params, const sm__bytes *file,
+static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__bytes *file,
                                 sm__bytes *tokenizer, sm_error *error) {
     sm__bytes config = {NULL, 0, NULL};
-    sm_status status;
-    if (sm__is_safetensors(file)) {
-        status = sm__config_bytes(m, params, &config, error);
-        if (!status) status = sm__safetensors_read(m, file, &config, error);
+    sm_status status = SM_OK;
+    int index = sm__is_index(file);
+    if (sm__is_safetensors(file) || index) {
+        if (index) status = sm__index_bytes(m, params, file, error);
+        if (!status) status = sm__config_bytes(m, params, &config, error);
+        if (!status) status = sm__safetensors_read(m, params, file, index, &config, error);
         sm__bytes_drop(m, &config);
+        if (index) sm__bytes_drop(m, file);
     } else {
         status = sm__llama2c_read(m, file, error);
     }
@@ -12914,13 +13184,13 @@ static sm_status sm__other_read(sm_model *m, const sm_model_params *params, cons
     return SM_OK;
 }
 
-static sm_status sm__model_read(sm_model *m, const sm_model_params *params, sm_error *error) {
+static sm_status sm__model_read(sm_model *m, const sm_model_params *given, sm_error *error) {
     sm__bytes file, tokenizer = {NULL, 0, NULL};
-    sm_status status = sm__source_bytes(m, params, &params->file, "the model", params->load,
-                                        UINT64_MAX, &file, error);
+    sm_model_params params = *given;
+    sm_status status = sm__model_file(m, &params, &file, error);
     if (status) return status;
-    if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params->vocab_only, error);
-    else status = sm__other_read(m, params, &file, &tokenizer, error);
+    if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params.vocab_only, error);
+    else status = sm__other_read(m, &params, &file, &tokenizer, error);
     if (!status && m->vocab.kind != SM__VOCAB_NONE) status = sm__vocab_build(m, error);
     sm__bytes_drop(m, &tokenizer); /* the tables hold copies */
     if (!status && m->arch) status = sm__model_bind(m, error);

@@ -1559,6 +1559,8 @@ static void files_broken_tokenizer_bin(void) {
 
 typedef struct files_st { /* a safetensors file that is being written */
     gguf_buf header, data;
+    const char *file; /* one of several: its name, and the list of them all */
+    gguf_buf *map;
 } files_st;
 
 /* rows 0: a vector. Values count up from `first`. */
@@ -1580,6 +1582,9 @@ static void files_st_tensor(files_st *s, const char *name, const char *dtype, in
              s->header.n ? ", " : "{\"__metadata__\":{\"format\":\"pt\"}, ", name, dtype, shape,
              (unsigned long)start, (unsigned long)s->data.n);
     gguf_bytes(&s->header, entry, strlen(entry));
+    if (!s->map) return;
+    snprintf(entry, sizeof entry, "%s\"%s\": \"%s\"", s->map->n ? ", " : "", name, s->file);
+    gguf_bytes(s->map, entry, strlen(entry));
 }
 
 static files_case files_st_finish(files_st *s, const char *config) {
@@ -1601,35 +1606,45 @@ static files_case files_st_finish(files_st *s, const char *config) {
     return c;
 }
 
-/* llama, qwen2, qwen3: C 8, 1 layer, 2 heads, 1 kv head, D 4, F 12, V 5. parts: 1 embed, 2 head. */
+/* llama, qwen2, qwen3: C 8, 1 layer, 2 heads, 1 kv head, D 4, F 12, V 5. parts: 1 embed, 2 head.
+ * The tensors go to n files in turn. */
+static void files_st_llama_tensors(files_st *s, int n, const char *dtype, int qwen, int parts) {
+    static const struct {
+        const char *name;
+        int rows, cols, first, qwen;
+    } list[] = {
+        {"input_layernorm.weight", 0, 8, 2, 0},
+        {"self_attn.q_proj.weight", 8, 8, 3, 0},
+        {"self_attn.k_proj.weight", 4, 8, 4, 0},
+        {"self_attn.v_proj.weight", 4, 8, 5, 0},
+        {"self_attn.o_proj.weight", 8, 8, 6, 0},
+        {"self_attn.q_proj.bias", 0, 8, 7, 2},
+        {"self_attn.k_proj.bias", 0, 4, 8, 2},
+        {"self_attn.v_proj.bias", 0, 4, 9, 2},
+        {"self_attn.q_norm.weight", 0, 4, 7, 3},
+        {"self_attn.k_norm.weight", 0, 4, 8, 3},
+        {"post_attention_layernorm.weight", 0, 8, 10, 0},
+        {"mlp.gate_proj.weight", 12, 8, 11, 0},
+        {"mlp.up_proj.weight", 12, 8, 12, 0},
+        {"mlp.down_proj.weight", 8, 12, 13, 0},
+        {"self_attn.rotary_emb.inv_freq", 0, 2, 0, 0},
+    };
+    size_t i;
+    if (parts & 1) files_st_tensor(&s[0], "model.embed_tokens.weight", dtype, 5, 8, 0);
+    if (parts & 2) files_st_tensor(&s[n - 1], "lm_head.weight", dtype, 5, 8, 40);
+    files_st_tensor(&s[0], "model.norm.weight", dtype, 0, 8, 1);
+    for (i = 0; i < sizeof list / sizeof *list; i++) {
+        char name[64];
+        if (list[i].qwen && list[i].qwen != qwen) continue;
+        snprintf(name, sizeof name, "model.layers.0.%s", list[i].name);
+        files_st_tensor(&s[i % (size_t)n], name, dtype, list[i].rows, list[i].cols, list[i].first);
+    }
+}
+
 static files_case files_st_llama(const char *config, const char *dtype, int qwen, int parts) {
     files_st s;
-    int i;
     memset(&s, 0, sizeof s);
-    if (parts & 1) files_st_tensor(&s, "model.embed_tokens.weight", dtype, 5, 8, 0);
-    if (parts & 2) files_st_tensor(&s, "lm_head.weight", dtype, 5, 8, 40);
-    files_st_tensor(&s, "model.norm.weight", dtype, 0, 8, 1);
-    for (i = 0; i < 1; i++) {
-        files_st_tensor(&s, "model.layers.0.input_layernorm.weight", dtype, 0, 8, 2);
-        files_st_tensor(&s, "model.layers.0.self_attn.q_proj.weight", dtype, 8, 8, 3);
-        files_st_tensor(&s, "model.layers.0.self_attn.k_proj.weight", dtype, 4, 8, 4);
-        files_st_tensor(&s, "model.layers.0.self_attn.v_proj.weight", dtype, 4, 8, 5);
-        files_st_tensor(&s, "model.layers.0.self_attn.o_proj.weight", dtype, 8, 8, 6);
-        if (qwen == 2) {
-            files_st_tensor(&s, "model.layers.0.self_attn.q_proj.bias", dtype, 0, 8, 7);
-            files_st_tensor(&s, "model.layers.0.self_attn.k_proj.bias", dtype, 0, 4, 8);
-            files_st_tensor(&s, "model.layers.0.self_attn.v_proj.bias", dtype, 0, 4, 9);
-        }
-        if (qwen == 3) {
-            files_st_tensor(&s, "model.layers.0.self_attn.q_norm.weight", dtype, 0, 4, 7);
-            files_st_tensor(&s, "model.layers.0.self_attn.k_norm.weight", dtype, 0, 4, 8);
-        }
-        files_st_tensor(&s, "model.layers.0.post_attention_layernorm.weight", dtype, 0, 8, 10);
-        files_st_tensor(&s, "model.layers.0.mlp.gate_proj.weight", dtype, 12, 8, 11);
-        files_st_tensor(&s, "model.layers.0.mlp.up_proj.weight", dtype, 12, 8, 12);
-        files_st_tensor(&s, "model.layers.0.mlp.down_proj.weight", dtype, 8, 12, 13);
-        files_st_tensor(&s, "model.layers.0.self_attn.rotary_emb.inv_freq", dtype, 0, 2, 0);
-    }
+    files_st_llama_tensors(&s, 1, dtype, qwen, parts);
     return files_st_finish(&s, config);
 }
 
@@ -1855,6 +1870,238 @@ static void files_st_data(void) {
     CHECK(m && m->weights->output_norm[7] == 8.0f);
     sm_model_close(m);
 }
+
+/* --- shards --- */
+
+#ifndef SMALLMIND_NO_STDIO
+typedef struct files_shards { /* a folder with a config, an index and two shards */
+    char dir[64];
+    files_case shard[2];
+    gguf_buf map, index;
+} files_shards;
+
+static const char *const files_shard_names[2] = {"model-00001-of-00002.safetensors",
+                                                 "model-00002-of-00002.safetensors"};
+static const char files_index_name[] = "model.safetensors.index.json";
+static const char files_shards_config[] = "{\"model_type\":\"llama\"," FILES_LLAMA "}";
+
+/* A path in the folder, valid until the second next call. */
+static const char *files_in(const files_shards *s, const char *name) {
+    static char paths[2][128];
+    static int next;
+    snprintf(paths[next ^= 1], sizeof paths[0], "%s/%s", s->dir, name);
+    return paths[next];
+}
+
+static void files_put(const files_shards *s, const char *name, const void *data, size_t n) {
+    FILE *file = fopen(files_in(s, name), "wb");
+    if (!CHECK(file != NULL)) return;
+    CHECK(fwrite(data, 1, n, file) == n);
+    fclose(file);
+}
+
+/* 0 = there is no folder build/. */
+static int files_shards_make(files_shards *s) {
+    static const char head[] = "{\"metadata\": {\"total_size\": 1}, \"weight_map\": {";
+    files_st st[2];
+    int i;
+    memset(s, 0, sizeof *s);
+    memset(st, 0, sizeof st);
+    snprintf(s->dir, sizeof s->dir, "build/test_files.%llx",
+             (unsigned long long)(sm__now_ns() ^ (uint64_t)(uintptr_t)s));
+    if (mkdir(s->dir, 0755)) return 0;
+    for (i = 0; i < 2; i++) st[i].file = files_shard_names[i], st[i].map = &s->map;
+    files_st_llama_tensors(st, 2, "F32", 0, 3);
+    gguf_bytes(&s->index, head, sizeof head - 1);
+    gguf_bytes(&s->index, s->map.p, s->map.n);
+    gguf_bytes(&s->index, "}}\n", 3);
+    files_put(s, "config.json", files_shards_config, sizeof files_shards_config - 1);
+    files_put(s, files_index_name, s->index.p, s->index.n);
+    for (i = 0; i < 2; i++) {
+        s->shard[i] = files_st_finish(&st[i], "");
+        files_put(s, files_shard_names[i], s->shard[i].data, s->shard[i].n);
+    }
+    return 1;
+}
+
+static void files_shards_free(files_shards *s) {
+    int i;
+    for (i = 0; i < 2; i++) {
+        remove(files_in(s, files_shard_names[i]));
+        free(s->shard[i].data);
+    }
+    remove(files_in(s, files_index_name));
+    remove(files_in(s, "config.json"));
+    remove(files_in(s, "model.safetensors"));
+    CHECK(rmdir(s->dir) == 0);
+    free(s->map.p);
+    free(s->index.p);
+}
+
+/* Opens a path; status and words of the message as expected. */
+static sm_model *files_shards_open(const char *path, int load, sm_status want, const char *words) {
+    sm_model_params p = sm_model_default();
+    sm_model *m = NULL;
+    sm_error error;
+    sm_status status;
+    p.file.path = path;
+    p.load = load;
+    p.allocator = heap_allocator();
+    memset(&error, 0, sizeof error);
+    status = sm_model_open(&p, &m, &error);
+    if (status != want || !strstr(error.text, words) || (!status && error.text[0]))
+        FAIL("%s: status %d, not %d; \"%s\" should say \"%s\"", path, status, want, error.text,
+             words);
+    if (status) CHECK(m == NULL && heap.held == 0);
+    return m;
+}
+
+/* What a model's tensors hold, whatever their order is. */
+static uint64_t files_content(const sm_model *m) {
+    sm_tensor t;
+    uint64_t h = 0;
+    int i;
+    for (i = 0; sm_model_tensor(m, i, &t) == SM_OK; i++)
+        h += hash_bytes(t.data, t.bytes) * 31 + hash_bytes(t.name, strlen(t.name));
+    return h;
+}
+
+static void files_st_shards(void) {
+    files_case c = files_st_llama(files_shards_config, "F32", 0, 3);
+    sm_model *m = files_case_open(&c, SM_OK, "");
+    uint64_t want = m ? files_content(m) : 0;
+    files_shards s;
+    size_t mapped = 0;
+    int way, load, i;
+    sm_model_close(m);
+    for (i = 0; i < 1 && files_shards_make(&s); i++) {
+        const char *names[] = {".", "", "./.", files_index_name, files_shard_names[0],
+                               files_shard_names[1]};
+        for (way = 0; way < 6; way++)
+            for (load = 0; load < 2; load++) {
+                size_t sum = s.shard[0].n + s.shard[1].n;
+                m = files_shards_open(way ? files_in(&s, names[way]) : s.dir, load, SM_OK, "");
+                if (!m) continue;
+                CHECK(files_content(m) == want && m->info.mapped_bytes == (load ? 0 : sum));
+                if (!load) mapped = m->info.heap_bytes;
+                else CHECK(m->info.heap_bytes >= mapped - 512 + sum); /* less the mappings' list */
+                sm_model_close(m);
+            }
+        /* without an index: a shard alone lacks tensors, a folder may hold the one file */
+        remove(files_in(&s, files_index_name));
+        files_shards_open(files_in(&s, files_shard_names[0]), 0, SM_ERR_FORMAT, "is missing");
+        files_shards_open(s.dir, 0, SM_ERR_IO, s.dir);
+        c = files_st_llama(files_shards_config, "F32", 0, 3);
+        files_put(&s, "model.safetensors", c.data, c.n);
+        m = files_shards_open(s.dir, 0, SM_OK, "");
+        CHECK(m && files_content(m) == want && m->info.mapped_bytes == c.n);
+        sm_model_close(m);
+        free(c.data);
+        files_shards_free(&s);
+    }
+}
+
+/* One wrong index after another; '%' stands for the right list. */
+static void files_index_refused(void) {
+    static const struct {
+        const char *index;
+        sm_status status;
+        const char *words;
+    } list[] = {
+        {"{}  ", SM_ERR_FORMAT, "no weight_map"},
+        {"{\"weight_map\": [%]}", SM_ERR_FORMAT, "the index is malformed"},
+        {"{\"weight_map\": {%}", SM_ERR_FORMAT, "the index is malformed"},
+        {"{\"weight_map\": {%}} {", SM_ERR_FORMAT, "the index is malformed"},
+        {"{\"weight_map\": {%}, \"weight_map\": {%}}", SM_ERR_FORMAT, "the index is malformed"},
+        {"{\"weight_map\": {%, \"x\": 1}}", SM_ERR_FORMAT, "the index is malformed"},
+        {"{\"weight_map\": {}}", SM_ERR_UNSUPPORTED, "no tensor"},
+        {"{\"weight_map\": {\"x\": \"../x\", %}}", SM_ERR_FORMAT, "names ../x, which"},
+        {"{\"weight_map\": {\"x\": \"..\", %}}", SM_ERR_FORMAT, "names .., which"},
+        {"{\"weight_map\": {\"x\": \"/etc/passwd\", %}}", SM_ERR_FORMAT, "names /etc/passwd"},
+        {"{\"weight_map\": {\"x\": \"c:x\", %}}", SM_ERR_FORMAT, "names c:x"},
+        {"{\"weight_map\": {\"x\": \"..\\u002fx\", %}}", SM_ERR_FORMAT, "no plain file"},
+        {"{\"weight_map\": {\"x\": \"a\\\\x\", %}}", SM_ERR_FORMAT, "no plain file"},
+        {"{\"weight_map\": {\"x\": \"\", %}}", SM_ERR_FORMAT, "no plain file"},
+        {"{\"weight_map\": {\"x\": \"not here\", %}}", SM_ERR_IO, "not here"},
+        {"{\"weight_map\": {\"x\": \"config.json\", %}}", SM_ERR_FORMAT,
+         "config.json: this is no safetensors file"},
+        {"{\"weight_map\": {\"x\": \"model-00001-of-00002.safetensors\", %}}", SM_ERR_FORMAT,
+         "tensor x is not in model-00001"},
+        {"{\"weight_map\": {\"lm_head.weight\": \"model-00001-of-00002.safetensors\", %}}",
+         SM_ERR_FORMAT, "tensor lm_head.weight is not in model-00001"},
+        {"{\"weight_map\": {\"lm_head.weight\": \"model-00002-of-00002.safetensors\", %}}",
+         SM_ERR_FORMAT, "names tensor lm_head.weight twice"},
+        {"{\"weight_map\": {\"model.norm.weight\": \"model-00001-of-00002.safetensors\"}}",
+         SM_ERR_FORMAT, "is missing"},
+    };
+    files_shards s;
+    sm_model_params p = sm_model_default();
+    sm_model *m = NULL;
+    sm_error error;
+    size_t i, k, n;
+    if (!files_shards_make(&s)) return;
+    for (i = 0; i < sizeof list / sizeof *list; i++) {
+        gguf_buf b = {NULL, 0, 0};
+        const char *text = list[i].index;
+        for (k = 0; text[k]; k++)
+            if (text[k] == '%') gguf_bytes(&b, s.map.p, s.map.n);
+            else gguf_bytes(&b, text + k, 1);
+        files_put(&s, files_index_name, b.p, b.n);
+        m = files_shards_open(s.dir, (int)i & 1, list[i].status, list[i].words);
+        sm_model_close(m);
+        free(b.p);
+    }
+    for (n = 0; n + 2 < s.index.n; n += n < 60 ? 1 : 29) { /* the last byte is a line end */
+        files_put(&s, files_index_name, s.index.p, n);
+        files_shards_open(s.dir, n & 1, SM_ERR_FORMAT, "");
+    }
+    /* in memory there is no folder to look in */
+    p.file.data = s.index.p;
+    p.file.bytes = s.index.n;
+    CHECK_STATUS(sm_model_open(&p, &m, &error), SM_ERR_ARG);
+    CHECK(strstr(error.text, "by its path") != NULL);
+    files_shards_free(&s);
+}
+
+/* Shards that are cut, changed, or hold what another one has; no memory at any allocation. */
+static void files_broken_shards(void) {
+    files_shards s;
+    sm_status status = SM_ERR_NOMEM;
+    files_st twice;
+    files_case c;
+    size_t n;
+    uint32_t k;
+    if (!files_shards_make(&s)) return;
+    c = s.shard[1];
+    for (n = 0; n < c.n; n += 1 + (n > 64 ? n / 8 : 0)) {
+        files_put(&s, files_shard_names[1], c.data, n);
+        files_shards_open(s.dir, n & 1, SM_ERR_FORMAT, "00002-of-00002.safetensors");
+    }
+    memset(&twice, 0, sizeof twice);
+    files_st_tensor(&twice, "model.norm.weight", "F32", 0, 8, 1);
+    c = files_st_finish(&twice, "");
+    files_put(&s, files_shard_names[1], c.data, c.n);
+    files_shards_open(s.dir, 0, SM_ERR_FORMAT, "tensor model.norm.weight is there twice");
+    free(c.data);
+    files_put(&s, files_shard_names[1], s.shard[1].data, s.shard[1].n);
+    for (k = 1; k < 1000 && status == SM_ERR_NOMEM; k++) {
+        sm_model_params p = sm_model_default();
+        sm_model *m = NULL;
+        sm_error error;
+        p.file.path = k & 1 ? s.dir : files_in(&s, files_shard_names[0]);
+        p.load = k >> 1 & 1;
+        p.allocator = heap_allocator();
+        heap_fail(k);
+        status = sm_model_open(&p, &m, &error);
+        heap_fail(0);
+        sm_model_close(m);
+        CHECK(heap.held == 0);
+    }
+    CHECK_STATUS(status, SM_OK);
+    CHECK(k > 20);
+    files_shards_free(&s);
+}
+#endif
 
 static void files_broken_safetensors(void) {
     files_case c = files_st_llama("{\"model_type\":\"llama\"," FILES_LLAMA "}", "BF16", 0, 3);
@@ -2102,6 +2349,11 @@ static const test tests_files[] = {
     {"safetensors: tied embeddings", files_st_tied},
     {"safetensors: malformed headers are refused", files_st_refused},
     {"safetensors: data without an owner, names with escapes", files_st_data},
+#ifndef SMALLMIND_NO_STDIO
+    {"safetensors: shards open by index, shard or folder", files_st_shards},
+    {"safetensors: an index that says what is not so is refused", files_index_refused},
+    {"safetensors: shards cut, doubled, or without memory", files_broken_shards},
+#endif
     {"safetensors: a llama model cut and changed at every byte", files_broken_safetensors},
     {"safetensors: a gpt2 model cut and changed at every byte", files_broken_gpt2_safetensors},
     {"safetensors: a config.json cut and changed at every byte", files_broken_config},
