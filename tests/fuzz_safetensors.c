@@ -1,6 +1,6 @@
 /* safetensors files with their config.json, indexes of shards, and llama2.c files. Input: two bytes
- * with the length of the config, that, and the model file. Of an index the three shards are made up:
- * each has one of three tensors. The config of a llama2.c file is its tokenizer. See fuzz.h. */
+ * with the length of the config, that, and the model file. Of an index, three shards are made up,
+ * each with one of three tensors. The config of a llama2.c file is its tokenizer. See fuzz.h. */
 #include "fuzz.h"
 
 static const char *const fuzz_names[3] = {"model.norm.weight", "lm_head.weight", "x"};
@@ -26,9 +26,9 @@ static size_t fuzz_llama2c(uint8_t *data, unsigned version, unsigned group) {
 
 static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {
     static const char config[] =
-        "{\"model_type\":\"llama\",\"hidden_size\":2,\"num_hidden_layers\":1,\"hidden_act\":\"silu\","
-        "\"num_attention_heads\":1,\"num_key_value_heads\":1,\"intermediate_size\":1,"
-        "\"vocab_size\":1,\"max_position_embeddings\":4,\"rope_scaling\":{\"rope_type\":\"llama3\","
+        "{\"model_type\":\"llama\",\"hidden_size\":2,\"num_hidden_layers\":1,"
+        "\"hidden_act\":\"silu\",\"num_attention_heads\":1,\"num_key_value_heads\":1,"
+        "\"intermediate_size\":1,\"vocab_size\":1,\"max_position_embeddings\":4,\"rope_scaling\":{\"rope_type\":\"llama3\","
         "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0}}";
     static const char index[] =
         "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"model.norm.weight\":\"a.safetensors\","

@@ -189,8 +189,8 @@ fuzz_one() { # FILE NAME
     esac
     # The kernels are not what is fuzzed, and would take minutes to instrument.
     clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
-        -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_SSE41 -DSMALLMIND_NO_NEON -DSMALLMIND_NO_TRAIN "$1" -o "$out/$2" \
-        -lpthread || return 1
+        -DSMALLMIND_NO_AVX2 -DSMALLMIND_NO_SSE41 -DSMALLMIND_NO_NEON -DSMALLMIND_NO_TRAIN \
+        "$1" -o "$out/$2" -lpthread || return 1
     "$out/$2" -runs="$RUNS" -seed=1 -timeout=20 -rss_limit_mb=2048 -max_len="$most" \
         -artifact_prefix="$out/" "$out/corpus-$2" "${seeds[@]}"
 }
