@@ -3382,10 +3382,12 @@ typedef struct sm__attend_args {
 #define SM__ATTEND_ROWS 64
 
 #ifndef SMALLMIND_NO_TRAIN
-/* gemm: out[i, j] = sum over k of a[i, k] b[k, j], for up to 16 columns j; with add, out += that.
+/* gemm: out[i, j] = sum over k of a[i, k] b[k, j], for up to gemm_columns (16, or 32) columns j;
+ * with add, out += that.
  *   a    rows in blocks of 12: a[i, k] is p[i / 12 * next + i % 12 * row + k * step]
- *   b    [k, 16]     64-byte aligned
- *   out  [rows, 16]  row stride out_stride floats; columns from `columns` on get any value, or none
+ *   b    panels [k, 16] of 16 columns, one behind the other, 64-byte aligned
+ *   out  [rows, gemm_columns]  row stride out_stride floats; of the last panel, columns from
+ *        `columns` on get any value, or none
  * Order: one fma chain from +0, k ascending. k <= 256, so that
  * |got - exact| <= 256 * 2^-24 * sum |a * b|. */
 typedef struct sm__factor {
@@ -3396,6 +3398,7 @@ typedef void (*sm__gemm_fn)(const sm__factor *a, int rows, const float *b, int k
                             float *out, size_t out_stride, int add);
 #define SM__GEMM_ROWS 12
 #define SM__GEMM_COLS 16
+#define SM__GEMM_PANELS 2 /* of 16 columns, that a level's gemm takes at most */
 #define SM__GEMM_K 256
 #endif
 
@@ -3423,6 +3426,7 @@ typedef struct sm__kernels {
     void (*to_f16)(const float *x, uint16_t *out, int n);
 #ifndef SMALLMIND_NO_TRAIN
     sm__gemm_fn gemm;
+    int gemm_columns;
 #endif
 } sm__kernels;
 
@@ -9307,35 +9311,53 @@ SM__AVX2 static void sm__gemm__avx2(const sm__factor *a, int rows, const float *
 #endif
 
 #ifdef SM__HAS_AVX512
-SM__AVX512 SM__INLINE void sm__gemm_rows_zmm(int n, const float *x, size_t row, size_t step,
-                                             const float *b, int k, float *out, size_t out_stride,
-                                             int add) {
-    __m512 sum[SM__GEMM_ROWS], v;
-    int i, l;
+/* n rows by `panels` panels: with two, a number of a is loaded once for two fma. */
+SM__AVX512 SM__INLINE void sm__gemm_rows_zmm(int n, int panels, const float *x, size_t row,
+                                             size_t step, const float *b, int k, float *out,
+                                             size_t out_stride, int add) {
+    __m512 sum[SM__GEMM_ROWS][SM__GEMM_PANELS], v[SM__GEMM_PANELS], one;
+    int i, j, l;
     SM__UNROLL
-    for (i = 0; i < n; i++) sum[i] = sm__zero_zmm();
+    for (i = 0; i < n; i++) sum[i][0] = sum[i][1] = sm__zero_zmm();
     for (l = 0; l < k; l++, x += step, b += SM__GEMM_COLS) {
-        v = _mm512_load_ps(b);
         SM__UNROLL
-        for (i = 0; i < n; i++)
-            sum[i] = _mm512_fmadd_ps(_mm512_set1_ps(x[(size_t)i * row]), v, sum[i]);
+        for (j = 0; j < panels; j++) v[j] = _mm512_load_ps(b + (size_t)(j * k) * SM__GEMM_COLS);
+        SM__UNROLL
+        for (i = 0; i < n; i++) {
+            one = _mm512_set1_ps(x[(size_t)i * row]);
+            SM__UNROLL
+            for (j = 0; j < panels; j++) sum[i][j] = _mm512_fmadd_ps(one, v[j], sum[i][j]);
+        }
     }
     SM__UNROLL
     for (i = 0; i < n; i++, out += out_stride)
-        _mm512_storeu_ps(out, add ? sm__add_zmm(_mm512_loadu_ps(out), sum[i]) : sum[i]);
+        SM__UNROLL
+        for (j = 0; j < panels; j++) {
+            float *to = out + j * SM__GEMM_COLS;
+            _mm512_storeu_ps(to, add ? sm__add_zmm(_mm512_loadu_ps(to), sum[i][j]) : sum[i][j]);
+        }
+}
+
+SM__AVX512 SM__INLINE void sm__gemm_zmm(int panels, const sm__factor *a, int rows, const float *b,
+                                        int k, float *out, size_t out_stride, int add) {
+    int i, n;
+    for (i = 0; i < rows; i += n, out += (size_t)n * out_stride) {
+        const float *x = a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
+                         (size_t)(i % SM__GEMM_ROWS) * a->row;
+        n = rows - i >= SM__GEMM_ROWS ? SM__GEMM_ROWS : rows - i >= 4 ? 4 : 1;
+        if (n == SM__GEMM_ROWS)
+            sm__gemm_rows_zmm(SM__GEMM_ROWS, panels, x, a->row, a->step, b, k, out, out_stride,
+                              add);
+        else if (n == 4)
+            sm__gemm_rows_zmm(4, panels, x, a->row, a->step, b, k, out, out_stride, add);
+        else sm__gemm_rows_zmm(1, panels, x, a->row, a->step, b, k, out, out_stride, add);
+    }
 }
 
 SM__AVX512 static void sm__gemm__avx512(const sm__factor *a, int rows, const float *b, int k,
                                         int columns, float *out, size_t out_stride, int add) {
-    int i;
-    (void)columns;
-    for (i = 0; i + SM__GEMM_ROWS <= rows; i += SM__GEMM_ROWS, out += SM__GEMM_ROWS * out_stride)
-        sm__gemm_rows_zmm(SM__GEMM_ROWS, a->p + (size_t)(i / SM__GEMM_ROWS) * a->next, a->row,
-                          a->step, b, k, out, out_stride, add);
-    for (; i < rows; i++, out += out_stride)
-        sm__gemm_rows_zmm(1, a->p + (size_t)(i / SM__GEMM_ROWS) * a->next +
-                          (size_t)(i % SM__GEMM_ROWS) * a->row, a->row, a->step, b, k, out,
-                          out_stride, add);
+    if (columns > SM__GEMM_COLS) sm__gemm_zmm(2, a, rows, b, k, out, out_stride, add);
+    else sm__gemm_zmm(1, a, rows, b, k, out, out_stride, add);
 }
 #endif
 
@@ -9506,6 +9528,7 @@ static void sm__kernels_scalar(sm__kernels *k) {
     k->to_f16 = sm__to_f16__scalar;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__scalar;
+    k->gemm_columns = SM__GEMM_COLS;
 #endif
 }
 
@@ -9621,6 +9644,7 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->to_f16 = sm__to_f16__avx512;
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__avx512;
+    k->gemm_columns = SM__GEMM_PANELS * SM__GEMM_COLS;
 #endif
 }
 #endif
@@ -17134,11 +17158,12 @@ static sm__view sm__columns_of(const float *p, size_t stride) {
     return v;
 }
 
-/* A member's scratch for sm__multiply, in floats: both factors packed, and a result that is not a
- * whole panel wide. */
+/* A member's scratch for sm__multiply, in floats: both factors packed, and a result that is not
+ * whole panels wide. */
 #define SM__PACKED_A ((size_t)SM__TILE_ROWS * SM__GEMM_K)
-#define SM__PANEL ((size_t)SM__GEMM_COLS * SM__GEMM_K)
-#define SM__MULTIPLY_FLOATS (SM__PACKED_A + SM__PANEL + SM__TILE_ROWS * SM__GEMM_COLS)
+#define SM__PANELS ((size_t)SM__GEMM_PANELS * SM__GEMM_COLS * SM__GEMM_K)
+#define SM__MULTIPLY_FLOATS                                                                        \
+    (SM__PACKED_A + SM__PANELS + SM__TILE_ROWS * SM__GEMM_PANELS * SM__GEMM_COLS)
 
 /* to[l, j] = element (j, l), for j < n <= 16 and l < k; 0 for the other j. */
 static void sm__pack_panel(sm__view b, int n, int k, float *to) {
@@ -17194,16 +17219,16 @@ static void sm__pack_rows(sm__view a, int m, int k, float *to) {
     }
 }
 
-/* One panel: rows of a by a packed b, to n <= 16 columns of out. */
-static void sm__multiply_panel(const sm_trainer *t, const sm__factor *a, int m, const float *b,
+/* Rows of a by a packed b, to n <= gemm_columns columns of out. */
+static void sm__multiply_panels(const sm_trainer *t, const sm__factor *a, int m, const float *b,
                                int k, int n, float *out, size_t stride, int add, float *temp) {
-    int i, j;
-    if (n == SM__GEMM_COLS) {
+    int i, j, wide = t->kernels.gemm_columns;
+    if (n % SM__GEMM_COLS == 0) {
         t->kernels.gemm(a, m, b, k, n, out, stride, add);
         return;
     }
-    t->kernels.gemm(a, m, b, k, n, temp, SM__GEMM_COLS, 0);
-    for (i = 0; i < m; i++, out += stride, temp += SM__GEMM_COLS)
+    t->kernels.gemm(a, m, b, k, n, temp, (size_t)wide, 0);
+    for (i = 0; i < m; i++, out += stride, temp += wide)
         for (j = 0; j < n; j++) out[j] = add ? out[j] + temp[j] : temp[j];
 }
 
@@ -17218,6 +17243,16 @@ static void sm__round_to_bf16(const float *from, float *to, size_t n) {
     }
 #endif
     for (; i < n; i++) to[i] = sm__bf16_to_f32(sm__f32_to_bf16(from[i]));
+}
+
+/* n <= gemm_columns columns of b, in panels. */
+static void sm__pack_panels(sm__view b, int n, int k, int compute, float *to) {
+    int j;
+    for (j = 0; j < n; j += SM__GEMM_COLS, to += (size_t)k * SM__GEMM_COLS) {
+        sm__pack_panel(b, sm__min(SM__GEMM_COLS, n - j), k, to);
+        if (compute == SM_COMPUTE_BF16) sm__round_to_bf16(to, to, (size_t)k * SM__GEMM_COLS);
+        b.p += SM__GEMM_COLS * b.row;
+    }
 }
 
 /* The rows of a factor as gemm reads them: where they lie, or packed. */
@@ -17245,26 +17280,24 @@ static sm__factor sm__factor_of(sm__view a, int m, int k, int compute, float *pa
  * its use, which finds it in the nearest cache; all rows of a tile share the effort. */
 static void sm__multiply_as(const sm_trainer *t, int compute, sm__view a, sm__view b, int m, int n,
                             int k, float *out, size_t stride, int add, float *scratch) {
-    float *packed_a = scratch, *panel = packed_a + SM__PACKED_A, *temp = panel + SM__PANEL;
-    int l, i, j;
+    float *packed_a = scratch, *panels = packed_a + SM__PACKED_A, *temp = panels + SM__PANELS;
+    int l, i, j, wide = t->kernels.gemm_columns;
     for (l = 0; l < k; l += SM__GEMM_K, add = 1)
         for (i = 0; i < m; i += SM__TILE_ROWS) {
             int part = sm__min(SM__GEMM_K, k - l), rows = sm__min(SM__TILE_ROWS, m - i);
             sm__view from = {a.p + (size_t)i * a.row + (size_t)l * a.step, a.row, a.step};
             sm__factor f = sm__factor_of(from, rows, part, compute, packed_a);
             float *to = out + (size_t)i * stride;
-            for (j = 0; j < n; j += SM__GEMM_COLS) {
-                int columns = sm__min(SM__GEMM_COLS, n - j);
+            for (j = 0; j < n; j += wide) {
+                int columns = sm__min(wide, n - j);
                 sm__view v = b;
                 v.p += (size_t)j * b.row + (size_t)l * b.step;
-                sm__pack_panel(v, columns, part, panel);
-                if (compute == SM_COMPUTE_BF16)
-                    sm__round_to_bf16(panel, panel, (size_t)part * SM__GEMM_COLS);
+                sm__pack_panels(v, columns, part, compute, panels);
                 if (j + columns < n) {
                     v.p += (size_t)columns * b.row;
-                    sm__prefetch_panel(v, sm__min(SM__GEMM_COLS, n - j - columns), part);
+                    sm__prefetch_panel(v, sm__min(wide, n - j - columns), part);
                 }
-                sm__multiply_panel(t, &f, rows, panel, part, columns, to + j, stride, add, temp);
+                sm__multiply_panels(t, &f, rows, panels, part, columns, to + j, stride, add, temp);
             }
         }
 }

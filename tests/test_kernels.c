@@ -1131,46 +1131,57 @@ static void to_f16_variants_agree(void) {
 /* --- gemm ------------------------------------------------------------------------------------- */
 
 #ifndef SMALLMIND_NO_TRAIN
-enum { GEMM_ROWS = 30 };
+enum { GEMM_ROWS = 30, GEMM_WIDE = SM__GEMM_PANELS * SM__GEMM_COLS + 4 };
+
+/* Some panels at once where the level can, else one by one. */
+static void gemm_panels(const sm__kernels *kernels, int panels, const sm__factor *f, int rows,
+                        const float *b, int k, float *out, size_t out_stride, int add) {
+    int j, step = sm__min(panels, kernels->gemm_columns / SM__GEMM_COLS);
+    for (j = 0; j < panels; j += step)
+        kernels->gemm(f, rows, b + j * k * SM__GEMM_COLS, k, step * SM__GEMM_COLS,
+                      out + j * SM__GEMM_COLS, out_stride, add);
+}
 
 /* The truth's bound, and its bits at every level: rows and columns of memory, packed blocks; out
  * ends at a forbidden page, and so do a and b. */
 static void gemm_compare(guard *ga, guard *gb, guard *go, int rows, int k, int layout, int add) {
-    static float want[GEMM_ROWS * 20];
+    static float want[GEMM_ROWS * GEMM_WIDE];
+    int panels = 1 + (rows + k / 2) % SM__GEMM_PANELS, wide = panels * SM__GEMM_COLS;
     size_t blocks = (size_t)((rows + SM__GEMM_ROWS - 1) / SM__GEMM_ROWS);
-    size_t stride = (size_t)(layout ? rows : k) + 3, out_stride = 16 + (size_t)(k % 5), n;
+    size_t stride = (size_t)(layout ? rows : k) + 3, out_stride = (size_t)(wide + k % 5), n;
     size_t floats = layout == 2 ? blocks * (size_t)k * SM__GEMM_ROWS
                                 : (size_t)((layout ? k : rows) - 1) * stride +
                                       (size_t)(layout ? rows : k);
     float *a = (float *)(void *)ga->end - floats;
-    float *b = (float *)(void *)gb->end - k * SM__GEMM_COLS, *out;
+    float *b = (float *)(void *)gb->end - k * wide, *out;
     sm__factor f;
     int i, j, l;
     f.p = a;
     f.row = layout ? 1 : stride, f.step = layout ? stride : 1, f.next = f.row * SM__GEMM_ROWS;
     if (layout == 2) f.step = SM__GEMM_ROWS, f.next = (size_t)k * SM__GEMM_ROWS;
     random_fill(a, (int)floats, MODE_NORMAL);
-    random_fill(b, k * SM__GEMM_COLS, MODE_NORMAL);
-    n = (size_t)(rows - 1) * out_stride + 16;
+    random_fill(b, k * wide, MODE_NORMAL);
+    n = (size_t)(rows - 1) * out_stride + (size_t)wide;
     random_fill(want, (int)n, MODE_NORMAL);
     out = (float *)(void *)go->end - n;
     for (l = 0; l < n_levels; l++) {
-        static float before[GEMM_ROWS * 20], truth[GEMM_ROWS * 20];
+        static float before[GEMM_ROWS * GEMM_WIDE], truth[GEMM_ROWS * GEMM_WIDE];
         memcpy(before, want, n * sizeof *out);
         memcpy(out, want, n * sizeof *out);
-        levels[l].k.gemm(&f, rows, b, k, SM__GEMM_COLS, out, out_stride, add);
+        gemm_panels(&levels[l].k, panels, &f, rows, b, k, out, out_stride, add);
         if (l == 0) memcpy(truth, out, n * sizeof *out);
         else if (memcmp(truth, out, n * sizeof *out))
             FAIL("gemm %s: %d rows, k %d, layout %d, add %d", levels[l].name, rows, k, layout, add);
         for (i = 0; l == 0 && i < rows; i++)
-            for (j = 0; j < SM__GEMM_COLS; j++) {
+            for (j = 0; j < wide; j++) {
+                const float *y = b + j / SM__GEMM_COLS * k * SM__GEMM_COLS + j % SM__GEMM_COLS;
                 double true_sum = add ? (double)before[(size_t)i * out_stride + (size_t)j] : 0.0;
                 double sum = fabs(true_sum);
                 const float *x = a + (size_t)(i / SM__GEMM_ROWS) * f.next +
                                  (size_t)(i % SM__GEMM_ROWS) * f.row;
                 int c;
                 for (c = 0; c < k; c++) {
-                    double v = (double)x[(size_t)c * f.step] * (double)b[c * SM__GEMM_COLS + j];
+                    double v = (double)x[(size_t)c * f.step] * (double)y[c * SM__GEMM_COLS];
                     true_sum += v;
                     sum += fabs(v);
                 }
@@ -1183,8 +1194,8 @@ static void gemm_compare(guard *ga, guard *gb, guard *go, int rows, int k, int l
 
 static void gemm_variants_agree(void) {
     static const int ks[] = {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 64, 129, 255, 256};
-    guard a = guard_make(sizeof(float) * 300 * 300), b = guard_make(sizeof(float) * 16 * 256);
-    guard out = guard_make(sizeof(float) * GEMM_ROWS * 20);
+    guard a = guard_make(sizeof(float) * 300 * 300), b = guard_make(sizeof(float) * GEMM_WIDE * 256);
+    guard out = guard_make(sizeof(float) * GEMM_ROWS * GEMM_WIDE);
     int rows, i, layout;
     levels_init();
     for (rows = 1; rows <= GEMM_ROWS; rows++)
