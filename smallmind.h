@@ -729,9 +729,14 @@ SM_API float sm_rate_at(const sm_rate *rate, uint64_t step);
 
 typedef enum sm_compute {
     SM_COMPUTE_F32 = 0,
-    SM_COMPUTE_BF16 = 1 /* both factors of the products of linear layers, forward and backward, are
-                           rounded to BF16 first (Kalamkar et al. 2019, arXiv:1905.12322). Sums,
-                           weights, moments and all else stay F32; no loss scaling is needed */
+    SM_COMPUTE_BF16 = 1, /* both factors of the products of linear layers, forward and backward, are
+                            rounded to BF16 first (Kalamkar et al. 2019, arXiv:1905.12322). Sums,
+                            weights, moments and all else stay F32; no loss scaling is needed */
+    SM_COMPUTE_BF16_AMX = 2 /* the same by AMX's BF16 tiles, several times as fast. They sum pairs
+                               in an order of their own and take denormals for 0, so that the bits
+                               are those of this kind of processor, still on any number of threads.
+                               Asks Linux for tiles as sm_ctx_params.amx does; SM_ERR_UNSUPPORTED
+                               where there are none */
 } sm_compute;
 
 typedef enum sm_optimizer {
@@ -1210,7 +1215,8 @@ SM_API sm_status sm_writer_state(sm_writer *writer, const sm_trainer *trainer);
 #else
 #define SM__AVX512 SM__TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
 #define SM__AMX                                                                                    \
-    SM__TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")
+    SM__TARGET("amx-tile,amx-int8,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,"        \
+               "avx512bf16,avx2,fma,f16c")
 #endif
 
 /* AVX-VNNI: acc += dot products of four unsigned bytes of u with signed ones of s, in 32 bits. As
@@ -3399,6 +3405,26 @@ typedef void (*sm__gemm_fn)(const sm__factor *a, int rows, const float *b, int k
 #define SM__GEMM_ROWS 12
 #define SM__GEMM_COLS 16
 #define SM__GEMM_PANELS 2 /* of 16 columns, that a level's gemm takes at most */
+
+/* A factor of a product: element (i, k) is p[i * row + k * step], and one of row and step is 1. */
+typedef struct sm__view {
+    const float *p;
+    size_t row, step;
+} sm__view;
+
+/* multiply_bf16: out[i, j] = sum over l of a(i, l) b(j, l), both rounded to BF16; with add, out +=
+ * that. i < m <= 264, j < n, l < k; scratch: SM__MULTIPLY_FLOATS. AMX only, and outside the
+ * contract of equal bits: a sum goes by pairs, whatever m and n are, so that |got - exact| <= k * 2^-24 * sum |a * b|, denormals taken for 0. */
+typedef void (*sm__multiply_fn)(sm__view a, sm__view b, int m, int n, int k, float *out,
+                                size_t stride, int add, float *scratch);
+#define SM__TILE_ROWS 264 /* of a product, at most; a multiple of SM__GEMM_ROWS */
+
+/* A member's scratch for a product, in floats: both factors packed, and a result that is not whole
+ * panels wide. */
+#define SM__PACKED_A ((size_t)(SM__TILE_ROWS + 16) * SM__GEMM_K)
+#define SM__PANELS ((size_t)SM__GEMM_PANELS * SM__GEMM_COLS * SM__GEMM_K)
+#define SM__MULTIPLY_FLOATS                                                                        \
+    (SM__PACKED_A + SM__PANELS + SM__TILE_ROWS * SM__GEMM_PANELS * SM__GEMM_COLS)
 #define SM__GEMM_K 256
 #endif
 
@@ -3427,6 +3453,7 @@ typedef struct sm__kernels {
 #ifndef SMALLMIND_NO_TRAIN
     sm__gemm_fn gemm;
     int gemm_columns;
+    sm__multiply_fn multiply_bf16; /* NULL without AMX */
 #endif
 } sm__kernels;
 
@@ -9361,6 +9388,176 @@ SM__AVX512 static void sm__gemm__avx512(const sm__factor *a, int rows, const flo
 }
 #endif
 
+#ifdef SM__HAS_AMX
+/* --- AMX's BF16: a tile of sums is 16 x 16; one of a is 16 rows by 32 elements, one of b 16 pairs
+ * of elements by 16 columns. Both are 16 registers of pairs, one the transpose of the other. ---- */
+#define SM__DEPTH_BF16 512 /* of a packed factor */
+#define SM__TILE_BF16 512  /* elements of a tile */
+
+/* v[i] lane j <-> v[j] lane i */
+SM__AVX512 SM__INLINE void sm__transpose16_zmm(__m512i v[16]) {
+    __m512i u[16];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 16; i += 2) {
+        u[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        u[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    SM__UNROLL
+    for (i = 0; i < 16; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(u[i], u[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(u[i], u[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(u[i + 1], u[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(u[i + 1], u[i + 3]);
+    }
+    SM__UNROLL
+    for (i = 0; i < 4; i++) { /* quarters: of v[0, 4, 8, 12] + i */
+        u[i] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0x88);
+        u[i + 4] = _mm512_shuffle_i32x4(v[i], v[i + 4], 0xdd);
+        u[i + 8] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0x88);
+        u[i + 12] = _mm512_shuffle_i32x4(v[i + 8], v[i + 12], 0xdd);
+    }
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        v[i] = _mm512_shuffle_i32x4(u[i], u[i + 8], 0x88);
+        v[i + 4] = _mm512_shuffle_i32x4(u[i + 4], u[i + 12], 0x88);
+        v[i + 8] = _mm512_shuffle_i32x4(u[i], u[i + 8], 0xdd);
+        v[i + 12] = _mm512_shuffle_i32x4(u[i + 4], u[i + 12], 0xdd);
+    }
+}
+
+#ifndef SM__EMULATED_AMX /* tests only: defined before */
+#define SM__TO_BF16(low, high) ((__m512i)_mm512_cvtne2ps_pbh(high, low)) /* 16 and 16 */
+#endif
+
+/* Rows of a view, at most 16, by elements l .. l + 31 below k, as registers of pairs: a register a
+ * pair, the rows in lanes, or a register a row. What is not there is 0. */
+SM__AMX SM__INLINE void sm__pack_tile_bf16(sm__view a, int rows, int l, int k, int by_pair,
+                                           void *to) {
+    static const uint16_t pairs[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    __m512i order = _mm512_loadu_si512((const void *)pairs), v[16];
+    __mmask16 first = sm__mask_zmm(sm__min(k - l, 16));
+    __mmask16 second = sm__mask_zmm(sm__max(0, sm__min(k - l - 16, 16)));
+    int i, along = a.step == 1;
+    for (i = 0; i < 16; i++) {
+        __m512 x = sm__zero_zmm(), y = x;
+        int at = l + 2 * i;
+        if (along && i < rows) {
+            const float *p = a.p + (size_t)i * a.row + l;
+            x = _mm512_maskz_loadu_ps(first, p);
+            y = _mm512_maskz_loadu_ps(second, p + 16);
+        } else if (!along && at < k) {
+            const float *p = a.p + (size_t)at * a.step;
+            x = _mm512_maskz_loadu_ps(sm__mask_zmm(rows), p);
+            if (at + 1 < k) y = _mm512_maskz_loadu_ps(sm__mask_zmm(rows), p + a.step);
+        }
+        v[i] = SM__TO_BF16(x, y);
+        if (!along) v[i] = _mm512_permutexvar_epi16(order, v[i]);
+    }
+    if (along == by_pair) sm__transpose16_zmm(v);
+    for (i = 0; i < 16; i++) _mm512_store_si512((void *)((__m512i *)to + i), v[i]);
+}
+
+/* All tiles of `rows` rows of a view: [rows / 16, k / 32], both rounded up. */
+SM__AMX SM__NOINLINE static void sm__pack_bf16__amx(sm__view a, int rows, int k, int by_pair,
+                                                    uint16_t *to) {
+    int i, l;
+    for (i = 0; i < rows; i += 16)
+        for (l = 0; l < k; l += 32, to += SM__TILE_BF16) {
+            sm__view v = {a.p + (size_t)i * a.row, a.row, a.step};
+            sm__pack_tile_bf16(v, sm__min(16, rows - i), l, k, by_pair, to);
+        }
+}
+
+/* 16 or 32 rows by 16 or 32 columns. Tiles 0 - 3 are sums, 4 and 5 of a, 6 and 7 of b; `next`:
+ * elements from one row of tiles to the next. */
+SM__AMX SM__INLINE void sm__tiles_bf16(int tall, int wide, const uint16_t *a,
+                                            const uint16_t *b, size_t next, float *out,
+                                            size_t stride, int add) {
+    const uint16_t *end = a + next;
+    size_t bytes = stride * sizeof(float);
+    float *low = out + 16 * stride;
+    if (add) {
+        _tile_loadd(0, out, bytes);
+        if (wide) _tile_loadd(1, out + 16, bytes);
+        if (tall) _tile_loadd(2, low, bytes);
+        if (tall && wide) _tile_loadd(3, low + 16, bytes);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
+    for (; a < end; a += SM__TILE_BF16, b += SM__TILE_BF16) {
+        _tile_loadd(4, a, 64);
+        _tile_loadd(6, b, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (wide) _tile_loadd(7, b + next, 64);
+        if (wide) _tile_dpbf16ps(1, 4, 7);
+        if (tall) _tile_loadd(5, a + next, 64);
+        if (tall) _tile_dpbf16ps(2, 5, 6);
+        if (tall && wide) _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, out, bytes);
+    if (wide) _tile_stored(1, out + 16, bytes);
+    if (tall) _tile_stored(2, low, bytes);
+    if (tall && wide) _tile_stored(3, low + 16, bytes);
+}
+
+/* The same where rows < 32 or columns < 32 are whole tiles, or end inside one: then by way of
+ * temp, [32, 32]. */
+SM__AMX SM__NOINLINE static void sm__edge_bf16__amx(int rows, int columns, const uint16_t *a,
+                                                    const uint16_t *b, size_t next, float *out,
+                                                    size_t stride, int add, float *temp) {
+    int whole = rows % 16 == 0 && columns % 16 == 0, i;
+    size_t to_stride = whole ? stride : 32, bytes = (size_t)columns * sizeof(float);
+    float *to = whole ? out : temp;
+    for (i = 0; !whole && add && i < rows; i++)
+        memcpy(temp + 32 * i, out + (size_t)i * stride, bytes);
+    __asm__ __volatile__("" : : : "memory"); /* gcc does not see what a tile loads and stores */
+    if (rows > 16 && columns > 16) sm__tiles_bf16(1, 1, a, b, next, to, to_stride, add);
+    else if (rows > 16) sm__tiles_bf16(1, 0, a, b, next, to, to_stride, add);
+    else if (columns > 16) sm__tiles_bf16(0, 1, a, b, next, to, to_stride, add);
+    else sm__tiles_bf16(0, 0, a, b, next, to, to_stride, add);
+    __asm__ __volatile__("" : : : "memory");
+    for (i = 0; !whole && i < rows; i++) memcpy(out + (size_t)i * stride, temp + 32 * i, bytes);
+}
+
+SM__AMX static void sm__multiply_bf16__amx(sm__view a, sm__view b, int m, int n, int k,
+                                                float *out, size_t stride, int add,
+                                                float *scratch) {
+    uint16_t *packed = (uint16_t *)(void *)scratch;
+    uint16_t *panels = (uint16_t *)(void *)(scratch + SM__PACKED_A);
+    float *temp = scratch + SM__PACKED_A + SM__PANELS;
+    int l, i, j;
+    sm__tiles_begin_amx(16, 64);
+    for (l = 0; l < k; l += SM__DEPTH_BF16, add = 1) {
+        int part = sm__min(SM__DEPTH_BF16, k - l);
+        size_t next = (size_t)((part + 31) / 32) * SM__TILE_BF16;
+        sm__view x = {a.p + (size_t)l * a.step, a.row, a.step};
+        sm__pack_bf16__amx(x, m, part, 0, packed);
+        for (j = 0; j < n; j += 32) {
+            sm__view y = {b.p + (size_t)j * b.row + (size_t)l * b.step, b.row, b.step};
+            sm__pack_bf16__amx(y, sm__min(32, n - j), part, 1, panels);
+            __asm__ __volatile__("" : : : "memory");
+            for (i = 0; i < m; i += 32) {
+                float *to = out + (size_t)i * stride + j;
+                const uint16_t *from = packed + (size_t)(i / 16) * next;
+                if (m - i >= 32 && n - j >= 32)
+                    sm__tiles_bf16(1, 1, from, panels, next, to, stride, add);
+                else
+                    sm__edge_bf16__amx(sm__min(32, m - i), sm__min(32, n - j), from, panels, next,
+                                       to, stride, add, temp);
+            }
+        }
+    }
+    __asm__ __volatile__("" : : : "memory");
+    _tile_release();
+}
+#endif
+
 #ifdef SM__HAS_NEON
 /* n rows, at most 6. */
 SM__INLINE void sm__gemm_rows_neon(int n, const float *x, size_t row, size_t step, const float *b,
@@ -9480,6 +9677,20 @@ static int sm__amx_request(void) {
 }
 #endif
 
+#if defined(SM__HAS_AMX) && !defined(SMALLMIND_NO_TRAIN)
+static int sm__has_amx_bf16(void) {
+#ifdef SM__EMULATED_AMX
+    return 1;
+#else
+    uint32_t r[4];
+    sm__cpuid(7, 0, r);
+    if (!(r[3] >> 22 & 1)) return 0;
+    sm__cpuid(7, 1, r); /* AVX512_BF16 */
+    return r[0] >> 5 & 1;
+#endif
+}
+#endif
+
 SM_API sm_isa sm_isa_best(void) {
     sm_isa best = SM_ISA_SCALAR;
 #if defined(SM__X86)
@@ -9529,6 +9740,7 @@ static void sm__kernels_scalar(sm__kernels *k) {
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__scalar;
     k->gemm_columns = SM__GEMM_COLS;
+    k->multiply_bf16 = NULL;
 #endif
 }
 
@@ -9657,6 +9869,9 @@ static void sm__kernels_amx(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__amx;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__amx;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__amx;
+#ifndef SMALLMIND_NO_TRAIN
+    if (sm__has_amx_bf16()) k->multiply_bf16 = sm__multiply_bf16__amx;
+#endif
 }
 #endif
 
@@ -16986,7 +17201,6 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 
 #define SM__LOSS_ROWS 256  /* rows of logits that exist at once */
 #define SM__FLAT_TILE 65536
-#define SM__TILE_ROWS 264  /* of a product, at most; a multiple of SM__GEMM_ROWS */
 #define SM__TILE_COLS 256
 #define SM__GRAD_BLOCK 64  /* columns of other gradients' tiles */
 #define SM__QUERY_ROWS 64  /* of attention */
@@ -17140,12 +17354,6 @@ static sm__mat sm__mat_from(sm__mat m, size_t floats, int width) {
     return m;
 }
 
-/* A factor of a product: element (i, k) is p[i * row + k * step], and one of row and step is 1. */
-typedef struct sm__view {
-    const float *p;
-    size_t row, step;
-} sm__view;
-
 static sm__view sm__rows_of(const float *p, size_t stride) {
     sm__view v;
     v.p = p, v.row = stride, v.step = 1;
@@ -17157,13 +17365,6 @@ static sm__view sm__columns_of(const float *p, size_t stride) {
     v.p = p, v.row = 1, v.step = stride;
     return v;
 }
-
-/* A member's scratch for sm__multiply, in floats: both factors packed, and a result that is not
- * whole panels wide. */
-#define SM__PACKED_A ((size_t)SM__TILE_ROWS * SM__GEMM_K)
-#define SM__PANELS ((size_t)SM__GEMM_PANELS * SM__GEMM_COLS * SM__GEMM_K)
-#define SM__MULTIPLY_FLOATS                                                                        \
-    (SM__PACKED_A + SM__PANELS + SM__TILE_ROWS * SM__GEMM_PANELS * SM__GEMM_COLS)
 
 /* to[l, j] = element (j, l), for j < n <= 16 and l < k; 0 for the other j. */
 static void sm__pack_panel(sm__view b, int n, int k, float *to) {
@@ -17282,6 +17483,10 @@ static void sm__multiply_as(const sm_trainer *t, int compute, sm__view a, sm__vi
                             int k, float *out, size_t stride, int add, float *scratch) {
     float *packed_a = scratch, *panels = packed_a + SM__PACKED_A, *temp = panels + SM__PANELS;
     int l, i, j, wide = t->kernels.gemm_columns;
+    if (compute == SM_COMPUTE_BF16_AMX) {
+        t->kernels.multiply_bf16(a, b, m, n, k, out, stride, add, scratch);
+        return;
+    }
     for (l = 0; l < k; l += SM__GEMM_K, add = 1)
         for (i = 0; i < m; i += SM__TILE_ROWS) {
             int part = sm__min(SM__GEMM_K, k - l), rows = sm__min(SM__TILE_ROWS, m - i);
@@ -18950,7 +19155,7 @@ static sm_status sm__train_rates(sm_trainer *t, sm_error *error) {
         sm__train_range(error, "rate.every_steps", r->every_steps, 0, 1e9) ||
         sm__train_range(error, "rate.final_ratio", (double)r->final_ratio, 0, 1) ||
         sm__train_range(error, "rate.gamma", (double)r->gamma, 0, 1) ||
-        sm__train_range(error, "compute", p->compute, 0, SM_COMPUTE_BF16) ||
+        sm__train_range(error, "compute", p->compute, 0, SM_COMPUTE_BF16_AMX) ||
         sm__train_range(error, "optimizer", p->optimizer, 0, SM_OPTIMIZER_SGD) ||
         sm__train_range(error, "beta1", (double)p->beta1, 1e-6, 0.999999) ||
         sm__train_range(error, "beta2", (double)p->beta2, 1e-6, 0.999999) ||
@@ -19004,6 +19209,7 @@ static sm_status sm__train_knows(const sm_trainer *t, sm_error *error) {
 static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t, sm_error *error) {
     sm_trainer_params *p = &t->params;
     sm_status status = SM_OK;
+    int isa;
     memset((void *)t, 0, sizeof *t);
     if (!in) return sm__fail(error, SM_ERR_ARG, "trainer: params are needed");
     *p = *in;
@@ -19035,9 +19241,13 @@ static sm_status sm__trainer_resolve(const sm_trainer_params *in, sm_trainer *t,
                         p->n_ctx, t->hp.n_ctx);
     if (!sm__allocator_ok(&p->allocator))
         return sm__fail(error, SM_ERR_ARG, "trainer: allocator needs both alloc and free");
-    if (sm__kernels_init(&t->kernels, p->isa) != SM_OK)
+    isa = p->isa == SM_ISA_AUTO && p->compute == SM_COMPUTE_BF16_AMX ? SM_ISA_AMX : p->isa;
+    if (sm__kernels_init(&t->kernels, isa) != SM_OK)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: no %s kernels on this machine",
-                        sm_isa_name(p->isa));
+                        sm_isa_name(isa));
+    if (p->compute == SM_COMPUTE_BF16_AMX && !t->kernels.multiply_bf16)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: compute: the %s kernels have no BF16 "
+                        "tiles", sm_isa_name(isa));
     t->tile = sm__train_tile_of(t->kernels.isa);
     t->group = p->checkpoint ? sm__min(p->checkpoint, t->hp.n_layers) : t->hp.n_layers;
     t->team = p->team;

@@ -10,7 +10,7 @@ static const char usage[] =
     "  -m SHAPE      nano-llama, nano-gpt2, gpt2-124m or small-llama (nano-llama)\n"
     "  -n STEPS      that are counted (10)          -t THREADS   0 = all processors (0)\n"
     "  --isa LEVEL   scalar sse41 avx2 avx512 neon  --json       one line of JSON\n"
-    "  --bf16          products of BF16 factors\n";
+    "  --bf16          products of BF16 factors; --bf16-amx: by AMX's tiles\n";
 #include "bench.h"
 
 #define MAX_STEPS 1000
@@ -46,6 +46,7 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "-t")) o.threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
         else if (!strcmp(a, "--bf16")) o.compute = SM_COMPUTE_BF16;
+        else if (!strcmp(a, "--bf16-amx")) o.compute = SM_COMPUTE_BF16_AMX;
         else if (!strcmp(a, "--json")) o.json = 1;
         else if (!strcmp(a, "-m")) {
             const char *name = arg_text(argc, argv, &i);

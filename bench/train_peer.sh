@@ -8,13 +8,18 @@
 #   SHAPES="nano-llama nano-gpt2 gpt2-124m small-llama"   PAIRS=3   THREADS=2   STEPS=10
 #   PYTHON=/usr/bin/python3    one that has PyTorch
 #   LLMC=                      a build of bench/train_llmc.c, which knows the shape gpt2-124m only
+#   OURS=                      more options of bench_train: --bf16-amx
 # PyTorch's threads wait without spinning: Debian's has two pools of them, its own and OpenBLAS's,
 # which take the processors from each other else (2 to 5 times as long for the small shapes).
 # Of every run the median step counts; min is the best step of all runs, med the median of the runs,
 # cpu the processor time of a step (all threads together, waiting ones too where they spin).
 : "${BUILD:=build}" "${PYTHON:=/usr/bin/python3}" "${PAIRS:=3}" "${THREADS:=2}" "${STEPS:=10}"
-: "${SHAPES:=nano-llama nano-gpt2 gpt2-124m small-llama}" "${LLMC:=}"
+: "${SHAPES:=nano-llama nano-gpt2 gpt2-124m small-llama}" "${LLMC:=}" "${OURS:=}"
 export OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$THREADS
+# Debian's OpenBLAS takes processors newer than itself for old ones, at a fifth of the speed.
+if [ -z "${OPENBLAS_CORETYPE-}" ] && grep -qw avx512bw /proc/cpuinfo 2>/dev/null; then
+    export OPENBLAS_CORETYPE=SkylakeX
+fi
 fail() { echo "train_peer.sh: $*" >&2; exit 1; }
 
 case ${1-} in
@@ -41,7 +46,8 @@ line='%-12s %-5s %9.1f %9.1f %9.1f %9.0f %7.1f %8.0f\n'
 for shape in $SHAPES; do
     rm -f "$log"/*
     for ((i = 0; i < PAIRS; i++)); do
-        "$BUILD/bench_train" -m "$shape" -t "$THREADS" -n "$STEPS" --json >>"$log/ours" ||
+        # shellcheck disable=SC2086
+        "$BUILD/bench_train" -m "$shape" -t "$THREADS" -n "$STEPS" $OURS --json >>"$log/ours" ||
             fail "bench_train failed"
         "$PYTHON" bench/train_torch.py -m "$shape" -t "$THREADS" -n "$STEPS" --json \
             >>"$log/torch" || fail "train_torch.py failed"

@@ -17,7 +17,7 @@ static const char usage[] =
     "  --layers N  --heads N  --kv-heads N  --dim N  --ff N  --untied    instead of the preset's\n"
     "  --steps N      (2000)                          --batch N  --accum N   windows of a step\n"
     "  --rate R  --final R  --warmup N  --schedule constant cosine step exponential one-cycle\n"
-    "  --decay D  --beta1 B  --beta2 B  --clip C  --dropout P  --sgd  --bf16\n"
+    "  --decay D  --beta1 B  --beta2 B  --clip C  --dropout P  --sgd  --bf16  --bf16-amx\n"
     "  --eval N       steps between validations (250) --patience N  of them without a better one\n"
     "  --save N       steps between states (500)      --sample N    steps between samples (1000)\n"
     "  --prompt TEXT  of the samples                  --type T      of MODEL (Q8_0)\n"
@@ -89,6 +89,7 @@ static int parse_trainer(sm_trainer_params *t, int argc, char **argv, int *i) {
     else if (!strcmp(a, "--clip")) t->clip_norm = arg_float(argc, argv, i, 0, 1e9);
     else if (!strcmp(a, "--dropout")) t->dropout = arg_float(argc, argv, i, 0, 0.95);
     else if (!strcmp(a, "--bf16")) t->compute = SM_COMPUTE_BF16;
+    else if (!strcmp(a, "--bf16-amx")) t->compute = SM_COMPUTE_BF16_AMX;
     else if (!strcmp(a, "--sgd")) t->optimizer = SM_OPTIMIZER_SGD, t->momentum = 0.9f;
     else if (!strcmp(a, "--checkpoint")) t->checkpoint = arg_int(argc, argv, i, 0, 1000);
     else if (!strcmp(a, "--seed")) t->seed = arg_seed(argc, argv, i);

@@ -89,6 +89,52 @@ EMU_TILE void emu_tile_dp(int sums, int a, int b, int a_signed, int b_signed) {
         }
 }
 
+/* sums[m, n] += of words: 2 BF16 of a[m, k] times 2 of b[k, n]. As the manual has it, denormals are
+ * 0; its order of the sums is left to the processor, so that only errors can be compared. */
+EMU_TILE float emu_bf16(const uint8_t *p) {
+    uint32_t bits = (uint32_t)p[0] << 16 | (uint32_t)p[1] << 24;
+    float x;
+    if (!(bits & 0x7f800000)) bits &= 0x80000000;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+EMU_TILE void emu_tile_dpbf16(int sums, int a, int b) {
+    const uint16_t *row_bytes = emu_amx.shapes.row_bytes;
+    int rows = emu_tile_rows(sums), m, n, k, i;
+    emu_tile_must(sums != a && a != b && b != sums);
+    emu_tile_must(emu_tile_rows(a) == rows && emu_tile_rows(b) * 4 == row_bytes[a]);
+    emu_tile_must(row_bytes[sums] == row_bytes[b]);
+    for (m = 0; m < rows; m++)
+        for (n = 0; n < row_bytes[sums] / 4; n++) {
+            float sum;
+            memcpy(&sum, emu_amx.tile[sums][m] + 4 * n, 4);
+            for (k = 0; k < row_bytes[a] / 4; k++)
+                for (i = 0; i < 4; i += 2)
+                    sum += emu_bf16(emu_amx.tile[a][m] + 4 * k + i) *
+                           emu_bf16(emu_amx.tile[b][k] + 4 * n + i);
+            memcpy(emu_amx.tile[sums][m] + 4 * n, &sum, 4);
+        }
+}
+
+/* VCVTNE2PS2BF16: to the nearest, even on a tie; denormals are 0. */
+EMU emu_si emu_to_bf16(emu_ps low, emu_ps high) {
+    uint32_t bits[32];
+    uint16_t half[32];
+    emu_si r;
+    int i;
+    memcpy(bits, &low, 64);
+    memcpy(bits + 16, &high, 64);
+    for (i = 0; i < 32; i++) {
+        uint32_t size = bits[i] & 0x7fffffff;
+        if (size > 0x7f800000) bits[i] |= 0x400000;
+        else if (size < 0x800000) bits[i] &= 0x80000000;
+        else bits[i] += 0x7fff + (bits[i] >> 16 & 1);
+        half[i] = (uint16_t)(bits[i] >> 16);
+    }
+    memcpy(&r, half, 64);
+    return r;
+}
+
 #undef _tile_loadd
 #undef _tile_stream_loadd
 #undef _tile_stored
@@ -97,6 +143,7 @@ EMU_TILE void emu_tile_dp(int sums, int a, int b, int a_signed, int b_signed) {
 #undef _tile_dpbsud
 #undef _tile_dpbusd
 #undef _tile_dpbuud
+#undef _tile_dpbf16ps
 #define _tile_loadconfig emu_tile_loadconfig
 #define _tile_release emu_tile_release
 #define _tile_loadd(i, p, stride) emu_tile_load(i, p, (size_t)(stride))
@@ -107,3 +154,5 @@ EMU_TILE void emu_tile_dp(int sums, int a, int b, int a_signed, int b_signed) {
 #define _tile_dpbsud(c, a, b) emu_tile_dp(c, a, b, 1, 0)
 #define _tile_dpbusd(c, a, b) emu_tile_dp(c, a, b, 0, 1)
 #define _tile_dpbuud(c, a, b) emu_tile_dp(c, a, b, 0, 0)
+#define _tile_dpbf16ps emu_tile_dpbf16
+#define SM__TO_BF16 emu_to_bf16

@@ -1194,7 +1194,8 @@ static void gemm_compare(guard *ga, guard *gb, guard *go, int rows, int k, int l
 
 static void gemm_variants_agree(void) {
     static const int ks[] = {1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 64, 129, 255, 256};
-    guard a = guard_make(sizeof(float) * 300 * 300), b = guard_make(sizeof(float) * GEMM_WIDE * 256);
+    guard a = guard_make(sizeof(float) * 300 * 300);
+    guard b = guard_make(sizeof(float) * GEMM_WIDE * 256);
     guard out = guard_make(sizeof(float) * GEMM_ROWS * GEMM_WIDE);
     int rows, i, layout;
     levels_init();
@@ -1205,6 +1206,67 @@ static void gemm_variants_agree(void) {
     guard_free(&a);
     guard_free(&b);
     guard_free(&out);
+}
+
+/* A product by BF16 tiles, against double on the rounded factors; cut in two by rows or columns it
+ * has the same bits. Both layouts of both factors; every operand ends at a forbidden page. */
+static void tiles_compare(sm__multiply_fn multiply, guard g[4], int m, int n, int k, int layout) {
+    static float whole[80 * 80];
+    size_t a_stride = (size_t)(layout & 1 ? m : k), b_stride = (size_t)(layout & 2 ? n : k);
+    float *a = (float *)(void *)g[0].end - m * k, *b = (float *)(void *)g[1].end - n * k;
+    float *out = (float *)(void *)g[2].end - m * n, *scratch = (float *)(void *)g[3].base;
+    sm__view va, vb, low;
+    int i, j, l, add = layout >> 2 & 1, part = (m + n + k) % 3;
+    va.p = a, va.row = layout & 1 ? 1 : a_stride, va.step = layout & 1 ? a_stride : 1;
+    vb.p = b, vb.row = layout & 2 ? 1 : b_stride, vb.step = layout & 2 ? b_stride : 1;
+    random_fill(a, m * k, MODE_NORMAL);
+    random_fill(b, n * k, MODE_NORMAL);
+    for (i = 0; i < m * n; i++) out[i] = (float)i;
+    multiply(va, vb, m, n, k, out, (size_t)n, add, scratch);
+    for (i = 0; i < m; i++)
+        for (j = 0; j < n; j++) {
+            double sum = add ? (double)(i * n + j) : 0.0, size = fabs(sum);
+            for (l = 0; l < k; l++) {
+                double x = (double)a[(size_t)i * va.row + (size_t)l * va.step];
+                double y = (double)b[(size_t)j * vb.row + (size_t)l * vb.step];
+                x = (double)sm__bf16_to_f32(sm__f32_to_bf16((float)x));
+                y = (double)sm__bf16_to_f32(sm__f32_to_bf16((float)y));
+                sum += x * y;
+                size += fabs(x * y);
+            }
+            if (!(fabs((double)out[i * n + j] - sum) <= (k + 1) * ldexp(1, -24) * size))
+                FAIL("tiles: (%d, %d) of %d x %d, k %d, layout %d", i, j, m, n, k, layout);
+        }
+    memcpy(whole, out, (size_t)(m * n) * sizeof *out);
+    for (i = 0; i < m * n; i++) out[i] = (float)i;
+    i = part == 0 ? m / 2 : m, j = part == 1 ? n / 2 : n;
+    if (i && j) multiply(va, vb, i, j, k, out, (size_t)n, add, scratch);
+    low = part == 0 ? va : vb;
+    low.p += (size_t)(part == 0 ? i : j) * low.row;
+    if (part == 0) multiply(low, vb, m - i, n, k, out + i * n, (size_t)n, add, scratch);
+    else if (j < n) multiply(va, low, m, n - j, k, out + j, (size_t)n, add, scratch);
+    if (memcmp(whole, out, (size_t)(m * n) * sizeof *out))
+        FAIL("tiles: %d x %d, k %d, layout %d: not the same in two parts", m, n, k, layout);
+}
+
+static void tiles_are_within_their_bound(void) {
+    static const int sizes[] = {1, 15, 16, 17, 32, 33, 48, 79};
+    static const int ks[] = {1, 2, 31, 32, 33, 64, 65, 513};
+    sm__multiply_fn multiply = NULL;
+    guard g[4];
+    int i, m, l;
+    levels_init();
+    for (l = 0; l < n_levels; l++)
+        if (levels[l].k.multiply_bf16) multiply = levels[l].k.multiply_bf16;
+    if (!multiply) SKIP("no AMX with BF16");
+    for (i = 0; i < 3; i++) g[i] = guard_make(sizeof(float) * 80 * 601);
+    g[3] = guard_make(sizeof(float) * SM__MULTIPLY_FLOATS);
+    for (m = 0; m < COUNT(sizes); m++)
+        for (i = 0; i < COUNT(ks); i++)
+            for (l = 0; l < 8; l++)
+                tiles_compare(multiply, g, sizes[m], sizes[(m * 5 + i + l) % COUNT(sizes)], ks[i],
+                              l);
+    for (i = 0; i < 4; i++) guard_free(&g[i]);
 }
 #endif
 
@@ -1552,5 +1614,6 @@ static const test tests_kernels[] = {
     {"kernels: to_f16, all levels agree", to_f16_variants_agree},
 #ifndef SMALLMIND_NO_TRAIN
     {"kernels: gemm, its bound, and all levels agree", gemm_variants_agree},
+    {"kernels: products by BF16 tiles", tiles_are_within_their_bound},
 #endif
 };

@@ -526,6 +526,52 @@ static void train_bits_do_not_depend_on_the_level(void) {
     }
 }
 
+/* BF16 by tiles: the loss and the gradients of BF16 but for the order of sums and what it rounds
+ * the other way, which F32's are not; the same bits on any number of threads. */
+static void train_by_tiles(void) {
+    int c, i, mode;
+    for (c = 0; c < TRAIN_CASES; c++) {
+        sm_trainer_params p = train_wide(&train_cases[c]);
+        double loss[3], far[2] = {0, 0}, size = 0;
+        static float grads[3][1 << 16];
+        sm_trainer *t = NULL;
+        sm_error error;
+        size_t n = 0, j;
+        p.n_layers = 1;
+        p.n_ctx = 21;
+        p.compute = SM_COMPUTE_BF16_AMX;
+        if (sm_trainer_create(&p, &t, &error) == SM_ERR_UNSUPPORTED) {
+            CHECK(!t && strstr(error.text, "amx"));
+            SKIP("no AMX with BF16");
+        }
+        sm_trainer_destroy(t);
+        for (mode = SM_COMPUTE_F32; mode <= SM_COMPUTE_BF16_AMX; mode++) {
+            static train_data d;
+            sm_train_stats stats;
+            p.compute = mode;
+            t = train_make(&p);
+            if (!t) return;
+            check.random = 77;
+            train_fill(&d, 3, t->params.n_ctx, t->hp.n_vocab);
+            CHECK_STATUS(sm_trainer_step(t, &d.batch, &stats), SM_OK);
+            loss[mode] = stats.loss;
+            sm_trainer_flat_grads(t, &n);
+            if (n > COUNT(grads[0])) n = COUNT(grads[0]);
+            memcpy(grads[mode], sm_trainer_flat_grads(t, NULL), n * sizeof(float));
+            sm_trainer_destroy(t);
+        }
+        for (j = 0; j < n; j++)
+            for (size += fabs((double)grads[1][j]), i = 0; i < 2; i++)
+                far[i] += fabs((double)grads[2 * i][j] - (double)grads[1][j]);
+        if (!(far[1] < 0.002 * size && far[0] > 2 * far[1] && fabs(loss[2] - loss[1]) < 1e-4))
+            FAIL("%s: F32 is %g and tiles are %g away, of %g; losses %.9g, %.9g", p.arch, far[0],
+                 far[1], size, loss[1], loss[2]);
+        p.n_threads = 1;
+        i = train_bits(&p, 2) == (p.n_threads = 3, train_bits(&p, 2));
+        if (!i) FAIL("%s: threads change bits", p.arch);
+    }
+}
+
 static uint64_t train_hash(const float *x, size_t n) {
     uint64_t h = 1469598103934665603u;
     size_t i;
@@ -1484,6 +1530,7 @@ static const test tests_train[] = {
     {"train: bits do not depend on threads and checkpoints", train_bits_do_not_depend_on_the_way},
     {"train: bits do not depend on the level", train_bits_do_not_depend_on_the_level},
     {"train: the bits are the golden ones", train_bits_are_the_golden_ones},
+    {"train: BF16 by AMX's tiles", train_by_tiles},
     {"train: rounds to BF16 as the type does", train_rounds_to_bf16},
     {"train: with a shared team", train_with_a_shared_team},
     {"train: resumes bit by bit", train_resumes_bit_by_bit},
