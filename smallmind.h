@@ -7367,7 +7367,7 @@ SM__I8MM static void sm__matmul_q6_k__i8mm(const void *w, size_t w_stride, int n
 /* --- soft_cap --------------------------------------------------------------------------------- */
 
 /* soft_cap: x = cap * tanh(scale * x / cap), as fma(-2 cap, 1 / (1 + exp(x * (2 scale / cap))),
- * cap). |got - exact| <= 4 * 2^-24 * cap, for |scale * x| <= 8 cap. */
+ * cap). |got - exact| <= 8 * 2^-24 * cap. */
 static void sm__soft_cap__scalar(float *x, float scale, float cap, int n) {
     float k = sm__div(2.0f * scale, cap);
     int i;

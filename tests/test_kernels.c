@@ -528,8 +528,8 @@ static struct attend_case {
     int kv, head_dim, most_keys; /* kv: index of k.attend */
     guard keys[4], values[4]; /* blocks that end at a forbidden page */
     const void *key_blocks[4], *value_blocks[4];
-    float q[NO_ROWS][MAX_D], scale;
-    int n_keys[NO_ROWS];
+    float q[NO_ROWS][MAX_D], scale, cap;
+    int n_keys[NO_ROWS], first[NO_ROWS];
     float m[NO_ROWS], s[NO_ROWS], o[NO_ROWS][MAX_D];
 } ac;
 
@@ -588,7 +588,9 @@ static void attend_fill(int most_keys, int mode) {
         /* as a prompt has it, all equal, any */
         ac.n_keys[i] = i < 16 ? sm__max(1, most_keys - 15 + i) : most_keys;
         if (i >= 32) ac.n_keys[i] = 1 + random_below(most_keys);
+        ac.first[i] = i % 3 == 2 ? random_below(ac.n_keys[i]) : 0;
     }
+    ac.cap = most_keys % 2 ? 0.0f : 1.5f;
 }
 
 static void attend_call(const level *l, int first, int n_q, float *m, float *s, float *const *o,
@@ -608,6 +610,8 @@ static void attend_call(const level *l, int first, int n_q, float *m, float *s, 
     a.next = keys[0];
     a.q = q;
     a.n_keys = ac.n_keys + first;
+    a.first = ac.first + first;
+    a.cap = ac.cap;
     a.n_q = n_q;
     a.head_dim = ac.head_dim;
     a.scale = ac.scale;
@@ -732,12 +736,13 @@ static double attend_load(const void *block, int i, int is_value) {
 /* A row in double. With e the largest error of a score ((D + 1) roundings; of Q8_0 32 and one for
  * each group), every weight is off by 2 e (its own score and the largest one's), by the rounding of
  * the difference (at most 88 units) and by exp (below 2 ulp = 4 units); s adds n / 16 + 5
- * roundings, o adds one for each key, and of Q8_0 one for the weight's scale. */
+ * roundings, o adds one for each key, and of Q8_0 one for the weight's scale. A cap is no steeper
+ * than 1 and adds its own error. */
 static int attend_check_row(int i) {
     static double p[SM__PART];
-    double m = -1e300, s = 0, e = 0, rest;
-    int j, d, n = ac.n_keys[i], roundings = ac.kv == 2 ? 33 + ac.head_dim / 32 : ac.head_dim + 1;
-    for (j = 0; j < n; j++) {
+    double m = -1e300, s = 0, e = 0, rest, cap = (double)ac.cap;
+    int j, d, n = ac.n_keys[i], first = ac.first[i], roundings = ac.kv == 2 ? 33 + ac.head_dim / 32 : ac.head_dim + 1;
+    for (j = first; j < n; j++) {
         const void *block = ac.key_blocks[j / SM__KV_BLOCK];
         double magnitude = 0;
         p[j] = 0;
@@ -748,16 +753,17 @@ static int attend_check_row(int i) {
             magnitude += fabs(x);
         }
         p[j] *= (double)ac.scale;
-        e = larger(e, roundings * ULP * magnitude * (double)ac.scale);
+        if (cap > 0) p[j] = cap * tanh(p[j] / cap);
+        e = larger(e, roundings * ULP * magnitude * (double)ac.scale + 8 * ULP * cap);
         m = larger(m, p[j]);
     }
-    for (j = 0; j < n; j++) p[j] = exp(p[j] - m), s += p[j];
+    for (j = first; j < n; j++) p[j] = exp(p[j] - m), s += p[j];
     rest = (2 * e + (88 + 4) * ULP) * 1.01;
     if (!CHECK_NEAR(ac.m[i], m, e) || !CHECK_NEAR(ac.s[i], s, s * (rest + (n / 16.0 + 5) * ULP)))
         return 0;
     for (d = 0; d < ac.head_dim; d++) {
         double sum = 0, magnitude = 0;
-        for (j = 0; j < n; j++) {
+        for (j = first; j < n; j++) {
             double x = p[j] * attend_load(ac.value_blocks[j / SM__KV_BLOCK],
                                           j % SM__KV_BLOCK * ac.head_dim + d, 1);
             sum += x;
@@ -883,6 +889,14 @@ static void run_scale(const sm__kernels *k, const row_case *c) {
     copy_row(c->out, c->x, c->n);
     k->scale(c->out, c->y[0], c->n);
 }
+static void run_mul(const sm__kernels *k, const row_case *c) {
+    copy_row(c->out, c->y, c->n);
+    k->mul(c->x, c->out, c->n);
+}
+static void run_soft_cap(const sm__kernels *k, const row_case *c) {
+    copy_row(c->out, c->x, c->n);
+    k->soft_cap(c->out, 0.7f, 3.0f, c->n);
+}
 static void run_merge(const sm__kernels *k, const row_case *c) {
     float m = c->y[0] * 20.0f, s = c->z[0];
     copy_row(c->out, c->x, c->n);
@@ -910,7 +924,9 @@ static const row_kernel row_kernels[] = {
     {"gelu_tanh", run_gelu_tanh},
     {"gelu_erf", run_gelu_erf},
     {"add", run_add},
+    {"mul", run_mul},
     {"scale", run_scale},
+    {"soft_cap", run_soft_cap},
     {"merge", run_merge},
     {"merge of nothing", run_merge_nothing},
 };
@@ -1487,6 +1503,20 @@ static void merge_keeps_its_bound(void) {
     }
 }
 
+static void soft_cap_keeps_its_bound(void) {
+    int i, round;
+    for (round = 0; round < 200; round++) {
+        double cap = (double)(round % 2 ? 3.0f : 50.0f);
+        rows_fill(1000, round % 3 ? 3.0f : 300.0f);
+        copy_row(rout, rx, 1000);
+        levels[0].k.soft_cap(rout, 0.7f, (float)cap, 1000);
+        for (i = 0; i < 1000; i++) {
+            double want = cap * tanh((double)0.7f * (double)rx[i] / cap);
+            if (!CHECK_NEAR(rout[i], want, 8 * ULP * cap)) return;
+        }
+    }
+}
+
 /* One sum, one product: exactly C's. */
 static void add_and_scale_are_plain(void) {
     int i;
@@ -1494,6 +1524,9 @@ static void add_and_scale_are_plain(void) {
     copy_row(rout, ry, 1000);
     levels[0].k.add(rx, rout, 1000);
     for (i = 0; i < 1000; i++) CHECK(rout[i] == (float)((double)ry[i] + (double)rx[i]));
+    copy_row(rout, ry, 1000);
+    levels[0].k.mul(rx, rout, 1000);
+    for (i = 0; i < 1000; i++) CHECK(rout[i] == (float)((double)ry[i] * (double)rx[i]));
     copy_row(rout, rx, 1000);
     levels[0].k.scale(rout, 0.3f, 1000);
     for (i = 0; i < 1000; i++) CHECK(rout[i] == (float)((double)rx[i] * (double)0.3f));
@@ -1583,6 +1616,7 @@ static const test tests_kernels[] = {
     {"kernels: softmax keeps its bound", softmax_keeps_its_bound},
     {"kernels: rope keeps its bound", rope_keeps_its_bound},
     {"kernels: swiglu keeps its bound", swiglu_keeps_its_bound},
+    {"kernels: soft_cap keeps its bound", soft_cap_keeps_its_bound},
     {"kernels: gelu_tanh keeps its bound", gelu_tanh_keeps_its_bound},
     {"kernels: gelu_erf keeps its bound", gelu_erf_keeps_its_bound},
     {"kernels: merge keeps its bound", merge_keeps_its_bound},
