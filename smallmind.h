@@ -11648,6 +11648,8 @@ static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
     if (experts) return sm__fail(error, SM_ERR_UNSUPPORTED, "a mixture of %d experts", experts);
     if ((status = sm__gguf_heads(m, error))) return status;
     if (m->vocab.kind != SM__VOCAB_NONE) h->n_vocab = m->vocab.n;
+    if (embed < 0 && m->info.n_tensors)
+        return sm__fail(error, SM_ERR_FORMAT, "tensor token_embd.weight is missing");
     if (embed >= 0 && m->tensors[embed].dims[1] <= SM__MAX_VOCAB)
         h->n_vocab = (int)m->tensors[embed].dims[1];
     if (m->vocab.kind != SM__VOCAB_NONE && h->n_vocab != m->vocab.n)

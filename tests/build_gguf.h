@@ -367,7 +367,8 @@ enum {
     GGUF_LONG_ROPE = 16,  /* rope factors for short and long contexts */
     GGUF_RELU2 = 32,      /* says so as its activation */
     GGUF_SCALES = 64,     /* a scale for every matrix of a layer */
-    GGUF_BIASES = 128     /* has the biases that it may lack */
+    GGUF_BIASES = 128,    /* has the biases that it may lack */
+    GGUF_OLD = 256        /* its models are older than this table: no more keys, flat scores */
 };
 
 typedef struct gguf_family {
@@ -380,13 +381,12 @@ typedef struct gguf_family {
 } gguf_family;
 
 static const gguf_family gguf_families[] = {
-    {"llama", "llama", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"mistral", "mistral", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"qwen2", "qwen2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"qwen3", "qwen3", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"gpt2", "gpt2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"cs336", "cs336", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-#define GGUF_PLAIN 6 /* the rows above: their models are older than this table */
+    {"llama", "llama", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
+    {"mistral", "mistral", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
+    {"qwen2", "qwen2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
+    {"qwen3", "qwen3", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
+    {"gpt2", "gpt2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
+    {"cs336", "cs336", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_OLD},
     {"mistral-window", "mistral", 2, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
     {"phi2", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"phi2-fused", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
@@ -485,7 +485,7 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
     if (f->rot)
         gguf_key_u32(g, gguf_arch_key(a, "rope.dimension_count"),
                      (uint32_t)(p->head_dim * f->rot / 4));
-    else if (p->head_dim * p->n_heads != p->n_embd || f >= gguf_families + GGUF_PLAIN)
+    else if (p->head_dim * p->n_heads != p->n_embd || !(f->flags & GGUF_OLD))
         gguf_key_u32(g, gguf_arch_key(a, "rope.dimension_count"), (uint32_t)p->head_dim);
     if (f->window)
         gguf_key_u32(g, gguf_arch_key(a, "attention.sliding_window"), (uint32_t)f->window);
@@ -498,7 +498,7 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
         gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.attn_factor"), 1.25f);
         gguf_key_u32(g, gguf_arch_key(a, "rope.scaling.original_context_length"), 64);
     }
-    if (p->family >= gguf_families + GGUF_PLAIN)
+    if (!(f->flags & GGUF_OLD))
         gguf_key_u32(g, gguf_arch_key(a, "vocab_size"), (uint32_t)p->n_vocab);
 }
 
@@ -543,8 +543,7 @@ static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int l
     float scale = 0.5f;
     while (scale * scale * (float)k > 2.0f) scale *= 0.5f;
     /* queries and keys that choose among the keys */
-    if (p->family >= gguf_families + GGUF_PLAIN && !strncmp(stem, "attn_", 5) &&
-        strchr("qk", stem[5]))
+    if (!(p->family->flags & GGUF_OLD) && !strncmp(stem, "attn_", 5) && strchr("qk", stem[5]))
         scale *= 2.0f;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
     snprintf(name, sizeof name, "%s%s.weight", prefix, stem);

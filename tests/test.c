@@ -41,6 +41,8 @@
 
 #include "test_eval.c"
 
+#include "test_families.c"
+
 #include "test_kv.c"
 
 #include "test_threads.c"
@@ -64,6 +66,7 @@ int main(int argc, char **argv) {
         SUITE(tests_bpe),
         SUITE(tests_model),
         SUITE(tests_eval),
+        SUITE(tests_families),
         SUITE(tests_kv),
         SUITE(tests_threads),
         SUITE(tests_gen),
