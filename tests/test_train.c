@@ -12,8 +12,9 @@ typedef struct train_case {
     int tied;
 } train_case;
 static const train_case train_cases[] = {{"llama", 0}, {"llama", 1}, {"qwen2", 0},
-                                         {"qwen3", 0}, {"gpt2", 1},  {"cs336", 0}};
-enum { TRAIN_CASES = 6 };
+                                         {"qwen3", 0}, {"gpt2", 1},  {"cs336", 0},
+                                         {"starcoder2", 0}};
+enum { TRAIN_CASES = 7 };
 
 static sm_trainer_params train_params(const train_case *c) {
     sm_trainer_params p = sm_trainer_default();
