@@ -395,6 +395,25 @@ typedef struct sm_tensor {
 /* The i-th tensor, i in [0, n_tensors); SM_ERR_ARG otherwise. */
 SM_API sm_status sm_model_tensor(const sm_model *model, int i, sm_tensor *tensor);
 
+/* A LoRA adapter of a model: for some of its matrices W [n, k] two small ones, A [rank, k] and
+ * B [n, rank], so that W x becomes W x + scale * alpha / rank * B (A x). Read-only after
+ * sm_adapter_open, shared by threads and contexts: sm_ctx_set_adapter. Hu et al. 2021
+ * (arXiv:2106.09685). */
+typedef struct sm_adapter sm_adapter;
+
+/* Open an adapter for a model that is open, and stays so: a GGUF file as llama.cpp's tools and
+ * sm_trainer_write_adapter make it. Of params file, load, progress and allocator count.
+ * Returns as sm_model_open; SM_ERR_FORMAT also when A or B is missing, or has a shape that does not
+ *         fit the other or the model, or a number that is not finite; SM_ERR_UNSUPPORTED when it is
+ *         of another kind, or for another architecture.
+ * Memory  A and B as F32; the file may go when sm_adapter_open returns. */
+SM_API sm_status sm_adapter_open(const sm_model *model, const sm_model_params *params,
+                                 sm_adapter **adapter, sm_error *error);
+/* No context may still have it set. NULL is allowed. */
+SM_API void sm_adapter_close(sm_adapter *adapter);
+/* The largest rank of its pairs: what sm_ctx_params.max_lora_rank must be at least. */
+SM_API int sm_adapter_rank(const sm_adapter *adapter);
+
 /* ================================================================================================
  * MARK: [SM08] TOKENIZER API
  * Text to ids and back. SentencePiece-style (scores, byte fallback) and byte-level BPE (merges).
@@ -486,6 +505,7 @@ typedef struct sm_ctx_params {
                        whose head_dim is a multiple of 32); SM_TYPE_AUTO = F16 */
     int max_logits; /* rows of logits of one batch; 0 = n_seqs */
     int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
+    int max_lora_rank; /* of adapters that will be set; 0 = none will */
     int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
     sm_team *team;  /* shared team, or NULL */
     int isa;        /* sm_isa: SM_ISA_AUTO, or a level to force */
@@ -558,6 +578,18 @@ SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass);
 /* Logits [n_vocab] after batch entry i, unnormalised; negative i counts from the last entry (-1).
  * NULL when they were not wanted. Valid until the next pass begins. */
 SM_API const float *sm_logits(const sm_ctx *ctx, int i);
+
+/* From the next pass on, compute with an adapter of the context's model, which must stay open; or
+ * without (NULL, or scale 0: to the bit as before). No weight is touched or copied, whatever its
+ * type: each product y = W x + bias is followed by y += B ((scale * alpha / rank) (A x)), where A
+ * and B are F32 matrices in the order of all others, and y is what the product was written or added
+ * to. Keys and values that a sequence holds stay those of the adapter that made them: release or
+ * rewind what shall be computed anew.
+ *   scale  in [-1e6, 1e6]
+ * Returns SM_OK | SM_ERR_ARG (the adapter is another model's; the scale) | SM_ERR_FULL (its rank is
+ *         above max_lora_rank) | SM_ERR_UNSUPPORTED (it has a pair for what is no product here,
+ *         like token_embd) | SM_ERR_BUSY (a pass is pending); on error the old one stays. */
+SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, float scale);
 
 /* Sequences. While a pass is pending the three that change something answer SM_ERR_BUSY. */
 SM_API int sm_seq_length(const sm_ctx *ctx, int seq);
@@ -1017,7 +1049,7 @@ SM_API sm_quantize_params sm_quantize_default(void);
  *         damaged, or does not fit the model) | SM_ERR_NOMEM | SM_ERR_IO | SM_ERR_FULL |
  *         SM_ERR_CANCELLED; on error there is no new file, and the old one is as it was.
  * Memory  from params.out.allocator, given back before it returns: the writer's, a buffer of 1 MB
- *         (at least one row), and the adapter's directory. */
+ *         (at least one row), and the adapter as sm_adapter_open has it. */
 SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *params,
                              sm_error *error);
 
@@ -13044,6 +13076,8 @@ typedef struct sm__weight {
     const uint8_t *data; /* NULL: the architecture has none */
     const float *bias;   /* [n] or NULL */
     float scale;         /* of w x, before the bias; 0: none */
+    const sm_tensor *tensor; /* of the model; these are its rows from `row` on */
+    int row;
 } sm__weight;
 
 typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = none */
@@ -13166,6 +13200,7 @@ static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k,
     w.k = k;
     w.stride = sm__row_bytes(w.type, (size_t)k);
     w.data = (const uint8_t *)t->data;
+    w.tensor = t;
     w.bias = sm__bind_vector(b, stem, ".bias", n, need_bias);
     scale = b->m->arch->flags & SM__ARCH_SUB_NORM ? sm__bind_vector(b, stem, ".scale", 1, 0) : NULL;
     if (!scale) return w;
@@ -13179,6 +13214,7 @@ static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k,
 static sm__weight sm__weight_rows(const sm__weight *w, int row, int n) {
     sm__weight part = *w;
     part.n = n;
+    part.row = w->row + row;
     part.data = w->data ? w->data + (size_t)row * w->stride : NULL;
     part.bias = w->bias ? w->bias + row : NULL;
     return part;
@@ -13439,18 +13475,23 @@ static sm_status sm__model_read(sm_model *m, const sm_model_params *given, sm_er
     return status;
 }
 
-SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error) {
-    sm_model *m;
-    sm_status status;
-    uint64_t fp;
-    if (!model) return sm__fail(error, SM_ERR_ARG, "model is NULL");
-    *model = NULL;
+static sm_status sm__open_check(const sm_model_params *params, sm_error *error) {
     if (!params || !sm__source_set(&params->file))
         return sm__fail(error, SM_ERR_ARG, "no path, data or read in params.file");
     if (!sm__allocator_ok(&params->allocator))
         return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
     if (params->load != SM_LOAD_MAP && params->load != SM_LOAD_COPY)
         return sm__fail(error, SM_ERR_ARG, "params.load is %d", params->load);
+    return SM_OK;
+}
+
+SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error) {
+    sm_model *m;
+    sm_status status;
+    uint64_t fp;
+    if (!model) return sm__fail(error, SM_ERR_ARG, "model is NULL");
+    *model = NULL;
+    if ((status = sm__open_check(params, error))) return status;
     m = sm__model_new(&params->allocator);
     if (!m) return sm__fail(error, SM_ERR_NOMEM, "no memory for a model");
     m->log = params->log;
@@ -13483,6 +13524,230 @@ SM_API sm_status sm_model_tensor(const sm_model *model, int i, sm_tensor *tensor
     *tensor = model->tensors[i];
     return SM_OK;
 }
+
+/* ---- adapters ---- */
+
+/* Hugging Face's llama rotates the halves of a head, GGUF's neighbours: how many rows of each head
+ * change places in a tensor. */
+static size_t sm__turned_rows(const sm__arch *arch, const sm__hparams *hp, const char *name) {
+    int other = arch->pos == SM__POS_ROPE_PAIRS && hp->pos == SM__POS_ROPE_HALF;
+    return other && (strstr(name, ".attn_q.") || strstr(name, ".attn_k.")) ? (size_t)hp->n_rot : 0;
+}
+
+/* Where row r of a GGUF file comes from. */
+static size_t sm__turned_row(size_t r, size_t head_dim, size_t n_rot) {
+    size_t i = n_rot ? r % head_dim : 0;
+    return i < n_rot ? r - i + i % 2 * (n_rot / 2) + i / 2 : r;
+}
+
+/* What is added to the rows of a model's matrix: B A, times alpha / rank and the caller's scale. */
+typedef struct sm__adapter_pair {
+    const sm_tensor *tensor; /* the model's: [n, k] */
+    const float *a, *b;      /* [rank, k] and [n, rank], B's rows in the order of the model's */
+    int rank, n, k;
+} sm__adapter_pair;
+
+struct sm_adapter {
+    sm__heap heap;
+    const sm_model *model;
+    sm__adapter_pair *pairs; /* [n_pairs] */
+    int *pair_of;            /* [n_tensors of the model] index of its pair, or -1 */
+    int n_pairs, max_rank;
+    double alpha;            /* 0: there is none, and the products are not scaled */
+};
+
+/* The pair of a tensor; NULL = it has none. */
+static const sm__adapter_pair *sm__adapter_pair_of(const sm_adapter *a, const sm_tensor *t) {
+    int i = a && t ? a->pair_of[t - a->model->tensors] : -1;
+    return i < 0 ? NULL : &a->pairs[i];
+}
+
+static double sm__adapter_scale(const sm_adapter *a, const sm__adapter_pair *p, double scale) {
+    return a->alpha != 0.0 ? scale * a->alpha / p->rank : scale;
+}
+
+/* The tensor of an adapter's file that belongs to a model's; NULL = there is none. */
+static const sm_tensor *sm__adapter_half(const sm_model *file, const char *name,
+                                         const char *suffix) {
+    char both[SM__MAX_NAME + 8];
+    sm__text text = sm__text_make(both, sizeof both);
+    int i;
+    sm__put(&text, name);
+    sm__put(&text, suffix);
+    i = sm__tensor_at(file, both);
+    return i < 0 ? NULL : &file->tensors[i];
+}
+
+/* What the adapter's keys say. An alpha of 0 counts as none: so does llama.cpp. */
+static sm_status sm__adapter_keys(sm_adapter *a, const sm_model *file, sm_error *error) {
+    const sm__meta *alpha = sm__meta_find(file, "adapter.lora.alpha");
+    sm__str arch = sm__meta_string(file, "general.architecture");
+    sm__str type = sm__meta_string(file, "general.type");
+    sm__str kind = sm__meta_string(file, "adapter.type");
+    const sm__arch *ours = a->model->arch, *row = sm__arch_find(arch);
+    char quoted[SM__QUOTE];
+    if (!sm__str_is(type, "adapter"))
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: general.type is %s, not adapter",
+                        sm__quote(quoted, type));
+    if (!sm__str_is(kind, "lora"))
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: adapter.type is %s, not lora",
+                        sm__quote(quoted, kind));
+    if (!row || row->norm != ours->norm || row->pos != ours->pos || row->ffn != ours->ffn ||
+        row->flags != ours->flags) /* llama and mistral are one */
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: made for %s, the model is of %s",
+                        sm__quote(quoted, arch), a->model->info.arch);
+    if (alpha && (alpha->type == SM__GGUF_ARRAY || !sm__meta_number(alpha, 0, &a->alpha) ||
+                  !sm__real_in(a->alpha, -1e6, 1e6)))
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: adapter.lora.alpha is no usable number");
+    return SM_OK;
+}
+
+/* A tensor of the file, the i-th: it belongs to one of the model, its other half is there, they
+ * fit. An A becomes a pair, of which a and b are still NULL. */
+static sm_status sm__adapter_take(sm_adapter *a, const sm_model *file, int i, sm_error *error) {
+    const sm_tensor *t = &file->tensors[i], *w = NULL, *low = NULL, *up = NULL;
+    char name[SM__MAX_NAME + 1];
+    size_t n = strlen(t->name);
+    sm__adapter_pair *p;
+    int at = -1;
+    if (n > 7 && (!strcmp(t->name + n - 7, ".lora_a") || !strcmp(t->name + n - 7, ".lora_b"))) {
+        memcpy(name, t->name, n - 7);
+        name[n - 7] = 0;
+        at = sm__tensor_at(a->model, name);
+        w = at < 0 ? NULL : &a->model->tensors[at];
+        low = sm__adapter_half(file, name, ".lora_a");
+        up = sm__adapter_half(file, name, ".lora_b");
+    }
+    if (!w || w->n_dims < 2)
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: the model has no matrix for tensor %s",
+                        t->name);
+    if (!low || !up)
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: tensor %s has no other half", t->name);
+    if (sm__type_index(t->type) < 0 || sm__type_index(w->type) < 0)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: tensor %s has the type %s, for %s",
+                        t->name, sm__ggml_name(t->type), sm__ggml_name(w->type));
+    if (low->dims[0] != w->dims[0] || up->dims[1] != w->dims[1] || low->dims[1] != up->dims[0] ||
+        low->dims[1] > SM__MAX_DIM || w->dims[0] > INT32_MAX || w->dims[1] > INT32_MAX ||
+        low->dims[2] * low->dims[3] * up->dims[2] * up->dims[3] * w->dims[2] * w->dims[3] != 1) {
+        char shapes[200];
+        sm__text text = sm__text_make(shapes, sizeof shapes);
+        sm__put_shape(&text, low->dims[0], low->dims[1], low->dims[2], low->dims[3]);
+        sm__put(&text, " and ");
+        sm__put_shape(&text, up->dims[0], up->dims[1], up->dims[2], up->dims[3]);
+        sm__put(&text, " for ");
+        sm__put_shape(&text, w->dims[0], w->dims[1], w->dims[2], w->dims[3]);
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: tensor %s: shapes %s", name, shapes);
+    }
+    if (t != low) return SM_OK;
+    a->pair_of[at] = a->n_pairs;
+    p = &a->pairs[a->n_pairs++];
+    memset(p, 0, sizeof *p);
+    p->tensor = w;
+    p->k = (int)low->dims[0];
+    p->rank = (int)low->dims[1];
+    p->n = (int)up->dims[1];
+    a->max_rank = sm__max(a->max_rank, p->rank);
+    return SM_OK;
+}
+
+/* Half of a pair as F32, row r of it from row sm__turned_row(r) of the file. */
+static sm_status sm__adapter_decode(sm_adapter *a, const sm_tensor *t, size_t n_rot,
+                                    const float **out, sm_error *error) {
+    size_t k = (size_t)t->dims[0], n = (size_t)t->dims[1], bytes, r, i;
+    int type = sm__type_index(t->type), endless = 0;
+    float *all;
+    if (sm__mul_size(k * n, sizeof *all, &bytes) ||
+        !(all = (float *)sm__heap_alloc(&a->heap, bytes)))
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for tensor %s of the adapter", t->name);
+    *out = all;
+    for (r = 0; r < n; r++) {
+        float *row = all + sm__turned_row(r, (size_t)a->model->hp.head_dim, n_rot) * k;
+        sm__types[type].decode((const uint8_t *)t->data + r * (t->bytes / n), row, k);
+        for (i = 0; i < k; i++) endless |= sm__not_finite(row[i]);
+    }
+    if (endless)
+        return sm__fail(error, SM_ERR_FORMAT,
+                        "adapter: tensor %s has a number that is not finite", t->name);
+    return SM_OK;
+}
+
+/* Checks all of the file against the model, then takes what it has. */
+static sm_status sm__adapter_read(sm_adapter *a, sm_model *file, const sm_model_params *params,
+                                  sm_error *error) {
+    const sm_model *m = a->model;
+    sm__bytes bytes;
+    sm_status status = sm__source_bytes(file, params, &params->file, "the adapter", params->load,
+                                        UINT64_MAX, &bytes, error);
+    int i, n;
+    if (status) return status;
+    if (!sm__is_gguf(&bytes))
+        return sm__fail(error, SM_ERR_FORMAT, "adapter: this is no GGUF file");
+    if ((status = sm__gguf_directory(file, &bytes, 0, error))) return status;
+    if ((status = sm__adapter_keys(a, file, error))) return status;
+    n = file->info.n_tensors;
+    if (!n) return sm__fail(error, SM_ERR_FORMAT, "adapter: it has no tensors");
+    a->pairs = (sm__adapter_pair *)sm__heap_alloc(&a->heap, (size_t)n * sizeof *a->pairs);
+    a->pair_of = (int *)sm__heap_alloc(&a->heap, (size_t)m->info.n_tensors * sizeof(int));
+    if (!a->pairs || !a->pair_of)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for the %d tensors of an adapter", n);
+    for (i = 0; i < m->info.n_tensors; i++) a->pair_of[i] = -1;
+    for (i = 0; i < n && !status; i++) status = sm__adapter_take(a, file, i, error);
+    for (i = 0; i < a->n_pairs && !status; i++) {
+        sm__adapter_pair *p = &a->pairs[i];
+        const char *name = p->tensor->name;
+        status = sm__adapter_decode(a, sm__adapter_half(file, name, ".lora_a"), 0, &p->a, error);
+        if (!status)
+            status = sm__adapter_decode(a, sm__adapter_half(file, name, ".lora_b"),
+                                        sm__turned_rows(m->arch, &m->hp, name), &p->b, error);
+    }
+    return status;
+}
+
+SM_API sm_status sm_adapter_open(const sm_model *model, const sm_model_params *params,
+                                 sm_adapter **adapter, sm_error *error) {
+    sm__heap heap;
+    sm_adapter *a;
+    sm_model *file;
+    sm_status status;
+    uint64_t fp;
+    if (!adapter) return sm__fail(error, SM_ERR_ARG, "adapter is NULL");
+    *adapter = NULL;
+    if (!model) return sm__fail(error, SM_ERR_ARG, "adapter: for which model?");
+    if (!model->arch)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: the model has no weights");
+    if ((status = sm__open_check(params, error))) return status;
+    heap = sm__heap_make(&params->allocator);
+    a = (sm_adapter *)sm__heap_alloc(&heap, sizeof *a);
+    if (!a) return sm__fail(error, SM_ERR_NOMEM, "no memory for an adapter");
+    memset(a, 0, sizeof *a);
+    a->heap = heap;
+    a->model = model;
+    file = sm__model_new(&params->allocator);
+    fp = sm__fp_enter();
+    if (file) status = sm__adapter_read(a, file, params, error);
+    else status = sm__fail(error, SM_ERR_NOMEM, "no memory for an adapter");
+    sm__fp_leave(fp);
+    sm_model_close(file);
+    if (status) sm_adapter_close(a);
+    else *adapter = a;
+    return status;
+}
+
+SM_API void sm_adapter_close(sm_adapter *adapter) {
+    sm__heap heap;
+    int i;
+    if (!adapter) return;
+    for (i = 0; i < adapter->n_pairs; i++) {
+        sm__heap_free(&adapter->heap, (void *)(uintptr_t)adapter->pairs[i].a);
+        sm__heap_free(&adapter->heap, (void *)(uintptr_t)adapter->pairs[i].b);
+    }
+    sm__heap_free(&adapter->heap, adapter->pairs);
+    sm__heap_free(&adapter->heap, adapter->pair_of);
+    heap = adapter->heap;
+    sm__heap_free(&heap, adapter);
+}
+
+SM_API int sm_adapter_rank(const sm_adapter *adapter) { return adapter ? adapter->max_rank : 0; }
 
 /* ================================================================================================
  * MARK: [SM33] UTF-8 AND UNICODE
@@ -20424,31 +20689,11 @@ SM_API sm_status sm_writer_copy(sm_writer *w, const sm_model *m, const char *con
     return w->error.status;
 }
 
-/* Hugging Face's llama rotates the halves of a head, GGUF's neighbours: how many rows of each head
- * change places in a tensor. */
-static size_t sm__turned_rows(const sm__arch *arch, const sm__hparams *hp, const char *name) {
-    int other = arch->pos == SM__POS_ROPE_PAIRS && hp->pos == SM__POS_ROPE_HALF;
-    return other && (strstr(name, ".attn_q.") || strstr(name, ".attn_k.")) ? (size_t)hp->n_rot : 0;
-}
-
-/* Where row r of a GGUF file comes from. */
-static size_t sm__turned_row(size_t r, size_t head_dim, size_t n_rot) {
-    size_t i = n_rot ? r % head_dim : 0;
-    return i < n_rot ? r - i + i % 2 * (n_rot / 2) + i / 2 : r;
-}
-
 /* ---- the quantiser ---- */
 
 #define SM__QUANTIZE_PIECE 512 /* elements at once: a multiple of every block */
 #define SM__QUANTIZE_BUFFER ((size_t)1 << 20)
 #define SM__QUANTIZE_TILES 256 /* of a buffer, at most */
-
-typedef struct sm__adapter_pair { /* a: [rank, k], b: [n, rank]; s: of their product */
-    const sm_tensor *a, *b;
-    int a_type, b_type; /* indexes of sm__types */
-    size_t rank, a_stride, b_stride;
-    double s;
-} sm__adapter_pair;
 
 typedef struct sm__quantizer {
     sm__pass pass; /* first: what a member of the team gets is a pointer to it */
@@ -20461,14 +20706,13 @@ typedef struct sm__quantizer {
     uint8_t *buffer;
     size_t buffer_bytes;
     sm_quantize_progress progress;
-    sm_model *adapter; /* NULL: none */
-    double scale;      /* alpha, unless there is none, times what the caller wants */
-    int scale_by_rank; /* 1: there is an alpha */
+    sm_adapter *adapter; /* NULL: none */
     /* the tensor in work */
     sm_tensor tensor;
-    sm__adapter_pair pair; /* what is added to it; a is NULL when nothing is */
-    int from, to;          /* indexes of sm__types */
-    int copy;              /* 1: rows stay as they are */
+    const sm__adapter_pair *pair; /* what is added to it, or NULL */
+    double scale;
+    int from, to; /* indexes of sm__types */
+    int copy;     /* 1: rows stay as they are */
     size_t k, n_rows, src_stride, dst_stride;
     size_t head, n_rot; /* rows of a head, and how many of them change places (0: none do) */
     /* the rows that are in the buffer */
@@ -20480,34 +20724,27 @@ typedef struct sm__quantizer {
 
 /* x += s * row r of B times A, elements [at, at + n). The sums are in double, so that the one
  * rounding is that of the new weight. */
-static void sm__adapter_add(const sm__adapter_pair *p, size_t r, size_t at, size_t n, float *x) {
-    const uint8_t *a = (const uint8_t *)p->a->data + sm__row_bytes(p->a_type, at);
-    const uint8_t *b = (const uint8_t *)p->b->data + r * p->b_stride;
+static void sm__adapter_add(const sm__adapter_pair *p, double s, size_t r, size_t at, size_t n,
+                            float *x) {
+    const float *a = p->a + at, *b = p->b + r * (size_t)p->rank;
     double sums[SM__QUANTIZE_PIECE] = {0.0};
-    float factors[SM__QUANTIZE_PIECE], row[SM__QUANTIZE_PIECE];
-    size_t i, j, part, first;
-    for (first = 0; first < p->rank; first += part) {
-        part = sm__min_size(SM__QUANTIZE_PIECE, p->rank - first);
-        sm__types[p->b_type].decode(b + sm__row_bytes(p->b_type, first), factors, part);
-        for (j = 0; j < part; j++) {
-            sm__types[p->a_type].decode(a + (first + j) * p->a_stride, row, n);
-            for (i = 0; i < n; i++) sums[i] += (double)factors[j] * (double)row[i];
-        }
-    }
-    for (i = 0; i < n; i++) x[i] = (float)((double)x[i] + p->s * sums[i]);
+    size_t i, j, rank = (size_t)p->rank;
+    for (j = 0; j < rank; j++, a += p->k)
+        for (i = 0; i < n; i++) sums[i] += (double)b[j] * (double)a[i];
+    for (i = 0; i < n; i++) x[i] = (float)((double)x[i] + s * sums[i]);
 }
 
-/* Encodes row r; adds the squared error to sums[0], the squares to sums[1]. 1 = a number was not
- * finite. */
-static int sm__quantize_row(const sm__quantizer *q, const uint8_t *src, size_t r, uint8_t *dst,
-                            double *sums) {
+/* Encodes row r of the model's tensor; adds the squared error to sums[0], the squares to sums[1].
+ * 1 = a number was not finite. */
+static int sm__quantize_row(const sm__quantizer *q, size_t r, uint8_t *dst, double *sums) {
+    const uint8_t *src = (const uint8_t *)q->tensor.data + r * q->src_stride;
     float x[SM__QUANTIZE_PIECE], y[SM__QUANTIZE_PIECE];
     size_t at, i, n;
     int endless = 0;
     for (at = 0; at < q->k; at += n) {
         n = sm__min_size(SM__QUANTIZE_PIECE, q->k - at);
         sm__types[q->from].decode(src, x, n);
-        if (q->pair.a) sm__adapter_add(&q->pair, r, at, n, x);
+        if (q->pair) sm__adapter_add(q->pair, q->scale, r, at, n, x);
         sm__types[q->to].encode(x, dst, n);
         for (i = 0; i < n; i++) endless |= sm__not_finite(x[i]);
         if (q->params->check) sm__types[q->to].decode(dst, y, n);
@@ -20533,11 +20770,11 @@ static void sm__quantize_work(sm__pass *pass, int slot) {
         size_t r = tile * q->tile_rows, end = sm__min_size(r + q->tile_rows, q->rows);
         double sums[2] = {0.0, 0.0};
         for (; r < end; r++) {
-            const uint8_t *src = (const uint8_t *)q->tensor.data +
-                                 sm__turned_row(q->row + r, q->head, q->n_rot) * q->src_stride;
+            size_t from = sm__turned_row(q->row + r, q->head, q->n_rot);
             uint8_t *dst = q->buffer + r * q->dst_stride;
-            if (q->copy) memcpy(dst, src, q->dst_stride);
-            else if (sm__quantize_row(q, src, q->row + r, dst, sums)) sm__store32(&q->endless, 1);
+            if (q->copy)
+                memcpy(dst, (const uint8_t *)q->tensor.data + from * q->src_stride, q->dst_stride);
+            else if (sm__quantize_row(q, from, dst, sums)) sm__store32(&q->endless, 1);
         }
         q->errors[tile] = sums[0];
         q->squares[tile] = sums[1];
@@ -20605,33 +20842,6 @@ static int sm__quantize_type(const sm__quantizer *q, const sm_tensor *t) {
     return type;
 }
 
-/* The tensor of an adapter that belongs to a model's; NULL = there is none. */
-static const sm_tensor *sm__adapter_tensor(const sm_model *adapter, const char *name,
-                                           const char *suffix) {
-    char both[SM__MAX_NAME + 8];
-    sm__text text = sm__text_make(both, sizeof both);
-    int i;
-    sm__put(&text, name);
-    sm__put(&text, suffix);
-    i = sm__tensor_at(adapter, both);
-    return i < 0 ? NULL : &adapter->tensors[i];
-}
-
-static sm__adapter_pair sm__adapter_pair_of(const sm__quantizer *q, const sm_tensor *t) {
-    sm__adapter_pair p;
-    memset(&p, 0, sizeof p);
-    if (q->adapter) p.a = sm__adapter_tensor(q->adapter, t->name, ".lora_a");
-    if (!p.a) return p;
-    p.b = sm__adapter_tensor(q->adapter, t->name, ".lora_b");
-    p.a_type = sm__type_index(p.a->type);
-    p.b_type = sm__type_index(p.b->type);
-    p.rank = (size_t)p.a->dims[1];
-    p.a_stride = p.a->bytes / p.rank;
-    p.b_stride = p.b->bytes / (size_t)p.b->dims[1];
-    p.s = q->scale / (q->scale_by_rank ? (double)p.rank : 1.0);
-    return p;
-}
-
 /* Makes tensor i the one in work. 1 = a row is too long for this build. */
 static int sm__quantize_set(sm__quantizer *q, int i) {
     const sm_model *m = q->model;
@@ -20639,8 +20849,12 @@ static int sm__quantize_set(sm__quantizer *q, int i) {
     *t = m->tensors[i];
     q->from = sm__type_index(t->type);
     q->to = sm__type_index(q->types[i]);
-    q->pair = sm__adapter_pair_of(q, t);
-    q->copy = t->type == q->types[i] && !q->pair.a;
+    q->pair = sm__adapter_pair_of(q->adapter, &m->tensors[i]);
+    if (q->pair)
+        q->scale = sm__adapter_scale(q->adapter, q->pair,
+                                     q->params->adapter_scale != 0.0f
+                                         ? (double)q->params->adapter_scale : 1.0);
+    q->copy = t->type == q->types[i] && !q->pair;
     q->k = (size_t)t->dims[0];
     q->n_rows = (size_t)(t->dims[1] * t->dims[2] * t->dims[3]);
     q->head = (size_t)m->hp.head_dim;
@@ -20704,96 +20918,6 @@ static sm_status sm__quantize_declare(sm__quantizer *q) {
     return status;
 }
 
-/* What the adapter's keys say. Without an alpha, or with one of 0, the product is not scaled: so
- * does llama.cpp. */
-static sm_status sm__adapter_keys(sm__quantizer *q) {
-    const sm_model *a = q->adapter;
-    const sm__meta *alpha = sm__meta_find(a, "adapter.lora.alpha");
-    sm__str arch = sm__meta_string(a, "general.architecture");
-    sm__str type = sm__meta_string(a, "general.type"), kind = sm__meta_string(a, "adapter.type");
-    const sm__arch *ours = q->model->arch, *row;
-    char quoted[SM__QUOTE];
-    double value = 0.0;
-    if (!sm__str_is(type, "adapter"))
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: general.type is %s, not adapter",
-                        sm__quote(quoted, type));
-    if (!sm__str_is(kind, "lora"))
-        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: adapter.type is %s, not lora",
-                        sm__quote(quoted, kind));
-    row = sm__arch_find(arch);
-    if (!row || row->norm != ours->norm || row->pos != ours->pos || row->ffn != ours->ffn ||
-        row->flags != ours->flags) /* llama and mistral are one */
-        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: made for %s, the model is of %s",
-                        sm__quote(quoted, arch), q->model->info.arch);
-    if (alpha && (alpha->type == SM__GGUF_ARRAY || !sm__meta_number(alpha, 0, &value) ||
-                  !sm__real_in(value, -1e6, 1e6)))
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: adapter.lora.alpha is no usable number");
-    q->scale_by_rank = value != 0.0;
-    q->scale = (value != 0.0 ? value : 1.0) *
-               (q->params->adapter_scale != 0.0f ? (double)q->params->adapter_scale : 1.0);
-    return SM_OK;
-}
-
-/* One tensor of the adapter: it belongs to one of the model, its other half is there, they fit. */
-static sm_status sm__adapter_check(const sm__quantizer *q, const sm_tensor *t) {
-    char name[SM__MAX_NAME + 1];
-    size_t n = strlen(t->name);
-    const sm_tensor *w = NULL, *a = NULL, *b = NULL;
-    int i;
-    if (n > 7 && (strcmp(t->name + n - 7, ".lora_a") == 0 || !strcmp(t->name + n - 7, ".lora_b"))) {
-        memcpy(name, t->name, n - 7);
-        name[n - 7] = 0;
-        i = sm__tensor_at(q->model, name);
-        w = i < 0 ? NULL : &q->model->tensors[i];
-        a = sm__adapter_tensor(q->adapter, name, ".lora_a");
-        b = sm__adapter_tensor(q->adapter, name, ".lora_b");
-    }
-    if (!w || w->n_dims < 2)
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: the model has no matrix for tensor %s",
-                        t->name);
-    if (!a || !b)
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: tensor %s has no other half", t->name);
-    if (sm__type_index(t->type) < 0 || sm__type_index(w->type) < 0)
-        return sm__fail(q->error, SM_ERR_UNSUPPORTED, "adapter: tensor %s has the type %s, for %s",
-                        t->name, sm__ggml_name(t->type), sm__ggml_name(w->type));
-    if (a->dims[0] != w->dims[0] || b->dims[1] != w->dims[1] || a->dims[1] != b->dims[0] ||
-        a->dims[2] * a->dims[3] * b->dims[2] * b->dims[3] * w->dims[2] * w->dims[3] != 1) {
-        char shapes[200];
-        sm__text text = sm__text_make(shapes, sizeof shapes);
-        sm__put_shape(&text, a->dims[0], a->dims[1], a->dims[2], a->dims[3]);
-        sm__put(&text, " and ");
-        sm__put_shape(&text, b->dims[0], b->dims[1], b->dims[2], b->dims[3]);
-        sm__put(&text, " for ");
-        sm__put_shape(&text, w->dims[0], w->dims[1], w->dims[2], w->dims[3]);
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: tensor %s: shapes %s", name, shapes);
-    }
-    return SM_OK;
-}
-
-/* Reads the adapter's directory and checks all of it against the model. */
-static sm_status sm__adapter_open(sm__quantizer *q) {
-    sm_model_params p = sm_model_default();
-    sm_model *a = sm__model_new(&q->params->out.allocator);
-    sm_status status;
-    sm__bytes file;
-    int i;
-    if (!a) return sm__fail(q->error, SM_ERR_NOMEM, "no memory for an adapter");
-    q->adapter = a;
-    p.file = q->params->adapter;
-    status = sm__source_bytes(a, &p, &p.file, "the adapter", SM_LOAD_MAP, UINT64_MAX, &file,
-                              q->error);
-    if (status) return status;
-    if (!sm__is_gguf(&file))
-        return sm__fail(q->error, SM_ERR_FORMAT, "adapter: this is no GGUF file");
-    status = sm__gguf_directory(a, &file, 0, q->error);
-    if (!status) status = sm__adapter_keys(q);
-    if (!status && !a->info.n_tensors)
-        status = sm__fail(q->error, SM_ERR_FORMAT, "adapter: it has no tensors");
-    for (i = 0; i < a->info.n_tensors && !status; i++)
-        status = sm__adapter_check(q, &a->tensors[i]);
-    return status;
-}
-
 static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
     sm_quantize_progress *p = &q->progress;
     double error = 0.0, squares = 0.0, n;
@@ -20810,7 +20934,7 @@ static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
         sm__quantize_fill(q);
         for (tile = 0; tile < q->tiles; tile++)
             error += q->errors[tile], squares += q->squares[tile];
-        if (sm__load32(&q->endless) && (q->pair.a || sm__types[q->to].info.block_elems > 1))
+        if (sm__load32(&q->endless) && (q->pair || sm__types[q->to].info.block_elems > 1))
             return sm__fail(q->error, SM_ERR_FORMAT,
                             "tensor %s has a number that is not finite: %s cannot hold it",
                             q->tensor.name, sm__types[q->to].info.name);
@@ -20827,9 +20951,12 @@ static sm_status sm__quantize_tensor(sm__quantizer *q, int i) {
 }
 
 static sm_status sm__quantize_run(sm__quantizer *q) {
+    sm_model_params p = sm_model_default();
     sm_status status = SM_OK;
     int i;
-    if (sm__source_set(&q->params->adapter)) status = sm__adapter_open(q);
+    p.file = q->params->adapter;
+    p.allocator = q->params->out.allocator;
+    if (sm__source_set(&p.file)) status = sm_adapter_open(q->model, &p, &q->adapter, q->error);
     if (!status) status = sm_writer_open(&q->params->out, &q->writer, q->error);
     if (!status) status = sm__quantize_declare(q);
     if (!status) {
@@ -20882,7 +21009,7 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
     q->pass.n_slots = 256;
     q->pass.slots[0] = 1;
     status = sm__quantize_run(q);
-    sm_model_close(q->adapter);
+    sm_adapter_close(q->adapter);
     sm__heap_free(&q->heap, q->buffer);
     heap = q->heap;
     sm__heap_free(&heap, q);
