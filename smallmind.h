@@ -582,8 +582,8 @@ SM_API const float *sm_logits(const sm_ctx *ctx, int i);
 /* From the next pass on, compute with an adapter of the context's model, which must stay open; or
  * without (NULL, or scale 0: to the bit as before). No weight is touched or copied, whatever its
  * type: each product y = W x + bias is followed by y += B ((scale * alpha / rank) (A x)), where A
- * and B are F32 matrices in the order of all others, and y is what the product was written or added
- * to. Keys and values that a sequence holds stay those of the adapter that made them: release or
+ * and B are F32 matrices, summed in the order of all others, and y is what the product was written
+ * or added to. Keys and values that a sequence holds stay those of the adapter that made them: release or
  * rewind what shall be computed anew.
  *   scale  in [-1e6, 1e6]
  * Returns SM_OK | SM_ERR_ARG (the adapter is another model's; the scale) | SM_ERR_FULL (its rank is
@@ -10142,6 +10142,13 @@ static const sm__arch *sm__arch_find(sm__str name) {
     return NULL;
 }
 
+/* Whether two rows have but other names, as llama and mistral. */
+static int sm__arch_same(const sm__arch *a, const sm__arch *b) {
+    return a->norm == b->norm && a->pos == b->pos && a->ffn == b->ffn && a->flags == b->flags &&
+           a->all_every == b->all_every && a->bare_every == b->bare_every &&
+           a->wide_layers == b->wide_layers && a->local_base == b->local_base;
+}
+
 enum { SM__SCALING_NONE, SM__SCALING_LINEAR, SM__SCALING_LLAMA3, SM__SCALING_YARN };
 
 #define SM__MAX_DIM (1 << 20)    /* of any one hyperparameter but the vocabulary */
@@ -13584,7 +13591,7 @@ static sm_status sm__adapter_keys(sm_adapter *a, const sm_model *file, sm_error 
     sm__str arch = sm__meta_string(file, "general.architecture");
     sm__str type = sm__meta_string(file, "general.type");
     sm__str kind = sm__meta_string(file, "adapter.type");
-    const sm__arch *ours = a->model->arch, *row = sm__arch_find(arch);
+    const sm__arch *row = sm__arch_find(arch);
     char quoted[SM__QUOTE];
     if (!sm__str_is(type, "adapter"))
         return sm__fail(error, SM_ERR_FORMAT, "adapter: general.type is %s, not adapter",
@@ -13592,8 +13599,7 @@ static sm_status sm__adapter_keys(sm_adapter *a, const sm_model *file, sm_error 
     if (!sm__str_is(kind, "lora"))
         return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: adapter.type is %s, not lora",
                         sm__quote(quoted, kind));
-    if (!row || row->norm != ours->norm || row->pos != ours->pos || row->ffn != ours->ffn ||
-        row->flags != ours->flags) /* llama and mistral are one */
+    if (!row || !sm__arch_same(row, a->model->arch))
         return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: made for %s, the model is of %s",
                         sm__quote(quoted, arch), a->model->info.arch);
     if (alpha && (alpha->type == SM__GGUF_ARRAY || !sm__meta_number(alpha, 0, &a->alpha) ||
@@ -15096,7 +15102,9 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
  *   EMBED    x[t] = row of the embedding (+ learned position)
  *   ROTARY   cos and sin of every pair's angle at the row's position, used by all layers
  *   NORM     x -> normed row (or x itself), f32 and/or int8 blocks
- *   MATMUL   up to three weights that read the same input (q k v; gate up); may add into x
+ *   MATMUL   up to three weights that read the same input (q k v; gate up); may add into x. Where
+ *            adapters may come, two more behind it: lora_a (A x, times the scale) and lora_b, which
+ *            adds B times that. They have weights, and so tiles, while an adapter is set
  *   KV_PUT   q and k: head norm, rotation; k and v into the cache
  *   ATTEND   softmax(q k^T) v by parts of 256 keys, those that no row's window reaches left out
  *   MERGE    the parts joined in order, divided by the sum, quantised
@@ -15137,6 +15145,8 @@ typedef struct sm__step {
     const char *name;
     uint8_t op, accumulate, wanted_rows; /* wanted_rows: only rows whose logits are wanted */
     uint8_t local;   /* ROTARY: the angles of windowed layers */
+    uint8_t lora;    /* 1: this is lora_a; the matmul is the step before it, lora_b the one behind */
+    uint8_t finish;  /* LOGITS: scale and soft cap belong to this step */
     int layer;
     int window;      /* ATTEND, MERGE: keys that a row sees, its own included; 0 = all */
     sm__act_buf in;  /* MATMUL, LOGITS: input. ATTEND, KV_PUT: in.x = q. ADD: in.x = y */
@@ -15144,7 +15154,7 @@ typedef struct sm__step {
     sm__buf k, v;    /* KV_PUT: projections. ACT: k = up. ATTEND, MERGE: k = (m, s) pairs */
     sm__buf dst[3];
     const sm__weight *w[3];
-    int n_w;
+    int n_w, in_step; /* in_step: floats from the input of a weight to that of the next one */
     const float *norm, *norm_bias, *k_norm;
     /* shape for the rows at hand, set by sm__step_shape */
     uint32_t tiles, phases;
@@ -15160,6 +15170,8 @@ typedef struct sm__emitter {
     sm__step dummy;
     int n_steps;
     size_t rows, wanted_rows; /* of a buffer */
+    int max_lora_rank;
+    sm__buf low; /* A x of up to three weights; stride 0: there will be no adapter */
     struct {
         size_t at, end;
     } live[24]; /* sorted by address */
@@ -15267,6 +15279,24 @@ static void sm__matmul_also(sm__step *s, const sm__weight *w, sm__buf dst) {
     s->dst[s->n_w++] = dst;
 }
 
+/* Floats of a weight's part of the low rows. */
+static int sm__low_step(int rank) { return (int)sm__round_up((size_t)rank, 16); }
+
+/* What an adapter will add to a matmul; its input is still there. */
+static void sm__emit_lora(sm__emitter *e, const sm__step *matmul) {
+    sm__step of = *matmul, *s;
+    if (!e->low.stride) return;
+    s = sm__emit_step(e, SM__OP_MATMUL, "lora_a", of.layer);
+    s->lora = 1;
+    s->in.x = of.in.x;
+    s->wanted_rows = of.wanted_rows;
+    s = sm__emit_step(e, of.op, "lora_b", of.layer);
+    s->in.x = e->low;
+    s->in_step = sm__low_step(e->max_lora_rank);
+    s->accumulate = 1;
+    s->wanted_rows = of.wanted_rows;
+}
+
 /* norm(x), or without a norm x, for n weights that read it. */
 static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, int wanted, sm__buf x,
                                  const float *norm, const float *bias,
@@ -15299,6 +15329,7 @@ static void sm__emit_residual(sm__emitter *e, const char *name, int layer, sm__a
     sm__buf y = plain ? x : sm__emit_buf(e, 0, x.width, sizeof(float));
     sm__step *s = sm__emit_matmul(e, name, layer, in, w, y);
     s->accumulate = (uint8_t)plain;
+    sm__emit_lora(e, s);
     sm__emit_drop_acts(e, in);
     if (plain) return;
     s = sm__emit_step(e, SM__OP_ADD, "add", layer);
@@ -15327,6 +15358,7 @@ static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, s
     sm__step *s = sm__emit_matmul(e, "qkv", il, in, &l->q, q);
     sm__matmul_also(s, &l->k, k);
     sm__matmul_also(s, &l->v, v);
+    sm__emit_lora(e, s);
     if (!keep) sm__emit_drop_acts(e, in);
 
     s = sm__emit_step(e, SM__OP_KV_PUT, "kv_put", il);
@@ -15363,6 +15395,7 @@ static void sm__emit_ffn(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act
         gate = sm__emit_buf(e, 0, hp->n_ff, sizeof(float));
         sm__matmul_also(s, &l->gate, gate);
     }
+    sm__emit_lora(e, s);
     sm__emit_drop_acts(e, in);
     out = sm__emit_acts(e, 0, up, &reader, l->ffn_sub_norm ? 0 : 1);
     s = sm__emit_step(e, SM__OP_ACT, "act", il);
@@ -15413,6 +15446,9 @@ static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
     b.x = sm__emit_buf(e, 0, hp->n_embd, sizeof(float));
     b.parts.stride = parts_bytes;
     b.parts.at = sm__emit_take(e, 1, parts_bytes);
+    e->low = sm__no_buf();
+    if (e->max_lora_rank)
+        e->low = sm__emit_buf(e, 0, 3 * sm__low_step(e->max_lora_rank), sizeof(float));
     s = sm__emit_step(e, SM__OP_EMBED, "embed", -1);
     s->out.x = b.x;
     if (hp->pos != SM__POS_LEARNED) b.rotary[0] = sm__emit_rotary(e, 0);
@@ -15425,6 +15461,8 @@ static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
     s->in = last;
     s->w[0] = reader;
     s->n_w = 1;
+    s->finish = 1;
+    sm__emit_lora(e, s);
 }
 
 /* --- rotary frequencies ----------------------------------------------------------------------- */
@@ -15560,6 +15598,7 @@ struct sm_ctx {
 
     sm__step *steps;
     int n_steps;
+    sm__weight *lora; /* [n_steps, 3] of the steps that compute an adapter; NULL: no room */
     unsigned char *scratch;
     unsigned char *member_scratch; /* [n_members] pieces of member_bytes */
     size_t member_bytes;
@@ -15655,6 +15694,7 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
         sm__ctx_range(error, "kv_tokens", p->kv_tokens, 0, 1 << 30) ||
         sm__ctx_range(error, "max_logits", p->max_logits, 0, 1 << 24) ||
         sm__ctx_range(error, "max_text", p->max_text, 0, 1 << 28) ||
+        sm__ctx_range(error, "max_lora_rank", p->max_lora_rank, 0, SM__MAX_DIM) ||
         sm__ctx_range(error, "n_batch", p->n_batch, 0, 1 << 16))
         return SM_ERR_ARG;
     if (hp->pos == SM__POS_LEARNED && p->n_ctx > hp->n_ctx)
@@ -15687,9 +15727,10 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
 
 /* Scratch of one member: a matmul's panel, a tile's result, attention's scores and parts. */
 #define SM__TILE_FLOATS 16384
-static size_t sm__member_scratch(const sm_model *m) {
+static size_t sm__member_scratch(const sm_model *m, int max_lora_rank) {
     const sm__hparams *hp = &m->hp;
-    size_t k = (size_t)sm__max(sm__max(hp->n_embd, hp->n_ff), hp->n_heads * hp->head_dim);
+    int widest = sm__max(sm__max(hp->n_embd, hp->n_ff), hp->n_heads * hp->head_dim);
+    size_t k = (size_t)sm__max(widest, max_lora_rank);
     size_t matmul = SM__MATMUL_SCRATCH(k) + SM__TILE_FLOATS * sizeof(float);
     size_t rows = SM__ATTEND_ROWS;
     size_t attend = rows * SM__PART * sizeof(float) + rows * ((size_t)hp->head_dim + 32) * 4;
@@ -15716,22 +15757,27 @@ static void sm__split_plan(const sm__hparams *hp, int n_ctx, int n_batch, int *r
 static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
                             sm_plan *plan, int n_members) {
     sm__emitter e;
-    size_t parts_bytes, start = a->used, member = sm__member_scratch(m);
+    size_t parts_bytes, start = a->used, member = sm__member_scratch(m, p->max_lora_rank);
     int split_rows, max_parts, n_steps;
+    sm__weight *lora = NULL;
     sm__split_plan(&m->hp, p->n_ctx, p->n_batch, &split_rows, &max_parts, &parts_bytes);
     memset(&e, 0, sizeof e);
     e.model = m;
     e.rows = (size_t)p->n_batch;
     e.wanted_rows = (size_t)sm__min(p->n_batch, p->max_logits);
+    e.max_lora_rank = p->max_lora_rank;
     sm__tape_emit(&e, parts_bytes);
     n_steps = e.n_steps;
     if (e.overflow) a->overflow = 1;
     e.steps = (sm__step *)sm__arena_take(a, (size_t)n_steps, sizeof(sm__step));
+    if (p->max_lora_rank)
+        lora = (sm__weight *)sm__arena_take(a, (size_t)n_steps, 3 * sizeof *lora);
     plan->tape_bytes = a->used - start;
     start = a->used;
     if (ctx) {
         ctx->steps = e.steps;
         ctx->n_steps = n_steps;
+        ctx->lora = lora;
         ctx->split_rows = split_rows;
         ctx->max_parts = max_parts;
         ctx->member_bytes = member;
@@ -16013,6 +16059,86 @@ SM_API sm_status sm_ctx_profile(const sm_ctx *ctx, int i, sm_profile *profile) {
     return SM_OK;
 }
 
+/* --- adapters --------------------------------------------------------------------------------- */
+
+/* A matrix of an adapter as a weight: rows [row, row + n) of k floats each. */
+static sm__weight sm__adapter_rows(const float *all, int row, int n, int k) {
+    sm__weight w;
+    memset(&w, 0, sizeof w);
+    w.type = sm__type_index(SM_TYPE_F32);
+    w.n = n;
+    w.k = k;
+    w.stride = (size_t)k * sizeof(float);
+    w.data = (const uint8_t *)(all + (size_t)row * (size_t)k);
+    return w;
+}
+
+/* Gives lora_a (step i) and lora_b the weights that belong to the matmul before them. */
+static void sm__lora_fill(sm_ctx *ctx, int i, const sm_adapter *adapter, double scale) {
+    sm__step *of = &ctx->steps[i - 1], *low = of + 1, *up = of + 2;
+    sm__weight *a = ctx->lora + 3 * i, *b = a + 3;
+    int j, n = 0;
+    for (j = 0; j < of->n_w; j++) {
+        const sm__weight *w = of->w[j];
+        const sm__adapter_pair *p = sm__adapter_pair_of(adapter, w->tensor);
+        float share = p ? (float)sm__adapter_scale(adapter, p, scale) : 0.0f;
+        if (w->scale != 0.0f) share *= w->scale;
+        if (share == 0.0f) continue;
+        a[n] = sm__adapter_rows(p->a, 0, p->rank, p->k);
+        a[n].scale = share;
+        b[n] = sm__adapter_rows(p->b, w->row, w->n, p->rank);
+        low->w[n] = &a[n];
+        low->dst[n] = up->in.x;
+        low->dst[n].at += (size_t)(n * up->in_step) * sizeof(float);
+        low->dst[n].width = p->rank;
+        up->w[n] = &b[n];
+        up->dst[n++] = of->dst[j];
+    }
+    low->n_w = up->n_w = n;
+    up->finish = of->op == SM__OP_LOGITS && n;
+    of->finish = of->op == SM__OP_LOGITS && !n;
+}
+
+/* Every pair has a matmul that it belongs to, or the first that has none is named. (Of tied
+ * embeddings the product is only half of it.) */
+static sm_status sm__lora_check(sm_ctx *ctx, const sm_adapter *adapter) {
+    const sm_tensor *embed = ctx->model->weights->embed.tensor;
+    int i, j, p, used;
+    for (p = 0; p < adapter->n_pairs; p++) {
+        const sm_tensor *t = adapter->pairs[p].tensor;
+        if (adapter->pairs[p].rank > ctx->params.max_lora_rank)
+            return sm__fail(&ctx->error, SM_ERR_FULL,
+                            "adapter: tensor %s has rank %d, max_lora_rank is %d", t->name,
+                            adapter->pairs[p].rank, ctx->params.max_lora_rank);
+        for (i = used = 0; i < ctx->n_steps && !used; i++)
+            for (j = 0; ctx->steps[i].lora && j < ctx->steps[i - 1].n_w; j++)
+                used |= ctx->steps[i - 1].w[j]->tensor == t && t != embed;
+        if (!used)
+            return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
+                            "adapter: tensor %s is no product: merge it", t->name);
+    }
+    return SM_OK;
+}
+
+SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, float scale) {
+    sm_status status = SM_OK;
+    int i;
+    if (!ctx) return SM_ERR_ARG;
+    if (sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_BUSY, "adapter: a pass is pending");
+    if (!sm__real_in((double)scale, -1e6, 1e6))
+        return sm__fail(&ctx->error, SM_ERR_ARG, "adapter: scale is not within -1e6 and 1e6");
+    if (adapter && adapter->model != ctx->model)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "adapter: opened for another model");
+    if (adapter) status = sm__lora_check(ctx, adapter);
+    if (status) return status;
+    if (scale == 0.0f) adapter = NULL;
+    for (i = 0; i < ctx->n_steps; i++)
+        if (ctx->steps[i].lora) sm__lora_fill(ctx, i, adapter, (double)scale);
+    memset(ctx->shape, 0, sizeof ctx->shape); /* the steps want shaping */
+    return SM_OK;
+}
+
 /* --- sequences -------------------------------------------------------------------------------- */
 
 SM__INLINE void **sm__kv_row(const sm_ctx *ctx, int seq) {
@@ -16137,7 +16263,7 @@ static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
     double total = 0.0, unit_ns = 0.0, target, weight_ns, math_ns = 0.0;
     s->tiles = 0;
     s->tile_t = rows;
-    if (!rows) return;
+    if (!rows || !s->n_w) return;
     for (i = 0; i < s->n_w; i++) {
         const sm__weight *w = s->w[i];
         double ops = 2.0 * unit * w->k / (sm__types[w->type].act_block ? speed->int_ops
@@ -16276,6 +16402,7 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
     t0 = tile % t_tiles * s->tile_t;
     rows = sm__min(s->tile_t, rows - t0);
     a = sm__acts_at(ctx, &s->in, t0, w->type);
+    a.x += i * s->in_step;
     direct = !s->accumulate && (s->op != SM__OP_LOGITS || rows == 1);
     if (s->op == SM__OP_LOGITS) out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0]]] + o0;
     else out = sm__row_f32(ctx, s->dst[i], t0) + o0;
@@ -16286,14 +16413,15 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
         float *got = direct ? out + (size_t)t * stride : temp + (size_t)t * (size_t)n;
         if (w->scale != 0.0f) ctx->kernels.scale(got, w->scale, n);
         if (w->bias) ctx->kernels.add(w->bias + o0, got, n);
-        if (s->op == SM__OP_LOGITS) sm__finish_logits(ctx, got, n);
-        if (direct) continue;
-        if (s->op == SM__OP_LOGITS) {
-            out = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0 + t]]] + o0;
-            memcpy(out, got, (size_t)n * sizeof(float));
-        } else {
-            ctx->kernels.add(got, out + (size_t)t * stride, n);
+        if (!direct) {
+            float *to = out + (size_t)t * stride;
+            if (s->op == SM__OP_LOGITS)
+                to = ctx->rows[ctx->logits_row[ctx->chunk + ctx->wanted[t0 + t]]] + o0;
+            if (s->accumulate) ctx->kernels.add(got, to, n);
+            else memcpy(to, got, (size_t)n * sizeof(float));
+            got = to;
         }
+        if (s->finish) sm__finish_logits(ctx, got, n);
     }
 }
 

@@ -16,6 +16,7 @@ static const char usage[] =
     "  --kv TYPE     f16, f32 or q8_0 (f16)         --profile    time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
     "  --seqs S      S sequences decoded together, 1 to 64 (1); tok/s counts all of them\n"
+    "  --lora F[:S]  with a LoRA adapter [times S]\n"
     "  --ids FILE --logits FILE   write the logits after every id of a text file\n";
 #include "bench.h"
 
@@ -30,8 +31,10 @@ static const char usage[] =
 #endif
 
 typedef struct options {
-    const char *model, *ids, *logits;
+    const char *model, *ids, *logits, *lora;
     int prompt, decode, threads, isa, reps, json, kv, profile, batch, seqs;
+    sm_adapter *adapter; /* what lora names, and its share */
+    float share;
 } options;
 
 #define MAX_SEQS 64
@@ -45,6 +48,7 @@ static options parse(int argc, char **argv) {
     o.reps = 3;
     o.kv = SM_TYPE_F16;
     o.seqs = 1;
+    o.share = 1.0f;
     for (i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (!strcmp(a, "-m")) o.model = arg_text(argc, argv, &i);
@@ -57,6 +61,7 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--profile")) o.profile = 1;
         else if (!strcmp(a, "--batch")) o.batch = arg_int(argc, argv, &i, 0, 1 << 16);
         else if (!strcmp(a, "--seqs")) o.seqs = arg_int(argc, argv, &i, 1, MAX_SEQS);
+        else if (!strcmp(a, "--lora")) o.lora = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--ids")) o.ids = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--logits")) o.logits = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--kv")) o.kv = arg_kv(argc, argv, &i);
@@ -66,6 +71,15 @@ static options parse(int argc, char **argv) {
     if (!o.ids != !o.logits) arg_fail("--ids and --logits go together");
     if (!o.prompt && !o.decode) arg_fail("-p 0 -n 0 leaves nothing to measure");
     return o;
+}
+
+static sm_status make_ctx(const options *o, const sm_model *model, const sm_ctx_params *cp,
+                          sm_ctx **ctx, sm_error *error) {
+    sm_status status = sm_ctx_create(model, cp, ctx, error);
+    if (status || !o->adapter) return status;
+    status = sm_ctx_set_adapter(*ctx, o->adapter, o->share);
+    format(error->text, sizeof error->text, "%s", sm_ctx_error(*ctx));
+    return status;
 }
 
 /* --- logits of every position ----------------------------------------------------------------- */
@@ -110,7 +124,7 @@ static int write_logits(const options *o, const sm_model *model, sm_ctx_params c
     if (!ids) return 1;
     cp.n_ctx = n;
     cp.max_logits = (int)sizeof want;
-    if (sm_ctx_create(model, &cp, &ctx, &error)) {
+    if (make_ctx(o, model, &cp, &ctx, &error)) {
         say(stderr, "bench_model: %s\n", error.text);
     } else if ((file = fopen(o->logits, "wb")) == NULL) {
         say(stderr, "bench_model: %s: %s\n", o->logits, strerror(errno));
@@ -350,7 +364,7 @@ static int run(const options *o, const sm_model *model, sm_ctx_params cp, result
     cp.n_ctx = o->prompt + o->decode + 8;
     cp.n_seqs = cp.max_logits = o->seqs;
     cp.profile = o->profile;
-    if (sm_ctx_create(model, &cp, &ctx, &error)) {
+    if (make_ctx(o, model, &cp, &ctx, &error)) {
         say(stderr, "bench_model: %s\n", error.text);
     } else {
         r->ctx_s = bench_now() - start;
@@ -386,12 +400,15 @@ int main(int argc, char **argv) {
     cp.amx = 1;
     cp.kv_type = o.kv;
     cp.n_batch = o.batch;
-    if (sm_model_open(&mp, &model, &error)) {
+    if (sm_model_open(&mp, &model, &error) ||
+        (o.lora && open_lora(model, o.lora, &o.adapter, &o.share, &cp, &error))) {
         say(stderr, "bench_model: %s\n", error.text);
+        sm_model_close(model);
         return 1;
     }
     r.load_s = bench_now() - start;
     failed = o.ids ? write_logits(&o, model, cp) : run(&o, model, cp, &r);
+    sm_adapter_close(o.adapter);
     sm_model_close(model);
     return failed;
 }

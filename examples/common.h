@@ -165,4 +165,23 @@ COMMON_UNUSED static sm_status open_ctx(const sm_model *model, sm_ctx_params par
     return status;
 }
 
+/* Opens the adapter that --lora FILE or FILE:SCALE names, and makes room for it in a context. */
+COMMON_UNUSED static sm_status open_lora(const sm_model *model, const char *text,
+                                         sm_adapter **adapter, float *scale, sm_ctx_params *params,
+                                         sm_error *error) {
+    sm_model_params p = sm_model_default();
+    const char *colon = strrchr(text, ':');
+    char path[1024], *end = NULL;
+    sm_status status;
+    format(path, sizeof path, "%s", text);
+    p.file.path = path;
+    if (colon && colon - text < (int)sizeof path) {
+        float value = strtof(colon + 1, &end);
+        if (end != colon + 1 && !*end) path[colon - text] = 0, *scale = value; /* not C:\\file */
+    }
+    status = sm_adapter_open(model, &p, adapter, error);
+    params->max_lora_rank = sm_adapter_rank(*adapter);
+    return status;
+}
+
 #endif /* COMMON_H */

@@ -14,11 +14,11 @@ static const char usage[] =
     "  --top-p P      nucleus, 0..1 (0 = off)      --min-p P    share of the best, 0..1 (0 = off)\n"
     "  --seed S       of the random numbers (1)    --threads T  0 = all processors (0)\n"
     "  --isa LEVEL    scalar sse41 avx2 avx512 amx neon\n"
-    "  --ids          print token ids, not text\n";
+    "  --ids          print token ids              --lora F[:S] a LoRA adapter [times S]\n";
 #include "common.h"
 
 typedef struct options {
-    const char *model, *tokenizer, *prompt;
+    const char *model, *tokenizer, *prompt, *lora;
     int max_tokens, threads, isa, ids;
     sm_sampler sampler;
 } options;
@@ -43,6 +43,7 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--seed")) o.sampler.seed = arg_seed(argc, argv, &i);
         else if (!strcmp(a, "--threads")) o.threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
+        else if (!strcmp(a, "--lora")) o.lora = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--ids")) o.ids = 1;
         else arg_fail("what is \"%s\"?", a);
     }
@@ -77,17 +78,18 @@ int main(int argc, char **argv) {
     sm_gen_params gp = sm_gen_default();
     sm_gen_stats stats;
     sm_model *model = NULL;
+    sm_adapter *lora = NULL;
     sm_ctx *ctx = NULL;
     sm_error error;
     sm_status status;
-    mp.file.path = o.model;
-    mp.tokenizer.path = o.tokenizer;
-    cp.n_threads = o.threads;
-    cp.isa = o.isa;
-    cp.amx = 1;
+    float share = 1.0f;
+    mp.file.path = o.model, mp.tokenizer.path = o.tokenizer;
+    cp.n_threads = o.threads, cp.isa = o.isa, cp.amx = 1;
     if (sm_model_open(&mp, &model, &error) ||
+        (o.lora && open_lora(model, o.lora, &lora, &share, &cp, &error)) ||
         open_ctx(model, cp, o.prompt, o.max_tokens, &ctx, &error)) {
         say(stderr, "generate: %s\n", error.text);
+        sm_adapter_close(lora);
         sm_model_close(model);
         return 1;
     }
@@ -98,7 +100,8 @@ int main(int argc, char **argv) {
     gp.stop_ids = &sm_model_get_info(model)->bos;
     gp.n_stop_ids = *gp.stop_ids >= 0;
     memset(&stats, 0, sizeof stats);
-    status = run(ctx, &gp, o.ids, &stats);
+    status = sm_ctx_set_adapter(ctx, lora, share);
+    if (!status) status = run(ctx, &gp, o.ids, &stats);
     say(stdout, "\n");
     if (status < 0) {
         say(stderr, "generate: %s\n", sm_ctx_error(ctx));
@@ -111,6 +114,7 @@ int main(int argc, char **argv) {
             (stats.new_tokens - 1) / (decode_s + 1e-9), sm_ctx_get_stats(ctx).isa);
     }
     sm_ctx_destroy(ctx);
+    sm_adapter_close(lora);
     sm_model_close(model);
     return status < 0;
 }

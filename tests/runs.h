@@ -86,6 +86,8 @@ typedef struct run_way {
     int sliced;     /* 1: sm_eval_step with `budget` */
     int64_t budget;
     sm_team *team;
+    const sm_adapter *adapter; /* NULL: none, and no room for one */
+    float scale;               /* of the adapter */
 } run_way;
 
 static run_way run_plain(int kv_type) {
@@ -118,7 +120,10 @@ static int run_logits(const sm_model *m, const run_way *w, const int32_t *tokens
     p.max_logits = call;
     p.n_threads = w->n_threads ? w->n_threads : 1;
     p.team = w->team;
+    p.max_lora_rank = sm_adapter_rank(w->adapter);
     ctx = run_ctx(m, &p);
+    if (ctx && w->adapter)
+        CHECK_STATUS(sm_ctx_set_adapter(ctx, w->adapter, w->scale), SM_OK);
     if (!ctx || !want) {
         free(want);
         return -1;

@@ -49,6 +49,8 @@
 
 #include "test_gen.c"
 
+#include "test_adapter.c"
+
 #ifndef SMALLMIND_NO_WRITER
 #include "test_write.c"
 #endif
@@ -70,6 +72,7 @@ int main(int argc, char **argv) {
         SUITE(tests_kv),
         SUITE(tests_threads),
         SUITE(tests_gen),
+        SUITE(tests_adapter),
 #ifndef SMALLMIND_NO_WRITER
         SUITE(tests_write),
 #endif
