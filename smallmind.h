@@ -583,8 +583,8 @@ SM_API const float *sm_logits(const sm_ctx *ctx, int i);
  * without (NULL, or scale 0: to the bit as before). No weight is touched or copied, whatever its
  * type: each product y = W x + bias is followed by y += B ((scale * alpha / rank) (A x)), where A
  * and B are F32 matrices, summed in the order of all others, and y is what the product was written
- * or added to. Keys and values that a sequence holds stay those of the adapter that made them: release or
- * rewind what shall be computed anew.
+ * or added to. Keys and values that a sequence holds stay those of the adapter that made them:
+ * release or rewind what shall be computed anew.
  *   scale  in [-1e6, 1e6]
  * Returns SM_OK | SM_ERR_ARG (the adapter is another model's; the scale) | SM_ERR_FULL (its rank is
  *         above max_lora_rank) | SM_ERR_UNSUPPORTED (it has a pair for what is no product here,
@@ -15145,7 +15145,7 @@ typedef struct sm__step {
     const char *name;
     uint8_t op, accumulate, wanted_rows; /* wanted_rows: only rows whose logits are wanted */
     uint8_t local;   /* ROTARY: the angles of windowed layers */
-    uint8_t lora;    /* 1: this is lora_a; the matmul is the step before it, lora_b the one behind */
+    uint8_t lora;    /* 1: this is lora_a; the matmul is the step before, lora_b the one behind */
     uint8_t finish;  /* LOGITS: scale and soft cap belong to this step */
     int layer;
     int window;      /* ATTEND, MERGE: keys that a row sees, its own included; 0 = all */
