@@ -501,8 +501,9 @@ typedef struct sm_ctx_params {
     int n_seqs;     /* sequences, numbered from 0; 0 = 1; at most 1024 */
     int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic */
     int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
-    int kv_type;    /* SM_TYPE_F16 | SM_TYPE_F32 | SM_TYPE_Q8_0 (1.0625 bytes an element, for models
-                       whose head_dim is a multiple of 32); SM_TYPE_AUTO = F16 */
+    int key_type, value_type; /* of the KV cache, SM_TYPE_: F32, F16, BF16, Q8_0 (8.5 bits an
+                       element) or Q4_0 (4.5), the last two for models whose head_dim is a multiple
+                       of 32; SM_TYPE_AUTO = F16 */
     int max_logits; /* rows of logits of one batch; 0 = n_seqs */
     int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
     int max_lora_rank; /* of adapters that will be set; 0 = none will */
@@ -528,12 +529,13 @@ typedef struct sm_plan {
     size_t total_bytes;
     size_t kv_bytes, scratch_bytes, logits_bytes, tape_bytes, text_bytes, team_bytes;
     size_t weight_bytes;   /* of the model, mapped or copied; not part of total */
-    int n_ctx, n_seqs, n_batch, n_threads, isa, kv_type; /* what the automatic values became */
+    /* What the automatic values became. */
+    int n_ctx, n_seqs, n_batch, n_threads, isa, key_type, value_type;
 } sm_plan;
 
 SM_API sm_ctx_params sm_ctx_default(void);
 /* How much memory a context would take. Allocates nothing.
- * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (isa, kv_type) | SM_ERR_FULL (sizes overflow). */
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (isa, types) | SM_ERR_FULL (sizes overflow). */
 SM_API sm_status sm_ctx_plan(const sm_model *model, const sm_ctx_params *params, sm_plan *plan,
                              sm_error *error);
 /* Make a context: one allocation of plan.total_bytes (plus what the system takes for threads). */
@@ -3399,12 +3401,14 @@ typedef void (*sm__matmul_fn)(const void *w, size_t w_stride, int n, int k, cons
                               int rows, float *out, size_t out_stride, void *scratch);
 #define SM__MATMUL_SCRATCH(k) ((size_t)32 * ((size_t)(k) + 64) * 4)
 
-/* One part (at most 256 keys) of one KV head, for some query rows. */
+/* One part (at most 256 keys) of one KV head, for some query rows. Keys and values are each of one
+ * of the cache's types: F32, F16, BF16, or, where D is a multiple of 32, Q8_0 or Q4_0. Q8_0 is int8,
+ * Q4_0 is 4 bits in two's complement; a byte holds elements 2 i and, in its high half, 2 i + 1 of a
+ * key, or elements i and i + 16 of 32 of a value. A scale in f16 for every 32 elements of a key or
+ * value is behind the block: [D / 32, 64] or [64, D / 32]. */
 #define SM__KV_BLOCK 64 /* tokens of a KV block */
 #define SM__PART 256    /* keys of a part: 4 blocks */
 typedef struct sm__attend_args {
-    /* Of the KV type. Q8_0: int8 [D, 64] or [64, D], D a multiple of 32, then a scale in f16 for
-     * every 32 elements of a key or value: [D / 32, 64] or [64, D / 32]. */
     const void *const *keys;   /* [4] blocks [D, 64]: a key a lane; 64-byte aligned */
     const void *const *values; /* [4] blocks [64, D]; 64-byte aligned */
     const void *next;          /* the block of keys that will be wanted after this part */
@@ -3415,8 +3419,9 @@ typedef struct sm__attend_args {
     float scale, cap;          /* cap: a soft cap of the scores; 0 = none */
     float *m, *s;    /* [n_q] out: largest score, sum of the weights */
     float *const *o; /* [n_q] out: rows [D], unnormalised */
-    float *scores;   /* [n_q, 256] scratch, 64-byte aligned */
+    float *scores;   /* [n_q, 256] what attend_keys hands to attend_values; 64-byte aligned */
 } sm__attend_args;
+typedef void (*sm__attend_fn)(int type, const sm__attend_args *a);
 #define SM__ATTEND_ROWS 64
 
 #ifndef SMALLMIND_NO_TRAIN
@@ -3464,7 +3469,7 @@ typedef void (*sm__multiply_fn)(sm__view a, sm__view b, int m, int n, int k, flo
 typedef struct sm__kernels {
     int isa; /* sm_isa */
     sm__matmul_fn matmul[SM__N_TYPES];
-    void (*attend[3])(const sm__attend_args *args); /* KV in F32, F16, Q8_0: sm__kv_index */
+    sm__attend_fn attend_keys, attend_values; /* one after the other, each with its own type */
     void (*merge)(float *m, float *s, float *o, float part_m, float part_s, const float *part_o,
                   int n);
     void (*quant)(const float *x, int k, int block, int8_t *q, float *d, int16_t *s);
@@ -7463,25 +7468,53 @@ static void sm__soft_cap__neon(float *x, float scale, float cap, int n) {
 /* --- attend, merge ---------------------------------------------------------------------------- */
 
 /* attend: softmax(q k^T * scale) v over one part, not normalised (Dao et al. 2022,
- * arXiv:2205.14135).
+ * arXiv:2205.14135). attend_keys:
  *   score[j] = (chain over d of fma(q[d], k[d][j], .) from +0) * scale, first <= j < n_keys;
  *              with a cap soft_cap(chain, scale, cap)
  *   m = the largest score (NaN is skipped; -inf if there is none; a zero is +0);
- *   p[j] = exp(score[j] - m)
- *   s = sum of p[j] by 16 lanes; o[d] = chain over j of fma(p[j], v[j][d], .) from +0
- * Q8_0, with scales for each group g of 32 elements:
+ *   p[j] = exp(score[j] - m); s = sum of p[j] by 16 lanes
+ * attend_values:
+ *   o[d] = chain over j of fma(p[j], v[j][d], .) from +0
+ * Q8_0 and Q4_0, with scales for each group g of 32 elements:
  *   score[j] = (chain over g of fma(part_g[j], k_scale[g][j], .) from +0) * scale,
  *   part_g[j] = chain over d of group g of fma(q[d], (float)k[d][j], .) from +0
  *   o[d] = chain over j of fma(p[j] * v_scale[j][d / 32], (float)v[j][d], .) from +0
  * Keys at or beyond n_keys do not take part, whatever the memory holds. Those before `first` have
- * the weight 0: they must hold finite values. */
+ * the weight 0: they must hold finite values. The kernels' bodies take the type as a constant. */
+#define SM__BY_KV_TYPE(type, f, ...)                         \
+    switch (type) {                                          \
+    case SM__T_F32: f(SM__T_F32, __VA_ARGS__); break;        \
+    case SM__T_F16: f(SM__T_F16, __VA_ARGS__); break;        \
+    case SM__T_BF16: f(SM__T_BF16, __VA_ARGS__); break;      \
+    case SM__T_Q8_0: f(SM__T_Q8_0, __VA_ARGS__); break;      \
+    default: f(SM__T_Q4_0, __VA_ARGS__);                     \
+    }
 
-/* Bytes of an element, without Q8_0's scales, which are behind the 64 D elements. */
-SM__INLINE size_t sm__kv_elem(int type) {
-    return type == SM__T_F32 ? 4 : type == SM__T_F16 ? 2 : 1;
+SM__INLINE int sm__kv_scaled(int type) { return type == SM__T_Q8_0 || type == SM__T_Q4_0; }
+/* Bytes of an element; of Q4_0, of two. */
+SM__INLINE size_t sm__kv_unit(int type) {
+    return type == SM__T_F32 ? 4 : sm__kv_scaled(type) ? 1 : 2;
 }
-SM__INLINE const uint8_t *sm__kv_scales(const void *block, int head_dim) {
-    return (const uint8_t *)block + (size_t)head_dim * SM__KV_BLOCK;
+/* Where element d of all keys, and of a value, is. Of Q4_0 in the low or, where d & 1 or d & 16 is
+ * not 0, in the high half of the bytes. */
+SM__INLINE size_t sm__kv_key(int type, int d) {
+    return (size_t)(type == SM__T_Q4_0 ? d / 2 : d) * sm__kv_unit(type) * SM__KV_BLOCK;
+}
+SM__INLINE size_t sm__kv_value(int type, int d) {
+    return type == SM__T_Q4_0 ? (size_t)(d / 32 * 16 + d % 16) : (size_t)d * sm__kv_unit(type);
+}
+/* The scales behind the elements of a block. */
+SM__INLINE const uint8_t *sm__kv_scales(int type, const void *block, int head_dim) {
+    return (const uint8_t *)block + sm__kv_value(type, head_dim) * SM__KV_BLOCK;
+}
+
+/* An element; of Q8_0 and Q4_0 without its scale. */
+static float sm__kv_element(int type, const uint8_t *p, int high) {
+    float x;
+    if (type == SM__T_Q8_0) return (float)(int8_t)*p;
+    if (type == SM__T_Q4_0) return (float)(((*p >> (high ? 4 : 0) & 15) ^ 8) - 8);
+    sm__types[type].decode(p, &x, 1);
+    return x;
 }
 
 static void sm__attend_scores__scalar(const sm__attend_args *a, int i, float *p) {
@@ -7501,76 +7534,48 @@ static void sm__attend_scores__scalar(const sm__attend_args *a, int i, float *p)
     a->s[i] = sm__tree16(lanes);
 }
 
-static void sm__attend_f32__scalar(const sm__attend_args *a) {
-    int i, j, d;
+static void sm__attend_keys__scalar(int type, const sm__attend_args *a) {
+    int scaled = sm__kv_scaled(type), group = scaled ? SM__QK : a->head_dim, i, j, d, end;
     for (i = 0; i < a->n_q; i++) {
         float *p = a->scores + (size_t)i * SM__PART;
         for (j = 0; j < a->n_keys[i]; j++) {
-            const float *k = (const float *)a->keys[j / SM__KV_BLOCK] + j % SM__KV_BLOCK;
-            p[j] = 0.0f;
-            for (d = 0; d < a->head_dim; d++) p[j] = sm__fma(a->q[i][d], k[d * SM__KV_BLOCK], p[j]);
-        }
-        sm__attend_scores__scalar(a, i, p);
-        for (d = 0; d < a->head_dim; d++) {
-            float sum = 0.0f;
-            for (j = 0; j < a->n_keys[i]; j++) {
-                const float *v = (const float *)a->values[j / SM__KV_BLOCK];
-                sum = sm__fma(p[j], v[(j % SM__KV_BLOCK) * a->head_dim + d], sum);
-            }
-            a->o[i][d] = sum;
-        }
-    }
-}
-
-static void sm__attend_f16__scalar(const sm__attend_args *a) {
-    int i, j, d;
-    for (i = 0; i < a->n_q; i++) {
-        float *p = a->scores + (size_t)i * SM__PART;
-        for (j = 0; j < a->n_keys[i]; j++) {
-            const uint16_t *k = (const uint16_t *)a->keys[j / SM__KV_BLOCK] + j % SM__KV_BLOCK;
-            p[j] = 0.0f;
-            for (d = 0; d < a->head_dim; d++)
-                p[j] = sm__fma(a->q[i][d], sm__f16_to_f32(k[d * SM__KV_BLOCK]), p[j]);
-        }
-        sm__attend_scores__scalar(a, i, p);
-        for (d = 0; d < a->head_dim; d++) {
-            float sum = 0.0f;
-            for (j = 0; j < a->n_keys[i]; j++) {
-                const uint16_t *v = (const uint16_t *)a->values[j / SM__KV_BLOCK];
-                uint16_t h = v[(j % SM__KV_BLOCK) * a->head_dim + d];
-                sum = sm__fma(p[j], sm__f16_to_f32(h), sum);
-            }
-            a->o[i][d] = sum;
-        }
-    }
-}
-
-static void sm__attend_q8_0__scalar(const sm__attend_args *a) {
-    int dim = a->head_dim, i, j, d, end;
-    for (i = 0; i < a->n_q; i++) {
-        float *p = a->scores + (size_t)i * SM__PART;
-        for (j = 0; j < a->n_keys[i]; j++) {
-            const int8_t *k = (const int8_t *)a->keys[j / SM__KV_BLOCK];
-            const uint16_t *scale = (const uint16_t *)(const void *)sm__kv_scales(k, dim);
-            for (p[j] = 0.0f, d = 0; d < dim; scale += SM__KV_BLOCK) {
+            const uint8_t *block = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+            const uint8_t *k = block + (size_t)(j % SM__KV_BLOCK) * sm__kv_unit(type);
+            const uint8_t *scale = sm__kv_scales(type, block, a->head_dim) + j % SM__KV_BLOCK * 2;
+            for (p[j] = 0.0f, d = 0; d < a->head_dim; scale += SM__KV_BLOCK * 2) {
                 float part = 0.0f;
-                for (end = d + SM__QK; d < end; d++)
-                    part = sm__fma(a->q[i][d], (float)k[d * SM__KV_BLOCK + j % SM__KV_BLOCK], part);
-                p[j] = sm__fma(part, sm__f16_to_f32(scale[j % SM__KV_BLOCK]), p[j]);
+                for (end = d + group; d < end; d++)
+                    part = sm__fma(a->q[i][d],
+                                   sm__kv_element(type, k + sm__kv_key(type, d), d & 1), part);
+                p[j] = scaled ? sm__fma(part, sm__f16_to_f32(sm__load_u16(scale)), p[j]) : part;
             }
         }
         sm__attend_scores__scalar(a, i, p);
-        for (d = 0; d < dim; d++) {
-            float sum = 0.0f;
-            for (j = 0; j < a->n_keys[i]; j++) {
-                const int8_t *v = (const int8_t *)a->values[j / SM__KV_BLOCK];
-                const uint16_t *scale = (const uint16_t *)(const void *)sm__kv_scales(v, dim);
-                int at = j % SM__KV_BLOCK * dim + d;
-                sum = sm__fma(p[j] * sm__f16_to_f32(scale[at / SM__QK]), (float)v[at], sum);
-            }
-            a->o[i][d] = sum;
-        }
     }
+}
+
+/* Element d of an output row. */
+static float sm__attend_value(int type, const sm__attend_args *a, int i, int d) {
+    const float *p = a->scores + (size_t)i * SM__PART;
+    float sum = 0.0f;
+    int j;
+    SM__KEEP(sum);
+    for (j = 0; j < a->n_keys[i]; j++) {
+        const uint8_t *block = (const uint8_t *)a->values[j / SM__KV_BLOCK], *v = block;
+        const uint8_t *scale = sm__kv_scales(type, block, a->head_dim);
+        float weight = p[j];
+        v += (size_t)(j % SM__KV_BLOCK) * sm__kv_value(type, a->head_dim) + sm__kv_value(type, d);
+        scale += (j % SM__KV_BLOCK * (a->head_dim / SM__QK) + d / SM__QK) * 2;
+        if (sm__kv_scaled(type)) weight *= sm__f16_to_f32(sm__load_u16(scale));
+        sum = sm__fma(weight, sm__kv_element(type, v, d & 16), sum);
+    }
+    return sum;
+}
+
+static void sm__attend_values__scalar(int type, const sm__attend_args *a) {
+    int i, d;
+    for (i = 0; i < a->n_q; i++)
+        for (d = 0; d < a->head_dim; d++) a->o[i][d] = sm__attend_value(type, a, i, d);
 }
 
 /* merge: adds a part to the running (m, s, o [n]); parts come in order (Milakov and Gimelshein
@@ -7586,20 +7591,12 @@ static void sm__merge__scalar(float *m, float *s, float *o, float part_m, float 
     *m = largest;
 }
 
-/* The last head_dim % 4 or 8 elements of an output row (none of Q8_0). */
+/* Query rows that a kernel takes at once when so many are left: 4, 3, 2 or 1. */
+SM__INLINE int sm__attend_turn(int left) { return left == 4 || left > 6 ? 4 : sm__min(left, 3); }
+
+/* The last head_dim % 4 or 8 elements of an output row (none of Q8_0 and Q4_0). */
 SM__UNUSED static void sm__attend_rest(int type, const sm__attend_args *a, int i, int d) {
-    size_t elem = sm__kv_elem(type);
-    int j;
-    for (; d < a->head_dim; d++) {
-        float sum = 0.0f, v;
-        SM__KEEP(sum);
-        for (j = 0; j < a->n_keys[i]; j++) {
-            size_t at = (size_t)(j % SM__KV_BLOCK) * (size_t)a->head_dim + (size_t)d;
-            sm__types[type].decode((const uint8_t *)a->values[j / SM__KV_BLOCK] + at * elem, &v, 1);
-            sum = sm__fma(a->scores[i * SM__PART + j], v, sum);
-        }
-        a->o[i][d] = sum;
-    }
+    for (; d < a->head_dim; d++) a->o[i][d] = sm__attend_value(type, a, i, d);
 }
 
 #ifdef SM__HAS_SSE41
@@ -7643,30 +7640,38 @@ SM__SSE41 SM__INLINE sm__wide sm__widen1(float x) {
     return w;
 }
 
+/* 4 elements of the cache as floats, as sm__kv_load_ymm. */
+SM__SSE41 SM__INLINE __m128 sm__kv_load_xmm(int type, const uint8_t *p, int high) {
+    __m128i v;
+    if (type != SM__T_Q4_0) return sm__load_xmm(type, p);
+    v = _mm_cvtepi8_epi32(_mm_cvtsi32_si128(sm__load_i32(p)));
+    return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_slli_epi32(v, high ? 24 : 28), 28));
+}
+
 /* n_q query rows from row i on, times the first n keys of a block, of which key 0 is key j of the
- * part. As in matmul, the sums live in memory: as scores, or, of Q8_0, in part until a group is
- * complete. */
+ * part. As in matmul, the sums live in memory: as scores, or, where there are scales, in part until
+ * a group is complete. */
 SM__SSE41 SM__INLINE void sm__attend_keys_xmm(int type, int n_q, const sm__attend_args *a, int i,
                                               int j, int n) {
-    size_t elem = sm__kv_elem(type);
+    int scaled = sm__kv_scaled(type), step = scaled ? SM__KV_BLOCK : SM__PART, d, c, r;
     const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
-    const uint8_t *scale = sm__kv_scales(k, a->head_dim);
+    const uint8_t *scale = sm__kv_scales(type, k, a->head_dim);
     float *p = a->scores + i * SM__PART + j;
-    float part[SM__ROWS_XMM * SM__KV_BLOCK], *sum = type == SM__T_Q8_0 ? part : p;
-    int d, c, r, step = type == SM__T_Q8_0 ? SM__KV_BLOCK : SM__PART;
+    float part[SM__ROWS_XMM * SM__KV_BLOCK], *sum = scaled ? part : p;
     for (r = 0; r < n_q; r++) memset(p + r * SM__PART, 0, SM__KV_BLOCK * sizeof *p);
-    for (d = 0; d < a->head_dim; d++, k += SM__KV_BLOCK * elem) {
+    for (d = 0; d < a->head_dim; d++) {
+        const uint8_t *row = k + sm__kv_key(type, d);
         sm__wide q[SM__ROWS_XMM];
         for (r = 0; r < n_q; r++) q[r] = sm__widen1(a->q[i + r][d]);
-        if (type == SM__T_Q8_0 && d % SM__QK == 0) memset(part, 0, sizeof part);
-        for (c = 0; c < n; c += 4) {
-            sm__wide v = sm__widen(sm__load_xmm(type, k + (size_t)c * elem));
+        if (scaled && d % SM__QK == 0) memset(part, 0, sizeof part);
+        for (c = 0; c < n; c += 4, row += 4 * sm__kv_unit(type)) {
+            sm__wide v = sm__widen(sm__kv_load_xmm(type, row, d & 1));
             for (r = 0; r < n_q; r++) {
                 float *to = sum + r * step + c;
-                _mm_storeu_ps(to, sm__fma_few(q[r], v, _mm_loadu_ps(to), type == SM__T_Q8_0));
+                _mm_storeu_ps(to, sm__fma_few(q[r], v, _mm_loadu_ps(to), scaled));
             }
         }
-        if (type != SM__T_Q8_0 || d % SM__QK != SM__QK - 1) continue;
+        if (!scaled || d % SM__QK != SM__QK - 1) continue;
         for (c = 0; c < n; c += 4) {
             sm__wide v = sm__widen(sm__load_xmm(SM__T_F16, scale + 2 * c));
             for (r = 0; r < n_q; r++) {
@@ -7682,51 +7687,47 @@ SM__SSE41 SM__INLINE void sm__attend_keys_xmm(int type, int n_q, const sm__atten
 /* The weights of n_q rows times the value of key j, which those rows see that have more keys. */
 SM__SSE41 SM__INLINE void sm__attend_value_xmm(int type, int n_q, const sm__attend_args *a, int i,
                                                int j) {
-    size_t elem = sm__kv_elem(type), dim = (size_t)a->head_dim, lane = (size_t)(j % SM__KV_BLOCK);
+    int dim = a->head_dim, lane = j % SM__KV_BLOCK, scaled = sm__kv_scaled(type), d, r;
     const uint8_t *v = (const uint8_t *)a->values[j / SM__KV_BLOCK];
-    const uint8_t *scale = sm__kv_scales(v, a->head_dim) + lane * (dim / SM__QK) * 2;
+    const uint8_t *scale = sm__kv_scales(type, v, dim) + lane * (dim / SM__QK) * 2;
     const float *p = a->scores + i * SM__PART + j;
     sm__wide weight[SM__ROWS_XMM];
-    int d, r;
-    v += lane * dim * elem;
-    for (d = 0; d + 4 <= a->head_dim; d += 4) {
-        sm__wide y = sm__widen(sm__load_xmm(type, v + (size_t)d * elem));
-        if (d == 0 || (type == SM__T_Q8_0 && d % SM__QK == 0)) {
-            float unit = type == SM__T_Q8_0 ? sm__f16_to_f32(sm__load_u16(scale + d / SM__QK * 2))
-                                            : 1.0f;
+    v += (size_t)lane * sm__kv_value(type, dim);
+    for (d = 0; d + 4 <= dim; d += 4) {
+        sm__wide y = sm__widen(sm__kv_load_xmm(type, v + sm__kv_value(type, d), d & 16));
+        if (d == 0 || (scaled && d % SM__QK == 0)) {
+            float unit = scaled ? sm__f16_to_f32(sm__load_u16(scale + d / SM__QK * 2)) : 1.0f;
             for (r = 0; r < n_q; r++) weight[r] = sm__widen1(p[r * SM__PART] * unit);
         }
         for (r = 0; r < n_q; r++) {
             float *o = a->o[i + r] + d;
             if (j < a->n_keys[i + r])
-                _mm_storeu_ps(o, sm__fma_few(weight[r], y, _mm_loadu_ps(o), type == SM__T_Q8_0));
+                _mm_storeu_ps(o, sm__fma_few(weight[r], y, _mm_loadu_ps(o), scaled));
         }
     }
 }
 
-SM__SSE41 SM__INLINE void sm__attend_xmm(int type, const sm__attend_args *a) {
+SM__SSE41 SM__INLINE void sm__attend_xmm(int type, const sm__attend_args *a, int values) {
     int i, j, r, n_q, n;
     for (i = 0; i < a->n_q; i += n_q) {
         n_q = sm__min(a->n_q - i, SM__ROWS_XMM);
         for (r = n = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
-        for (j = 0; j < n; j += SM__KV_BLOCK)
+        for (j = 0; !values && j < n; j += SM__KV_BLOCK)
             sm__attend_keys_xmm(type, n_q, a, i, j, sm__min(n - j, SM__KV_BLOCK));
         for (r = 0; r < n_q; r++) {
-            sm__attend_scores__sse41(a, i + r, a->scores + (i + r) * SM__PART);
-            memset(a->o[i + r], 0, (size_t)a->head_dim * sizeof **a->o);
+            if (!values) sm__attend_scores__sse41(a, i + r, a->scores + (i + r) * SM__PART);
+            else memset(a->o[i + r], 0, (size_t)a->head_dim * sizeof **a->o);
         }
-        for (j = 0; j < n; j++) sm__attend_value_xmm(type, n_q, a, i, j);
-        for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, a->head_dim / 4 * 4);
+        for (j = 0; values && j < n; j++) sm__attend_value_xmm(type, n_q, a, i, j);
+        for (r = 0; values && r < n_q; r++)
+            sm__attend_rest(type, a, i + r, a->head_dim / 4 * 4);
     }
 }
-SM__SSE41 static void sm__attend_f32__sse41(const sm__attend_args *a) {
-    sm__attend_xmm(SM__T_F32, a);
+SM__SSE41 static void sm__attend_keys__sse41(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_xmm, a, 0)
 }
-SM__SSE41 static void sm__attend_f16__sse41(const sm__attend_args *a) {
-    sm__attend_xmm(SM__T_F16, a);
-}
-SM__SSE41 static void sm__attend_q8_0__sse41(const sm__attend_args *a) {
-    sm__attend_xmm(SM__T_Q8_0, a);
+SM__SSE41 static void sm__attend_values__sse41(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_xmm, a, 1)
 }
 #endif
 
@@ -7773,7 +7774,16 @@ SM__AVX2 static void sm__attend_scores__avx2(const sm__attend_args *a, int i, fl
     a->s[i] = sm__tree_ymm(sm__add_ymm(sum[0], sum[1]));
 }
 
-/* Q8_0: the sums of a group become scores, which join those of the groups before it at p. */
+/* 8 elements of the cache as floats, of Q8_0 and Q4_0 without their scale; of Q4_0 those in the low
+ * or in the high halves of 8 bytes. */
+SM__AVX2 SM__INLINE __m256 sm__kv_load_ymm(int type, const uint8_t *p, int high) {
+    __m256i v;
+    if (type != SM__T_Q4_0) return sm__load_ymm(type, p);
+    v = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(v, high ? 24 : 28), 28));
+}
+
+/* The sums of a group become scores, which join those of the groups before it at p. */
 SM__AVX2 SM__INLINE void sm__join_ymm(__m256 *acc, int n, const uint8_t *scale, const float *p,
                                       int joins) {
     int c;
@@ -7794,33 +7804,38 @@ SM__AVX2 SM__INLINE __m256 sm__scale_ymm(const uint8_t *scale) {
  * For each element of the keys read, as many bytes are prefetched from `ahead` on. */
 SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const sm__attend_args *a,
                                              int i, int j, const char *ahead) {
-    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK), x;
-    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
-    const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
-    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, c;
+    size_t wide = 8 * sm__kv_unit(type), x;
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    const uint8_t *scale = sm__kv_scales(type, k, a->head_dim) + j % SM__KV_BLOCK * 2;
+    int group = sm__kv_scaled(type) ? SM__QK : a->head_dim, d = 0, end, r, c, h;
+    int halves = type == SM__T_Q4_0 ? 2 : 1; /* elements d and d + 1 share bytes */
     __m256 acc[4][4], v, q[4];
+    k += (size_t)(j % SM__KV_BLOCK) * sm__kv_unit(type);
     for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             SM__UNROLL
             for (c = 0; c < n_k; c++) acc[r][c] = sm__zero_ymm();
         }
-        for (; d < end; d++, k += SM__KV_BLOCK * elem, ahead += 8 * (size_t)n_k * elem) {
-            for (x = 0; x < 8 * (size_t)n_k * elem; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
+        for (; d < end; d += halves, k += 8 * wide, ahead += wide * (size_t)n_k) {
+            for (x = 0; x < wide * (size_t)n_k; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
             SM__UNROLL
-            for (r = 0; r < n_q; r++) q[r] = _mm256_set1_ps(a->q[i + r][d]);
-            SM__UNROLL
-            for (c = 0; c < n_k; c++) {
-                v = sm__load_ymm(type, k + 8 * (size_t)c * elem);
-                SM__PIN(v);
+            for (h = 0; h < halves; h++) {
                 SM__UNROLL
-                for (r = 0; r < n_q; r++) acc[r][c] = _mm256_fmadd_ps(q[r], v, acc[r][c]);
+                for (r = 0; r < n_q; r++) q[r] = _mm256_set1_ps(a->q[i + r][d + h]);
+                SM__UNROLL
+                for (c = 0; c < n_k; c++) {
+                    v = sm__kv_load_ymm(type, k + (size_t)c * wide, h);
+                    SM__PIN(v);
+                    SM__UNROLL
+                    for (r = 0; r < n_q; r++) acc[r][c] = _mm256_fmadd_ps(q[r], v, acc[r][c]);
+                }
             }
         }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             float *p = a->scores + (i + r) * SM__PART + j;
-            if (type == SM__T_Q8_0) sm__join_ymm(acc[r], n_k, scale, p, end > group);
+            if (sm__kv_scaled(type)) sm__join_ymm(acc[r], n_k, scale, p, end > group);
             SM__UNROLL
             for (c = 0; c < n_k; c++) _mm256_store_ps(p + 8 * c, acc[r][c]);
         }
@@ -7832,27 +7847,27 @@ SM__AVX2 SM__INLINE void sm__attend_keys_ymm(int type, int n_q, int n_k, const s
 SM__AVX2 SM__INLINE void sm__attend_sum_ymm(int type, int n_q, int n_c, const sm__attend_args *a,
                                             int i, int first, int last, int d, __m256 acc[][4],
                                             const char *ahead) {
-    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem, x;
+    size_t stride = sm__kv_value(type, a->head_dim), bytes = 8 * sm__kv_unit(type) * (size_t)n_c, x;
     size_t groups = (size_t)a->head_dim / SM__QK, lane = (size_t)(first % SM__KV_BLOCK);
     const void *block = a->values[sm__min(first / SM__KV_BLOCK, 3)];
-    const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
-    const uint8_t *scale = sm__kv_scales(block, a->head_dim);
+    const uint8_t *row = (const uint8_t *)block + lane * stride + sm__kv_value(type, d);
+    const uint8_t *scale = sm__kv_scales(type, block, a->head_dim);
     const float *p = a->scores + i * SM__PART;
     __m256 v, weight[4], unit = sm__zero_ymm();
     int j, r, c;
+    if (type == SM__T_Q4_0) bytes /= 2;
     scale += (lane * groups + (size_t)d / SM__QK) * 2;
-    for (j = first; j < last; j++, row += stride, scale += groups * 2) {
-        for (x = 0; x < 8 * (size_t)n_c * elem; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
-        ahead += 8 * (size_t)n_c * elem;
-        if (type == SM__T_Q8_0) unit = sm__scale_ymm(scale);
+    for (j = first; j < last; j++, row += stride, scale += groups * 2, ahead += bytes) {
+        for (x = 0; x < bytes; x += 64) _mm_prefetch(ahead + x, _MM_HINT_T0);
+        if (sm__kv_scaled(type)) unit = sm__scale_ymm(scale);
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             weight[r] = _mm256_set1_ps(p[r * SM__PART + j]);
-            if (type == SM__T_Q8_0) weight[r] = sm__mul_ymm(weight[r], unit);
+            if (sm__kv_scaled(type)) weight[r] = sm__mul_ymm(weight[r], unit);
         }
         SM__UNROLL
         for (c = 0; c < n_c; c++) { /* a value at a time: 16 registers are enough */
-            v = sm__load_ymm(type, row + 8 * (size_t)c * elem);
+            v = sm__kv_load_ymm(type, row + sm__kv_value(type, 8 * c), (n_c < 4 ? d : 8 * c) & 16);
             SM__PIN(v);
             SM__UNROLL
             for (r = 0; r < n_q; r++) acc[r][c] = _mm256_fmadd_ps(weight[r], v, acc[r][c]);
@@ -7880,9 +7895,7 @@ SM__AVX2 static void sm__attend_tails__avx2(int type, const sm__attend_args *a, 
     for (r = i; r < i + n_q; r++) {
         last = sm__min(a->n_keys[r], (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
         for (c = d; first < last && c < d + n; c += 8) {
-            if (type == SM__T_F32) sm__attend_alone_ymm(SM__T_F32, 1, a, r, first, last, c);
-            else if (type == SM__T_F16) sm__attend_alone_ymm(SM__T_F16, 1, a, r, first, last, c);
-            else sm__attend_alone_ymm(SM__T_Q8_0, 1, a, r, first, last, c);
+            SM__BY_KV_TYPE(type, sm__attend_alone_ymm, 1, a, r, first, last, c)
         }
     }
 }
@@ -7894,7 +7907,7 @@ SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
                                                const char *ahead) {
     __m256 acc[4][4];
     int first = block * SM__KV_BLOCK, common = first + SM__KV_BLOCK, r, c;
-    ahead += (size_t)d * SM__KV_BLOCK * sm__kv_elem(type);
+    ahead += sm__kv_value(type, d) * SM__KV_BLOCK;
     SM__UNROLL
     for (r = 0; r < n_q; r++) {
         common = sm__min(common, sm__max(first, a->n_keys[i + r]));
@@ -7915,55 +7928,64 @@ SM__AVX2 SM__INLINE void sm__attend_values_ymm(int type, int n_q, int n_c,
 /* n_q (a constant) rows together; three of them leave registers for 32 keys, or elements, at once:
  * whole cache lines of halves. While a block is worked on, one that is wanted later comes: the next
  * one for keys, and one more, during the scores, before the values. */
-SM__AVX2 SM__INLINE void sm__attend_rows_ymm(int type, int n_q, const sm__attend_args *a, int i) {
-    size_t block_bytes = (size_t)a->head_dim * SM__KV_BLOCK * sm__kv_elem(type);
-    int r, d, n = 0, wide = n_q > 3 ? 2 : 4, block, blocks;
-    for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
-    blocks = (n + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+SM__AVX2 SM__INLINE void sm__attend_key_rows_ymm(int type, int n_q, const sm__attend_args *a,
+                                                 int i, int blocks, int n) {
+    size_t token = sm__kv_value(type, a->head_dim), part = SM__KV_BLOCK * token / (size_t)n_q;
+    int wide = n_q > 3 ? 2 : 4, block, r;
     for (block = 0; block < blocks; block++) {
         const char *ahead = (const char *)(block + 1 < blocks ? a->keys[block + 1] : a->values[0]);
         int j = block * SM__KV_BLOCK, end = sm__min(n, j + SM__KV_BLOCK);
-        size_t pass = block_bytes / SM__KV_BLOCK * 8 * (size_t)wide;
-        for (; j < end; j += 8 * wide, ahead += pass)
+        for (; j < end; j += 8 * wide, ahead += token * 8 * (size_t)wide)
             sm__attend_keys_ymm(type, n_q, wide, a, i, j, ahead);
     }
     for (r = 0; r < n_q; r++) {
-        size_t part = block_bytes / (size_t)n_q;
         const char *ahead = (const char *)(blocks > 1 ? a->values[1] : a->next);
         sm__attend_scores__avx2(a, i + r, a->scores + (i + r) * SM__PART, ahead + r * (int)part,
                                 part / 16);
     }
+}
+
+SM__AVX2 SM__INLINE void sm__attend_value_rows_ymm(int type, int n_q, const sm__attend_args *a,
+                                                   int i, int blocks) {
+    int block, r, d = 0;
     for (block = 0; block < blocks; block++) {
         const char *ahead = (const char *)(block + 2 < blocks ? a->values[block + 2] : a->next);
         d = 0;
-        if (wide == 4)
+        if (n_q <= 3)
             for (; d + 32 <= a->head_dim; d += 32)
                 sm__attend_values_ymm(type, n_q, 4, a, i, d, block, ahead);
         for (; d + 16 <= a->head_dim; d += 16)
             sm__attend_values_ymm(type, n_q, 2, a, i, d, block, ahead);
-        for (; d + 8 <= a->head_dim; d += 8)
+        for (; !sm__kv_scaled(type) && d + 8 <= a->head_dim; d += 8)
             sm__attend_values_ymm(type, n_q, 1, a, i, d, block, ahead);
     }
-    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, a->head_dim / 8 * 8);
+    for (r = 0; !sm__kv_scaled(type) && r < n_q; r++) sm__attend_rest(type, a, i + r, d);
 }
 
-SM__AVX2 SM__INLINE void sm__attend_ymm(int type, const sm__attend_args *a) {
-    int i = 0, left;
-    for (; (left = a->n_q - i) > 0;) {
-        if (left == 4 || left > 6) sm__attend_rows_ymm(type, 4, a, i), i += 4;
-        else if (left >= 3) sm__attend_rows_ymm(type, 3, a, i), i += 3;
-        else if (left == 2) sm__attend_rows_ymm(type, 2, a, i), i += 2;
-        else sm__attend_rows_ymm(type, 1, a, i), i += 1;
+SM__AVX2 SM__INLINE void sm__attend_rows_ymm(int type, int n_q, const sm__attend_args *a, int i,
+                                             int values) {
+    int n = 0, r, blocks;
+    for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
+    blocks = (n + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+    if (values) sm__attend_value_rows_ymm(type, n_q, a, i, blocks);
+    else sm__attend_key_rows_ymm(type, n_q, a, i, blocks, n);
+}
+
+SM__AVX2 SM__INLINE void sm__attend_ymm(int type, const sm__attend_args *a, int values) {
+    int i, n;
+    for (i = 0; i < a->n_q; i += n) {
+        n = sm__attend_turn(a->n_q - i);
+        if (n == 4) sm__attend_rows_ymm(type, 4, a, i, values);
+        else if (n == 3) sm__attend_rows_ymm(type, 3, a, i, values);
+        else if (n == 2) sm__attend_rows_ymm(type, 2, a, i, values);
+        else sm__attend_rows_ymm(type, 1, a, i, values);
     }
 }
-SM__AVX2 static void sm__attend_f32__avx2(const sm__attend_args *a) {
-    sm__attend_ymm(SM__T_F32, a);
+SM__AVX2 static void sm__attend_keys__avx2(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_ymm, a, 0)
 }
-SM__AVX2 static void sm__attend_f16__avx2(const sm__attend_args *a) {
-    sm__attend_ymm(SM__T_F16, a);
-}
-SM__AVX2 static void sm__attend_q8_0__avx2(const sm__attend_args *a) {
-    sm__attend_ymm(SM__T_Q8_0, a);
+SM__AVX2 static void sm__attend_values__avx2(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_ymm, a, 1)
 }
 
 /* merge's x and y in all lanes; m and s are updated. Both exponentials in one register: the scalar
@@ -8021,7 +8043,18 @@ SM__AVX512 static void sm__attend_scores__avx512(const sm__attend_args *a, int i
     a->s[i] = sm__tree_zmm(sum);
 }
 
-/* Q8_0, as sm__join_ymm: 64 scores. */
+/* 16 elements of the cache as floats, as sm__kv_load_ymm. */
+SM__AVX512 SM__INLINE __m512 sm__kv_load_zmm(int type, const uint8_t *p, int high) {
+    __m512 numbers = _mm512_setr_ps(0.0f, 1.0f, 2.0f, 3.0f, 4.0f, 5.0f, 6.0f, 7.0f, -8.0f, -7.0f,
+                                    -6.0f, -5.0f, -4.0f, -3.0f, -2.0f, -1.0f);
+    __m512i v;
+    if (type != SM__T_Q4_0) return sm__load_zmm(type, p);
+    v = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    if (high) v = _mm512_srli_epi32(v, 4);
+    return _mm512_permutexvar_ps(v, numbers); /* by the low four bits */
+}
+
+/* As sm__join_ymm: 64 scores. */
 SM__AVX512 SM__INLINE void sm__join_zmm(__m512 acc[4], const uint8_t *scale, const float *p,
                                         int joins) {
     int c;
@@ -8041,9 +8074,11 @@ SM__AVX512 SM__INLINE __m512 sm__scale_zmm(const uint8_t *scale) {
 /* n_q (a constant) query rows from row i on, times one block of 64 keys: 64 scores each. */
 SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__attend_args *a, int i,
                                                int block) {
-    size_t elem = sm__kv_elem(type);
-    const uint8_t *k = (const uint8_t *)a->keys[block], *scale = sm__kv_scales(k, a->head_dim);
-    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, c;
+    size_t wide = 16 * sm__kv_unit(type);
+    const uint8_t *k = (const uint8_t *)a->keys[block];
+    const uint8_t *scale = sm__kv_scales(type, k, a->head_dim);
+    int group = sm__kv_scaled(type) ? SM__QK : a->head_dim, d = 0, end, r, c, h;
+    int halves = type == SM__T_Q4_0 ? 2 : 1; /* elements d and d + 1 share bytes */
     __m512 acc[4][4], v[4], q;
     for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
@@ -8051,20 +8086,23 @@ SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__atte
             SM__UNROLL
             for (c = 0; c < 4; c++) acc[r][c] = sm__zero_zmm();
         }
-        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
+        for (; d < end; d += halves, k += 4 * wide) {
             SM__UNROLL
-            for (c = 0; c < 4; c++) v[c] = sm__load_zmm(type, k + 16 * (size_t)c * elem);
-            SM__UNROLL
-            for (r = 0; r < n_q; r++) {
-                q = _mm512_set1_ps(a->q[i + r][d]);
+            for (h = 0; h < halves; h++) {
                 SM__UNROLL
-                for (c = 0; c < 4; c++) acc[r][c] = _mm512_fmadd_ps(q, v[c], acc[r][c]);
+                for (c = 0; c < 4; c++) v[c] = sm__kv_load_zmm(type, k + (size_t)c * wide, h);
+                SM__UNROLL
+                for (r = 0; r < n_q; r++) {
+                    q = _mm512_set1_ps(a->q[i + r][d + h]);
+                    SM__UNROLL
+                    for (c = 0; c < 4; c++) acc[r][c] = _mm512_fmadd_ps(q, v[c], acc[r][c]);
+                }
             }
         }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             float *p = a->scores + (i + r) * SM__PART + block * SM__KV_BLOCK;
-            if (type == SM__T_Q8_0) sm__join_zmm(acc[r], scale, p, end > group);
+            if (sm__kv_scaled(type)) sm__join_zmm(acc[r], scale, p, end > group);
             SM__UNROLL
             for (c = 0; c < 4; c++) _mm512_store_ps(p + 16 * c, acc[r][c]);
         }
@@ -8076,8 +8114,7 @@ SM__AVX512 SM__INLINE void sm__attend_keys_zmm(int type, int n_q, const sm__atte
 SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const sm__attend_args *a,
                                               int i, int first, int last, int d, __mmask16 m,
                                               __m512 acc[][4]) {
-    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
-    size_t groups = (size_t)a->head_dim / SM__QK;
+    size_t stride = sm__kv_value(type, a->head_dim), groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
     __m512 v[4], unit[2], weight;
     int j, r, c;
@@ -8085,14 +8122,19 @@ SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const 
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
         size_t lane = (size_t)(first % SM__KV_BLOCK);
         const void *block = a->values[first / SM__KV_BLOCK];
-        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+        const uint8_t *row = (const uint8_t *)block + lane * stride + sm__kv_value(type, d);
         const uint8_t *scale =
-            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
+            sm__kv_scales(type, block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
         for (j = first; j < end; j++, row += stride, scale += groups * 2) {
             SM__UNROLL
-            for (c = 0; c < n_c - 1; c++) v[c] = sm__load_zmm(type, row + 16 * (size_t)c * elem);
-            v[c] = sm__load_mask_zmm(type, row + 16 * (size_t)c * elem, m);
-            if (type == SM__T_Q8_0) {
+            for (c = 0; c < n_c; c++) {
+                const uint8_t *at = row + sm__kv_value(type, 16 * c);
+                v[c] = sm__kv_scaled(type)
+                           ? sm__kv_load_zmm(type, at, n_c > 1 ? c & 1 : d & 16)
+                       : c < n_c - 1 ? sm__load_zmm(type, at)
+                                     : sm__load_mask_zmm(type, at, m);
+            }
+            if (sm__kv_scaled(type)) {
                 SM__UNROLL
                 for (c = 0; c < n_c; c += 2) unit[c / 2] = sm__scale_zmm(scale + c);
             }
@@ -8101,7 +8143,7 @@ SM__AVX512 SM__INLINE void sm__attend_sum_zmm(int type, int n_q, int n_c, const 
                 weight = _mm512_set1_ps(p[r * SM__PART + j]);
                 SM__UNROLL
                 for (c = 0; c < n_c; c++) {
-                    if (type == SM__T_Q8_0 && c % 2 == 0) /* 32 elements have a scale */
+                    if (sm__kv_scaled(type) && c % 2 == 0) /* 32 elements have a scale */
                         weight = sm__mul_zmm(_mm512_set1_ps(p[r * SM__PART + j]), unit[c / 2]);
                     acc[r][c] = _mm512_fmadd_ps(weight, v[c], acc[r][c]);
                 }
@@ -8120,11 +8162,7 @@ SM__AVX512 static void sm__attend_tails__avx512(int type, const sm__attend_args 
             __mmask16 m = sm__mask_zmm(end - c);
             __m512 acc[1][4];
             acc[0][0] = _mm512_maskz_loadu_ps(m, a->o[r] + c);
-            if (type == SM__T_F32)
-                sm__attend_sum_zmm(SM__T_F32, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
-            else if (type == SM__T_F16)
-                sm__attend_sum_zmm(SM__T_F16, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
-            else sm__attend_sum_zmm(SM__T_Q8_0, 1, 1, a, r, first, a->n_keys[r], c, m, acc);
+            SM__BY_KV_TYPE(type, sm__attend_sum_zmm, 1, 1, a, r, first, a->n_keys[r], c, m, acc)
             _mm512_mask_storeu_ps(a->o[r] + c, m, acc[0][0]);
         }
 }
@@ -8155,33 +8193,36 @@ SM__AVX512 SM__INLINE void sm__attend_values_zmm(int type, int n_q, int n_c,
     if (most > common) sm__attend_tails__avx512(type, a, i, n_q, common, d, 16 * n_c);
 }
 
-SM__AVX512 SM__INLINE void sm__attend_rows_zmm(int type, int n_q, const sm__attend_args *a, int i) {
+SM__AVX512 SM__INLINE void sm__attend_rows_zmm(int type, int n_q, const sm__attend_args *a, int i,
+                                               int values) {
     int r, d = 0, n = 0;
+    if (values) {
+        for (; d + 64 <= a->head_dim; d += 64) sm__attend_values_zmm(type, n_q, 4, a, i, d);
+        for (; d + 32 <= a->head_dim; d += 32) sm__attend_values_zmm(type, n_q, 2, a, i, d);
+        for (; !sm__kv_scaled(type) && d < a->head_dim; d += 16)
+            sm__attend_values_zmm(type, n_q, 1, a, i, d);
+        return;
+    }
     for (r = 0; r < n_q; r++) n = sm__max(n, a->n_keys[i + r]);
     for (r = 0; r * SM__KV_BLOCK < n; r++) sm__attend_keys_zmm(type, n_q, a, i, r);
     for (r = 0; r < n_q; r++) sm__attend_scores__avx512(a, i + r, a->scores + (i + r) * SM__PART);
-    for (; d + 64 <= a->head_dim; d += 64) sm__attend_values_zmm(type, n_q, 4, a, i, d);
-    for (; d + 32 <= a->head_dim; d += 32) sm__attend_values_zmm(type, n_q, 2, a, i, d);
-    for (; d < a->head_dim; d += 16) sm__attend_values_zmm(type, n_q, 1, a, i, d);
 }
 
-SM__AVX512 SM__INLINE void sm__attend_zmm(int type, const sm__attend_args *a) {
-    int i = 0, left;
-    while ((left = a->n_q - i) > 0) {
-        if (left == 4 || left > 6) sm__attend_rows_zmm(type, 4, a, i), i += 4;
-        else if (left >= 3) sm__attend_rows_zmm(type, 3, a, i), i += 3;
-        else if (left == 2) sm__attend_rows_zmm(type, 2, a, i), i += 2;
-        else sm__attend_rows_zmm(type, 1, a, i), i += 1;
+SM__AVX512 SM__INLINE void sm__attend_zmm(int type, const sm__attend_args *a, int values) {
+    int i, n;
+    for (i = 0; i < a->n_q; i += n) {
+        n = sm__attend_turn(a->n_q - i);
+        if (n == 4) sm__attend_rows_zmm(type, 4, a, i, values);
+        else if (n == 3) sm__attend_rows_zmm(type, 3, a, i, values);
+        else if (n == 2) sm__attend_rows_zmm(type, 2, a, i, values);
+        else sm__attend_rows_zmm(type, 1, a, i, values);
     }
 }
-SM__AVX512 static void sm__attend_f32__avx512(const sm__attend_args *a) {
-    sm__attend_zmm(SM__T_F32, a);
+SM__AVX512 static void sm__attend_keys__avx512(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_zmm, a, 0)
 }
-SM__AVX512 static void sm__attend_f16__avx512(const sm__attend_args *a) {
-    sm__attend_zmm(SM__T_F16, a);
-}
-SM__AVX512 static void sm__attend_q8_0__avx512(const sm__attend_args *a) {
-    sm__attend_zmm(SM__T_Q8_0, a);
+SM__AVX512 static void sm__attend_values__avx512(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_zmm, a, 1)
 }
 
 SM__AVX512 static void sm__merge__avx512(float *m, float *s, float *o, float part_m, float part_s,
@@ -8240,7 +8281,18 @@ static void sm__attend_scores__neon(const sm__attend_args *a, int i, float *p) {
     a->s[i] = sm__tree_neon(sum);
 }
 
-/* Q8_0: the sums of a group become scores, which join those of the groups before it at p. */
+/* 4 elements of the cache as floats, as sm__kv_load_ymm. */
+SM__INLINE float32x4_t sm__kv_load_neon(int type, const uint8_t *p, int high) {
+    uint32_t word;
+    int8x8_t v;
+    if (type != SM__T_Q4_0) return sm__load_neon(type, p);
+    memcpy(&word, p, 4);
+    v = vreinterpret_s8_u32(vdup_n_u32(word));
+    v = vshr_n_s8(high ? v : vshl_n_s8(v, 4), 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(v))));
+}
+
+/* The sums of a group become scores, which join those of the groups before it at p. */
 SM__INLINE void sm__join_neon(float32x4_t acc[4], const uint8_t *scale, const float *p,
                               int joins) {
     int h;
@@ -8259,28 +8311,33 @@ SM__INLINE float32x4_t sm__scale_neon(const uint8_t *scale) {
 
 /* n_q (a constant) query rows from row i on, times 16 of the keys, from key j on. */
 SM__INLINE void sm__attend_keys_neon(int type, int n_q, const sm__attend_args *a, int i, int j) {
-    size_t elem = sm__kv_elem(type), lane = (size_t)(j % SM__KV_BLOCK);
-    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK] + lane * elem;
-    const uint8_t *scale = sm__kv_scales(a->keys[j / SM__KV_BLOCK], a->head_dim) + lane * 2;
-    int group = type == SM__T_Q8_0 ? SM__QK : a->head_dim, d = 0, end, r, h;
+    size_t wide = 4 * sm__kv_unit(type);
+    const uint8_t *k = (const uint8_t *)a->keys[j / SM__KV_BLOCK];
+    const uint8_t *scale = sm__kv_scales(type, k, a->head_dim) + j % SM__KV_BLOCK * 2;
+    int group = sm__kv_scaled(type) ? SM__QK : a->head_dim, d = 0, end, r, h, half;
+    int halves = type == SM__T_Q4_0 ? 2 : 1; /* elements d and d + 1 share bytes */
     float32x4_t acc[4][4], v[4], q;
+    k += (size_t)(j % SM__KV_BLOCK) * sm__kv_unit(type);
     for (end = group; d < a->head_dim; end += group, scale += SM__KV_BLOCK * 2) {
         SM__UNROLL
         for (r = 0; r < n_q; r++) acc[r][0] = acc[r][1] = acc[r][2] = acc[r][3] = sm__zero_neon();
-        for (; d < end; d++, k += SM__KV_BLOCK * elem) {
+        for (; d < end; d += halves, k += 16 * wide) {
             SM__UNROLL
-            for (h = 0; h < 4; h++) v[h] = sm__load_neon(type, k + 4 * (size_t)h * elem);
-            SM__UNROLL
-            for (r = 0; r < n_q; r++) {
-                q = vdupq_n_f32(a->q[i + r][d]);
+            for (half = 0; half < halves; half++) {
                 SM__UNROLL
-                for (h = 0; h < 4; h++) acc[r][h] = sm__fma_neon(acc[r][h], q, v[h]);
+                for (h = 0; h < 4; h++) v[h] = sm__kv_load_neon(type, k + (size_t)h * wide, half);
+                SM__UNROLL
+                for (r = 0; r < n_q; r++) {
+                    q = vdupq_n_f32(a->q[i + r][d + half]);
+                    SM__UNROLL
+                    for (h = 0; h < 4; h++) acc[r][h] = sm__fma_neon(acc[r][h], q, v[h]);
+                }
             }
         }
         SM__UNROLL
         for (r = 0; r < n_q; r++) {
             float *p = a->scores + (i + r) * SM__PART + j;
-            if (type == SM__T_Q8_0) sm__join_neon(acc[r], scale, p, end > group);
+            if (sm__kv_scaled(type)) sm__join_neon(acc[r], scale, p, end > group);
             sm__lanes_neon(acc[r], p);
         }
     }
@@ -8290,8 +8347,7 @@ SM__INLINE void sm__attend_keys_neon(int type, int n_q, const sm__attend_args *a
  * are constants. */
 SM__INLINE void sm__attend_sum_neon(int type, int n_q, int n_c, const sm__attend_args *a, int i,
                                     int first, int last, int d, float32x4_t acc[][4]) {
-    size_t elem = sm__kv_elem(type), stride = (size_t)a->head_dim * elem;
-    size_t groups = (size_t)a->head_dim / SM__QK;
+    size_t stride = sm__kv_value(type, a->head_dim), groups = (size_t)a->head_dim / SM__QK;
     const float *p = a->scores + i * SM__PART;
     float32x4_t v[4], weight, unit = sm__zero_neon();
     int j, r, c;
@@ -8299,17 +8355,18 @@ SM__INLINE void sm__attend_sum_neon(int type, int n_q, int n_c, const sm__attend
         int end = sm__min(last, (first / SM__KV_BLOCK + 1) * SM__KV_BLOCK);
         size_t lane = (size_t)(first % SM__KV_BLOCK);
         const void *block = a->values[first / SM__KV_BLOCK];
-        const uint8_t *row = (const uint8_t *)block + lane * stride + (size_t)d * elem;
+        const uint8_t *row = (const uint8_t *)block + lane * stride + sm__kv_value(type, d);
         const uint8_t *scale =
-            sm__kv_scales(block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
+            sm__kv_scales(type, block, a->head_dim) + (lane * groups + (size_t)d / SM__QK) * 2;
         for (j = first; j < end; j++, row += stride, scale += groups * 2) {
             SM__UNROLL
-            for (c = 0; c < n_c; c++) v[c] = sm__load_neon(type, row + 4 * (size_t)c * elem);
-            if (type == SM__T_Q8_0) unit = sm__scale_neon(scale);
+            for (c = 0; c < n_c; c++)
+                v[c] = sm__kv_load_neon(type, row + sm__kv_value(type, 4 * c), d & 16);
+            if (sm__kv_scaled(type)) unit = sm__scale_neon(scale);
             SM__UNROLL
             for (r = 0; r < n_q; r++) {
                 weight = vdupq_n_f32(p[r * SM__PART + j]);
-                if (type == SM__T_Q8_0) weight = sm__mul_neon(weight, unit);
+                if (sm__kv_scaled(type)) weight = sm__mul_neon(weight, unit);
                 SM__UNROLL
                 for (c = 0; c < n_c; c++) acc[r][c] = sm__fma_neon(acc[r][c], weight, v[c]);
             }
@@ -8340,29 +8397,30 @@ SM__INLINE void sm__attend_values_neon(int type, int n_q, int n_c, const sm__att
 }
 
 /* n_q (a constant) rows together. */
-SM__INLINE void sm__attend_rows_neon(int type, int n_q, const sm__attend_args *a, int i) {
+SM__INLINE void sm__attend_rows_neon(int type, int n_q, const sm__attend_args *a, int i,
+                                     int values) {
     int most = 0, r, j, d = 0;
+    if (values) {
+        for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_neon(type, n_q, 4, a, i, d);
+        for (; !sm__kv_scaled(type) && d + 4 <= a->head_dim; d += 4)
+            sm__attend_values_neon(type, n_q, 1, a, i, d);
+        for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
+        return;
+    }
     for (r = 0; r < n_q; r++) most = sm__max(most, a->n_keys[i + r]);
     for (j = 0; j < most; j += 16) sm__attend_keys_neon(type, n_q, a, i, j);
     for (r = 0; r < n_q; r++) sm__attend_scores__neon(a, i + r, a->scores + (i + r) * SM__PART);
-    for (; d + 16 <= a->head_dim; d += 16) sm__attend_values_neon(type, n_q, 4, a, i, d);
-    for (; d + 4 <= a->head_dim; d += 4) sm__attend_values_neon(type, n_q, 1, a, i, d);
-    for (r = 0; r < n_q; r++) sm__attend_rest(type, a, i + r, d);
 }
-static void sm__attend_f32__neon(const sm__attend_args *a) {
+SM__INLINE void sm__attend_neon(int type, const sm__attend_args *a, int values) {
     int i = 0;
-    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_F32, 4, a, i);
-    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_F32, 1, a, i);
+    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(type, 4, a, i, values);
+    for (; i < a->n_q; i++) sm__attend_rows_neon(type, 1, a, i, values);
 }
-static void sm__attend_f16__neon(const sm__attend_args *a) {
-    int i = 0;
-    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_F16, 4, a, i);
-    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_F16, 1, a, i);
+static void sm__attend_keys__neon(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_neon, a, 0)
 }
-static void sm__attend_q8_0__neon(const sm__attend_args *a) {
-    int i = 0;
-    for (; i + 4 <= a->n_q; i += 4) sm__attend_rows_neon(SM__T_Q8_0, 4, a, i);
-    for (; i < a->n_q; i++) sm__attend_rows_neon(SM__T_Q8_0, 1, a, i);
+static void sm__attend_values__neon(int type, const sm__attend_args *a) {
+    SM__BY_KV_TYPE(type, sm__attend_neon, a, 1)
 }
 
 static void sm__merge__neon(float *m, float *s, float *o, float part_m, float part_s,
@@ -9752,9 +9810,8 @@ static void sm__kernels_scalar(sm__kernels *k) {
 #define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__scalar;
     SM__PLAIN_LIST(SM__MATMUL)
 #undef SM__MATMUL
-    k->attend[0] = sm__attend_f32__scalar;
-    k->attend[1] = sm__attend_f16__scalar;
-    k->attend[2] = sm__attend_q8_0__scalar;
+    k->attend_keys = sm__attend_keys__scalar;
+    k->attend_values = sm__attend_values__scalar;
     k->merge = sm__merge__scalar;
     k->quant = sm__quant__scalar;
     k->rms_norm = sm__rms_norm__scalar;
@@ -9787,9 +9844,8 @@ static void sm__kernels_sse41(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__sse41;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__sse41;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__sse41;
-    k->attend[0] = sm__attend_f32__sse41;
-    k->attend[1] = sm__attend_f16__sse41;
-    k->attend[2] = sm__attend_q8_0__sse41;
+    k->attend_keys = sm__attend_keys__sse41;
+    k->attend_values = sm__attend_values__sse41;
     k->quant = sm__quant__sse41;
     k->rms_norm = sm__rms_norm__sse41;
     k->softmax = sm__softmax__sse41;
@@ -9829,9 +9885,8 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx2;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx2;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx2;
-    k->attend[0] = sm__attend_f32__avx2;
-    k->attend[1] = sm__attend_f16__avx2;
-    k->attend[2] = sm__attend_q8_0__avx2;
+    k->attend_keys = sm__attend_keys__avx2;
+    k->attend_values = sm__attend_values__avx2;
     k->merge = sm__merge__avx2;
     k->quant = sm__quant__avx2;
     k->rms_norm = sm__rms_norm__avx2;
@@ -9869,9 +9924,8 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx512;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx512;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx512;
-    k->attend[0] = sm__attend_f32__avx512;
-    k->attend[1] = sm__attend_f16__avx512;
-    k->attend[2] = sm__attend_q8_0__avx512;
+    k->attend_keys = sm__attend_keys__avx512;
+    k->attend_values = sm__attend_values__avx512;
     k->merge = sm__merge__avx512;
     k->quant = sm__quant__avx512;
     k->rms_norm = sm__rms_norm__avx512;
@@ -9951,9 +10005,8 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
-    k->attend[0] = sm__attend_f32__neon;
-    k->attend[1] = sm__attend_f16__neon;
-    k->attend[2] = sm__attend_q8_0__neon;
+    k->attend_keys = sm__attend_keys__neon;
+    k->attend_values = sm__attend_values__neon;
     k->merge = sm__merge__neon;
     k->quant = sm__quant__neon;
     k->rms_norm = sm__rms_norm__neon;
@@ -15564,13 +15617,14 @@ static void sm__pass_help(sm__pass *pass, int slot);
 
 /* Layers that cache alike share a table of blocks: sequence -> blocks of 64 tokens. (Today there is
  * one class, full attention; windowed layers will be another.)
- * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D], of
- * Q8_0 each with its scales (sm__attend_args). */
+ * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D], as
+ * sm__attend_args has them. */
 typedef struct sm__kv {
     int n_layers, pool_class;
     int blocks_per_seq;
-    size_t block_bytes, head_bytes; /* of a block; of one head's keys (or values) in it */
-    void **table;                   /* [n_seqs, blocks_per_seq] */
+    int key_type, value_type;                 /* SM__T_ */
+    size_t block_bytes, key_bytes, head_bytes; /* of a block; in it one head's keys; with values */
+    void **table;                             /* [n_seqs, blocks_per_seq] */
 } sm__kv;
 
 /* What a pending pass changed in the table, so that it can be undone. */
@@ -15662,13 +15716,27 @@ static const sm__speed sm__speeds[] = {
 SM_API sm_ctx_params sm_ctx_default(void) {
     sm_ctx_params p;
     memset(&p, 0, sizeof p);
-    p.kv_type = SM_TYPE_AUTO;
+    p.key_type = p.value_type = SM_TYPE_AUTO;
     return p;
 }
 
-/* Index of kernels.attend for a type of the KV cache, or -1. */
-static int sm__kv_index(int type) {
-    return type == SM_TYPE_F32 ? 0 : type == SM_TYPE_F16 ? 1 : type == SM_TYPE_Q8_0 ? 2 : -1;
+/* A type of the KV cache, for heads as the model has them. */
+static sm_status sm__ctx_kv_type(sm_error *error, const char *name, int *type, int head_dim) {
+    if (*type == SM_TYPE_AUTO) *type = SM_TYPE_F16;
+    switch (*type) {
+    case SM_TYPE_F32:
+    case SM_TYPE_F16:
+    case SM_TYPE_BF16: return SM_OK;
+    case SM_TYPE_Q8_0:
+    case SM_TYPE_Q4_0:
+        if (head_dim % SM__QK == 0) return SM_OK;
+        return sm__fail(error, SM_ERR_UNSUPPORTED,
+                        "context: %s %s wants a head_dim that is a multiple of %d, not %d", name,
+                        sm_type_get_info(*type)->name, SM__QK, head_dim);
+    default:
+        return sm__fail(error, SM_ERR_UNSUPPORTED,
+                        "context: %s must be F32, F16, BF16, Q8_0 or Q4_0", name);
+    }
 }
 
 static sm_status sm__ctx_range(sm_error *error, const char *name, int value, int low, int high) {
@@ -15700,13 +15768,9 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
     if (hp->pos == SM__POS_LEARNED && p->n_ctx > hp->n_ctx)
         return sm__fail(error, SM_ERR_ARG, "context: n_ctx is %d, the model has %d positions",
                         p->n_ctx, hp->n_ctx);
-    if (p->kv_type == SM_TYPE_AUTO) p->kv_type = SM_TYPE_F16;
-    if (sm__kv_index(p->kv_type) < 0)
-        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: kv_type must be F16, F32 or Q8_0");
-    if (p->kv_type == SM_TYPE_Q8_0 && hp->head_dim % SM__QK)
-        return sm__fail(error, SM_ERR_UNSUPPORTED,
-                        "context: kv_type Q8_0 wants a head_dim that is a multiple of %d, not %d",
-                        SM__QK, hp->head_dim);
+    if (sm__ctx_kv_type(error, "key_type", &p->key_type, hp->head_dim) ||
+        sm__ctx_kv_type(error, "value_type", &p->value_type, hp->head_dim))
+        return SM_ERR_UNSUPPORTED;
     if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, 256);
     if (!p->kv_tokens) {
         int64_t all = (int64_t)p->n_ctx * p->n_seqs;
@@ -15801,11 +15865,13 @@ static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm
     size_t sizes[2], start = a->used;
     uint32_t counts[2];
     int per_seq = (p->n_ctx + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
-    size_t row_bytes = sm__row_bytes(sm__type_index(p->kv_type), (size_t)hp->head_dim);
-    size_t head_bytes = row_bytes * SM__KV_BLOCK;
+    int key_type = sm__type_index(p->key_type), value_type = sm__type_index(p->value_type);
+    size_t key_bytes = sm__row_bytes(key_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
+    size_t head_bytes =
+        key_bytes + sm__row_bytes(value_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
     sm_pool *pool;
     void **table;
-    if (sm__mul_size(head_bytes * 2, (size_t)hp->n_kv_heads, &sizes[0]) ||
+    if (sm__mul_size(head_bytes, (size_t)hp->n_kv_heads, &sizes[0]) ||
         sm__mul_size(sizes[0], (size_t)hp->n_layers, &sizes[0]))
         a->overflow = 1;
     sizes[1] = (size_t)hp->n_vocab * sizeof(float);
@@ -15823,6 +15889,9 @@ static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm
     ctx->kv.pool_class = 0;
     ctx->kv.blocks_per_seq = per_seq;
     ctx->kv.block_bytes = sizes[0];
+    ctx->kv.key_type = key_type;
+    ctx->kv.value_type = value_type;
+    ctx->kv.key_bytes = key_bytes;
     ctx->kv.head_bytes = head_bytes;
     ctx->kv.table = table;
     memset(table, 0, (size_t)per_seq * (size_t)p->n_seqs * sizeof *table);
@@ -15903,7 +15972,8 @@ static sm_ctx *sm__ctx_layout(sm__arena *a, const sm_model *m, const sm_ctx_para
     plan->n_seqs = p->n_seqs;
     plan->n_batch = p->n_batch;
     plan->n_threads = members;
-    plan->kv_type = p->kv_type;
+    plan->key_type = p->key_type;
+    plan->value_type = p->value_type;
     plan->weight_bytes = m->info.weight_bytes;
     plan->total_bytes = a->used + 2 * SM__ALIGN; /* with the header of sm__heap_alloc */
     if (ctx) ctx->n_members = members;
@@ -16425,54 +16495,76 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
     }
 }
 
-/* Where the keys of a layer and KV head are in a block; the values follow at + head_bytes. */
+/* Where the keys of a layer and KV head are in a block; the values follow at + key_bytes. */
 SM__INLINE unsigned char *sm__kv_head(const sm_ctx *ctx, void *block, int layer, int head) {
     size_t i = (size_t)layer * (size_t)ctx->model->hp.n_kv_heads + (size_t)head;
-    return (unsigned char *)block + i * 2 * ctx->kv.head_bytes;
+    return (unsigned char *)block + i * ctx->kv.head_bytes;
 }
 
-/* A row of n elements to Q8_0: q [n] out, scales in the temporary memory, 5 n / 16 bytes. As ggml
- * does, only the scale is rounded to f16, so that |x - q * scale| <= 0.57 scale (while the scale is
- * a normal half: the largest |x| of a group in [0.008, 8e6]). */
-static const uint16_t *sm__kv_quant(sm_ctx *ctx, const float *x, int n, int8_t *q, void *temp) {
-    float *d = (float *)temp;
-    int16_t *sums = (int16_t *)(void *)(d + n / SM__QK);
-    uint16_t *half = (uint16_t *)(void *)(sums + n / 16);
-    ctx->kernels.quant(x, n, SM__QK, q, d, sums);
-    ctx->kernels.to_f16(d, half, n / SM__QK);
-    return half;
-}
-
-static void sm__kv_store_q8_0(sm_ctx *ctx, unsigned char *head, int lane, const float *k,
-                              const float *v, unsigned char *temp) {
-    int i, n = ctx->model->hp.head_dim, groups = n / SM__QK, q_bytes = n * SM__KV_BLOCK;
-    int8_t *keys = (int8_t *)head, *values = keys + ctx->kv.head_bytes, *q = (int8_t *)temp;
-    uint16_t *key_scales = (uint16_t *)(void *)(keys + q_bytes);
-    uint16_t *value_scales = (uint16_t *)(void *)(values + q_bytes);
-    const uint16_t *scales = sm__kv_quant(ctx, k, n, q, temp + n);
-    for (i = 0; i < n; i++) keys[i * SM__KV_BLOCK + lane] = q[i];
-    for (i = 0; i < groups; i++) key_scales[i * SM__KV_BLOCK + lane] = scales[i];
-    scales = sm__kv_quant(ctx, v, n, values + lane * n, temp + n);
-    for (i = 0; i < groups; i++) value_scales[lane * groups + i] = scales[i];
+/* A key or value of n elements as the cache has it: elements, as of a value, to out, scales to
+ * scales. Q8_0 is the activations' format, of which, as ggml does it, only the scale is rounded to
+ * f16, so that |x - q * scale| <= 0.57 scale (while the scale is a normal half: the largest |x| of
+ * a group in [0.008, 8e6]); Q4_0 is ggml's but for the sign of its numbers, with a NaN for a scale
+ * where x is not finite. temp: 5 n / 16 bytes (Q8_0), 2 n (Q4_0). */
+static void sm__kv_convert(sm_ctx *ctx, int type, const float *x, int n, uint8_t *out,
+                           uint16_t *scales, unsigned char *temp) {
+    int i, b;
+    if (type == SM__T_F16) {
+        ctx->kernels.to_f16(x, (uint16_t *)(void *)out, n);
+    } else if (type == SM__T_Q8_0) {
+        float *d = (float *)(void *)temp;
+        ctx->kernels.quant(x, n, SM__QK, (int8_t *)out, d, (int16_t *)(void *)(d + n / SM__QK));
+        ctx->kernels.to_f16(d, scales, n / SM__QK);
+    } else if (type == SM__T_Q4_0) {
+        const sm__block_q4_0 *block = (const sm__block_q4_0 *)(void *)temp;
+        sm__types[type].encode(x, temp, (size_t)n);
+        for (b = 0; b < n / SM__QK; b++) {
+            scales[b] = block[b].d;
+            for (i = 0; i < SM__QK / 2; i++) *out++ = block[b].b[i] ^ 0x88;
+            for (i = 0; i < SM__QK; i++, x++)
+                if ((sm__bits(*x) & 0x7f800000u) == 0x7f800000u) scales[b] = 0x7e00;
+        }
+    } else {
+        sm__types[type].encode(x, out, (size_t)n);
+    }
 }
 
 /* Keys go in transposed (a token a lane), so that scores need no horizontal sums. */
-static void sm__kv_store(sm_ctx *ctx, unsigned char *head, int lane, const float *k, const float *v,
-                         unsigned char *temp) {
-    int d, n = ctx->model->hp.head_dim;
-    unsigned char *values = head + ctx->kv.head_bytes;
-    if (ctx->params.kv_type == SM_TYPE_F32) {
-        float *keys = (float *)(void *)head;
-        for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = k[d];
-        memcpy(values + (size_t)lane * (size_t)n * 4, v, (size_t)n * 4);
-    } else if (ctx->params.kv_type == SM_TYPE_Q8_0) {
-        sm__kv_store_q8_0(ctx, head, lane, k, v, temp);
-    } else {
-        uint16_t *keys = (uint16_t *)(void *)head, *half = (uint16_t *)(void *)temp;
-        ctx->kernels.to_f16(k, half, n);
-        for (d = 0; d < n; d++) keys[d * SM__KV_BLOCK + lane] = half[d];
-        ctx->kernels.to_f16(v, (uint16_t *)(void *)values + (size_t)lane * (size_t)n, n);
+static void sm__kv_put_key(sm_ctx *ctx, unsigned char *keys, int lane, const float *k,
+                           unsigned char *temp) {
+    int d, type = ctx->kv.key_type, n = ctx->model->hp.head_dim;
+    uint8_t *at = temp, *to = keys + (size_t)lane * sm__kv_unit(type);
+    uint16_t *scales = (uint16_t *)(void *)(temp + sm__kv_value(type, n));
+    uint16_t *scale_to = (uint16_t *)(uintptr_t)sm__kv_scales(type, keys, n) + lane;
+    sm__kv_convert(ctx, type, k, n, at, scales, (unsigned char *)(scales + n / SM__QK));
+    for (d = 0; sm__kv_scaled(type) && d < n / SM__QK; d++) scale_to[d * SM__KV_BLOCK] = scales[d];
+    switch (type) {
+    case SM__T_F32:
+        for (d = 0; d < n; d++)
+            ((float *)(void *)to)[d * SM__KV_BLOCK] = ((float *)(void *)at)[d];
+        break;
+    case SM__T_Q8_0:
+        for (d = 0; d < n; d++) to[d * SM__KV_BLOCK] = at[d];
+        break;
+    case SM__T_Q4_0: /* a value's bytes have elements i and i + 16, a key's 2 i and 2 i + 1 */
+        for (d = 0; d < n; d += 2) {
+            int half = d & 16 ? 4 : 0, i = d / 32 * 16 + d % 16;
+            to[d / 2 * SM__KV_BLOCK] =
+                (uint8_t)((at[i] >> half & 15) | (at[i + 1] >> half & 15) << 4);
+        }
+        break;
+    default:
+        for (d = 0; d < n; d++)
+            ((uint16_t *)(void *)to)[d * SM__KV_BLOCK] = ((uint16_t *)(void *)at)[d];
     }
+}
+
+static void sm__kv_put_value(sm_ctx *ctx, unsigned char *values, int lane, const float *v,
+                             unsigned char *temp) {
+    int type = ctx->kv.value_type, n = ctx->model->hp.head_dim;
+    uint16_t *scales = (uint16_t *)(uintptr_t)sm__kv_scales(type, values, n);
+    sm__kv_convert(ctx, type, v, n, values + (size_t)lane * sm__kv_value(type, n),
+                   scales + lane * (n / SM__QK), temp);
 }
 
 /* Queries or keys of one row: as SM__ARCH_QK_NORM... has it. */
@@ -16500,9 +16592,11 @@ static void sm__tile_kv_put(sm_ctx *ctx, const sm__step *s, int row, unsigned ch
         ctx->kernels.rope(q, hp->n_heads, dim, hp->n_rot, c, sn, half);
         ctx->kernels.rope(k, hp->n_kv_heads, dim, hp->n_rot, c, sn, half);
     }
-    for (h = 0; h < hp->n_kv_heads; h++)
-        sm__kv_store(ctx, sm__kv_head(ctx, block, s->layer, h), at % SM__KV_BLOCK, k + h * dim,
-                     v + h * dim, scratch);
+    for (h = 0; h < hp->n_kv_heads; h++) {
+        unsigned char *head = sm__kv_head(ctx, block, s->layer, h);
+        sm__kv_put_key(ctx, head, at % SM__KV_BLOCK, k + h * dim, scratch);
+        sm__kv_put_value(ctx, head + ctx->kv.key_bytes, at % SM__KV_BLOCK, v + h * dim, scratch);
+    }
 }
 
 /* One part for up to SM__ATTEND_ROWS query rows: collected here, then handed to the kernel. */
@@ -16526,7 +16620,7 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
         int block = sm__min(part * 4 + i, last_key / SM__KV_BLOCK);
         unsigned char *keys = sm__kv_head(ctx, row[block], layer, head);
         job->keys[i] = keys;
-        job->values[i] = keys + ctx->kv.head_bytes;
+        job->values[i] = keys + ctx->kv.key_bytes;
     }
     i = sm__min(part * 4 + 4, last_key / SM__KV_BLOCK);
     job->args.next = sm__kv_head(ctx, row[i], layer, head);
@@ -16545,7 +16639,8 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
 static void sm__attend_flush(sm_ctx *ctx, sm__attend_job *job) {
     int i, dim = job->args.head_dim;
     if (!job->args.n_q) return;
-    ctx->kernels.attend[sm__kv_index(ctx->params.kv_type)](&job->args);
+    ctx->kernels.attend_keys(ctx->kv.key_type, &job->args);
+    ctx->kernels.attend_values(ctx->kv.value_type, &job->args);
     for (i = 0; i < job->args.n_q; i++) {
         float *state = job->state[i];
         if (job->o[i] != job->sum[i]) {

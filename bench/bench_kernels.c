@@ -41,7 +41,9 @@ typedef struct job {
     int16_t *s;
     void *scratch;
     sm__attend_args attend;
-    const void *keys[4], *values[4], *kv[3]; /* kv: in F32, F16, Q8_0 */
+    const void *keys[4], *values[4];
+    unsigned char *kv;
+    int kv_type;
     const float *queries[SM__ATTEND_ROWS];
     float *outs[SM__ATTEND_ROWS];
     int n_keys[SM__ATTEND_ROWS];
@@ -60,17 +62,10 @@ static void run_quant(void *arg) {
     job *j = (job *)arg;
     j->k->quant(j->x, j->n, SM__QK, j->q, j->d, j->s);
 }
-static void run_attend_f32(void *arg) {
+static void run_attend(void *arg) {
     job *j = (job *)arg;
-    j->k->attend[0](&j->attend);
-}
-static void run_attend_f16(void *arg) {
-    job *j = (job *)arg;
-    j->k->attend[1](&j->attend);
-}
-static void run_attend_q8_0(void *arg) {
-    job *j = (job *)arg;
-    j->k->attend[2](&j->attend);
+    j->k->attend_keys(j->kv_type, &j->attend);
+    j->k->attend_values(j->kv_type, &j->attend);
 }
 static void run_merge(void *arg) {
     job *j = (job *)arg;
@@ -210,26 +205,44 @@ static void matmul_rows(const settings *set, job *j) {
     }
 }
 
+/* Eight blocks of 64 keys or values of width 64, numbers in [-1, 1]. */
+static void fill_kv(const job *j) {
+    enum { ELEMS = 64 * SM__KV_BLOCK };
+    size_t bytes = sm__row_bytes(j->kv_type, ELEMS), unit = sm__kv_value(j->kv_type, ELEMS), i, b;
+    uint16_t scale = sm__f32_to_f16(1.0f / 127.0f);
+    for (b = 0; b < 8; b++) {
+        unsigned char *block = j->kv + b * bytes;
+        if (!sm__kv_scaled(j->kv_type)) {
+            sm__types[j->kv_type].encode(j->x + b * ELEMS, block, ELEMS);
+            continue;
+        }
+        for (i = 0; i < unit; i++) block[i] = (unsigned char)(i * 7919 >> 3);
+        for (; i < bytes; i += 2) memcpy(block + i, &scale, 2);
+    }
+}
+
 /* One KV head of width 64: a part of 64 or 256 keys, for one query row (decode) or 16. */
 static void attend_rows(const settings *set, job *j) {
     static const int sizes[][2] = {{1, 64}, {1, 256}, {16, 256}}; /* rows, keys */
     static const struct {
         const char *name;
-        void (*fn)(void *arg);
         int type;
-    } kinds[] = {{"attend_f32", run_attend_f32, SM__T_F32},
-                 {"attend_f16", run_attend_f16, SM__T_F16},
-                 {"attend_q8_0", run_attend_q8_0, SM__T_Q8_0}};
-    int i, kv, t;
-    for (kv = 0; kv < 3; kv++)
+    } kinds[] = {{"attend_f32", SM__T_F32},
+                 {"attend_f16", SM__T_F16},
+                 {"attend_bf16", SM__T_BF16},
+                 {"attend_q8_0", SM__T_Q8_0},
+                 {"attend_q4_0", SM__T_Q4_0}};
+    int i, kind, t;
+    for (kind = 0; kind < 5; kind++)
         for (i = 0; i < 3; i++) {
             int rows = sizes[i][0], keys = sizes[i][1];
-            size_t row = sm__row_bytes(kinds[kv].type, 64), block = row * SM__KV_BLOCK;
-            const unsigned char *data = (const unsigned char *)j->kv[kv];
+            size_t row = sm__row_bytes(kinds[kind].type, 64), block = row * SM__KV_BLOCK;
             char size[40];
+            j->kv_type = kinds[kind].type;
+            fill_kv(j);
             for (t = 0; t < 4; t++) {
-                j->keys[t] = data + (size_t)t * block;
-                j->values[t] = data + (size_t)(t + 4) * block;
+                j->keys[t] = j->kv + (size_t)t * block;
+                j->values[t] = j->kv + (size_t)(t + 4) * block;
             }
             for (t = 0; t < rows; t++) {
                 j->queries[t] = j->y + t * 64;
@@ -238,23 +251,9 @@ static void attend_rows(const settings *set, job *j) {
             }
             j->attend.n_q = rows;
             format(size, sizeof size, "d64 keys %d r%d", keys, rows);
-            measure(set, j, kinds[kv].name, size, kinds[kv].fn,
-                    SLOT(attend) + (size_t)kv * sizeof(j->k->attend[0]),
+            measure(set, j, kinds[kind].name, size, run_attend, SLOT(attend_keys),
                     2.0 * (double)row * keys + 8.0 * rows * 64, rows * keys * (4.0 * 64 + 4));
         }
-}
-
-/* Eight blocks of 64 keys or values of width 64 in Q8_0, numbers in [-1, 1]. */
-static void *make_q8_0(void) {
-    enum { ELEMS = 64 * SM__KV_BLOCK, BLOCK = ELEMS + ELEMS / SM__QK * 2 };
-    unsigned char *data = (unsigned char *)bench_alloc(8 * BLOCK);
-    uint16_t scale = sm__f32_to_f16(1.0f / 127.0f);
-    int b, i;
-    for (b = 0; b < 8; b++) {
-        for (i = 0; i < ELEMS; i++) data[b * BLOCK + i] = (unsigned char)(i * 7919 >> 3);
-        for (i = ELEMS; i < BLOCK; i += 2) memcpy(data + b * BLOCK + i, &scale, 2);
-    }
-    return data;
 }
 
 static void small_rows(const settings *set, job *j) {
@@ -312,12 +311,10 @@ static void prepare(job *j) {
     for (i = 0; i < MAX_ELEMS; i++) j->w1[i] = 1.0f;
     for (i = 0; i < 64; i++) j->cosines[i] = 0.8f, j->sines[i] = 0.6f;
     for (i = 0; i < MAX_ELEMS; i++) j->half[i] = sm__f32_to_f16(j->x[i]);
-    j->kv[0] = j->x;
-    j->kv[1] = j->half;
-    j->kv[2] = make_q8_0();
+    j->kv = (unsigned char *)bench_alloc(8 * 64 * SM__KV_BLOCK * sizeof(float));
     j->attend.keys = j->keys;
     j->attend.values = j->values;
-    j->attend.next = j->kv[0];
+    j->attend.next = j->kv;
     j->attend.q = j->queries;
     j->attend.o = j->outs;
     j->attend.n_keys = j->n_keys;

@@ -13,7 +13,8 @@ static const char usage[] =
     "  -t THREADS    0 = all processors (0)\n"
     "  --isa LEVEL   scalar sse41 avx2 avx512 amx neon\n"
     "  --reps R      counted runs (3)               --json       one line of JSON\n"
-    "  --kv TYPE     f16, f32 or q8_0 (f16)         --profile    time of every kind of step\n"
+    "  --kv TYPE     f32 f16 bf16 q8_0 q4_0 (f16), or two: KEYS,VALUES\n"
+    "  --profile     time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
     "  --seqs S      S sequences decoded together, 1 to 64 (1); tok/s counts all of them\n"
     "  --lora F[:S]  with a LoRA adapter [times S]\n"
@@ -32,9 +33,10 @@ static const char usage[] =
 
 typedef struct options {
     const char *model, *ids, *logits, *lora;
-    int prompt, decode, threads, isa, reps, json, kv, profile, batch, seqs;
+    int prompt, decode, threads, isa, reps, json, profile, batch, seqs;
     sm_adapter *adapter; /* what lora names, and its share */
     float share;
+    sm_ctx_params kv; /* its types */
 } options;
 
 #define MAX_SEQS 64
@@ -46,7 +48,7 @@ static options parse(int argc, char **argv) {
     o.prompt = 512;
     o.decode = 128;
     o.reps = 3;
-    o.kv = SM_TYPE_F16;
+    o.kv.key_type = o.kv.value_type = SM_TYPE_F16;
     o.seqs = 1;
     o.share = 1.0f;
     for (i = 1; i < argc; i++) {
@@ -64,7 +66,7 @@ static options parse(int argc, char **argv) {
         else if (!strcmp(a, "--lora")) o.lora = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--ids")) o.ids = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--logits")) o.logits = arg_text(argc, argv, &i);
-        else if (!strcmp(a, "--kv")) o.kv = arg_kv(argc, argv, &i);
+        else if (!strcmp(a, "--kv")) arg_kv(argc, argv, &i, &o.kv);
         else arg_fail("what is \"%s\"?", a);
     }
     if (!o.model) arg_fail("-m MODEL is missing");
@@ -302,9 +304,9 @@ static void print_text(const options *o, const sm_model_info *m, const sm_plan *
     say(stdout, "model    %s %s %s, %.1f M parameters, %.2f MB of weights a token\n", o->model,
         m->arch, type ? type->name : "?", (double)m->n_params * 1e-6,
         (double)m->decode_bytes * 1e-6);
-    say(stdout, "run      kernels %s, %d threads, KV %s, context %.2f MB\n", sm_isa_name(plan->isa),
-        plan->n_threads, sm_type_get_info(plan->kv_type)->name,
-        (double)plan->total_bytes * 1e-6);
+    say(stdout, "run      kernels %s, %d threads, keys %s, values %s, context %.2f MB\n",
+        sm_isa_name(plan->isa), plan->n_threads, type_name(plan->key_type),
+        type_name(plan->value_type), (double)plan->total_bytes * 1e-6);
     say(stdout, "load     %.2f ms, context %.2f ms, RSS %.1f MB\n", r->load_s * 1e3, r->ctx_s * 1e3,
         r->rss_mb);
     if (o->prompt)
@@ -327,11 +329,9 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
     const sm_type_info *type = sm_type_get_info(m->type);
     say(stdout,
         "{\"engine\":\"smallmind\",\"model\":\"%s\",\"arch\":\"%s\",\"type\":\"%s\","
-        "\"threads\":%d,\"seqs\":%d,\"isa\":\"%s\",\"kv\":\"%s\",",
+        "\"threads\":%d,\"seqs\":%d,\"isa\":\"%s\",\"keys\":\"%s\",\"values\":\"%s\",",
         slash ? slash + 1 : o->model, m->arch, type ? type->name : "?", plan->n_threads,
-        o->seqs, sm_isa_name(plan->isa), plan->kv_type == SM_TYPE_F32   ? "f32"
-                                : plan->kv_type == SM_TYPE_F16 ? "f16"
-                                                               : "q8_0");
+        o->seqs, sm_isa_name(plan->isa), type_name(plan->key_type), type_name(plan->value_type));
     say(stdout,
         "\"pp\":%d,\"pp_tok_s\":%.1f,\"pp_tok_s_median\":%.1f,\"tg\":%d,\"tg_tok_s\":%.2f,"
         "\"tg_tok_s_median\":%.2f,",
@@ -398,7 +398,8 @@ int main(int argc, char **argv) {
     cp.n_threads = o.threads;
     cp.isa = o.isa;
     cp.amx = 1;
-    cp.kv_type = o.kv;
+    cp.key_type = o.kv.key_type;
+    cp.value_type = o.kv.value_type;
     cp.n_batch = o.batch;
     if (sm_model_open(&mp, &model, &error) ||
         (o.lora && open_lora(model, o.lora, &o.adapter, &o.share, &cp, &error))) {

@@ -176,7 +176,7 @@ static void fixture_open(fixture *f, const settings *set, const shape *s, int n_
     cp.n_seqs = n_seqs;
     cp.n_batch = MAX_TOKENS;
     cp.max_logits = MAX_TOKENS;
-    cp.kv_type = SM_TYPE_F32; /* as theirs */
+    cp.key_type = cp.value_type = SM_TYPE_F32; /* as theirs */
     cp.n_threads = set->threads;
     cp.isa = set->isa;
     cp.profile = profile;

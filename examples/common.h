@@ -109,14 +109,21 @@ COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {
     return 0;
 }
 
-/* A type of the KV cache. */
-COMMON_UNUSED static int arg_kv(int argc, char **argv, int *i) {
-    const char *text = arg_text(argc, argv, i);
-    if (!strcmp(text, "f16")) return SM_TYPE_F16;
-    if (!strcmp(text, "f32")) return SM_TYPE_F32;
-    if (!strcmp(text, "q8_0")) return SM_TYPE_Q8_0;
-    arg_fail("--kv wants f16, f32 or q8_0, not \"%s\"", text);
-    return SM_TYPE_AUTO;
+/* Types of the KV cache: one for keys and values, or "keys,values". */
+COMMON_UNUSED static void arg_kv(int argc, char **argv, int *i, sm_ctx_params *p) {
+    static const char *const names[] = {"f32", "f16", "bf16", "q8_0", "q4_0"};
+    static const int types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_BF16, SM_TYPE_Q8_0, SM_TYPE_Q4_0};
+    const char *text = arg_text(argc, argv, i), *comma = strchr(text, ','), *value;
+    size_t n = comma ? (size_t)(comma - text) : strlen(text);
+    int t, found = 0;
+    value = comma ? comma + 1 : text;
+    for (t = 0; t < 5; t++) {
+        if (strlen(names[t]) == n && !memcmp(text, names[t], n)) p->key_type = types[t], found++;
+        if (!strcmp(value, names[t])) p->value_type = types[t], found++;
+    }
+    if (found < 2)
+        arg_fail("--kv wants f32, f16, bf16, q8_0 or q4_0, or two for keys,values; not \"%s\"",
+                 text);
 }
 
 COMMON_UNUSED static const char *type_name(int type) {

@@ -12,7 +12,7 @@ static const char usage[] =
     "  -c N          ids of a window (512, or what the model holds)\n"
     "  -n N          windows at most (all)\n"
     "  -t THREADS    0 = all processors (0)\n"
-    "  --kv TYPE     of the cache: f16 (default), f32 or q8_0\n"
+    "  --kv TYPE     of the cache: f16 (default) f32 bf16 q8_0 q4_0, or two: KEYS,VALUES\n"
     "  --isa LEVEL   auto scalar sse41 avx2 avx512 amx neon\n";
 #include "common.h"
 #include <math.h>
@@ -35,7 +35,7 @@ static void parse(int argc, char **argv, sm_model_params *mp, sm_ctx_params *cp,
         else if (!strcmp(a, "-c")) window = arg_int(argc, argv, &i, 4, 1 << 20);
         else if (!strcmp(a, "-n")) most = arg_int(argc, argv, &i, 1, 1 << 30);
         else if (!strcmp(a, "-t")) cp->n_threads = arg_int(argc, argv, &i, 0, 256);
-        else if (!strcmp(a, "--kv")) cp->kv_type = arg_kv(argc, argv, &i);
+        else if (!strcmp(a, "--kv")) arg_kv(argc, argv, &i, cp);
         else if (!strcmp(a, "--isa")) cp->isa = arg_isa(argc, argv, &i);
         else arg_fail("what is \"%s\"?", a);
     }

@@ -27,6 +27,9 @@ An adapter that build/finetune learned is opened by llama.cpp, whose logits of t
 ours of the model it was merged into, and ours of the model with it. Of a quantised model those are
 no further from llama.cpp's than twice what they are without the adapter.
 
+With the KV cache in other types the logits of trained models lie no further from those with F32,
+on average, than llama.cpp's do. (ONLY="kv types" prints that table alone.)
+
 Blocks of every type, with every float16 scale and random bits, decode to the same float32 bits by
 sm_type_decode, by ggml's dequantize_row_* and by the numpy decoders that the truth stands on."""
 import ctypes
@@ -61,6 +64,7 @@ K_TYPES = TYPES[5:]
 MORE_TYPES = ['q4_1', 'q5_0', 'q5_1', 'iq4_nl', 'mxfp4', 'q2_k', 'q3_k', 'iq4_xs', 'tq1_0', 'tq2_0']
 # Of a model, with other weights and ids; else one.
 FILES = {'q8_0': 4, 'q4_0': 4, 'q4_k': 6, 'q5_k': 6, 'q6_k': 6}
+WORSE_KV = 1.05  # allowed: a cache's mean error, by llama.cpp's with the same types
 WORSE_MODEL, WORSE_TYPE = 1.08, 1.01  # allowed: one file deviates by 2 %, a type's mean by 0.4 %
 
 # In the order of mkgguf.py's table: architecture, layers, dim, heads, KV heads, head's dim, ff,
@@ -695,15 +699,16 @@ class Batch(ctypes.Structure):
         'tokens', 'embd', 'pos', 'n_seq_id', 'seq_id', 'logits')]
 
 
-def peer_context(llama, path, n):
-    """A model and a context for n ids, which computes as peer() has it computed."""
+def peer_context(llama, path, n, keys=0, values=0, flash=0):
+    """A model and a context for n ids, which computes as peer() has it computed, or with a cache of
+    other types, of which only flash attention can read values in blocks."""
     model = llama.llama_model_load_from_file(path.encode(), llama.llama_model_default_params())
     params = llama.llama_context_default_params()
     words = ctypes.cast(ctypes.pointer(params), ctypes.POINTER(ctypes.c_uint32))
     threads = next(i for i in range(4, 8) if words[i] == words[i + 1] and 0 < words[i] < 1025 and
                    words[i] != 512)
     words[0], words[1], words[threads], words[threads + 1] = n + 8, 2048, 1, 1
-    words[threads + 6] = words[26] = words[27] = 0  # no flash attention, F32 KV
+    words[threads + 6], words[26], words[27] = flash, keys, values
     return model, llama.llama_init_from_model(model, params)
 
 
@@ -840,6 +845,95 @@ def perplexity():
     check(off <= PERPLEXITY_BOUND and int(words[4].lstrip('(')) == n, 'perplexity: ' + ' '.join(words))
 
 
+KV_TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0']
+
+
+def peer_kv(llama, path, windows, keys, values, vocab):
+    """llama.cpp's logits of some windows, or None where it cannot have such a cache."""
+    flash = values in ('q8_0', 'q4_0')
+    model, context = peer_context(llama, path, len(windows[0]), mkgpt2.GGML_TYPES[keys],
+                                  mkgpt2.GGML_TYPES[values], flash)
+    rows = []
+    llama.llama_get_memory.restype = ctypes.c_void_p
+    for window in windows if context else []:
+        memory = ctypes.c_void_p(llama.llama_get_memory(ctypes.c_void_p(context)))
+        llama.llama_memory_clear(memory, ctypes.c_bool(True))
+        rows.append(peer_rows(llama, context, window, vocab))
+    if context:
+        llama.llama_free(ctypes.c_void_p(context))
+    llama.llama_model_free(ctypes.c_void_p(model))
+    return np.concatenate(rows) if rows and all(r is not None for r in rows) else None
+
+
+def own_kv(path, windows, kv):
+    name, out = os.path.join(OUT, 'ids.txt'), []
+    for window in windows:
+        with open(name, 'w') as f:
+            f.write(' '.join(map(str, window)))
+        data = ours(path, name, len(window), ISAS[-1], 1, 64, '--kv', kv)
+        out.append(rows(data, len(window)) if data else None)
+    return np.concatenate(out) if all(o is not None for o in out) else None
+
+
+def kv_perplexity(path, text, kv):
+    p = subprocess.run([PERPLEXITY, '-m', path, '-f', text, '--kv', kv, '-n', '12'],
+                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    words = p.stdout.decode().splitlines()[-1].split()
+    return float(words[1]) if p.returncode == 0 else np.inf
+
+
+def kv_model(name, path, text, types):
+    """What every pair of cache types does to the logits of a model that has learned something."""
+    with open(text, 'rb') as f:
+        ids = our_ids(path, [f.read(1 << 14)])[0]
+    m, llama = Gguf(path), peer_library()
+    size = 256
+    windows = [ids[i * size:(i + 1) * size] for i in range(4)]
+    truth = own_kv(path, windows, 'f32')
+    if not check(truth is not None, 'no logits of ' + path):
+        return
+    vocab = truth.shape[1]
+    heads = m.key('attention.head_count')
+    elems = m.key('block_count') * m.key('attention.head_count_kv', heads) * \
+        m.key('embedding_length') // heads
+    peer_truth = peer_kv(llama, path, windows, 'f32', 'f32', vocab)
+    print('%s: keys, values, bytes of a token; from F32, largest and mean error in ranges; '
+          'perplexity; llama.cpp from its F32' % name)
+    for keys in types:
+        for values in types:
+            a = own_kv(path, windows, keys + ',' + values)
+            theirs = peer_kv(llama, path, windows, keys, values, vocab)
+            if not check(a is not None, 'no logits with %s,%s' % (keys, values)):
+                continue
+            mine, line = mean_error(a, truth), 'none'
+            if theirs is not None:
+                line = '%.2e %.2e' % (difference(theirs, peer_truth),
+                                      mean_error(theirs, peer_truth))
+                check(mine <= WORSE_KV * mean_error(theirs, peer_truth) + 1e-9,
+                      '%s,%s: further from F32 than llama.cpp' % (keys, values))
+            print('%-5s %-5s %6.0f  %.2e %.2e  %.4f  %s' %
+                  (keys, values, sum(mkgpt2.row_bytes(t, elems) for t in (keys, values)),
+                   difference(a, truth), mine, kv_perplexity(path, text, keys + ',' + values),
+                   line))
+            sys.stdout.flush()
+
+
+def kv_types():
+    if ONLY not in 'kv types':
+        return
+    text = os.path.join(OUT, 'held.txt')
+    with open(text, 'wb') as f:
+        subprocess.run([TAVERN, '--scenes', '30', '--seed', '1', '--held-out'], stdout=f,
+                       timeout=60)
+    kv_model('tavern', 'examples/tavern.gguf', text, KV_TYPES)
+    path = os.path.join(SHARED, 'data', 'models', 'stories260K', 'stories260K.gguf')
+    wiki = os.path.join(SHARED, 'data', 'text', 'wikitext2-test.txt')
+    if not os.path.exists(path) or not os.path.exists(wiki):
+        skip('no %s or no %s' % (path, wiki))
+        return
+    kv_model('stories260K', path, wiki, KV_TYPES[:3])
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -876,6 +970,7 @@ def main():
         quantised_models()
         adapted_models()
         perplexity()
+        kv_types()
     if not PEERS:
         skip('llama.cpp: not compared')
     averages()

@@ -32,6 +32,9 @@ cp "$dir/out" "$dir/first"
 of -f "$dir/mixed" -n 12 && between 50 100000
 result "their words in another order: $(cut -d' ' -f2 "$dir/out")" $?
 
+of -f "$dir/held" -n 12 --kv q8_0,q4_0 && between 1.5 2.5 && ! cmp -s "$dir/out" "$dir/first"
+result "keys in Q8_0, values in Q4_0: $(cut -d' ' -f2 "$dir/out")" $?
+
 same=0
 for options in "-t 1" "-t 3" "--isa scalar -n 2" "-n 2"; do
     # shellcheck disable=SC2086
@@ -48,7 +51,8 @@ printf 'a few words' >"$dir/short"
 : >"$dir/empty"
 refused=0
 for options in "-f $dir/none" "-f $dir/empty" "-f $dir/short" "-f $dir" "-f $dir/held -c 3" \
-    "-f $dir/held --kv q4_0" "-f $dir/held --frob" "-f $dir/held -c 100000000" ""; do
+    "-f $dir/held --kv q4_k" "-f $dir/held --kv f16," "-f $dir/held --kv ,f16" \
+    "-f $dir/held --frob" "-f $dir/held -c 100000000" ""; do
     # shellcheck disable=SC2086
     of $options
     status=$?

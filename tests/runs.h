@@ -14,11 +14,13 @@ static const int run_types[] = {SM_TYPE_F32,  SM_TYPE_F16,  SM_TYPE_BF16, SM_TYP
                                 SM_TYPE_Q4_1, SM_TYPE_Q5_0, SM_TYPE_Q5_1, SM_TYPE_IQ4_NL,
                                 SM_TYPE_MXFP4, SM_TYPE_Q2_K, SM_TYPE_Q3_K, SM_TYPE_IQ4_XS,
                                 SM_TYPE_TQ1_0, SM_TYPE_TQ2_0};
-static const int run_kv_types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_Q8_0};
+static const int run_kv_types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_Q8_0, SM_TYPE_BF16,
+                                   SM_TYPE_Q4_0};
 #define RUN_ARCHS 5
 #define RUN_TYPES 8
 #define RUN_ALL_TYPES 18
-#define RUN_KV_TYPES 3
+#define RUN_KV_TYPES 3 /* that every model is tested with, keys and values alike */
+#define RUN_KV_ALL 5
 
 #if !defined(_WIN32) && !defined(SMALLMIND_NO_THREADS)
 #define RUN_THREADS 1 /* the tests themselves make threads, by pthreads */
@@ -36,8 +38,8 @@ static sm_ctx *run_ctx(const sm_model *m, const sm_ctx_params *p) {
 }
 
 /* Whether a model can have its KV cache in a type. */
-SM__UNUSED static int run_kv_fits(const sm_model *m, int kv_type) {
-    return kv_type != SM_TYPE_Q8_0 || m->hp.head_dim % 32 == 0;
+SM__UNUSED static int run_kv_fits(const sm_model *m, int type) {
+    return (type != SM_TYPE_Q8_0 && type != SM_TYPE_Q4_0) || m->hp.head_dim % 32 == 0;
 }
 
 /* The levels of this machine, scalar first. */
@@ -80,7 +82,7 @@ static sm_status run_eval(sm_ctx *ctx, int seq, const int32_t *tokens, int n) {
 /* How to do it; zeros: the best level, one call, one chunk of 256, the context's F16, one thread.
  * */
 typedef struct run_way {
-    int isa, n_batch, kv_type;
+    int isa, n_batch, key_type, value_type;
     int call;       /* tokens of a call; 0 = all of them */
     int n_threads;  /* of a team of the context's own; 0 = 1 */
     int sliced;     /* 1: sm_eval_step with `budget` */
@@ -90,12 +92,14 @@ typedef struct run_way {
     float scale;               /* of the adapter */
 } run_way;
 
-static run_way run_plain(int kv_type) {
+static run_way run_pair(int key_type, int value_type) {
     run_way w;
     memset(&w, 0, sizeof w);
-    w.kv_type = kv_type;
+    w.key_type = key_type;
+    w.value_type = value_type;
     return w;
 }
+static run_way run_plain(int kv_type) { return run_pair(kv_type, kv_type); }
 
 static sm_status run_step_to_end(sm_ctx *ctx, int64_t budget, int *steps) {
     sm_status status;
@@ -116,7 +120,8 @@ static int run_logits(const sm_model *m, const run_way *w, const int32_t *tokens
     p.n_ctx = n;
     p.isa = w->isa;
     p.n_batch = w->n_batch;
-    p.kv_type = w->kv_type;
+    p.key_type = w->key_type;
+    p.value_type = w->value_type;
     p.max_logits = call;
     p.n_threads = w->n_threads ? w->n_threads : 1;
     p.team = w->team;

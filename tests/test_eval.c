@@ -24,10 +24,10 @@ static void eval_tokens(int32_t *tokens, int n, int n_vocab) {
     }
 }
 
-static const char *eval_name(const char *arch, int type, int kv_type) {
+static const char *eval_name(const char *arch, int type, const run_way *w) {
     static char text[64];
-    snprintf(text, sizeof text, "%s %s, KV %s", arch, sm_type_get_info(type)->name,
-             sm_type_get_info(kv_type)->name);
+    snprintf(text, sizeof text, "%s %s, K %s, V %s", arch, sm_type_get_info(type)->name,
+             sm_type_get_info(w->key_type)->name, sm_type_get_info(w->value_type)->name);
     return text;
 }
 
@@ -107,7 +107,7 @@ static void eval_golden_of(const char *arch, int type, const uint64_t *want) {
         h = hash_bytes(got, (size_t)EVAL_N * (size_t)n_vocab * sizeof *got);
         if (print) printf("%s0x%08x%08xu", k ? ", " : "", (unsigned)(h >> 32), (unsigned)h);
         else if (h != want[k])
-            FAIL("%s: 0x%08x%08x", eval_name(arch, type, w.kv_type), (unsigned)(h >> 32),
+            FAIL("%s: 0x%08x%08x", eval_name(arch, type, &w), (unsigned)(h >> 32),
                  (unsigned)h);
         free(got);
     }
@@ -125,6 +125,53 @@ static void eval_bits_are_the_golden_ones(void) {
         eval_golden_of(run_archs[0], run_types[t], eval_golden_more[t - RUN_TYPES]);
 }
 
+/* The same of one model for every pair of types: keys down, values across, as run_kv_types. */
+static const uint64_t eval_pairs[RUN_KV_ALL][RUN_KV_ALL] = {
+    {0xbcccdfeb409e758eu, 0xebebd33b46589859u, 0x247adecdb56c5bcbu, 0xd9307c5b686573d1u,
+     0xa31b4e3f2cfe155fu}, /* keys in F32 */
+    {0xd8b5e6b6a4b8f3d3u, 0xb534440ee8152ac9u, 0xa2be5abf75724a88u, 0x82ccf736f4e69ad8u,
+     0x7ea4411010ea3edeu}, /* keys in F16 */
+    {0xda5ba9cab0c4cc5cu, 0x927307bc5716e60fu, 0x4be0b2f99f6c5da2u, 0x2441862d3154f5a7u,
+     0xc9221d60032f778cu}, /* keys in Q8_0 */
+    {0x009ee0e1a2c025cfu, 0xfa2cee58b8dccd13u, 0xc5a29a54b87c1820u, 0x6a6ef36a511a6522u,
+     0xadcd42921129320au}, /* keys in BF16 */
+    {0xd63460ffa0f23922u, 0x8ab4d15340fa4c59u, 0xdc25d53d92cfcd00u, 0xcd9477d315b405e9u,
+     0xdbb573a1bd897776u}, /* keys in Q4_0 */
+};
+
+static void eval_bits_of_all_cache_types(void) {
+    sm_model *m = eval_model("qwen3", SM_TYPE_F32);
+    int k, v, i, isas[8], n_isas = run_isas(isas), n_vocab = sm_model_get_info(m)->n_vocab;
+    float *got = run_rows(EVAL_N, n_vocab);
+    int32_t tokens[EVAL_N];
+    eval_tokens(tokens, EVAL_N, n_vocab);
+    for (k = 0; k < RUN_KV_ALL; k++)
+        for (v = 0; v < RUN_KV_ALL; v++) {
+            run_way w = run_pair(run_kv_types[k], run_kv_types[v]);
+            for (i = 0; i < n_isas; i++) {
+                uint64_t h;
+                w.isa = isas[i];
+                run_logits(m, &w, tokens, EVAL_N, got);
+                h = hash_bytes(got, (size_t)EVAL_N * (size_t)n_vocab * sizeof *got);
+                if (getenv("GOLDEN") && i == 0)
+                    printf("%s0x%08x%08xu%s", v ? " " : "\n    {", (unsigned)(h >> 32),
+                           (unsigned)h, v < RUN_KV_ALL - 1 ? "," : "},");
+                if (!getenv("GOLDEN") && h != eval_pairs[k][v])
+                    FAIL("%s, %s: 0x%08x%08x", eval_name("qwen3", SM_TYPE_F32, &w),
+                         sm_isa_name(w.isa), (unsigned)(h >> 32), (unsigned)h);
+            }
+        }
+    free(got);
+    sm_model_close(m);
+}
+
+/* Keys and values of types that differ, another pair for every n; BF16 where they cannot. */
+static run_way eval_mixed(const sm_model *m, int n) {
+    int key = run_kv_types[n % RUN_KV_ALL], value = run_kv_types[(n / 2 + 3) % RUN_KV_ALL];
+    return run_pair(run_kv_fits(m, key) ? key : SM_TYPE_BF16,
+                    run_kv_fits(m, value) ? value : SM_TYPE_BF16);
+}
+
 /* Token by token with cached keys, at the scalar level, is the truth; chunks of every size and
  * calls of every size, at every level, must give its bits. */
 static void eval_variants(const char *arch) {
@@ -133,11 +180,13 @@ static void eval_variants(const char *arch) {
     int32_t tokens[EVAL_N];
     for (t = 0; t < (strcmp(arch, run_archs[0]) ? RUN_TYPES : RUN_ALL_TYPES); t++) {
         sm_model *m = eval_model(arch, run_types[t]);
-        for (k = 0; k < RUN_KV_TYPES && m && run_kv_fits(m, run_kv_types[k]); k++) {
+        for (k = 0; k <= RUN_KV_TYPES && m; k++) {
             int n_vocab = sm_model_get_info(m)->n_vocab;
-            float *want = run_rows(EVAL_N, n_vocab), *got = run_rows(EVAL_N, n_vocab);
-            run_way w = run_plain(run_kv_types[k]);
-            const char *name = eval_name(arch, run_types[t], w.kv_type);
+            float *want, *got;
+            run_way w = k < RUN_KV_TYPES ? run_plain(run_kv_types[k]) : eval_mixed(m, t);
+            const char *name = eval_name(arch, run_types[t], &w);
+            if (!run_kv_fits(m, w.key_type)) continue;
+            want = run_rows(EVAL_N, n_vocab), got = run_rows(EVAL_N, n_vocab);
             run_tokens(m, tokens, EVAL_N);
             w.isa = SM_ISA_SCALAR;
             w.call = w.n_batch = 1;
@@ -302,7 +351,9 @@ static void eval_sequences_in_one_batch_are_alone(void) {
         sm_model *m = eval_model(run_archs[c], run_types[c]);
         sm_ctx_params p = sm_ctx_default();
         int wide = m && m->hp.head_dim % 32 == 0; /* qwen3 */
-        run_way w = run_plain(wide ? SM_TYPE_Q8_0 : c % 2 ? SM_TYPE_F16 : SM_TYPE_F32);
+        run_way w = wide    ? run_pair(SM_TYPE_Q8_0, SM_TYPE_Q4_0)
+                    : c % 2 ? run_pair(SM_TYPE_F16, SM_TYPE_BF16)
+                            : run_plain(SM_TYPE_F32);
         int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1, done[SEQS] = {0}, left = SEQS * N;
         int32_t tokens[SEQS][N];
         float *alone[SEQS];
@@ -311,7 +362,8 @@ static void eval_sequences_in_one_batch_are_alone(void) {
         p.n_seqs = SEQS;
         p.n_batch = 16;
         p.n_threads = 1;
-        p.kv_type = w.kv_type;
+        p.key_type = w.key_type;
+        p.value_type = w.value_type;
         p.max_logits = 64;
         ctx = run_ctx(m, &p);
         for (s = 0; s < SEQS; s++) {
@@ -352,7 +404,7 @@ static void eval_sequences_in_one_batch_are_alone(void) {
 
 /* Past 256 keys attention has parts, past 1024 phases; up to eight rows split the parts among
  * tiles. */
-static void eval_long(int kv_type) {
+static void eval_long(int key_type, int value_type) {
     enum { N = 1100 };
     static const struct {
         int scalar, n_batch, call, n_threads, sliced;
@@ -360,14 +412,14 @@ static void eval_long(int kv_type) {
                 {0, 9, 0, 1, 0},   {1, 100, 0, 4, 1}, {1, 5, 0, 3, 0}, {0, 64, 257, 1, 0}};
     gguf_model_params p = gguf_model_default("llama", SM_TYPE_F32);
     sm_model *m;
-    run_way w = run_plain(kv_type);
+    run_way w = run_pair(key_type, value_type);
     float *want = run_rows(N, 32), *got = run_rows(N, 32);
     int32_t tokens[N];
     size_t i;
     p.n_ctx = N;
     p.n_layers = 1;
     p.n_embd = 32;
-    p.head_dim = kv_type == SM_TYPE_Q8_0 ? 32 : 8;
+    p.head_dim = key_type == SM_TYPE_Q8_0 ? 32 : 8;
     p.n_ff = 32;
     p.n_vocab = 32;
     p.vocab = GGUF_NO_VOCAB;
@@ -390,9 +442,9 @@ static void eval_long(int kv_type) {
     free(got);
     sm_model_close(m);
 }
-static void eval_long_f32(void) { eval_long(SM_TYPE_F32); }
-static void eval_long_f16(void) { eval_long(SM_TYPE_F16); }
-static void eval_long_q8_0(void) { eval_long(SM_TYPE_Q8_0); }
+static void eval_long_f32_bf16(void) { eval_long(SM_TYPE_F32, SM_TYPE_BF16); }
+static void eval_long_f16(void) { eval_long(SM_TYPE_F16, SM_TYPE_F16); }
+static void eval_long_q8_0_q4_0(void) { eval_long(SM_TYPE_Q8_0, SM_TYPE_Q4_0); }
 
 /* --- teams and job systems -------------------------------------------------------------------- */
 
@@ -1211,23 +1263,25 @@ static void eval_is_cancelled_from_another_thread(void) {
 /* Parameters of many kinds for a model, by number; 0 when there are no more. */
 static int ctx_params_at(const sm_model *m, int i, sm_ctx_params *p) {
     static const struct {
-        int n_ctx, n_seqs, n_batch, kv_tokens, kv_type, max_logits, max_text, n_threads, isa;
+        int n_ctx, n_seqs, n_batch, kv_tokens, key_type, value_type, max_logits, max_text;
+        int n_threads, isa;
     } list[] = {
-        {0, 0, 0, 0, SM_TYPE_AUTO, 0, 0, 0, 0},
-        {1, 1, 1, 0, SM_TYPE_F16, 1, 0, 1, 0},
-        {1, 1, 1, 0, SM_TYPE_F32, 1, 1, 2, SM_ISA_SCALAR},
-        {100, 3, 7, 0, SM_TYPE_F32, 5, 100, 4, 0},
-        {128, 16, 300, 200, SM_TYPE_F16, 40, 70000, 8, SM_ISA_SCALAR},
-        {5000, 2, 64, 0, SM_TYPE_F16, 0, 0, 1, 0},
-        {300, 2, 64, 0, SM_TYPE_Q8_0, 0, 0, 1, 0},
+        {0, 0, 0, 0, SM_TYPE_AUTO, SM_TYPE_AUTO, 0, 0, 0, 0},
+        {1, 1, 1, 0, SM_TYPE_F16, SM_TYPE_F16, 1, 0, 1, 0},
+        {1, 1, 1, 0, SM_TYPE_F32, SM_TYPE_F32, 1, 1, 2, SM_ISA_SCALAR},
+        {100, 3, 7, 0, SM_TYPE_BF16, SM_TYPE_F32, 5, 100, 4, 0},
+        {128, 16, 300, 200, SM_TYPE_F16, SM_TYPE_F16, 40, 70000, 8, SM_ISA_SCALAR},
+        {5000, 2, 64, 0, SM_TYPE_F16, SM_TYPE_F32, 0, 0, 1, 0},
+        {300, 2, 64, 0, SM_TYPE_Q8_0, SM_TYPE_Q4_0, 0, 0, 1, 0},
     };
-    if (i >= (int)(sizeof list / sizeof *list) || !run_kv_fits(m, list[i].kv_type)) return 0;
+    if (i >= (int)(sizeof list / sizeof *list) || !run_kv_fits(m, list[i].key_type)) return 0;
     *p = sm_ctx_default();
     p->n_ctx = list[i].n_ctx;
     p->n_seqs = list[i].n_seqs;
     p->n_batch = list[i].n_batch;
     p->kv_tokens = list[i].kv_tokens;
-    p->kv_type = list[i].kv_type;
+    p->key_type = list[i].key_type;
+    p->value_type = list[i].value_type;
     p->max_logits = list[i].max_logits;
     p->max_text = list[i].max_text;
     p->n_threads = list[i].n_threads;
@@ -1296,7 +1350,7 @@ static void ctx_lives_in_a_given_block(void) {
         CHECK(ctx == NULL && error.status == SM_ERR_FULL && error.text[0]);
         memset(at, 0xEE, plan.total_bytes);
         if (CHECK_STATUS(sm_ctx_create_in(m, &p, at, plan.total_bytes, &ctx, &error), SM_OK)) {
-            run_way w = run_plain(plan.kv_type);
+            run_way w = run_pair(plan.key_type, plan.value_type);
             n = sm__min(plan.n_ctx, 100);
             CHECK((uint8_t *)ctx >= at);
             CHECK_STATUS(run_eval(ctx, 0, tokens, n), SM_OK);
@@ -1512,8 +1566,8 @@ static void ctx_checks_its_parameters(void) {
         case 10: p.n_threads = 257; break;
         case 11: p.allocator.alloc = heap_alloc; break;
         case 12: p.allocator.free = heap_free; break;
-        case 13: p.kv_type = SM_TYPE_Q8_0, want = SM_ERR_UNSUPPORTED; break; /* heads of 16 */
-        case 14: p.kv_type = 77, want = SM_ERR_UNSUPPORTED; break;
+        case 13: p.key_type = SM_TYPE_Q8_0, want = SM_ERR_UNSUPPORTED; break; /* heads of 16 */
+        case 14: p.value_type = 77, want = SM_ERR_UNSUPPORTED; break;
         case 15: p.isa = 99, want = SM_ERR_UNSUPPORTED; break;
         case 16: p.isa = sm_isa_best() == SM_ISA_NEON ? SM_ISA_AVX2 : SM_ISA_NEON;
             want = SM_ERR_UNSUPPORTED;
@@ -1667,6 +1721,7 @@ static void eval_step_keeps_its_budget(void) {
 
 static const test tests_eval[] = {
     {"eval: the bits are the golden ones", eval_bits_are_the_golden_ones},
+    {"eval: every pair of cache types has its golden bits", eval_bits_of_all_cache_types},
     {"eval: results that wait fit in scratch", eval_results_fit_in_scratch},
     {"eval: llama, any chunks, calls and levels give the same bits", eval_variants_llama},
     {"eval: qwen2, any chunks, calls and levels give the same bits", eval_variants_qwen2},
@@ -1678,9 +1733,9 @@ static const test tests_eval[] = {
     {"eval: any budget gives the same bits", eval_any_budget_same_bits},
     {"eval: sequences in one batch have the bits they have alone",
      eval_sequences_in_one_batch_are_alone},
-    {"eval: 1100 keys in F32, however cut, give the same bits", eval_long_f32},
+    {"eval: 1100 keys in F32 and BF16, however cut, give the same bits", eval_long_f32_bf16},
     {"eval: 1100 keys in F16, however cut, give the same bits", eval_long_f16},
-    {"eval: 1100 keys in Q8_0, however cut, give the same bits", eval_long_q8_0},
+    {"eval: 1100 keys in Q8_0 and Q4_0, however cut, give the same bits", eval_long_q8_0_q4_0},
     {"eval: a shared team gives the same bits", eval_with_a_shared_team_same_bits},
 #ifdef RUN_THREADS
     {"eval: a host's jobs, early, late or never, give the same bits",

@@ -523,9 +523,9 @@ static const int key_counts[] = {1,  2,  3,  15,  16,  17,  31,  33,  63,  64,  
                                  96, 127, 128, 129, 160, 191, 192, 193, 240, 255, 256};
 
 /* One part of one head with as many rows as a call can have; row i depends on q[i] and
- * n_keys[i]. */
+ * n_keys[i]. Keys and values have the same type: they meet different kernels. */
 static struct attend_case {
-    int kv, head_dim, most_keys; /* kv: index of k.attend */
+    int type, head_dim, most_keys;
     guard keys[4], values[4]; /* blocks that end at a forbidden page */
     const void *key_blocks[4], *value_blocks[4];
     float q[NO_ROWS][MAX_D], scale, cap;
@@ -533,37 +533,51 @@ static struct attend_case {
     float m[NO_ROWS], s[NO_ROWS], o[NO_ROWS][MAX_D];
 } ac;
 
-static const char *const attend_names[] = {"f32", "f16", "q8_0"};
-
-static size_t attend_bytes(int kv, int head_dim) {
-    static const int types[] = {SM__T_F32, SM__T_F16, SM__T_Q8_0};
-    return sm__row_bytes(types[kv], (size_t)head_dim) * SM__KV_BLOCK;
+static size_t attend_bytes(int type, int head_dim) {
+    return sm__row_bytes(type, (size_t)head_dim) * SM__KV_BLOCK;
 }
 
-/* Q8_0: where the scale of element i of a block is; i counts keys as [D, 64], values as [64, D]. */
+/* Elements that share a scale, 0 without; i counts keys as [D, 64], values as [64, D]. */
+static int attend_group(void) {
+    return ac.type == SM__T_Q8_0 || ac.type == SM__T_Q4_0 ? 32 : 0;
+}
 static uint8_t *attend_scale(const void *block, int i, int is_value) {
     int at = is_value ? i / 32 : i / (32 * SM__KV_BLOCK) * SM__KV_BLOCK + i % SM__KV_BLOCK;
-    return (uint8_t *)(uintptr_t)block + ac.head_dim * SM__KV_BLOCK + 2 * at;
+    int bytes = ac.head_dim * SM__KV_BLOCK / (ac.type == SM__T_Q4_0 ? 2 : 1);
+    return (uint8_t *)(uintptr_t)block + bytes + 2 * at;
 }
 
-/* Q8_0: every int8 but -128, and the scale of its group over and over: the last one stays. */
-static void attend_store_q8_0(uint8_t *block, int i, int is_value, float x, int mode) {
-    int8_t q = (int8_t)(mode == MODE_ZERO ? (x != 0.0f) : random_below(255) - 127);
+/* Q4_0: the byte of an element, and how far up it is there. */
+static uint8_t *attend_nibble(const void *block, int i, int is_value, int *shift) {
+    int d = is_value ? i % ac.head_dim : i / SM__KV_BLOCK;
+    uint8_t *at = (uint8_t *)(uintptr_t)block;
+    *shift = is_value ? d / 16 % 2 * 4 : d % 2 * 4;
+    if (!is_value) return at + d / 2 * SM__KV_BLOCK + i % SM__KV_BLOCK;
+    return at + i / ac.head_dim * (ac.head_dim / 2) + d / 32 * 16 + d % 16;
+}
+
+/* Q8_0 and Q4_0: every number but -128, and the scale of its group over and over: the last one
+ * stays. */
+static void attend_store_scaled(uint8_t *block, int i, int is_value, float x, int mode) {
+    int q = mode == MODE_ZERO ? (x != 0.0f) : random_below(255) - 127, shift;
     uint16_t h = sm__f32_to_f16(mode == MODE_NORMAL ? 0.001f + 0.01f * (x * x) : x);
-    block[i] = (uint8_t)q;
+    if (ac.type == SM__T_Q4_0) {
+        uint8_t *at = attend_nibble(block, i, is_value, &shift);
+        *at = (uint8_t)((*at & (240 >> shift)) | (q & 15) << shift);
+    } else {
+        block[i] = (uint8_t)q;
+    }
     memcpy(attend_scale(block, i, is_value), &h, 2);
 }
 
 static void attend_store(uint8_t *block, int i, int is_value, float x, int mode) {
-    uint16_t h = sm__f32_to_f16(x);
-    if (ac.kv == 2) attend_store_q8_0(block, i, is_value, x, mode);
-    else if (ac.kv == 1) memcpy(block + 2 * i, &h, 2);
-    else memcpy(block + 4 * i, &x, 4);
+    if (attend_group()) attend_store_scaled(block, i, is_value, x, mode);
+    else sm__types[ac.type].encode(&x, block + sm__types[ac.type].info.block_bytes * i, 1);
 }
 
 /* Keys and values beyond the last one are what uninitialised memory may hold: NaN. */
 static void attend_fill(int most_keys, int mode) {
-    size_t bytes = attend_bytes(ac.kv, ac.head_dim);
+    size_t bytes = attend_bytes(ac.type, ac.head_dim);
     int b, j, d, i;
     ac.most_keys = most_keys;
     ac.scale = 1.0f / sqrtf((float)ac.head_dim);
@@ -619,7 +633,8 @@ static void attend_call(const level *l, int first, int n_q, float *m, float *s, 
     a.s = s;
     a.o = o;
     a.scores = scores;
-    l->k.attend[ac.kv](&a);
+    l->k.attend_keys(ac.type, &a);
+    l->k.attend_values(ac.type, &a);
 }
 
 static float attend_scores[NO_ROWS * SM__PART + 16]; /* for the truth */
@@ -657,7 +672,7 @@ static int attend_compare(attend_place *p, const level *l, int first, int n_q) {
             sm__bits(out[i * width]) != sm__bits(SENTINEL))
             return FAIL("attend %s %s: head_dim %d, n_q %d, row %d with %d of %d keys: m %.9g "
                         "(%.9g), s %.9g (%.9g), o differs at %d",
-                        attend_names[ac.kv], l->name, ac.head_dim, n_q, (int)i, ac.n_keys[row],
+                        sm__types[ac.type].info.name, l->name, ac.head_dim, n_q, (int)i, ac.n_keys[row],
                         ac.most_keys, (double)m[i], (double)ac.m[row], (double)s[i],
                         (double)ac.s[row], at);
     }
@@ -665,12 +680,12 @@ static int attend_compare(attend_place *p, const level *l, int first, int n_q) {
 }
 
 /* Guarded blocks; 0 for a head_dim that the type cannot have. */
-static int attend_begin(int kv, int head_dim) {
-    size_t bytes = attend_bytes(kv, head_dim);
+static int attend_begin(int type, int head_dim) {
+    size_t bytes = attend_bytes(type, head_dim);
     int b;
-    if (kv == 2 && head_dim % 32) return 0;
-    ac.kv = kv;
+    ac.type = type;
     ac.head_dim = head_dim;
+    if (attend_group() && head_dim % 32) return 0;
     for (b = 0; b < 4; b++) ac.keys[b] = guard_make(bytes), ac.values[b] = guard_make(bytes);
     return 1;
 }
@@ -686,12 +701,12 @@ static void attend_windows(attend_place *p) {
     for (i = 0; i < COUNT(sizes); i++) {
         int first = random_below(NO_ROWS - sizes[i] + 1);
         for (l = 1; l < n_levels; l++)
-            if (levels[l].k.attend[ac.kv] != levels[0].k.attend[ac.kv])
+            if (levels[l].k.attend_keys != levels[0].k.attend_keys)
                 if (!attend_compare(p, &levels[l], first, sizes[i])) return;
     }
 }
 
-static void attend_variants(int kv) {
+static void attend_variants(int type) {
     attend_place p;
     int d, i, mode, errors = check.errors;
     NEED_VARIANTS();
@@ -700,8 +715,8 @@ static void attend_variants(int kv) {
     p.m = guard_make(NO_ROWS * 4);
     p.s = guard_make(NO_ROWS * 4);
     p.scores = guard_make(NO_ROWS * SM__PART * 4);
-    for (d = 0; d < COUNT(head_dims); d++) {
-        if (!attend_begin(kv, head_dims[d])) continue;
+    for (d = type == SM__T_BF16; d < COUNT(head_dims); d += type == SM__T_BF16 ? 2 : 1) {
+        if (!attend_begin(type, head_dims[d])) continue;
         for (mode = 0; mode < N_MODES; mode++)
             for (i = (mode + d) % 4; i < COUNT(key_counts); i += mode == MODE_NORMAL ? 2 : 4) {
                 if (check.errors >= errors + 8) break;
@@ -719,29 +734,32 @@ static void attend_variants(int kv) {
 }
 
 static double attend_load(const void *block, int i, int is_value) {
+    const uint8_t *at = (const uint8_t *)block;
+    int shift, q = ac.type == SM__T_Q8_0 ? (int8_t)at[i] : 0;
     uint16_t h;
     float x;
-    if (ac.kv == 2) {
+    if (ac.type == SM__T_Q4_0) {
+        q = *attend_nibble(block, i, is_value, &shift) >> shift & 15;
+        if (q > 7) q -= 16;
+    }
+    if (attend_group()) {
         memcpy(&h, attend_scale(block, i, is_value), 2);
-        return (double)((const int8_t *)block)[i] * (double)sm__f16_to_f32(h);
+        return (double)q * (double)sm__f16_to_f32(h);
     }
-    if (ac.kv == 1) {
-        memcpy(&h, (const uint8_t *)block + 2 * i, 2);
-        return (double)sm__f16_to_f32(h);
-    }
-    memcpy(&x, (const uint8_t *)block + 4 * i, 4);
+    sm__types[ac.type].decode(at + sm__types[ac.type].info.block_bytes * i, &x, 1);
     return (double)x;
 }
 
-/* A row in double. With e the largest error of a score ((D + 1) roundings; of Q8_0 32 and one for
- * each group), every weight is off by 2 e (its own score and the largest one's), by the rounding of
- * the difference (at most 88 units) and by exp (below 2 ulp = 4 units); s adds n / 16 + 5
- * roundings, o adds one for each key, and of Q8_0 one for the weight's scale. A cap is no steeper
+/* A row in double. With e the largest error of a score ((D + 1) roundings; with scales 32 and one
+ * for each group), every weight is off by 2 e (its own score and the largest one's), by the
+ * rounding of the difference (at most 88 units) and by exp (below 2 ulp = 4 units); s adds
+ * n / 16 + 5 roundings, o adds one for each key, and one for the weight's scale. A cap is no steeper
  * than 1 and adds its own error. */
 static int attend_check_row(int i) {
     static double p[SM__PART];
     double m = -1e300, s = 0, e = 0, rest, cap = (double)ac.cap;
-    int j, d, n = ac.n_keys[i], first = ac.first[i], roundings = ac.kv == 2 ? 33 + ac.head_dim / 32 : ac.head_dim + 1;
+    int roundings = attend_group() ? 33 + ac.head_dim / 32 : ac.head_dim + 1;
+    int j, d, n = ac.n_keys[i], first = ac.first[i];
     for (j = first; j < n; j++) {
         const void *block = ac.key_blocks[j / SM__KV_BLOCK];
         double magnitude = 0;
@@ -769,17 +787,17 @@ static int attend_check_row(int i) {
             sum += x;
             magnitude += fabs(x);
         }
-        if (!CHECK_NEAR(ac.o[i][d], sum, magnitude * (rest + (n + (ac.kv == 2)) * ULP)))
+        if (!CHECK_NEAR(ac.o[i][d], sum, magnitude * (rest + (n + (attend_group() > 0)) * ULP)))
             return 0;
     }
     return 1;
 }
 
-static void attend_bound(int kv) {
+static void attend_bound(int type) {
     int d, i, row;
     levels_init();
-    for (d = 0; d < COUNT(head_dims); d += kv == 2 ? 1 : 2) {
-        if (!attend_begin(kv, head_dims[d])) continue;
+    for (d = 0; d < COUNT(head_dims); d += type == SM__T_Q8_0 || type == SM__T_Q4_0 ? 1 : 2) {
+        if (!attend_begin(type, head_dims[d])) continue;
         for (i = 0; i < COUNT(key_counts); i += 3) {
             attend_fill(key_counts[i], MODE_NORMAL);
             attend_truth();
@@ -790,19 +808,23 @@ static void attend_bound(int kv) {
     }
 }
 
-static void attend_f32_keeps_its_bound(void) { attend_bound(0); }
-static void attend_f16_keeps_its_bound(void) { attend_bound(1); }
-static void attend_q8_0_keeps_its_bound(void) { attend_bound(2); }
-static void attend_f32_variants_agree(void) { attend_variants(0); }
-static void attend_f16_variants_agree(void) { attend_variants(1); }
-static void attend_q8_0_variants_agree(void) { attend_variants(2); }
+static void attend_f32_keeps_its_bound(void) { attend_bound(SM__T_F32); }
+static void attend_f16_keeps_its_bound(void) { attend_bound(SM__T_F16); }
+static void attend_bf16_keeps_its_bound(void) { attend_bound(SM__T_BF16); }
+static void attend_q8_0_keeps_its_bound(void) { attend_bound(SM__T_Q8_0); }
+static void attend_q4_0_keeps_its_bound(void) { attend_bound(SM__T_Q4_0); }
+static void attend_f32_variants_agree(void) { attend_variants(SM__T_F32); }
+static void attend_f16_variants_agree(void) { attend_variants(SM__T_F16); }
+static void attend_bf16_variants_agree(void) { attend_variants(SM__T_BF16); }
+static void attend_q8_0_variants_agree(void) { attend_variants(SM__T_Q8_0); }
+static void attend_q4_0_variants_agree(void) { attend_variants(SM__T_Q4_0); }
 
 /* The rules for scores that are no numbers: NaN is skipped, -inf has no weight, none = (-inf,
  * 0). */
 static void attend_rules_for_what_is_not_finite(void) {
     int i;
     levels_init();
-    attend_begin(0, 8);
+    attend_begin(SM__T_F32, 8);
     attend_fill(5, MODE_NORMAL);
     for (i = 0; i < 8; i++) ac.q[0][i] = sm__from_bits(0x7fc00000u); /* every score NaN */
     memset(ac.q[1], 0, 8 * 4);
@@ -1607,7 +1629,9 @@ static const test tests_kernels[] = {
     {"kernels: matmul tq2_0 keeps its bound", matmul_tq2_0_keeps_its_bound},
     {"kernels: attend f32 keeps its bound", attend_f32_keeps_its_bound},
     {"kernels: attend f16 keeps its bound", attend_f16_keeps_its_bound},
+    {"kernels: attend bf16 keeps its bound", attend_bf16_keeps_its_bound},
     {"kernels: attend q8_0 keeps its bound", attend_q8_0_keeps_its_bound},
+    {"kernels: attend q4_0 keeps its bound", attend_q4_0_keeps_its_bound},
     {"kernels: attend, what is not finite", attend_rules_for_what_is_not_finite},
     {"kernels: quant rounds to nearest", quant_rounds_to_nearest},
     {"kernels: quant, ties, tiny and not finite blocks", quant_rules},
@@ -1641,7 +1665,9 @@ static const test tests_kernels[] = {
     {"kernels: matmul tq2_0, all levels agree", matmul_tq2_0_variants_agree},
     {"kernels: attend f32, all levels agree", attend_f32_variants_agree},
     {"kernels: attend f16, all levels agree", attend_f16_variants_agree},
+    {"kernels: attend bf16, all levels agree", attend_bf16_variants_agree},
     {"kernels: attend q8_0, all levels agree", attend_q8_0_variants_agree},
+    {"kernels: attend q4_0, all levels agree", attend_q4_0_variants_agree},
     {"kernels: quant, all levels agree", quant_variants_agree},
     {"kernels: norms, softmax, activations, add, merge: all levels agree", rows_variants_agree},
     {"kernels: rope, all levels agree", rope_variants_agree},

@@ -12,10 +12,9 @@ typedef struct kv_fixture {
     float *want; /* [KV_CTX, KV_VOCAB] of tokens, alone */
 } kv_fixture;
 
-static int kv_make(kv_fixture *f, const char *arch, int type, int kv_type, int kv_tokens) {
+static int kv_make(kv_fixture *f, const char *arch, int type, run_way w, int kv_tokens) {
     gguf_model_params gp = gguf_model_default(arch, type);
     sm_ctx_params p = sm_ctx_default();
-    run_way w = run_plain(kv_type);
     memset(f, 0, sizeof *f);
     gp.vocab = GGUF_NO_VOCAB;
     gp.n_ctx = KV_CTX;
@@ -24,7 +23,8 @@ static int kv_make(kv_fixture *f, const char *arch, int type, int kv_type, int k
     p.n_ctx = KV_CTX;
     p.n_seqs = KV_SEQS;
     p.kv_tokens = kv_tokens;
-    p.kv_type = kv_type;
+    p.key_type = w.key_type;
+    p.value_type = w.value_type;
     p.n_threads = 1;
     f->ctx = run_ctx(f->m, &p);
     if (!f->ctx) return 0;
@@ -57,7 +57,7 @@ static int kv_extend(kv_fixture *f, int seq, int to) {
 static void kv_fork_shares_until_written(void) {
     kv_fixture f;
     int s;
-    if (kv_make(&f, "llama", SM_TYPE_F32, SM_TYPE_F16, 0)) {
+    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0)) {
         size_t block = f.ctx->kv.block_bytes;
         kv_extend(&f, 0, 100); /* a whole block and a begun one */
         CHECK(kv_blocks(f.ctx, 1) == 2);
@@ -95,8 +95,10 @@ static void kv_forks_do_not_disturb_each_other(void) {
     size_t i;
     int k, s;
     for (k = 0; k < 3; k++) {
-        if (!kv_make(&f, k ? "qwen3" : "gpt2", k ? SM_TYPE_F16 : SM_TYPE_Q8_0, run_kv_types[k],
-                     0)) {
+        run_way w = k == 2   ? run_pair(SM_TYPE_Q4_0, SM_TYPE_F32)
+                    : k == 1 ? run_plain(SM_TYPE_F16)
+                             : run_pair(SM_TYPE_F32, SM_TYPE_BF16);
+        if (!kv_make(&f, k ? "qwen3" : "gpt2", k ? SM_TYPE_F16 : SM_TYPE_Q8_0, w, 0)) {
             kv_free(&f);
             continue;
         }
@@ -126,7 +128,7 @@ static void kv_forks_do_not_disturb_each_other(void) {
 static void kv_all_forks_write_at_once(void) {
     kv_fixture f;
     int round, s, i;
-    if (kv_make(&f, "llama", SM_TYPE_F32, SM_TYPE_F32, KV_SEQS * 64)) { /* a block for each */
+    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F32), KV_SEQS * 64)) { /* a block for each */
         for (round = 0; round < 40; round++) {
             int32_t tokens[KV_SEQS], seqs[KV_SEQS];
             uint8_t want[KV_SEQS];
@@ -187,7 +189,7 @@ static void kv_rewound_anywhere_evaluates_alike(void) {
     static const int types[] = {SM_TYPE_BF16, SM_TYPE_Q4_0, SM_TYPE_Q5_K};
     int length, k;
     for (k = 0; k < 3; k++) {
-        if (kv_make(&f, archs[k], types[k], run_kv_types[k], 0)) {
+        if (kv_make(&f, archs[k], types[k], run_plain(run_kv_types[k]), 0)) {
             kv_extend(&f, 0, 140);
             for (length = 139; length >= 0; length--) {
                 CHECK_STATUS(sm_seq_rewind(f.ctx, 0, length), SM_OK);
@@ -217,7 +219,7 @@ static void kv_full_pool_leaves_everything(void) {
     kv_fixture f;
     int s, i, k;
     /* five blocks for six sequences of up to three */
-    if (kv_make(&f, "llama", SM_TYPE_Q8_0, SM_TYPE_F16, 5 * 64)) {
+    if (kv_make(&f, "llama", SM_TYPE_Q8_0, run_plain(SM_TYPE_F16), 5 * 64)) {
         static const uint8_t want[KV_CTX] = {0};
         int32_t tokens[KV_CTX], seqs[KV_CTX];
         float last[KV_VOCAB];
@@ -267,15 +269,14 @@ static void kv_full_pool_leaves_everything(void) {
 
 /* Forks, rewinds, releases, batches, cancels in any order, the pool too small for all: each
  * sequence always continues its own text, and the blocks that are out are those that are needed. */
-static void kv_walk(int kv_type) {
+static void kv_walk(run_way w) {
     enum { ROUNDS = 600 };
     kv_fixture f;
     int shift[KV_SEQS] = {0}, round, s, i, full = 0, forks = 0;
     /* sequence s holds tokens of one of two texts up to its length: the text is told by shift */
-    if (kv_make(&f, "qwen3", SM_TYPE_Q8_0, kv_type, 9 * 64)) {
+    if (kv_make(&f, "qwen3", SM_TYPE_Q8_0, w, 9 * 64)) {
         int32_t second[KV_CTX];
         float *rows[2];
-        run_way w = run_plain(kv_type);
         run_tokens(f.m, second, KV_CTX);
         rows[0] = f.want;
         rows[1] = run_rows(KV_CTX, KV_VOCAB);
@@ -336,8 +337,8 @@ static void kv_walk(int kv_type) {
     kv_free(&f);
 }
 
-static void kv_random_walk(void) { kv_walk(SM_TYPE_F16); }
-static void kv_random_walk_q8_0(void) { kv_walk(SM_TYPE_Q8_0); }
+static void kv_random_walk(void) { kv_walk(run_plain(SM_TYPE_F16)); }
+static void kv_random_walk_mixed(void) { kv_walk(run_pair(SM_TYPE_Q4_0, SM_TYPE_Q8_0)); }
 
 /* 200 sequences, each with a text of its own, in batches of all of them. */
 static void kv_many_sequences(void) {
@@ -390,7 +391,7 @@ static void kv_many_sequences(void) {
 static void kv_statistics_add_up(void) {
     kv_fixture f;
     int i;
-    if (kv_make(&f, "llama", SM_TYPE_F32, SM_TYPE_F16, 0)) {
+    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0)) {
         sm_ctx_stats s = sm_ctx_get_stats(f.ctx);
         size_t block = f.ctx->kv.block_bytes, row = KV_VOCAB * sizeof(float);
         /* keys and values of 64 tokens, 2 layers, 2 heads of 16, in halves */
@@ -412,10 +413,10 @@ static void kv_statistics_add_up(void) {
     kv_free(&f);
 }
 
-/* --- Q8_0 ------------------------------------------------------------------------------------- */
+/* --- types ------------------------------------------------------------------------------------ */
 
 /* Heads of 16 have no whole groups of 32: refused in words, and nothing is left behind. */
-static void kv_q8_0_wants_whole_groups(void) {
+static void kv_blocks_want_whole_groups(void) {
     gguf_model_params gp = gguf_model_default("llama", SM_TYPE_F32);
     sm_model *m = gguf_model_open(&gp);
     sm_ctx_params p = sm_ctx_default();
@@ -426,57 +427,83 @@ static void kv_q8_0_wants_whole_groups(void) {
     sm_plan plan;
     sm_error error;
     int i;
-    p.kv_type = SM_TYPE_Q8_0;
     p.allocator = heap_allocator();
-    for (i = 0; i < 3 && m && memory; i++) {
+    for (i = 0; i < 4 && m && memory; i++) {
         memset(&error, 0, sizeof error);
+        p.key_type = i < 3 ? SM_TYPE_Q8_0 : SM_TYPE_F32;
+        p.value_type = i < 3 ? SM_TYPE_F32 : SM_TYPE_Q4_0;
         CHECK_STATUS(i == 0   ? sm_ctx_plan(m, &p, &plan, &error)
-                     : i == 1 ? sm_ctx_create(m, &p, &ctx, &error)
-                              : sm_ctx_create_in(m, &p, memory, 1 << 22, &ctx, &error),
+                     : i == 1 ? sm_ctx_create_in(m, &p, memory, 1 << 22, &ctx, &error)
+                              : sm_ctx_create(m, &p, &ctx, &error),
                      SM_ERR_UNSUPPORTED);
-        CHECK_STR(error.text, "context: kv_type Q8_0 wants a head_dim that is a multiple of 32, "
-                              "not 16");
+        CHECK_STR(error.text, i < 3 ? "context: key_type Q8_0 wants a head_dim that is a multiple "
+                                      "of 32, not 16"
+                                    : "context: value_type Q4_0 wants a head_dim that is a "
+                                      "multiple of 32, not 16");
         CHECK(ctx == NULL && heap.bytes == held && heap.calls == calls);
     }
+    p.key_type = SM_TYPE_Q4_K;
+    if (m) CHECK_STATUS(sm_ctx_plan(m, &p, &plan, &error), SM_ERR_UNSUPPORTED);
+    CHECK_STR(error.text, "context: key_type must be F32, F16, BF16, Q8_0 or Q4_0");
     free(memory);
     sm_model_close(m);
 }
 
-/* The first layer's cache in F32 and in Q8_0, of the same keys and values: a group's largest
- * element has |q| = 127, its scale is a 127th of it in f16, all lie within 0.57 of a scale. */
+/* Element d of a key or value in the first layer's cache; of Q8_0 and Q4_0, q gets its number. */
+static float kv_element(const sm_ctx *ctx, int pos, int head, int d, int is_value, int *q) {
+    int type = is_value ? ctx->kv.value_type : ctx->kv.key_type, dim = ctx->model->hp.head_dim;
+    int lane = pos % 64, index = is_value ? lane * dim + d : d * 64 + lane;
+    const uint8_t *at = sm__kv_head(ctx, ctx->kv.table[pos / 64], 0, head), *scales;
+    float x;
+    uint16_t h;
+    if (is_value) at += ctx->kv.key_bytes;
+    if (type == SM__T_F32 || type == SM__T_F16 || type == SM__T_BF16) {
+        sm__types[type].decode(at + (size_t)(index * sm__types[type].info.block_bytes), &x, 1);
+        return x;
+    }
+    scales = at + dim * (type == SM__T_Q8_0 ? 64 : 32);
+    if (type == SM__T_Q8_0) *q = (int8_t)at[index];
+    else if (is_value) *q = at[lane * dim / 2 + d / 32 * 16 + d % 16] >> (d & 16 ? 4 : 0) & 15;
+    else *q = at[d / 2 * 64 + lane] >> d % 2 * 4 & 15;
+    if (type == SM__T_Q4_0 && *q > 7) *q -= 16;
+    memcpy(&h, scales + 2 * (is_value ? lane * (dim / 32) + d / 32 : d / 32 * 64 + lane), 2);
+    return (float)*q * sm__f16_to_f32(h);
+}
+
+/* 32 elements in F32 and as stored by a cache of the same keys and values: what a type's encoder,
+ * which is ggml's, makes of them. Q8_0 is rounded as activations are: the largest |q| is 127, the
+ * scale is a 127th of the largest |x| in f16, all lie within 0.57 of a scale. */
 static void kv_compare_group(const sm_ctx *plain, const sm_ctx *ctx, int pos, int head, int group,
                              int is_value) {
-    int lane = pos % 64, dim = ctx->model->hp.head_dim, i, most = 0;
-    const uint8_t *at = sm__kv_head(ctx, ctx->kv.table[pos / 64], 0, head);
-    const void *first = sm__kv_head(plain, plain->kv.table[pos / 64], 0, head);
-    const float *x = (const float *)first;
-    float largest = 0.0f, scale;
-    uint16_t h;
-    CHECK(ctx->kv.head_bytes == (size_t)dim * 68 && plain->kv.head_bytes == (size_t)dim * 256);
-    if (is_value) at += ctx->kv.head_bytes, x += plain->kv.head_bytes / 4;
-    memcpy(&h, at + dim * 64 + 2 * (is_value ? lane * (dim / 32) + group : group * 64 + lane), 2);
-    scale = sm__f16_to_f32(h);
-    for (i = 32 * group; i < 32 * group + 32; i++) {
-        int index = is_value ? lane * dim + i : i * 64 + lane, q = (int8_t)at[index];
-        CHECK_NEAR((float)q * scale, (double)x[index], 0.57 * (double)scale);
-        if (fabsf(x[index]) > largest) largest = fabsf(x[index]);
-        most = sm__max(most, q < 0 ? -q : q);
+    int type = is_value ? ctx->kv.value_type : ctx->kv.key_type, i, q = 0, most = 0;
+    float x[32], want[32], got[32], largest = 0.0f, scale;
+    uint8_t encoded[128];
+    for (i = 0; i < 32; i++) {
+        x[i] = kv_element(plain, pos, head, 32 * group + i, is_value, &q);
+        got[i] = kv_element(ctx, pos, head, 32 * group + i, is_value, &q);
+        if (fabsf(x[i]) > largest) largest = fabsf(x[i]);
+        if (type == SM__T_Q8_0) most = sm__max(most, q < 0 ? -q : q);
     }
-    CHECK(most == 127);
-    CHECK(h == sm__f32_to_f16(largest / 127.0f));
+    scale = sm__f16_to_f32(sm__f32_to_f16(largest / 127.0f));
+    sm__types[type].encode(x, encoded, 32);
+    sm__types[type].decode(encoded, want, 32);
+    for (i = 0; i < 32; i++) {
+        if (type == SM__T_Q8_0) CHECK_NEAR(got[i], (double)x[i], 0.57 * (double)scale);
+        else CHECK(sm__bits(got[i]) == sm__bits(want[i]) || got[i] == want[i]);
+    }
+    if (type == SM__T_Q8_0) CHECK(most == 127);
 }
 
 /* One model: what its cache holds, and how far its logits are from those with KV in F32: on average
  * at most `bound` of a row's range. */
-static void kv_q8_0_of(const char *arch, int type, double bound) {
+static void kv_near_f32(const char *arch, int type, run_way w, double bound) {
     enum { N = 130 };
     kv_fixture f, plain;
     int pos, head, group, i, ready;
-    run_way w = run_plain(SM_TYPE_Q8_0);
     float *got = run_rows(KV_CTX, KV_VOCAB);
     double mean = 0.0;
-    ready = kv_make(&f, arch, type, SM_TYPE_Q8_0, 0);
-    ready = kv_make(&plain, arch, type, SM_TYPE_F32, 0) && ready;
+    ready = kv_make(&f, arch, type, w, 0);
+    ready = kv_make(&plain, arch, type, run_plain(SM_TYPE_F32), 0) && ready;
     if (ready && CHECK_STATUS(run_eval(plain.ctx, 0, plain.tokens, N), SM_OK) &&
         CHECK_STATUS(run_eval(f.ctx, 0, plain.tokens, N), SM_OK)) {
         for (pos = 0; pos < N; pos++)
@@ -503,10 +530,30 @@ static void kv_q8_0_of(const char *arch, int type, double bound) {
     kv_free(&f);
     kv_free(&plain);
 }
-static void kv_q8_0_is_near_f32(void) {
-    kv_q8_0_of("qwen3", SM_TYPE_F32, 2.5e-3);
-    kv_q8_0_of("gpt2", SM_TYPE_Q6_K, 4.5e-3);
-    kv_q8_0_of("llama", SM_TYPE_Q4_K, 7e-3);
+static void kv_types_are_near_f32(void) {
+    kv_near_f32("qwen3", SM_TYPE_F32, run_plain(SM_TYPE_Q8_0), 2.5e-3);
+    kv_near_f32("gpt2", SM_TYPE_Q6_K, run_plain(SM_TYPE_Q8_0), 4.5e-3);
+    kv_near_f32("llama", SM_TYPE_Q4_K, run_plain(SM_TYPE_Q8_0), 7e-3);
+    kv_near_f32("qwen3", SM_TYPE_F32, run_plain(SM_TYPE_Q4_0), 2.5e-2);
+    kv_near_f32("llama", SM_TYPE_Q4_K, run_pair(SM_TYPE_Q4_0, SM_TYPE_F16), 7e-2);
+    kv_near_f32("gpt2", SM_TYPE_Q6_K, run_pair(SM_TYPE_BF16, SM_TYPE_Q4_0), 4.5e-2);
+}
+
+/* What is not finite shows in Q4_0 too, where ggml's encoder would lose it. */
+static void kv_q4_0_shows_what_is_not_finite(void) {
+    static const uint32_t bad[] = {0x7f800000u, 0xff800000u, 0x7fc00000u, 0xff812345u};
+    sm_ctx *no_ctx = NULL;
+    uint16_t scales[2];
+    uint8_t out[32], temp[64];
+    float x[64];
+    int i, k;
+    for (i = 0; i < 64 * 4; i++) {
+        for (k = 0; k < 64; k++) x[k] = (float)k - 20.5f;
+        x[i % 64] = sm__from_bits(bad[i / 64]);
+        sm__kv_convert(no_ctx, SM__T_Q4_0, x, 64, out, scales, temp);
+        CHECK(((scales[i % 64 / 32] & 0x7c00) == 0x7c00) && (scales[i % 64 / 32] & 0x3ff));
+        CHECK((scales[1 - i % 64 / 32] & 0x7c00) != 0x7c00);
+    }
 }
 
 static const test tests_kv[] = {
@@ -517,9 +564,10 @@ static const test tests_kv[] = {
     {"kv: rewound to any length evaluates alike", kv_rewound_anywhere_evaluates_alike},
     {"kv: a full pool in mid-batch leaves everything as before", kv_full_pool_leaves_everything},
     {"kv: any order of forks, rewinds, batches and cancels is right", kv_random_walk},
-    {"kv: any order, with the cache in Q8_0", kv_random_walk_q8_0},
+    {"kv: any order, with keys in Q4_0 and values in Q8_0", kv_random_walk_mixed},
     {"kv: 200 sequences in one batch", kv_many_sequences},
     {"kv: the statistics add up", kv_statistics_add_up},
-    {"kv: Q8_0 wants heads of whole groups", kv_q8_0_wants_whole_groups},
-    {"kv: Q8_0 holds what was stored, logits stay near", kv_q8_0_is_near_f32},
+    {"kv: Q8_0 and Q4_0 want heads of whole groups", kv_blocks_want_whole_groups},
+    {"kv: every type holds what was stored, logits stay near", kv_types_are_near_f32},
+    {"kv: Q4_0 shows what is not finite", kv_q4_0_shows_what_is_not_finite},
 };

@@ -104,7 +104,7 @@ static void story_everywhere(int gguf) {
             if (i == 0 && threads > 1) continue; /* the scalar level takes its time */
             story_check(m, &p, "", 1, 50, &want);
         }
-    p.kv_type = SM_TYPE_F32;
+    p.key_type = p.value_type = SM_TYPE_F32;
     story_check(m, &p, "", 1, -1, &want);
     sm_model_close(m);
 }
@@ -260,7 +260,7 @@ static void tinystories_656k_known(void) {
     sm_ctx *ctx = NULL;
     int run, i;
     p.n_threads = 2;
-    p.kv_type = SM_TYPE_F32;
+    p.key_type = p.value_type = SM_TYPE_F32;
     if (m) ctx = run_ctx(m, &p);
     for (run = 0; run < 3 && ctx; run++) {
         int32_t prompt[16], want[64];
@@ -404,7 +404,7 @@ static void trace_run(const sm_model *m, const int32_t *tokens, int n_seqs, int 
     p.n_seqs = n_seqs;
     p.n_batch = total;
     p.max_logits = total;
-    p.kv_type = SM_TYPE_F32;
+    p.key_type = p.value_type = SM_TYPE_F32;
     p.n_threads = 1;
     p.isa = isa;
     if (log) {
@@ -773,7 +773,8 @@ static void cs336_scaled_dot_product_attention(void) {
             a.q = queries, a.n_keys = n_keys, a.n_q = T, a.head_dim = D;
             a.scale = 0.125f;
             a.m = m, a.s = s, a.o = out, a.scores = scores;
-            kernels.attend[0](&a);
+            kernels.attend_keys(SM__T_F32, &a);
+            kernels.attend_values(SM__T_F32, &a);
             for (t = 0; t < T; t++)
                 for (d = 0; d < D; d++) out[t][d] /= s[t];
         }
