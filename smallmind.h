@@ -11611,6 +11611,9 @@ static sm_status sm__gguf_scaling(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+/* Whether a layer is an n-th one; n 0: none is. */
+static int sm__every(int il, int n) { return n && il % n == n - 1; }
+
 /* Windows, and layers without rotation. */
 static sm_status sm__gguf_layers(sm_model *m, sm_error *error) {
     static const char *const pattern_key = "attention.sliding_window_pattern";
@@ -11633,10 +11636,10 @@ static sm_status sm__gguf_layers(sm_model *m, sm_error *error) {
     if (window && !list && (status = sm__gguf_int(m, pattern_key, 0, &every, error))) return status;
     for (il = 0; il < sm__min(h->n_layers, SM__MAX_LAYERS); il++) {
         uint32_t bit = (uint32_t)1 << il % 32;
-        double windowed = !(every && il % every == every - 1);
+        double windowed = !sm__every(il, every);
         if (window && list) sm__meta_number(list, (uint64_t)il, &windowed);
         if (window && windowed != 0.0) h->windowed[il / 32] |= bit;
-        if ((arch->bare_every && il % arch->bare_every == arch->bare_every - 1) ||
+        if (sm__every(il, arch->bare_every) ||
             (window && windowed == 0.0 && (arch->flags & SM__ARCH_ALL_IS_BARE)))
             h->bare[il / 32] |= bit;
     }
@@ -11657,6 +11660,16 @@ static sm_status sm__gguf_scale(const sm_model *m, const char *suffix, int need,
     return SM_OK;
 }
 
+/* What follows from the row and the sizes, unless a file says otherwise. */
+static void sm__row_scales(const sm__arch *arch, sm__hparams *h) {
+    h->ffn = arch->ffn;
+    h->parallel = (arch->flags & SM__ARCH_PARALLEL) != 0;
+    if (arch->flags & SM__ARCH_SQRT_EMBED) h->embed_scale = (double)sm__sqrt((float)h->n_embd);
+    if (arch->wide_layers && arch->wide_layers == h->n_layers && h->n_heads > 0 &&
+        h->n_embd >= h->n_heads)
+        h->score_scale = (double)sm__div(1.0f, sm__sqrt((float)(h->n_embd / h->n_heads)));
+}
+
 /* Scales, caps, and what else a file may say of its layers. */
 static sm_status sm__gguf_scales(sm_model *m, sm_error *error) {
     int flags = m->arch->flags, caps = flags & SM__ARCH_SOFT_CAPS;
@@ -11664,9 +11677,7 @@ static sm_status sm__gguf_scales(sm_model *m, sm_error *error) {
     sm__hparams *h = &m->hp;
     sm_status status;
     char q[SM__QUOTE];
-    if (flags & SM__ARCH_SQRT_EMBED) h->embed_scale = sm__sqrt((float)h->n_embd);
-    if (m->arch->wide_layers && m->arch->wide_layers == h->n_layers && h->n_embd >= h->n_heads)
-        h->score_scale = sm__div(1.0f, sm__sqrt((float)(h->n_embd / h->n_heads)));
+    sm__row_scales(m->arch, h);
     if ((status = sm__gguf_scale(m, "embedding_scale", 0, &h->embed_scale, error)) ||
         (status = sm__gguf_scale(m, "residual_scale", 0, &h->residual_scale, error)) ||
         (status = sm__gguf_scale(m, "attention.scale", 0, &h->score_scale, error)) ||
@@ -11677,7 +11688,6 @@ static sm_status sm__gguf_scales(sm_model *m, sm_error *error) {
         status = sm__gguf_scale(m, "logit_scale", flags & SM__ARCH_LOGIT_DIVISOR, &h->logit_scale,
                                 error);
     if (flags & SM__ARCH_LOGIT_DIVISOR) h->logit_scale = 1.0 / h->logit_scale;
-    h->parallel = (flags & SM__ARCH_PARALLEL) != 0;
     if (flags & SM__ARCH_MAYBE_PARALLEL) {
         const sm__meta *parallel = sm__arch_find_key(m, "use_parallel_residual");
         if (!parallel || parallel->type != SM__GGUF_BOOL)
@@ -11687,7 +11697,6 @@ static sm_status sm__gguf_scales(sm_model *m, sm_error *error) {
     }
     if (flags & SM__ARCH_MAYBE_FFN_NORM)
         h->parallel = sm__tensor_at(m, "blk.0.ffn_norm.weight") < 0;
-    h->ffn = m->arch->ffn;
     if (act && (flags & SM__ARCH_SUB_NORM)) {
         sm__str name = sm__meta_text(m, act);
         if (sm__str_is(name, "relu2")) h->ffn = SM__FFN_RELU2_GLU;
@@ -12238,11 +12247,16 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
 
 enum { SM__FAMILY_LLAMA = 1, SM__FAMILY_GPT2 = 2, SM__FAMILY_CS336 = 4 };
 
+enum {
+    SM__ST_CONV = 1, /* a matrix that GPT-2's Conv1D stores as [in, out] */
+    SM__ST_POST = 2  /* post_attention_norm in a row with norms behind, which reuses that name */
+};
+
 /* Names of Hugging Face and of the CS336 course, without "model." and "transformer."; '#' is the
- * layer. conv: a matrix that GPT-2's Conv1D stores as [in, out]. */
+ * layer. */
 typedef struct sm__st_rule {
     const char *from, *to;
-    uint8_t families, conv;
+    uint8_t families, how;
 } sm__st_rule;
 
 static const sm__st_rule sm__st_rules[] = {
@@ -12260,7 +12274,20 @@ static const sm__st_rule sm__st_rules[] = {
     {"layers.#.self_attn.o_proj.bias", "blk.#.attn_output.bias", SM__FAMILY_LLAMA, 0},
     {"layers.#.self_attn.q_norm.weight", "blk.#.attn_q_norm.weight", SM__FAMILY_LLAMA, 0},
     {"layers.#.self_attn.k_norm.weight", "blk.#.attn_k_norm.weight", SM__FAMILY_LLAMA, 0},
-    {"layers.#.post_attention_layernorm.weight", "blk.#.ffn_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.post_attention_layernorm.weight", "blk.#.ffn_norm.weight", SM__FAMILY_LLAMA,
+     SM__ST_POST},
+    {"layers.#.pre_feedforward_layernorm.weight", "blk.#.ffn_norm.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.post_feedforward_layernorm.weight", "blk.#.post_ffw_norm.weight", SM__FAMILY_LLAMA,
+     0},
+    {"norm.bias", "output_norm.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.input_layernorm.bias", "blk.#.attn_norm.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.post_attention_layernorm.bias", "blk.#.ffn_norm.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.self_attn.qkv_proj.weight", "blk.#.attn_qkv.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.gate_up_proj.weight", "blk.#.ffn_up.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.c_fc.weight", "blk.#.ffn_up.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.c_fc.bias", "blk.#.ffn_up.bias", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.c_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_LLAMA, 0},
+    {"layers.#.mlp.c_proj.bias", "blk.#.ffn_down.bias", SM__FAMILY_LLAMA, 0},
     {"layers.#.mlp.gate_proj.weight", "blk.#.ffn_gate.weight", SM__FAMILY_LLAMA, 0},
     {"layers.#.mlp.up_proj.weight", "blk.#.ffn_up.weight", SM__FAMILY_LLAMA, 0},
     {"layers.#.mlp.down_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_LLAMA, 0},
@@ -12273,15 +12300,15 @@ static const sm__st_rule sm__st_rules[] = {
     {"ln_f.bias", "output_norm.bias", SM__FAMILY_GPT2, 0},
     {"h.#.ln_1.weight", "blk.#.attn_norm.weight", SM__FAMILY_GPT2, 0},
     {"h.#.ln_1.bias", "blk.#.attn_norm.bias", SM__FAMILY_GPT2, 0},
-    {"h.#.attn.c_attn.weight", "blk.#.attn_qkv.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.attn.c_attn.weight", "blk.#.attn_qkv.weight", SM__FAMILY_GPT2, SM__ST_CONV},
     {"h.#.attn.c_attn.bias", "blk.#.attn_qkv.bias", SM__FAMILY_GPT2, 0},
-    {"h.#.attn.c_proj.weight", "blk.#.attn_output.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.attn.c_proj.weight", "blk.#.attn_output.weight", SM__FAMILY_GPT2, SM__ST_CONV},
     {"h.#.attn.c_proj.bias", "blk.#.attn_output.bias", SM__FAMILY_GPT2, 0},
     {"h.#.ln_2.weight", "blk.#.ffn_norm.weight", SM__FAMILY_GPT2, 0},
     {"h.#.ln_2.bias", "blk.#.ffn_norm.bias", SM__FAMILY_GPT2, 0},
-    {"h.#.mlp.c_fc.weight", "blk.#.ffn_up.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.mlp.c_fc.weight", "blk.#.ffn_up.weight", SM__FAMILY_GPT2, SM__ST_CONV},
     {"h.#.mlp.c_fc.bias", "blk.#.ffn_up.bias", SM__FAMILY_GPT2, 0},
-    {"h.#.mlp.c_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_GPT2, 1},
+    {"h.#.mlp.c_proj.weight", "blk.#.ffn_down.weight", SM__FAMILY_GPT2, SM__ST_CONV},
     {"h.#.mlp.c_proj.bias", "blk.#.ffn_down.bias", SM__FAMILY_GPT2, 0},
     {"token_embeddings.weight", "token_embd.weight", SM__FAMILY_CS336, 0},
     {"position_embeddings.weight", "position_embd.weight", SM__FAMILY_CS336, 0},
@@ -12653,13 +12680,19 @@ typedef struct sm__config { /* a number that is not there is -1 */
     double eps, rope_theta, rotary, window, use_window, tie, bos;
     double eos, eot; /* of a list of end ids the first two */
     double inverse_layer, scale_attn;
+    double score_cap, logit_cap, query_scale, period, local_theta, full_after, bare_every;
+    double embed_factor, residual_factor, score_factor, logit_divisor;
     double factor, low, high, original, beta_fast, beta_slow, attn, mscale;
-    sm__str model_type, architecture, act, scaling;
+    sm__str model_type, architecture, act, gate_act, scaling, local_scaling;
+    int n_windowed, n_bare; /* entries of the lists of layers; -1: there is none */
+    uint32_t windowed[SM__MAX_LAYERS / 32], bare[SM__MAX_LAYERS / 32];
 } sm__config;
 
 typedef struct sm__config_key {
     const char *key;
-    char kind; /* 'n' number, bool or null; 's' string; 'o' object with rotary parameters */
+    char kind; /* 'n' number, bool or null; 's' string; 'w' names of layers' kinds; 'b' 0 for layers
+                  without rotation; 'x' not done here unless null, false or 0; objects with rotary
+                  parameters: 'o' for both kinds of layers, 'f' of full ones, 'l' of local ones */
     uint16_t offset;
 } sm__config_key;
 
@@ -12687,13 +12720,28 @@ static const sm__config_key sm__config_keys[] = {
     SM__KEY("block_size", 'n', n_ctx),
     SM__KEY("context_length", 'n', n_ctx),
     SM__KEY("rms_norm_eps", 'n', eps),
+    SM__KEY("norm_epsilon", 'n', eps),
     SM__KEY("layer_norm_epsilon", 'n', eps),
     SM__KEY("hidden_act", 's', act),
     SM__KEY("activation_function", 's', act),
+    SM__KEY("hidden_activation", 's', gate_act),
     SM__KEY("rope_theta", 'n', rope_theta),
     SM__KEY("partial_rotary_factor", 'n', rotary),
     SM__KEY("sliding_window", 'n', window),
     SM__KEY("use_sliding_window", 'n', use_window),
+    SM__KEY("sliding_window_pattern", 'n', period),
+    SM__KEY("max_window_layers", 'n', full_after),
+    SM__KEY("layer_types", 'w', windowed),
+    SM__KEY("no_rope_layers", 'b', bare),
+    SM__KEY("no_rope_layer_interval", 'n', bare_every),
+    SM__KEY("rope_local_base_freq", 'n', local_theta),
+    SM__KEY("attn_logit_softcapping", 'n', score_cap),
+    SM__KEY("final_logit_softcapping", 'n', logit_cap),
+    SM__KEY("query_pre_attn_scalar", 'n', query_scale),
+    SM__KEY("embedding_multiplier", 'n', embed_factor),
+    SM__KEY("residual_multiplier", 'n', residual_factor),
+    SM__KEY("attention_multiplier", 'n', score_factor),
+    SM__KEY("logits_scaling", 'n', logit_divisor),
     SM__KEY("tie_word_embeddings", 'n', tie),
     SM__KEY("bos_token_id", 'n', bos),
     SM__KEY("eos_token_id", 'n', eos),
@@ -12701,6 +12749,17 @@ static const sm__config_key sm__config_keys[] = {
     SM__KEY("scale_attn_weights", 'n', scale_attn),
     SM__KEY("rope_scaling", 'o', scaling),
     SM__KEY("rope_parameters", 'o', scaling),
+    SM__KEY("quantization_config", 'x', scaling),
+    SM__KEY("use_bidirectional_attention", 'x', scaling),
+    SM__KEY("clip_qkv", 'x', scaling),
+    SM__KEY("alibi", 'x', scaling),
+    SM__KEY("num_local_experts", 'x', scaling),
+    SM__KEY("num_experts", 'x', scaling),
+};
+static const sm__config_key sm__local_keys[] = {
+    SM__KEY("type", 's', local_scaling),
+    SM__KEY("rope_type", 's', local_scaling),
+    SM__KEY("rope_theta", 'n', local_theta),
 };
 static const sm__config_key sm__rope_keys[] = {
     SM__KEY("type", 's', scaling),
@@ -12715,10 +12774,13 @@ static const sm__config_key sm__rope_keys[] = {
     SM__KEY("beta_slow", 'n', beta_slow),
     SM__KEY("attention_factor", 'n', attn),
     SM__KEY("mscale", 'n', mscale),
+    SM__KEY("full_attention", 'f', scaling), /* the last two are not looked for in themselves */
+    SM__KEY("sliding_attention", 'l', local_scaling),
 };
 #undef SM__KEY
 #define SM__N_CONFIG_KEYS ((int)(sizeof sm__config_keys / sizeof *sm__config_keys))
 #define SM__N_ROPE_KEYS ((int)(sizeof sm__rope_keys / sizeof *sm__rope_keys))
+#define SM__N_LOCAL_KEYS ((int)(sizeof sm__local_keys / sizeof *sm__local_keys))
 
 /* A number, bool or null into *out; of a list the first element, the second into out[1] (the ids
  * that end a text). */
@@ -12750,6 +12812,63 @@ static void sm__config_string(sm__json *j, sm__str *out) {
 }
 
 static sm_status sm__config_object(sm__json *j, sm__config *c, const sm__config_key *keys, int n,
+                                   sm_error *error);
+
+/* A list with a value per layer: kind 'w' or 'b'. */
+static sm_status sm__config_list(sm__json *j, int kind, uint32_t *bits, int *n, sm_error *error) {
+    char q[SM__QUOTE];
+    if (sm__json_word(j) == 2) return SM_OK; /* null */
+    sm__json_enter(j, '[');
+    for (*n = 0; sm__json_item(j); ++*n) {
+        sm__str name = {"", 0};
+        double v = 1.0;
+        int word;
+        if (*n == SM__MAX_LAYERS) j->bad = 1;
+        if (kind == 'w') sm__json_string(j, &name);
+        else if ((word = sm__json_word(j)) >= 0) v = word;
+        else sm__json_number(j, &v);
+        if (kind == 'w' && !j->bad && !sm__str_is(name, "full_attention") &&
+            !sm__str_is(name, "sliding_attention"))
+            return sm__fail(error, SM_ERR_UNSUPPORTED, "config.json: layers of type %s",
+                            sm__quote(q, name));
+        if (!j->bad && (kind == 'w' ? sm__str_is(name, "sliding_attention") : v == 0.0))
+            bits[*n / 32] |= (uint32_t)1 << *n % 32;
+    }
+    return SM_OK;
+}
+
+/* What may only be null, false or 0. */
+static sm_status sm__config_nothing(sm__json *j, const char *key, sm_error *error) {
+    double v = 1.0;
+    int c = sm__json_peek(j), word = sm__json_word(j);
+    if (word == 0 || word == 2) return SM_OK;
+    if (word < 0 && c >= '0' && c <= '9') sm__json_number(j, &v);
+    if (j->bad || v == 0.0) return SM_OK;
+    return sm__fail(error, SM_ERR_UNSUPPORTED, "config.json: %s is not supported", key);
+}
+
+static sm_status sm__config_value(sm__json *j, sm__config *c, const sm__config_key *key,
+                                  sm_error *error) {
+    void *field = (char *)c + key->offset;
+    switch (key->kind) {
+    case 'n': sm__config_number(j, (double *)field); return SM_OK;
+    case 's': sm__config_string(j, (sm__str *)field); return SM_OK;
+    case 'w': return sm__config_list(j, 'w', (uint32_t *)field, &c->n_windowed, error);
+    case 'b': return sm__config_list(j, 'b', (uint32_t *)field, &c->n_bare, error);
+    case 'x': return sm__config_nothing(j, key->key, error);
+    default: break;
+    }
+    if (sm__json_peek(j) != '{') { /* objects */
+        if (sm__json_word(j) != 2) sm__json_fail(j);
+        return SM_OK;
+    }
+    if (key->kind == 'l') return sm__config_object(j, c, sm__local_keys, SM__N_LOCAL_KEYS, error);
+    return sm__config_object(j, c, sm__rope_keys, SM__N_ROPE_KEYS - (key->kind == 'f' ? 2 : 0),
+                             error);
+}
+
+/* Nested at most three deep, as no table leads back to itself. */
+static sm_status sm__config_object(sm__json *j, sm__config *c, const sm__config_key *keys, int n,
                                    sm_error *error) {
     char q[SM__QUOTE];
     sm__str key;
@@ -12758,17 +12877,8 @@ static sm_status sm__config_object(sm__json *j, sm__config *c, const sm__config_
         sm_status status = SM_OK;
         int i = 0;
         while (i < n && !sm__str_is(key, keys[i].key)) i++;
-        if (i == n) {
-            sm__json_skip(j);
-        } else if (keys[i].kind == 'n') {
-            sm__config_number(j, (double *)(void *)((char *)c + keys[i].offset));
-        } else if (keys[i].kind == 's') {
-            sm__config_string(j, (sm__str *)(void *)((char *)c + keys[i].offset));
-        } else if (sm__json_peek(j) == '{') { /* its own table has no objects: one level deep */
-            status = sm__config_object(j, c, sm__rope_keys, SM__N_ROPE_KEYS, error);
-        } else if (sm__json_word(j) != 2) {
-            sm__json_fail(j);
-        }
+        if (i == n) sm__json_skip(j);
+        else status = sm__config_value(j, c, &keys[i], error);
         if (status) return status;
         if (j->bad)
             return sm__fail(error, SM_ERR_FORMAT, "config.json: a bad value of %s",
@@ -12785,7 +12895,9 @@ static sm_status sm__config_read(const sm__bytes *file, sm__config *c, sm_error 
     sm_status status;
     memset(c, 0, sizeof *c);
     for (i = 0; i < offsetof(sm__config, model_type) / sizeof(double); i++) numbers[i] = -1.0;
-    c->model_type = c->architecture = c->act = c->scaling = sm__str_of("");
+    c->model_type = c->architecture = c->act = c->gate_act = sm__str_of("");
+    c->scaling = c->local_scaling = c->act;
+    c->n_windowed = c->n_bare = -1;
     status = sm__config_object(&j, c, sm__config_keys, SM__N_CONFIG_KEYS, error);
     if (!status && (sm__json_peek(&j), j.p != j.end))
         return sm__fail(error, SM_ERR_FORMAT, "config.json has something behind its object");
@@ -12811,6 +12923,15 @@ static sm_status sm__config_arch(sm__st *st, const sm__config *c) {
         {"mistral", "MistralForCausalLM", "mistral"},
         {"qwen2", "Qwen2ForCausalLM", "qwen2"},
         {"qwen3", "Qwen3ForCausalLM", "qwen3"},
+        {"gemma", "GemmaForCausalLM", "gemma"},
+        {"gemma2", "Gemma2ForCausalLM", "gemma2"},
+        {"gemma3_text", "Gemma3ForCausalLM", "gemma3"},
+        {"phi3", "Phi3ForCausalLM", "phi3"},
+        {"olmo2", "Olmo2ForCausalLM", "olmo2"},
+        {"olmo3", "Olmo3ForCausalLM", "olmo2"},
+        {"granite", "GraniteForCausalLM", "granite"},
+        {"smollm3", "SmolLM3ForCausalLM", "smollm3"},
+        {"starcoder2", "Starcoder2ForCausalLM", "starcoder2"},
     };
     sm__str type = c->model_type.n ? c->model_type : c->architecture;
     const char *arch = st->family == SM__FAMILY_GPT2    ? "gpt2"
@@ -12818,7 +12939,7 @@ static sm_status sm__config_arch(sm__st *st, const sm__config *c) {
                                                         : NULL;
     char q[SM__QUOTE];
     int i;
-    for (i = 0; i < 4 && !arch; i++)
+    for (i = 0; i < (int)(sizeof types / sizeof *types) && !arch; i++)
         if (sm__str_is(type, types[i][0]) || sm__str_is(type, types[i][1])) arch = types[i][2];
     if (!arch)
         return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: model_type %s",
@@ -12828,21 +12949,34 @@ static sm_status sm__config_arch(sm__st *st, const sm__config *c) {
     return SM_OK;
 }
 
-/* What would change the computation and is not done here. */
+/* What would change the computation and is not done here. Gemma's first configs name a hidden_act
+ * that no one obeys: hidden_activation is it, or else GELU by tanh. */
 static sm_status sm__config_refuse(const sm__st *st, const sm__config *c) {
     static const char *const acts[][3] = {{"silu", "swish", ""},
                                           {"gelu_new", "gelu_pytorch_tanh", "gelu_fast"},
-                                          {"gelu", "gelu_python", ""}};
-    int i, ok = c->act.n == 0;
+                                          {"gelu", "gelu_python", ""},
+                                          {"gelu_new", "gelu_pytorch_tanh", "gelu_fast"}};
+    int i, gemma = (st->m->arch->flags & SM__ARCH_SQRT_EMBED) != 0;
+    sm__str act = gemma ? c->gate_act : c->act;
+    int ok = act.n == 0;
     char q[SM__QUOTE];
     for (i = 0; i < 3; i++)
-        if (sm__str_is(c->act, acts[st->m->arch->ffn][i])) ok = 1;
+        if (sm__str_is(act, acts[st->m->arch->ffn][i])) ok = 1;
     if (!ok)
         return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: activation %s",
-                        sm__quote(q, c->act));
+                        sm__quote(q, act));
     if (c->inverse_layer > 0 || c->scale_attn == 0.0)
         return sm__fail(st->error, SM_ERR_UNSUPPORTED, "config.json: attention with another scale");
+    if (c->local_scaling.n && !sm__str_is(c->local_scaling, "default"))
+        return sm__fail(st->error, SM_ERR_UNSUPPORTED, "rope scaling of type %s in local layers",
+                        sm__quote(q, c->local_scaling));
     return SM_OK;
+}
+
+/* A number that a row cannot do without. */
+static sm_status sm__config_need(const sm__st *st, double v, const char *name) {
+    if (v >= 0) return SM_OK;
+    return sm__fail(st->error, SM_ERR_FORMAT, "config.json has no %s", name);
 }
 
 static sm_status sm__config_scaling(const sm__st *st, const sm__config *c) {
@@ -12905,21 +13039,83 @@ static sm_status sm__config_sizes(const sm__st *st, const sm__config *c) {
 static sm_status sm__config_rope(const sm__st *st, const sm__config *c) {
     sm__hparams *h = &st->m->hp;
     double rotary = c->rotary < 0 ? 1.0 : c->rotary;
-    sm_status status;
-    int window, windowed = c->use_window > 0;
     h->pos = SM__POS_ROPE_HALF;
     if (c->rope_theta >= 0) h->rope_base = c->rope_theta;
     if (!sm__real_in(rotary, 0.0, 1.0))
         return sm__fail(st->error, SM_ERR_FORMAT, "config.json: a bad partial_rotary_factor");
     h->n_rot = (int)(rotary * (double)h->head_dim);
-    if ((status = sm__config_scaling(st, c))) return status;
-    status = sm__config_int(c->window, "sliding_window", 0, &window, st->error);
-    if (status) return status;
-    if (c->use_window < 0) /* Qwen's default is not to have one */
-        windowed = !sm__str_is(c->model_type, "qwen2") && !sm__str_is(c->model_type, "qwen3");
-    /* Within one window nothing differs from full attention. */
-    if (windowed && window > 0) h->n_ctx = sm__min(h->n_ctx, window);
     h->n_ctx = sm__min(h->n_ctx, SM__MAX_DIM);
+    return sm__config_scaling(st, c);
+}
+
+/* Windows, and layers without rotation. Rows without windows keep to one window's length, within
+ * which nothing differs from full attention. */
+static sm_status sm__config_layers(const sm__st *st, const sm__config *c) {
+    const sm__arch *arch = st->m->arch;
+    sm__hparams *h = &st->m->hp;
+    int none = arch->all_every == SM__NO_WINDOW, il, some = 0, window, every, bare_every, full;
+    int gemma = (arch->flags & SM__ARCH_SQRT_EMBED) && !none; /* 2 or 3: without it they are not */
+    sm_status s;
+    if ((s = sm__config_int(c->window, "sliding_window", gemma ? -1 : 0, &window, st->error)) ||
+        (s = sm__config_int(c->period, "sliding_window_pattern", none ? 0 : arch->all_every, &every,
+                            st->error)) ||
+        (s = sm__config_int(c->full_after, "max_window_layers", 0, &full, st->error)) ||
+        (s = sm__config_int(c->bare_every, "no_rope_layer_interval", arch->bare_every, &bare_every,
+                            st->error)))
+        return s;
+    if ((c->n_windowed >= 0 && c->n_windowed != h->n_layers) ||
+        (c->n_bare >= 0 && c->n_bare != h->n_layers))
+        return sm__fail(st->error, SM_ERR_FORMAT, "config.json: %s has no value for each layer",
+                        c->n_windowed >= 0 && c->n_windowed != h->n_layers ? "layer_types"
+                                                                           : "no_rope_layers");
+    if (c->use_window == 0.0 || (c->use_window < 0 && none)) window = 0; /* as Qwen's default is */
+    for (il = 0; window && il < sm__min(h->n_layers, SM__MAX_LAYERS); il++) {
+        int windowed = none ? il >= full : !sm__every(il, every);
+        if (c->n_windowed >= 0) windowed = sm__layer_bit(c->windowed, il);
+        some |= windowed;
+        if (windowed && !none) h->windowed[il / 32] |= (uint32_t)1 << il % 32;
+    }
+    for (il = 0; il < sm__min(h->n_layers, SM__MAX_LAYERS); il++)
+        if (c->n_bare >= 0 ? sm__layer_bit(c->bare, il) : sm__every(il, bare_every))
+            h->bare[il / 32] |= (uint32_t)1 << il % 32;
+    if (none && some) h->n_ctx = sm__min(h->n_ctx, window);
+    h->window = none || !some ? 0 : window;
+    if (h->window && arch->local_base)
+        h->local_base = arch->local_base > 1 ? (double)arch->local_base : h->rope_base;
+    if (h->window && c->local_theta >= 0) h->local_base = c->local_theta;
+    return SM_OK;
+}
+
+/* Scales and caps. What a family's models cannot be without has no default here. */
+static sm_status sm__config_scales(const sm__st *st, const sm__config *c) {
+    int flags = st->m->arch->flags, gemma = (flags & SM__ARCH_SQRT_EMBED) != 0;
+    sm__hparams *h = &st->m->hp;
+    sm_status s = SM_OK;
+    sm__row_scales(st->m->arch, h);
+    if (gemma) s = sm__config_need(st, c->head_dim, "head_dim");
+    if (!s && gemma && (flags & SM__ARCH_POST_NORM))
+        s = sm__config_need(st, c->query_scale, "query_pre_attn_scalar");
+    if (!s && (flags & SM__ARCH_SOFT_CAPS))
+        s = sm__config_need(st, c->score_cap, "attn_logit_softcapping");
+    if (!s && (flags & SM__ARCH_SOFT_CAPS))
+        s = sm__config_need(st, c->logit_cap, "final_logit_softcapping");
+    if (!s && (flags & SM__ARCH_LOGIT_DIVISOR))
+        s = sm__config_need(st, c->logit_divisor, "logits_scaling");
+    if (!s && (flags & SM__ARCH_LOGIT_DIVISOR))
+        s = sm__config_need(st, c->score_factor, "attention_multiplier");
+    if (!s && (st->m->arch->local_base > 1 || st->m->arch->bare_every))
+        s = sm__config_need(st, c->rope_theta, "rope_theta");
+    if (s) return s;
+    if (c->embed_factor >= 0) h->embed_scale = c->embed_factor;
+    if (c->residual_factor >= 0) h->residual_scale = c->residual_factor;
+    if (c->score_factor >= 0) h->score_scale = c->score_factor;
+    if (c->logit_divisor >= 0) h->logit_scale = 1.0 / c->logit_divisor;
+    if (c->score_cap >= 0) h->score_cap = c->score_cap;
+    if (c->logit_cap >= 0) h->logit_cap = c->logit_cap;
+    if (c->query_scale >= 0)
+        h->score_scale = c->query_scale == (double)h->head_dim
+                             ? 0.0
+                             : (double)sm__div(1.0f, sm__sqrt((float)c->query_scale));
     return SM_OK;
 }
 
@@ -12932,8 +13128,10 @@ static sm_status sm__config_apply(sm__st *st, const sm__config *c) {
         return s;
     m->hp.norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
     m->hp.pos = SM__POS_LEARNED;
-    m->hp.ffn = m->arch->ffn;
-    if (m->arch->pos != SM__POS_LEARNED && (s = sm__config_rope(st, c))) return s;
+    if ((s = sm__config_scales(st, c))) return s;
+    if (m->arch->pos != SM__POS_LEARNED &&
+        ((s = sm__config_rope(st, c)) || (s = sm__config_layers(st, c))))
+        return s;
     m->vocab.bos = sm__config_id(c->bos, m->hp.n_vocab);
     m->vocab.eos = sm__config_id(c->eos, m->hp.n_vocab);
     m->vocab.eot = sm__config_id(c->eot, m->hp.n_vocab);
@@ -12952,9 +13150,21 @@ static void sm__transpose(const uint8_t *src, uint8_t *dst, size_t rows, size_t 
                     memcpy(dst + (c * rows + r) * elem, src + (r * cols + c) * elem, elem);
 }
 
+/* 1 + w as F32: Gemma's norms multiply by that, GGUF's by what they store. */
+static const float *sm__st_plus_one(sm__st *st, const sm__st_entry *e, size_t n) {
+    float *copy = (float *)sm__model_alloc(st->m, n, sizeof *copy);
+    size_t i;
+    if (!copy) return NULL;
+    sm__types[sm__type_index(e->type)].decode(e->data, copy, n);
+    for (i = 0; i < n; i++) copy[i] += 1.0f;
+    return copy;
+}
+
 static sm_status sm__st_add(sm__st *st, const sm__st_entry *e, const char *to) {
-    const uint8_t *data = e->data;
+    const void *data = e->data;
     uint64_t rows = e->n_dims == 2 ? e->dims[0] : 0, cols = e->dims[e->n_dims == 2];
+    size_t bytes = e->bytes, n = strlen(to);
+    int type = e->type, gemma = (st->m->arch->flags & SM__ARCH_SQRT_EMBED) != 0;
     char q[SM__QUOTE];
     if (e->type < 0)
         return sm__fail(st->error, SM_ERR_UNSUPPORTED, "tensor %s is not F32, F16 or BF16",
@@ -12962,17 +13172,22 @@ static sm_status sm__st_add(sm__st *st, const sm__st_entry *e, const char *to) {
     if (e->n_dims < 1 || e->n_dims > 2 || e->bytes == 0)
         return sm__fail(st->error, SM_ERR_FORMAT, "tensor %s has %d dimensions and %llu bytes",
                         sm__quote(q, e->name), e->n_dims, (unsigned long long)e->bytes);
-    if (e->rule->conv && st->conv && rows) {
+    if ((e->rule->how & SM__ST_CONV) && st->conv && rows) {
         uint8_t *turned = (uint8_t *)sm__model_alloc(st->m, e->bytes, 1);
-        if (!turned)
-            return sm__fail(st->error, SM_ERR_NOMEM, "no memory to transpose tensor %s",
-                            sm__quote(q, e->name));
-        sm__transpose(e->data, turned, (size_t)rows, (size_t)cols, e->type == SM_TYPE_F32 ? 4 : 2);
+        if (turned)
+            sm__transpose(e->data, turned, (size_t)rows, (size_t)cols, type == SM_TYPE_F32 ? 4 : 2);
         data = turned;
         rows = cols;
         cols = e->dims[0];
+    } else if (gemma && !rows && n > 11 && !strcmp(to + n - 11, "norm.weight")) {
+        data = sm__st_plus_one(st, e, (size_t)cols);
+        type = SM_TYPE_F32;
+        bytes = (size_t)cols * sizeof(float);
     }
-    return sm__tensor_add(st->m, to, e->layer, e->type, cols, rows, data, e->bytes, st->error);
+    if (!data)
+        return sm__fail(st->error, SM_ERR_NOMEM, "no memory to convert tensor %s",
+                        sm__quote(q, e->name));
+    return sm__tensor_add(st->m, to, e->layer, type, cols, rows, data, bytes, st->error);
 }
 
 static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
@@ -12999,6 +13214,8 @@ static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
         }
         if (e == head && embed && c->tie > 0.0) continue;  /* declared the same as the embedding */
         if (e == head && !embed) to = "token_embd.weight"; /* tied, stored under this name */
+        if ((e->rule->how & SM__ST_POST) && (st->m->arch->flags & SM__ARCH_POST_NORM))
+            to = "blk.#.post_attention_norm.weight";
         status = sm__st_add(st, e, to);
     }
     if (ignored) sm__log_count(st->m, ignored, " tensors have names that are not known here");
@@ -20885,12 +21102,62 @@ static void sm__describe_shape(sm_writer *w, const char *name, const sm__arch *a
     if (h->pos != SM__POS_LEARNED) sm__describe_rope(w, a, h);
 }
 
+/* Which layers have windows, unless that follows from the row. */
+static void sm__describe_windows(sm_writer *w, const sm__arch *arch, const sm__hparams *h) {
+    const char *a = arch->name;
+    uint8_t list[SM__MAX_LAYERS];
+    char key[160];
+    sm__text t = sm__text_make(key, sizeof key);
+    int il, other = 0;
+    for (il = 0; il < h->n_layers; il++) {
+        list[il] = (uint8_t)sm__layer_bit(h->windowed, il);
+        other |= list[il] == sm__every(il, arch->all_every);
+    }
+    if (!strcmp(a, "mistral")) a = "llama";
+    sm__put(&t, a);
+    sm__put(&t, ".attention.sliding_window_pattern");
+    if (other) sm_writer_array(w, key, SM_META_BOOL, list, (size_t)h->n_layers);
+    sm__describe(w, a, "attention.sliding_window", SM_META_U32, h->window, NULL);
+    if (h->local_base != 0.0 && h->local_base != (double)arch->local_base)
+        sm__describe(w, a, "rope.freq_base_swa", SM_META_F32, h->local_base, NULL);
+}
+
+/* What not every family has. GGUF's keys for some of it are of a few families only. */
+static sm_status sm__describe_family(sm_writer *w, const sm__arch *arch, const sm__hparams *h) {
+    const char *a = arch->name;
+    sm__hparams row = *h;
+    int il, said = (arch->flags & SM__ARCH_LOGIT_DIVISOR) != 0, other;
+    row.embed_scale = row.residual_scale = row.logit_scale = 1.0;
+    row.score_scale = 0.0;
+    sm__row_scales(arch, &row);
+    other = row.embed_scale != h->embed_scale || row.residual_scale != h->residual_scale ||
+            row.logit_scale != h->logit_scale || row.score_scale != h->score_scale;
+    for (il = 0; il < h->n_layers; il++)
+        if (sm__layer_bit(h->bare, il) != sm__every(il, arch->bare_every))
+            return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no key for layer %d "
+                                   "without rotation", il);
+    if (other && !said)
+        return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no key for %s's scales", a);
+    if (h->window) sm__describe_windows(w, arch, h);
+    if (h->score_cap != 0.0)
+        sm__describe(w, a, "attn_logit_softcapping", SM_META_F32, h->score_cap, NULL);
+    if (h->logit_cap != 0.0)
+        sm__describe(w, a, "final_logit_softcapping", SM_META_F32, h->logit_cap, NULL);
+    if (!said) return w->error.status;
+    sm__describe(w, a, "embedding_scale", SM_META_F32, h->embed_scale, NULL);
+    sm__describe(w, a, "residual_scale", SM_META_F32, h->residual_scale, NULL);
+    sm__describe(w, a, "attention.scale", SM_META_F32, h->score_scale, NULL);
+    sm__describe(w, a, "logit_scale", SM_META_F32, 1.0 / h->logit_scale, NULL);
+    return w->error.status;
+}
+
 /* What a GGUF file of a model from another format says of it. */
 static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
     if (!m->arch || m->hp.scaling == SM__SCALING_LLAMA3)
         return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
                                                              : "writer: a vocabulary only");
     sm__describe_shape(w, m->info.arch, m->arch, &m->hp);
+    if (sm__describe_family(w, m->arch, &m->hp)) return w->error.status;
     if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
     sm__describe_vocab(w, &m->vocab);
     return w->error.status;

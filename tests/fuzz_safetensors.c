@@ -28,8 +28,9 @@ static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {
     static const char config[] =
         "{\"model_type\":\"llama\",\"hidden_size\":2,\"num_hidden_layers\":1,"
         "\"hidden_act\":\"silu\",\"num_attention_heads\":1,\"num_key_value_heads\":1,"
-        "\"intermediate_size\":1,\"vocab_size\":1,\"max_position_embeddings\":4,\"rope_scaling\":{\"rope_type\":\"llama3\","
-        "\"factor\":8.0,\"low_freq_factor\":1.0,\"high_freq_factor\":4.0}}";
+        "\"intermediate_size\":1,\"vocab_size\":1,\"max_position_embeddings\":4,"
+        "\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":8.0,"
+        "\"low_freq_factor\":1.0,\"high_freq_factor\":4.0}}";
     static const char index[] =
         "{\"metadata\":{\"total_size\":8},\"weight_map\":{\"model.norm.weight\":\"a.safetensors\","
         "\"lm_head.weight\":\"b.safetensors\",\"x\":\"c.safetensors\"}}";

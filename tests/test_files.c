@@ -1686,7 +1686,7 @@ static void files_st_variants(void) {
                 sm_model *m = files_case_open(&c, SM_OK, "");
                 if (!m) return;
                 CHECK(m->info.type == types[d] && m->hp.pos == SM__POS_ROPE_HALF);
-                CHECK(m->hp.n_rot == 4 && m->hp.n_ctx == (k == 1 ? 9 : 16));
+                CHECK(m->hp.n_rot == 4 && m->hp.n_ctx == 16 && m->hp.window == (k == 1 ? 9 : 0));
                 CHECK(m->hp.rope_base == (k == 2 ? 1e6 : 1e4));
                 CHECK(sm__bits(m->hp.norm_eps) == sm__bits(k == 3 ? 1e-5f : 1e-6f));
                 CHECK((m->weights->output.data == m->weights->embed.data) == (parts != 3));
@@ -1740,6 +1740,83 @@ static void files_st_config(void) {
         {"{\"model_type\":\"llama\"," FILES_LLAMA
          ",\"rope_scaling\":{\"type\":\"longrope\",\"factor\":2}}",
          SM_ERR_UNSUPPORTED, "longrope"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"quantization_config\":{\"bits\":4}}",
+         SM_ERR_UNSUPPORTED, "quantization_config is not supported"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"quantization_config\":null,\"num_experts\":0,\"alibi\":false}",
+         SM_OK, ""},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"num_local_experts\":8}",
+         SM_ERR_UNSUPPORTED, "num_local_experts is not supported"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"clip_qkv\":8.5}",
+         SM_ERR_UNSUPPORTED, "clip_qkv is not supported"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"layer_types\":[\"chunked_attention\"]}",
+         SM_ERR_UNSUPPORTED, "layers of type chunked_attention"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"layer_types\":[\"full_attention\",\"full_attention\"]}",
+         SM_ERR_FORMAT, "layer_types has no value"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"layer_types\":[1]}",
+         SM_ERR_FORMAT, "a bad value of layer_types"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"layer_types\":null,\"no_rope_layers\":[1]}",
+         SM_OK, ""},
+        {"{\"model_type\":\"smollm3\"," FILES_LLAMA
+         ",\"rope_theta\":5e5,\"no_rope_layers\":[1,1]}",
+         SM_ERR_FORMAT, "no_rope_layers has no value"},
+        {"{\"model_type\":\"smollm3\"," FILES_LLAMA
+         "}",
+         SM_ERR_FORMAT, "has no rope_theta"},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"sliding_window\":-1}",
+         SM_OK, ""},
+        {"{\"model_type\":\"llama\"," FILES_LLAMA
+         ",\"sliding_window\":2e6}",
+         SM_ERR_FORMAT, "sliding window"},
+        {"{\"model_type\":\"gemma\"," FILES_LLAMA
+         "}",
+         SM_ERR_FORMAT, "has no head_dim"},
+        {"{\"model_type\":\"gemma\"," FILES_LLAMA
+         ",\"hidden_activation\":\"gelu\"}",
+         SM_ERR_UNSUPPORTED, "activation gelu"},
+        {"{\"model_type\":\"gemma2\"," FILES_LLAMA
+         ",\"head_dim\":4}",
+         SM_ERR_FORMAT, "has no query_pre_attn_scalar"},
+        {"{\"model_type\":\"gemma2\"," FILES_LLAMA
+         ",\"head_dim\":4,\"query_pre_attn_scalar\":4}",
+         SM_ERR_FORMAT, "has no attn_logit_softcapping"},
+        {"{\"model_type\":\"gemma2\"," FILES_LLAMA
+         ",\"head_dim\":4,\"query_pre_attn_scalar\":0,\"attn_logit_softcapping\":5"
+         ",\"final_logit_softcapping\":5,\"sliding_window\":9}",
+         SM_ERR_FORMAT, "scale of attention"},
+        {"{\"model_type\":\"gemma2\"," FILES_LLAMA
+         ",\"head_dim\":4,\"query_pre_attn_scalar\":4,\"attn_logit_softcapping\":5"
+         ",\"final_logit_softcapping\":5}",
+         SM_ERR_FORMAT, "has no sliding_window"},
+        {"{\"model_type\":\"gemma2\"," FILES_LLAMA
+         ",\"head_dim\":4,\"query_pre_attn_scalar\":4,\"attn_logit_softcapping\":5"
+         ",\"final_logit_softcapping\":5,\"sliding_window\":9}",
+         SM_ERR_FORMAT, "tensor blk.0.ffn_norm.weight is missing"},
+        {"{\"model_type\":\"gemma3_text\"," FILES_LLAMA
+         ",\"head_dim\":4,\"query_pre_attn_scalar\":4}",
+         SM_ERR_FORMAT, "has no rope_theta"},
+        {"{\"model_type\":\"gemma3_text\"," FILES_LLAMA
+         ",\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"yarn\"}}}",
+         SM_ERR_UNSUPPORTED, "yarn in local layers"},
+        {"{\"model_type\":\"gemma3_text\"," FILES_LLAMA
+         ""
+         ",\"rope_parameters\":{\"full_attention\":{\"full_attention\":{\"rope_type\":7}}"
+         ",\"sliding_attention\":7}}",
+         SM_ERR_FORMAT, "a bad value of sliding_attention"},
+        {"{\"model_type\":\"granite\"," FILES_LLAMA
+         "}",
+         SM_ERR_FORMAT, "has no logits_scaling"},
+        {"{\"model_type\":\"granite\"," FILES_LLAMA
+         ",\"logits_scaling\":0,\"attention_multiplier\":1}",
+         SM_ERR_FORMAT, "scale of logits"},
         {"{\"model_type\":\"llama\"," FILES_LLAMA ",\"bos_token_id\":5,\"eos_token_id\":-1}", SM_OK,
          ""},
         {"{\"model_type\":\"llama\"," FILES_LLAMA ",\"x\":[[[{\"y\":[1,2,{}]}]]]}", SM_OK, ""},

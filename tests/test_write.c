@@ -1163,6 +1163,167 @@ static void convert_safetensors(void) {
     }
 }
 
+/* --- families, from Hugging Face's names and keys --- */
+
+typedef struct convert_family { /* of gguf_families; what its config.json says beside the sizes */
+    const char *name, *type, *keys;
+} convert_family;
+
+#define CONVERT_GELU "\"hidden_activation\":\"gelu_pytorch_tanh\","
+static const convert_family convert_families[] = {
+    {"llama", "llama", "\"attention_bias\":false,\"num_experts\":null,"},
+    {"mistral-window", "mistral", "\"sliding_window\":24,"},
+    {"qwen2", "qwen2", "\"use_sliding_window\":false,\"sliding_window\":24,"},
+    {"qwen3", "qwen3", "\"layer_types\":[\"full_attention\",\"full_attention\"],"},
+    {"gemma", "gemma", "\"hidden_act\":\"gelu\",\"hidden_activation\":null,"},
+    {"gemma2", "gemma2", CONVERT_GELU "\"sliding_window\":24,\"attn_logit_softcapping\":4.0,"
+     "\"final_logit_softcapping\":3.0,\"query_pre_attn_scalar\":16,"},
+    {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"sliding_window_pattern\":6,"
+     "\"query_pre_attn_scalar\":16,\"rope_local_base_freq\":10000,"
+     "\"final_logit_softcapping\":null,"},
+    {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"query_pre_attn_scalar\":16,"
+     "\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":1e4},"
+     "\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}},\"layer_types\":["
+     "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
+     "\"sliding_attention\",\"full_attention\",\"sliding_attention\"],"},
+    {"phi3", "phi3", "\"sliding_window\":null,"},
+    {"olmo2", "olmo2", ""},
+    {"olmo3", "olmo3", "\"sliding_window\":24,"},
+    {"granite", "granite", "\"embedding_multiplier\":6,\"residual_multiplier\":0.25,"
+     "\"attention_multiplier\":0.125,\"logits_scaling\":4,"},
+    {"smollm3", "smollm3", "\"no_rope_layers\":[1,1,1,0],"},
+    {"starcoder2", "starcoder2", "\"hidden_act\":\"gelu_pytorch_tanh\",\"use_bias\":true,"},
+};
+#define CONVERT_N_FAMILIES ((int)(sizeof convert_families / sizeof *convert_families))
+
+/* Hugging Face's name of a tensor of ours. */
+static const char *convert_name(const sm_tensor *t, const char *arch, char *out, size_t n) {
+    static const char *const names[][2] = {
+        {"attn_norm", "input_layernorm"},         {"attn_q", "self_attn.q_proj"},
+        {"attn_k", "self_attn.k_proj"},           {"attn_v", "self_attn.v_proj"},
+        {"attn_qkv", "self_attn.qkv_proj"},       {"attn_output", "self_attn.o_proj"},
+        {"attn_q_norm", "self_attn.q_norm"},      {"attn_k_norm", "self_attn.k_norm"},
+        {"ffn_norm", "post_attention_layernorm"}, {"post_attention_norm",
+                                                   "post_attention_layernorm"},
+        {"post_ffw_norm", "post_feedforward_layernorm"}, {"ffn_gate", "mlp.gate_proj"},
+        {"ffn_up", "mlp.up_proj"},                {"ffn_down", "mlp.down_proj"}};
+    const char *stem = strchr(t->name + 4, '.'), *end = strrchr(t->name, '.'), *hf = "?";
+    int i, starcoder = !strcmp(arch, "starcoder2");
+    if (!strcmp(t->name, "token_embd.weight")) return "model.embed_tokens.weight";
+    if (!strcmp(t->name, "output.weight")) return "lm_head.weight";
+    if (!strncmp(t->name, "output_norm", 11)) {
+        snprintf(out, n, "model.norm%s", end);
+        return out;
+    }
+    for (i = 0; i < 14; i++)
+        if ((size_t)(end - stem - 1) == strlen(names[i][0]) &&
+            !strncmp(stem + 1, names[i][0], strlen(names[i][0])))
+            hf = names[i][1];
+    if (strstr(t->name, ".ffn_norm.") && (!strcmp(arch, "gemma2") || !strcmp(arch, "gemma3")))
+        hf = "pre_feedforward_layernorm";
+    if (strstr(t->name, ".ffn_up.")) hf = starcoder ? "mlp.c_fc" : strcmp(arch, "phi3") ? hf
+                                                               : "mlp.gate_up_proj";
+    if (strstr(t->name, ".ffn_down.") && starcoder) hf = "mlp.c_proj";
+    snprintf(out, n, "model.layers.%d.%s%s", atoi(t->name + 4), hf, end);
+    return out;
+}
+
+/* A tensor's F32 values as Hugging Face has them: rows of q and k that rotate halves, not pairs,
+ * and Gemma's norms less 1. */
+static void convert_values(const sm_model *m, const sm_tensor *t, gguf_buf *out) {
+    size_t rows = (size_t)t->dims[1], cols = (size_t)t->dims[0], d = (size_t)m->hp.head_dim, r, i;
+    int turn = m->hp.pos == SM__POS_ROPE_PAIRS &&
+               (strstr(t->name, "attn_q.") || strstr(t->name, "attn_k."));
+    int gemma = !strncmp(m->info.arch, "gemma", 5) && strstr(t->name, "norm.");
+    for (r = 0; r < rows; r++) {
+        size_t in_head = r % d, pair = in_head % (d / 2), half = in_head / (d / 2);
+        size_t from = turn ? r - in_head + 2 * pair + half : r;
+        for (i = 0; i < cols; i++) {
+            float v;
+            memcpy(&v, (const uint8_t *)t->data + 4 * (from * cols + i), 4);
+            if (gemma) v -= 1.0f;
+            gguf_bytes(out, &v, 4);
+        }
+    }
+}
+
+/* An F32 model as Hugging Face has it. */
+static files_case convert_to_hf(const sm_model *m, const convert_family *f, char *config,
+                                size_t n) {
+    files_st s;
+    sm_tensor t;
+    int i;
+    memset(&s, 0, sizeof s);
+    for (i = 0; sm_model_tensor(m, i, &t) == SM_OK; i++) {
+        char entry[256], name[128], shape[64];
+        size_t start = s.data.n;
+        convert_values(m, &t, &s.data);
+        if (t.n_dims == 2)
+            snprintf(shape, sizeof shape, "%d,%d", (int)t.dims[1], (int)t.dims[0]);
+        else snprintf(shape, sizeof shape, "%d", (int)t.dims[0]);
+        snprintf(entry, sizeof entry, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[%s],"
+                 "\"data_offsets\":[%d,%d]}", i ? "," : "{",
+                 convert_name(&t, m->info.arch, name, sizeof name), shape, (int)start,
+                 (int)s.data.n);
+        gguf_bytes(&s.header, entry, strlen(entry));
+    }
+    snprintf(config, n, "{\"model_type\":\"%s\",%s\"vocab_size\":%d,\"hidden_size\":%d,"
+             "\"num_hidden_layers\":%d,\"num_attention_heads\":%d,\"num_key_value_heads\":%d,"
+             "\"head_dim\":%d,\"intermediate_size\":%d,\"max_position_embeddings\":%d,"
+             "\"%s\":%.9g,\"rope_theta\":%.9g}", f->type, f->keys, m->hp.n_vocab, m->hp.n_embd,
+             m->hp.n_layers, m->hp.n_heads, m->hp.n_kv_heads, m->hp.head_dim, m->hp.n_ff,
+             m->hp.n_ctx, strcmp(f->name, "starcoder2") ? "rms_norm_eps" : "norm_epsilon",
+             (double)m->hp.norm_eps, m->hp.rope_base);
+    return files_st_finish(&s, config);
+}
+
+/* Every family in two shapes: as safetensors it has the logits of its GGUF, to the bit where heads
+ * have the same order, and converted back it is that file's tensors and logits to the bit. */
+static void convert_every_family(void) {
+    int k, shape;
+    for (k = 0; k < 2 * CONVERT_N_FAMILIES; k++) {
+        const convert_family *f = &convert_families[k / 2];
+        gguf_model_params p = gguf_model_default(f->name, SM_TYPE_F32);
+        sm_model *want, *m, *back = NULL;
+        write_sink s = write_empty();
+        char config[2048];
+        files_case c;
+        sm_tensor a, b;
+        int i, same = 0;
+        shape = k & 1;
+        p.vocab = GGUF_NO_VOCAB;
+        if (shape) {
+            p.n_vocab = 101, p.n_heads = 3, p.n_kv_heads = 1, p.n_embd = 48, p.n_ff = 80;
+            p.head_dim = strncmp(f->name, "gemma", 5) && strcmp(f->name, "qwen3") ? 16 : 24;
+        }
+        if (strstr(f->keys, "query_pre_attn_scalar") && p.head_dim != 16) p.head_dim = 16;
+        if (shape && !strncmp(f->name, "gemma", 5)) p.n_heads = 4, p.n_kv_heads = 2;
+        want = gguf_model_open(&p);
+        if (!want) continue;
+        c = convert_to_hf(want, f, config, sizeof config);
+        m = files_case_open(&c, SM_OK, "");
+        if (m) {
+            CHECK_STR(m->info.arch, p.arch);
+            CHECK_NEAR(convert_distance(want, m, 60), 0.0,
+                       want->hp.pos == SM__POS_ROPE_PAIRS ? 1e-5 : 0.0);
+            back = quantize_model(m, SM_TYPE_F32, &s);
+        }
+        if (back) {
+            for (i = 0; sm_model_tensor(want, i, &a) == SM_OK; i++)
+                same += files_find(back, a.name, &b) && a.bytes == b.bytes &&
+                        a.dims[0] == b.dims[0] && !memcmp(a.data, b.data, a.bytes);
+            CHECK(same == i && back->info.n_tensors == i);
+            CHECK(convert_distance(want, back, 60) == 0.0);
+        }
+        if (check.errors) FAIL("%s, shape %d: %s", f->name, shape, config);
+        sm_model_close(back);
+        sm_model_close(m);
+        sm_model_close(want);
+        write_drop(&s);
+        if (check.errors) return;
+    }
+}
+
 /* Every family and data type; what rows of q and k (and their biases) became. */
 static void convert_variants(void) {
     static const char *const dtypes[] = {"F32", "F16", "BF16"};
@@ -1253,5 +1414,6 @@ static const test tests_write[] = {
     {"quantize: bad arguments", quantize_bad_arguments},
     {"convert: stories260K from llama2.c and GGUF tells its stories", convert_stories},
     {"convert: safetensors models give their logits", convert_safetensors},
+    {"convert: every family from Hugging Face's names and keys", convert_every_family},
     {"convert: families, data types and rotary scaling", convert_variants},
 };
