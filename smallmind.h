@@ -978,7 +978,7 @@ SM_API sm_status sm_writer_array(sm_writer *writer, const char *key, int type, c
 /* All metadata of a model but the n_except keys listed (and general.alignment, which is the
  * writer's own). A model from another format gets the keys that a GGUF of it has:
  * hyperparameters, and the vocabulary if there is one. SM_ERR_UNSUPPORTED: that one was opened
- * with vocab_only, or has Llama 3's rope scaling, which GGUF keeps in a tensor. */
+ * with vocab_only, or has what GGUF has no key for (scales, layers without rotation). */
 SM_API sm_status sm_writer_copy(sm_writer *writer, const sm_model *model,
                                 const char *const *except, int n_except);
 /* The next tensor.
@@ -10202,7 +10202,7 @@ static int sm__arch_same(const sm__arch *a, const sm__arch *b) {
            a->wide_layers == b->wide_layers && a->local_base == b->local_base;
 }
 
-enum { SM__SCALING_NONE, SM__SCALING_LINEAR, SM__SCALING_LLAMA3, SM__SCALING_YARN };
+enum { SM__SCALING_NONE, SM__SCALING_FACTORS, SM__SCALING_LINEAR, SM__SCALING_YARN };
 
 #define SM__MAX_DIM (1 << 20)    /* of any one hyperparameter but the vocabulary */
 #define SM__MAX_VOCAB (1 << 24)
@@ -10223,9 +10223,8 @@ typedef struct sm__hparams {
     uint32_t bare[SM__MAX_LAYERS / 32];
     double rope_base;
     double local_base;  /* of windowed layers, unscaled; 0 = they rotate as the others */
-    int scaling;        /* SM__SCALING_* */
+    int scaling;        /* SM__SCALING_*; FACTORS: nothing but a tensor of them */
     double scaling_factor, original_ctx;
-    double low_freq_factor, high_freq_factor;                 /* llama3 */
     double beta_fast, beta_slow, ext_factor; /* YaRN */
     double attn_factor;                      /* of cos and sin; 0 = 1, or YaRN's formula */
 } sm__hparams;
@@ -10244,8 +10243,6 @@ static void sm__hparams_default(sm__hparams *hp) {
     hp->embed_scale = hp->residual_scale = hp->logit_scale = 1.0;
     hp->rope_base = 10000.0;
     hp->scaling_factor = 1.0;
-    hp->low_freq_factor = 1.0;
-    hp->high_freq_factor = 4.0;
     hp->beta_fast = 32.0;
     hp->beta_slow = 1.0;
     hp->ext_factor = 1.0;
@@ -11511,11 +11508,8 @@ static sm_status sm__hparams_check(const sm_model *m, sm_error *error) {
     if (!sm__real_in(h->rope_base, 1.0001, 1e15))
         return sm__fail(error, SM_ERR_FORMAT, "the rope's base is not within 1.0001 and 1e15");
     if (!sm__real_in(h->scaling_factor, 0.1, 1e6) || !sm__real_in(h->original_ctx, 0.0, 1e9) ||
-        (h->scaling >= SM__SCALING_LLAMA3 && h->original_ctx < 1.0))
+        (h->scaling == SM__SCALING_YARN && h->original_ctx < 1.0))
         return sm__fail(error, SM_ERR_FORMAT, "rope scaling: a bad factor or original context");
-    if (!sm__real_in(h->low_freq_factor, 1e-3, 1e6) ||
-        !sm__real_in(h->high_freq_factor, 1e-3, 1e6) || h->high_freq_factor <= h->low_freq_factor)
-        return sm__fail(error, SM_ERR_FORMAT, "rope scaling: bad frequency factors");
     if (!sm__real_in(h->beta_fast, 1e-3, 1e6) || !sm__real_in(h->beta_slow, 1e-3, 1e6) ||
         !sm__real_in(h->ext_factor, 0.0, 1.0) || !sm__real_in(h->attn_factor, 0.0, 1e3))
         return sm__fail(error, SM_ERR_FORMAT, "rope scaling: bad YaRN parameters");
@@ -12992,9 +12986,7 @@ static sm_status sm__config_scaling(const sm__st *st, const sm__config *c) {
     if (sm__str_is(c->scaling, "linear")) {
         h->scaling = SM__SCALING_LINEAR;
     } else if (sm__str_is(c->scaling, "llama3")) {
-        h->scaling = SM__SCALING_LLAMA3;
-        if (c->low >= 0) h->low_freq_factor = c->low;
-        if (c->high >= 0) h->high_freq_factor = c->high;
+        h->scaling = SM__SCALING_FACTORS; /* sm__st_llama3 makes the tensor */
     } else if (sm__str_is(c->scaling, "yarn") && c->mscale < 0) {
         h->scaling = SM__SCALING_YARN;
         if (c->beta_fast >= 0) h->beta_fast = c->beta_fast;
@@ -13190,6 +13182,28 @@ static sm_status sm__st_add(sm__st *st, const sm__st_entry *e, const char *to) {
     return sm__tensor_add(st->m, to, e->layer, type, cols, rows, data, bytes, st->error);
 }
 
+/* Llama 3's scaling as GGUF has it: a tensor of what angles are divided by. Those that turn less
+ * than `low` times in the original context are scaled, those that turn `high` times are not. */
+static sm_status sm__st_llama3(sm__st *st, const sm__config *c) {
+    const sm__hparams *h = &st->m->hp;
+    double low = c->low < 0 ? 1.0 : c->low, high = c->high < 0 ? 4.0 : c->high;
+    size_t i, n = (size_t)h->n_rot / 2;
+    float *factors;
+    if (!sm__real_in(low, 1e-3, 1e6) || !sm__real_in(high, 1e-3, 1e6) || high <= low ||
+        h->original_ctx < 1.0)
+        return sm__fail(st->error, SM_ERR_FORMAT, "config.json: rope_scaling has bad factors");
+    factors = (float *)sm__model_alloc(st->m, n, sizeof *factors);
+    if (!factors) return sm__fail(st->error, SM_ERR_NOMEM, "no memory for %d factors", (int)n);
+    for (i = 0; i < n; i++) {
+        double angle = sm__exp_double(-2.0 * (double)i / h->n_rot * sm__log_double(h->rope_base));
+        double smooth = (h->original_ctx * angle / 6.283185307179586 - low) / (high - low);
+        smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
+        factors[i] = (float)(1.0 / ((1.0 - smooth) / h->scaling_factor + smooth));
+    }
+    return sm__tensor_add(st->m, "rope_freqs.weight", 0, SM_TYPE_F32, n, 0, factors, 4 * n,
+                          st->error);
+}
+
 static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
     const sm__st_entry *embed = NULL, *head = NULL;
     uint64_t width = 3 * (uint64_t)st->m->hp.n_embd;
@@ -13218,6 +13232,7 @@ static sm_status sm__st_tensors(sm__st *st, const sm__config *c) {
             to = "blk.#.post_attention_norm.weight";
         status = sm__st_add(st, e, to);
     }
+    if (!status && sm__str_is(c->scaling, "llama3")) status = sm__st_llama3(st, c);
     if (ignored) sm__log_count(st->m, ignored, " tensors have names that are not known here");
     return status ? status : sm__tensors_done(st->m, st->error);
 }
@@ -13597,6 +13612,8 @@ static void sm__bind_rope_factors(sm__binder *b, sm__weights *w) {
     } else {
         w->rope_factors = sm__bind_factors(b, "rope_freqs", 0);
     }
+    if (w->rope_factors && b->m->hp.scaling == SM__SCALING_NONE)
+        b->m->hp.scaling = SM__SCALING_FACTORS;
 }
 
 /* Bytes of weights that one token reads: every matrix but the embedding, of which it is a row. */
@@ -15762,17 +15779,6 @@ static void sm__rope_yarn(const sm__hparams *hp, double *freq, double *magnitude
 }
 
 /* Long wavelengths are interpolated, short ones kept, with a smooth step between (Llama 3.1). */
-static void sm__rope_llama3(const sm__hparams *hp, double *freq) {
-    int i;
-    for (i = 0; i < hp->n_rot / 2; i++) {
-        double turns = hp->original_ctx * freq[i] / 6.283185307179586;
-        double smooth =
-            (turns - hp->low_freq_factor) / (hp->high_freq_factor - hp->low_freq_factor);
-        smooth = smooth < 0 ? 0 : smooth > 1 ? 1 : smooth;
-        freq[i] = freq[i] / hp->scaling_factor * (1 - smooth) + freq[i] * smooth;
-    }
-}
-
 /* Of a context of n_ctx positions, and of its windowed layers or all others. */
 static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double *freq,
                                  double *magnitude) {
@@ -15791,7 +15797,6 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
     if (hp->scaling == SM__SCALING_LINEAR)
         for (i = 0; i < hp->n_rot / 2; i++) freq[i] /= hp->scaling_factor;
     if (hp->scaling == SM__SCALING_YARN) sm__rope_yarn(hp, freq, magnitude);
-    if (hp->scaling == SM__SCALING_LLAMA3) sm__rope_llama3(hp, freq);
 }
 
 /* ================================================================================================
@@ -21006,7 +21011,7 @@ static void sm__describe_rope(sm_writer *w, const char *a, const sm__hparams *h)
     int yarn = h->scaling == SM__SCALING_YARN;
     sm__describe(w, a, "rope.dimension_count", SM_META_U32, h->n_rot, NULL);
     sm__describe(w, a, "rope.freq_base", SM_META_F32, h->rope_base, NULL);
-    if (h->scaling == SM__SCALING_NONE) return;
+    if (h->scaling <= SM__SCALING_FACTORS) return;
     sm__describe(w, a, "rope.scaling.type", SM_META_TEXT, 0, yarn ? "yarn" : "linear");
     sm__describe(w, a, "rope.scaling.factor", SM_META_F32, h->scaling_factor, NULL);
     sm__describe(w, a, "rope.scaling.original_context_length", SM_META_U32, h->original_ctx, NULL);
@@ -21153,9 +21158,7 @@ static sm_status sm__describe_family(sm_writer *w, const sm__arch *arch, const s
 
 /* What a GGUF file of a model from another format says of it. */
 static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
-    if (!m->arch || m->hp.scaling == SM__SCALING_LLAMA3)
-        return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, m->arch ? "writer: llama3's rope scaling"
-                                                             : "writer: a vocabulary only");
+    if (!m->arch) return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: a vocabulary only");
     sm__describe_shape(w, m->info.arch, m->arch, &m->hp);
     if (sm__describe_family(w, m->arch, &m->hp)) return w->error.status;
     if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
@@ -21513,9 +21516,9 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
 SM_API sm_status sm_writer_describe(sm_writer *w, const sm_trainer *t) {
     sm_status status = sm__writer_ready(w);
     if (status) return status;
-    if (!t || t->hp.scaling == SM__SCALING_LLAMA3)
+    if (!t || t->hp.scaling == SM__SCALING_FACTORS)
         return SM__WRITER_FAIL(w, t ? SM_ERR_UNSUPPORTED : SM_ERR_ARG, "writer: %s",
-                               t ? "llama3's rope scaling" : "no trainer to describe");
+                               t ? "the model's rope factors" : "no trainer to describe");
     sm__describe_shape(w, t->arch->name, t->arch, &t->hp);
     return w->error.status;
 }

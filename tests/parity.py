@@ -587,25 +587,109 @@ def same_ids(path, reference):
           'llama.cpp tokenizes otherwise with our vocabulary: %s' % ids)
 
 
+LLAMA2C = ['token_embd', 'attn_norm', 'attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_norm',
+           'ffn_gate', 'ffn_down', 'ffn_up', 'output_norm']  # in version 0's order
+
+
+def export_llama2c(source, version, group, path):
+    """Writes a tied file of version 0 as version 1 or 2; the F32 weights that it stands for."""
+    with open(source, 'rb') as f:
+        data = f.read()
+    sizes = struct.unpack_from('<7i', data)
+    dim, ff, layers, heads, kv_heads, vocab, _ = sizes
+    kv = dim // heads * kv_heads
+    shapes = [(vocab, dim), (dim,), (dim, dim), (kv, dim), (kv, dim), (dim, dim), (dim,),
+              (ff, dim), (dim, ff), (ff, dim), (dim,)]
+    weights, at = {}, 28
+    for name, shape in zip(LLAMA2C, shapes):
+        one = name in ('token_embd', 'output_norm')
+        for i in range(1 if one else layers):
+            w = np.frombuffer(data, '<f4', int(np.prod(shape)), at).reshape(shape)
+            weights[name if one else 'blk.%d.%s' % (i, name)] = w
+            at += w.nbytes
+    norms = ['attn_norm', 'ffn_norm', 'output_norm']
+    order = norms + [name for name in LLAMA2C if name not in norms]
+    head = struct.pack('<Ii7iB', 0x616b3432, version, *sizes, 1)
+    with open(path, 'wb') as f:
+        f.write((head + struct.pack('<i', group)).ljust(256, b'\0'))
+        for stem in order:
+            for name in [n for n in weights if n.endswith(stem)]:
+                w = weights[name]
+                if version == 1 or w.ndim == 1:
+                    f.write(w.tobytes())
+                    continue
+                groups = w.reshape(-1, group)
+                scale = np.abs(groups).max(1) / np.float32(127)
+                q = np.rint(groups / scale[:, None]).astype('i1')
+                f.write(q.tobytes() + scale.tobytes())
+                weights[name] = (q * scale[:, None]).reshape(w.shape)
+    return {name + '.weight': w for name, w in weights.items()}
+
+
+def export_shards(source, folder):
+    """The tensors of a safetensors file in three, with an index and the config beside."""
+    with open(source, 'rb') as f:
+        data = f.read()
+    start = 8 + struct.unpack_from('<Q', data)[0]
+    tensors = {k: v for k, v in json.loads(data[8:start]).items() if k != '__metadata__'}
+    os.makedirs(folder, exist_ok=True)
+    where = {name: 'model-%05d-of-00003.safetensors' % (i % 3 + 1)
+             for i, name in enumerate(sorted(tensors))}
+    for file in set(where.values()):
+        header, body = {}, b''
+        for name in [n for n in tensors if where[n] == file]:
+            a, b = tensors[name]['data_offsets']
+            header[name] = {**tensors[name], 'data_offsets': [len(body), len(body) + b - a]}
+            body += data[start + a:start + b]
+        text = json.dumps(header).encode()
+        with open(os.path.join(folder, file), 'wb') as f:
+            f.write(struct.pack('<Q', len(text)) + text + body)
+    with open(os.path.join(folder, 'model.safetensors.index.json'), 'w') as f:
+        json.dump({'metadata': {'total_size': len(data) - start}, 'weight_map': where}, f)
+    with open(os.path.join(os.path.dirname(source), 'config.json')) as a, \
+            open(os.path.join(folder, 'config.json'), 'w') as b:
+        b.write(a.read())
+    return folder
+
+
 def converted_models():
-    """F32 from each format: a GGUF, a llama2.c file with its tokenizer, safetensors."""
+    """F32 from each format: a GGUF, llama2.c files with their tokenizer, safetensors."""
     folder = os.path.join(SHARED, 'data', 'models')
     stories = os.path.join(folder, 'stories260K', 'stories260K')
-    tokenizer = os.path.join(folder, 'stories260K', 'tok512.bin')
+    tokenizer = ('-z', os.path.join(folder, 'stories260K', 'tok512.bin'))
     tiny = os.path.join(folder, 'tinystories-656k', 'model.safetensors')
+    exported = os.path.join(OUT, 'exported.bin')
     for name, source, vocab, options in (('gguf', stories + '.gguf', 512, ()),
-                                         ('llama2.c', stories + '.bin', 512, ('-z', tokenizer)),
-                                         ('safetensors', tiny, 2048, ())):
+                                         ('llama2.c', stories + '.bin', 512, tokenizer),
+                                         ('llama2.c v1', stories + '.bin', 512, tokenizer),
+                                         ('llama2.c v2', stories + '.bin', 512, tokenizer),
+                                         ('safetensors', tiny, 2048, ()),
+                                         ('shards', tiny, 2048, ())):
         if ONLY not in 'written %s f32' % name:
             continue
         if not os.path.exists(source):
             skip('no ' + source)
             continue
+        weights, ids = None, random_ids(N_IDS, vocab, 1)
+        if ' v' in name:  # groups of 64: the rows of w2 have 172
+            weights = export_llama2c(source, int(name[-1]), 64, exported)
+            source = exported
+        elif name == 'shards':
+            source = export_shards(source, os.path.join(OUT, 'shards'))
         path = written(source, 'f32', *options)
-        if path:
-            compare('from ' + name, 'f32', path, random_ids(N_IDS, vocab, 1), ISAS[-1:])
-        if path and options:
+        if not path:
+            continue
+        compare('from ' + name, 'f32', path, ids, ISAS[-1:])
+        if options:
             same_ids(path, stories + '.gguf')
+        if weights:
+            with open(os.path.join(OUT, 'ids.txt'), 'w') as f:
+                f.write('\n'.join(map(str, ids)) + '\n')
+            args = (os.path.join(OUT, 'ids.txt'), len(ids), ISAS[-1], 1, 0)
+            tensors = Gguf(path).tensors
+            check(all(np.array_equal(tensors[n], w.astype('f8')) for n, w in weights.items()) and
+                  len(tensors) == len(weights), name + ': other weights than numpy\'s')
+            check(ours(source, *args) == ours(path, *args), name + ': other logits than converted')
 
 
 def rows_like_ggml(typ, source, path):

@@ -935,17 +935,10 @@ static void eval_rope_scaling_agrees_with_double(void) {
             m->hp.scaling = kind;
             m->hp.scaling_factor = factor;
             m->hp.original_ctx = original;
-            m->hp.low_freq_factor = 1.0;
-            m->hp.high_freq_factor = 4.0;
             for (i = 0, n = e.n_rot / 2; i < n; i++) {
-                double f = e.freq[i], length = 2 * pi / f, ramp;
+                double f = e.freq[i], ramp;
                 if (kind == SM__SCALING_LINEAR) {
                     e.freq[i] = f / factor;
-                } else if (kind == SM__SCALING_LLAMA3) {
-                    double smooth = (original / length - 1.0) / (4.0 - 1.0);
-                    if (length > original / 1.0) e.freq[i] = f / factor;
-                    else if (length >= original / 4.0)
-                        e.freq[i] = (1 - smooth) * f / factor + smooth * f;
                 } else {
                     ramp = (i - low) / (high - low);
                     ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
@@ -955,9 +948,7 @@ static void eval_rope_scaling_agrees_with_double(void) {
             }
             CHECK(kind == SM__SCALING_LINEAR || changed > 0); /* some lie between */
             if (kind == SM__SCALING_YARN) e.magnitude = 0.1 * log(factor) + 1.0;
-            exact_compare(&e, kind == SM__SCALING_LINEAR   ? "linear"
-                              : kind == SM__SCALING_LLAMA3 ? "llama3"
-                                                           : "yarn", 100);
+            exact_compare(&e, kind == SM__SCALING_LINEAR ? "linear" : "yarn", 100);
             sm_model_close(m);
         }
 }
@@ -1746,7 +1737,7 @@ static const test tests_eval[] = {
     {"eval: every architecture agrees with a pass in double", eval_agrees_with_double},
     {"eval: partial rotation and rope_freqs agree with double",
      eval_rope_of_part_of_a_head_agrees_with_double},
-    {"eval: linear, llama3 and YaRN scaling agree with double",
+    {"eval: linear and YaRN scaling agree with double",
      eval_rope_scaling_agrees_with_double},
     {"eval: on a full context fails, unchanged", eval_on_full_context_fails_unchanged},
     {"eval: of bad batches fails, unchanged", eval_of_bad_batches_fails_unchanged},
