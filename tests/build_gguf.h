@@ -391,7 +391,8 @@ static const gguf_family gguf_families[] = {
     {"phi2", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"phi2-fused", "phi2", 2, 2, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
     {"phi3", "phi3", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
-    {"phi3-long", "phi3", 2, 3, 24, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV | GGUF_LONG_ROPE},
+    {"phi3-window", "phi3", 2, 0, 24, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
+    {"phi3-long", "phi3", 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV | GGUF_LONG_ROPE},
     {"gemma", "gemma", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"gemma2", "gemma2", 2, 0, 24, 0, 4, 3, 0, 0, 0, 0, 0},
     {"gemma3", "gemma3", 7, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0},
@@ -408,7 +409,8 @@ static const gguf_family gguf_families[] = {
     {"bitnet-relu2", "bitnet", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_RELU2},
     {"internlm2", "internlm2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"exaone", "exaone", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"exaone4", "exaone4", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"exaone4", "exaone4", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"exaone4-window", "exaone4", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
     {"command-r", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0},
     {"command-r-plus", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0.5f, GGUF_QK_NORM},
     {"cohere2", "cohere2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0.25f, 0},
@@ -496,7 +498,7 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
     if (f->flags & GGUF_RELU2) gguf_key_str(g, gguf_arch_key(a, "hidden_activation"), "relu2");
     if (f->flags & GGUF_LONG_ROPE) {
         gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.attn_factor"), 1.25f);
-        gguf_key_u32(g, gguf_arch_key(a, "rope.scaling.original_context_length"), 64);
+        gguf_key_u32(g, gguf_arch_key(a, "rope.scaling.original_context_length"), 32);
     }
     if (!(f->flags & GGUF_OLD))
         gguf_key_u32(g, gguf_arch_key(a, "vocab_size"), (uint32_t)p->n_vocab);

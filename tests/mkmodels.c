@@ -38,10 +38,11 @@ static int usage(void) {
 
 /* Families whose heads are as wide as the model together. */
 static int heads_fill_the_model(const char *arch) {
-    static const char *const list[] = {"olmo2",    "starcoder2", "phi2",   "phi3",
-                                       "stablelm", "gptneox",    "bitnet", "gpt2"};
+    static const char *const list[] = {"olmo2",     "starcoder2", "phi2",      "phi3",  "stablelm",
+                                       "gptneox",   "bitnet",     "gpt2",      "qwen2", "internlm2",
+                                       "command-r", "cohere2",    "exaone4", NULL};
     int i;
-    for (i = 0; i < 8; i++)
+    for (i = 0; list[i]; i++)
         if (!strcmp(arch, list[i])) return 1;
     return 0;
 }

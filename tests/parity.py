@@ -41,6 +41,7 @@ import sys
 
 import numpy as np
 
+import families
 import mkgpt2
 
 OUT = os.environ['OUT']
@@ -48,6 +49,7 @@ ENGINE = os.environ['ENGINE']
 DECODE = os.environ['DECODE']
 QUANTIZE, TRAIN, FINETUNE = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'FINETUNE'))
 PERPLEXITY, PERPLEXITY_BOUND = os.environ['PERPLEXITY'], 1e-4
+MKMODELS = os.environ['MKMODELS']
 TAVERN, IDS = os.environ['TAVERN'], os.environ['IDS']
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
@@ -1031,6 +1033,105 @@ def kv_types():
     kv_model('stories260K', path, wiki, KV_TYPES[:3])
 
 
+# --- families -------------------------------------------------------------------------------------
+
+# For every type that there is: FAMILY_TYPES=all.
+FAMILY_TYPES = os.environ.get('FAMILY_TYPES', 'f32 f16 q8_0 q4_0 q4_k q6_k').split()
+GELU_BOUND = 1e-3  # where llama.cpp looks GELU up in a table of halves
+GELU_ARCHS = 'gpt2 phi2 starcoder2 gptneox gemma gemma2 gemma3'.split()
+WORSE_FAMILY, WORSE_FAMILIES = 1.3, 1.03  # allowed: models so small deviate by 15 %
+# What llama.cpp does not compute, or not so: the truth alone is the reference.
+NO_PEER = {
+    'mistral': 'has no such name', 'mistral-window': 'has no such name', 'cs336': 'has no such name',
+    'phi3-window': 'takes no notice of the window', 'exaone4-window': 'has it in 64 layers only',
+    'command-r-plus': 'has these norms from 64 layers on', 'bitnet-relu2': 'has SiLU there',
+}
+
+
+def family_shapes(typ):
+    """Of mkmodels.c."""
+    if typ in mkgpt2.BLOCKS and mkgpt2.BLOCKS[typ][0] == 256:
+        return ['k']
+    return ['even', 'odd', 'wide'] if typ == 'f32' else ['odd']
+
+
+def family_file(name, arch, typ, shape):
+    """(largest difference from the peer, from the truth, mean errors of ours and of the builds)"""
+    path, what = os.path.join(OUT, 'family.gguf'), 'family %s %s %s' % (name, shape, typ)
+    p = subprocess.run([MKMODELS, name, shape, typ.upper(), '1', path], stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT)
+    if not check(p.returncode == 0, 'mkmodels %s: %s' % (what, p.stdout.decode()[-300:])):
+        return None
+    model = Gguf(path)
+    ids = random_ids(N_IDS, model.tensors['token_embd.weight'].shape[0], 1)
+    ids_file = os.path.join(OUT, 'ids.txt')
+    with open(ids_file, 'w') as f:
+        f.write('\n'.join(map(str, ids)) + '\n')
+    a = ours(path, ids_file, N_IDS, ISAS[-1], 2, 0)
+    builds = [] if name in NO_PEER else [peer(path, ids_file, N_IDS, p) for p in PEERS]
+    if not check(a is not None and None not in builds, what + ': an engine failed'):
+        return None
+    a, builds = rows(a, N_IDS), [rows(b, N_IDS) for b in builds]
+    truth = families.forward(model, ids)
+    from_truth, from_peer = difference(a, truth), None
+    if typ == 'f32':
+        same, every = same_argmax(a, truth)
+        check(from_truth <= F32_BOUND and every,
+              '%s: %.1e from the truth, argmax %s' % (what, from_truth, same))
+    if builds:
+        from_peer = max(difference(a, b) for b in builds)
+        _, beyond = beyond_noise(builds, truth)
+        if typ == 'f32' and arch not in GELU_ARCHS:
+            beyond[:] = True
+        same, every = same_argmax(a, builds[-1], beyond)
+        bound = GELU_BOUND if arch in GELU_ARCHS else F32_BOUND
+        check(every and (typ != 'f32' or from_peer <= bound),
+              '%s: %.1e from llama.cpp, argmax %s' % (what, from_peer, same))
+    return from_peer, from_truth, [mean_error(x, truth) for x in (a, *builds)]
+
+
+def family_models():
+    """The table of the README: a family's largest difference from llama.cpp in each type, in ranges
+    of a position's logits, and how far both are from the truth."""
+    p = subprocess.run([MKMODELS], stdout=subprocess.PIPE)
+    types = [t for t in mkgpt2.BLOCKS if t in FAMILY_TYPES or FAMILY_TYPES == ['all']]
+    types = [t for t in types if ONLY in 'families ' + t]
+    ratios = {t: [] for t in types}
+    if not types:
+        return
+    print('\n| family | F32 from the truth | ' + ' | '.join(t.upper() for t in types) + ' |')
+    print('|---|---|' + '---|' * len(types))
+    for name, arch in (line.split() for line in p.stdout.decode().splitlines()):
+        cells, far = [], None
+        for typ in types if arch != 'cs336' else []:
+            got = [family_file(name, arch, typ, shape) for shape in family_shapes(typ)]
+            if None in got:
+                cells.append('failed')
+                continue
+            if typ == 'f32':
+                far = max(g[1] for g in got)
+            if name in NO_PEER:
+                cells.append('')
+                continue
+            cells.append('%.0e' % max(g[0] for g in got))
+            mine, *theirs = np.mean([g[2] for g in got], 0)
+            if typ in ('f32', 'f16', 'bf16'):
+                continue
+            ratios[typ].append([mine, min(theirs)])
+            check(mine <= WORSE_FAMILY * min(theirs), '%s %s: %.3f as far from the truth as '
+                  'llama.cpp' % (name, typ, mine / min(theirs)))
+        if cells:
+            why = ' (llama.cpp %s)' % NO_PEER[name] if name in NO_PEER else ''
+            print('| %s%s | %s | %s |' % (name, why, cell(far), ' | '.join(cells)))
+            sys.stdout.flush()
+    for typ, errs in ratios.items():
+        if errs:
+            mine, theirs = np.mean(errs, 0)
+            print('%s: mean error by llama.cpp\'s %.4f, of %d families' %
+                  (typ, mine / theirs, len(errs)))
+            check(mine <= WORSE_FAMILIES * theirs, typ + ': families further from the truth')
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -1062,6 +1163,7 @@ def main():
     if ONLY in 'stories260K f32':
         trained_model()
     if PEERS:
+        family_models()
         learned_models()
         converted_models()
         quantised_models()
