@@ -362,6 +362,7 @@ typedef struct sm_model_info {
     const char *arch;   /* "llama", "qwen2", "qwen3", "gpt2"; "" when only a vocabulary was read */
     const char *name;   /* general.name, or "" */
     int n_vocab, n_ctx_train, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int n_experts, n_experts_used; /* of a mixture of experts: in a layer, for a token; else 0 */
     int type;              /* sm_type of most weight bytes, or SM_TYPE_AUTO without tensors */
     int n_tensors, n_meta; /* for sm_model_tensor and sm_model_meta_at */
     uint64_t n_params;
@@ -10121,7 +10122,11 @@ enum {
     SM__ARCH_LOGIT_DIVISOR = 1 << 16, /* logit_scale divides, and must be there */
     SM__ARCH_LOGIT_FACTOR = 1 << 17, /* logit_scale multiplies */
     SM__ARCH_SOFT_CAPS = 1 << 18,    /* caps of scores and logits, and a window, must be there */
-    SM__ARCH_ALL_IS_BARE = 1 << 19   /* with a window: layers without it have no rotation */
+    SM__ARCH_ALL_IS_BARE = 1 << 19,  /* with a window: layers without it have no rotation */
+    SM__ARCH_MOE = 1 << 20,          /* may be a mixture of experts */
+    SM__ARCH_MOE_ALWAYS = 1 << 21,   /* is one */
+    SM__ARCH_EXPERT_NORM = 1 << 22,  /* the chosen experts' weights sum to 1 */
+    SM__ARCH_SHARED_EXPERT = 1 << 23 /* one more reads every token, behind a sigmoid */
 };
 
 /* How a family differs from the plainest model. Its sizes, scales and windows are in the file. */
@@ -10141,7 +10146,8 @@ typedef struct sm__arch {
 
 /* smollm's files are llama's by name and by structure, and so are most of mistral's. */
 static const sm__arch sm__archs[] = {
-    {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, 0},
+    {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, /* and mixtral */
+     SM__ARCH_MOE | SM__ARCH_EXPERT_NORM},
     {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, 0},
     {"qwen2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
      SM__ARCH_QKV_BIAS},
@@ -10181,6 +10187,10 @@ static const sm__arch sm__archs[] = {
      SM__ARCH_PARALLEL | SM__ARCH_QK_NORM_HEADS | SM__ARCH_LOGIT_FACTOR},
     {"cohere2", SM__NORM_LAYER, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 4, 0, 0, 0,
      SM__ARCH_PARALLEL | SM__ARCH_LOGIT_FACTOR | SM__ARCH_ALL_IS_BARE},
+    {"qwen2moe", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_QKV_BIAS | SM__ARCH_MOE_ALWAYS | SM__ARCH_SHARED_EXPERT},
+    {"qwen3moe", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_QK_NORM | SM__ARCH_MOE_ALWAYS | SM__ARCH_EXPERT_NORM},
 };
 #define SM__N_ARCHS ((int)(sizeof sm__archs / sizeof *sm__archs))
 
@@ -10207,6 +10217,7 @@ enum { SM__SCALING_NONE, SM__SCALING_FACTORS, SM__SCALING_LINEAR, SM__SCALING_YA
 #define SM__MAX_DIM (1 << 20)    /* of any one hyperparameter but the vocabulary */
 #define SM__MAX_VOCAB (1 << 24)
 #define SM__MAX_LAYERS 1024
+#define SM__MAX_EXPERTS 1024
 
 /* Everything here was checked by sm__hparams_check: the products below fit in 31 bits. */
 typedef struct sm__hparams {
@@ -10215,6 +10226,10 @@ typedef struct sm__hparams {
     int ffn;            /* SM__FFN_*: the row's, unless the file names another */
     int parallel;       /* attention and MLP of a layer read the same x */
     int n_rot;          /* rotated elements of a head, even, <= head_dim */
+    int n_experts, n_used; /* of a mixture, and of them for each token; 0: no mixture */
+    int n_ff_expert, n_ff_shared; /* their feed-forward lengths, the shared one's or 0 */
+    int expert_norm;              /* 1: the weights of the chosen ones sum to 1 */
+    float expert_scale;           /* times this; 1 = none */
     float norm_eps;
     /* multipliers; scores: 0 = head_dim^-0.5; caps: x = cap tanh(x / cap), 0 = none */
     double embed_scale, residual_scale, score_scale, logit_scale, score_cap, logit_cap;
@@ -10246,6 +10261,7 @@ static void sm__hparams_default(sm__hparams *hp) {
     hp->beta_fast = 32.0;
     hp->beta_slow = 1.0;
     hp->ext_factor = 1.0;
+    hp->expert_scale = 1.0f;
 }
 
 enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE };
@@ -11725,11 +11741,58 @@ static sm_status sm__gguf_heads(sm_model *m, sm_error *error) {
     return sm__gguf_int(m, "rope.dimension_count", 0, &h->n_rot, error);
 }
 
+/* An integer within 1 and `most`; *out, when the key is missing and need is 0. */
+static sm_status sm__gguf_within(const sm_model *m, const char *suffix, int need, int most,
+                                 int *out, sm_error *error) {
+    sm_status status = sm__gguf_int(m, suffix, need, out, error);
+    if (status || (*out >= 1 && *out <= most)) return status;
+    return sm__fail(error, SM_ERR_FORMAT, "key %s.%s is %d, not within 1 and %d", m->info.arch,
+                    suffix, *out, most);
+}
+
+/* The mixture of experts. Lengths that the keys leave out are those that llama.cpp takes: always
+ * mixed families share feed_forward_length among the chosen experts, and their shared expert has
+ * all of it; others have experts of that length each. */
+static sm_status sm__gguf_experts(sm_model *m, sm_error *error) {
+    sm__hparams *h = &m->hp;
+    int flags = m->arch->flags, always = (flags & SM__ARCH_MOE_ALWAYS) != 0, gating = 1;
+    const sm__meta *norm = sm__arch_find_key(m, "expert_weights_norm");
+    double scale = 1.0;
+    sm_status status = sm__gguf_int(m, "expert_count", always, &h->n_experts, error);
+    if (status || (!h->n_experts && !always)) return status;
+    if (!always && !(flags & SM__ARCH_MOE))
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "key %s.expert_count is %d: no such mixture",
+                        m->info.arch, h->n_experts);
+    if ((status = sm__gguf_within(m, "expert_count", 1, SM__MAX_EXPERTS, &h->n_experts, error)) ||
+        (status = sm__gguf_within(m, "expert_used_count", 1, h->n_experts, &h->n_used, error)))
+        return status;
+    h->n_ff_expert = always ? h->n_ff / h->n_used : h->n_ff;
+    h->n_ff_shared = flags & SM__ARCH_SHARED_EXPERT ? h->n_ff : 0;
+    if ((status = sm__gguf_within(m, "expert_feed_forward_length", 0, SM__MAX_DIM, &h->n_ff_expert,
+                                  error)) ||
+        (h->n_ff_shared &&
+         (status = sm__gguf_within(m, "expert_shared_feed_forward_length", 0, SM__MAX_DIM,
+                                   &h->n_ff_shared, error))) ||
+        (status = sm__gguf_int(m, "expert_gating_func", 0, &gating, error)))
+        return status;
+    if (gating != 1)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "key %s.expert_gating_func is %d, not softmax",
+                        m->info.arch, gating);
+    h->expert_norm = norm && norm->type == SM__GGUF_BOOL ? norm->data[0]
+                                                         : (flags & SM__ARCH_EXPERT_NORM) != 0;
+    if (sm__gguf_real(m, "expert_weights_scale", &scale) && scale == 0.0) scale = 1.0; /* none */
+    if (!sm__real_in(scale, 1e-6, 1e6))
+        return sm__fail(error, SM_ERR_FORMAT,
+                        "key %s.expert_weights_scale is not within 1e-6 and 1e6", m->info.arch);
+    h->expert_scale = (float)scale;
+    return SM_OK;
+}
+
 static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
     sm__hparams *h = &m->hp;
     sm_status status;
     double eps = 0.0;
-    int experts = 0, embed = sm__tensor_at(m, "token_embd.weight");
+    int embed = sm__tensor_at(m, "token_embd.weight");
     const char *eps_key = m->arch->norm == SM__NORM_RMS ? "attention.layer_norm_rms_epsilon"
                                                         : "attention.layer_norm_epsilon";
     h->pos = m->arch->pos;
@@ -11737,11 +11800,10 @@ static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
         (status = sm__gguf_int(m, "context_length", 1, &h->n_ctx, error)) ||
         (status = sm__gguf_int(m, "embedding_length", 1, &h->n_embd, error)) ||
         (status = sm__gguf_int(m, "feed_forward_length", 1, &h->n_ff, error)) ||
-        (status = sm__gguf_int(m, "vocab_size", 0, &h->n_vocab, error)) ||
-        (status = sm__gguf_int(m, "expert_count", 0, &experts, error)))
+        (status = sm__gguf_int(m, "vocab_size", 0, &h->n_vocab, error)))
         return status;
-    if (experts) return sm__fail(error, SM_ERR_UNSUPPORTED, "a mixture of %d experts", experts);
     if ((status = sm__gguf_heads(m, error))) return status;
+    if ((status = sm__gguf_experts(m, error))) return status;
     if (m->vocab.kind != SM__VOCAB_NONE) h->n_vocab = m->vocab.n;
     if (embed < 0 && m->info.n_tensors)
         return sm__fail(error, SM_ERR_FORMAT, "tensor token_embd.weight is missing");
@@ -13370,6 +13432,7 @@ typedef struct sm__weight {
     float scale;         /* of w x, before the bias; 0: none */
     const sm_tensor *tensor; /* of the model; these are its rows from `row` on */
     int row;
+    const uint8_t *const *experts; /* [n_experts] their data, data being the first's; or NULL */
 } sm__weight;
 
 typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = none */
@@ -13379,7 +13442,9 @@ typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = no
     const float *attn_post_norm, *ffn_post_norm; /* [C] */
     const float *attn_sub_norm, *ffn_sub_norm;   /* [H*D] [F] */
     sm__weight q, k, v, attn_out;            /* [H*D, C] [K*D, C] [K*D, C] [C, H*D] */
-    sm__weight gate, up, down;               /* [F, C] [F, C] [C, F] */
+    sm__weight gate, up, down;               /* [F, C] [F, C] [C, F], of every expert */
+    sm__weight router;                       /* [n_experts, C]; data NULL: no mixture */
+    sm__weight shared_gate, shared_up, shared_down, shared_router; /* all tokens'; [1, C] */
 } sm__layer;
 
 typedef struct sm__weights {
@@ -13427,10 +13492,11 @@ static void sm__put_shape(sm__text *t, uint64_t d0, uint64_t d1, uint64_t d2, ui
     sm__put(t, "]");
 }
 
-/* The tensor of that name with rows of k elements and n rows, of a type that this build computes
- * with; NULL when it is not there (an error if it is needed), or something is wrong with it. */
+/* The tensor of that name with rows of k elements, n rows and `count` such matrices, of a type that
+ * this build computes with; NULL when it is not there (an error if it is needed), or something is
+ * wrong with it. */
 static const sm_tensor *sm__bind_find(sm__binder *b, const char *stem, const char *suffix, int k,
-                                      int n, int need) {
+                                      int n, int count, int need) {
     const char *name = sm__bind_name(b, stem, suffix);
     const sm_tensor *t;
     int i;
@@ -13445,13 +13511,13 @@ static const sm_tensor *sm__bind_find(sm__binder *b, const char *stem, const cha
                              sm__ggml_name(t->type));
         return NULL;
     }
-    if (t->dims[0] != (uint64_t)k || t->dims[1] != (uint64_t)n || t->dims[2] != 1 ||
+    if (t->dims[0] != (uint64_t)k || t->dims[1] != (uint64_t)n || t->dims[2] != (uint64_t)count ||
         t->dims[3] != 1) {
         char shapes[200];
         sm__text text = sm__text_make(shapes, sizeof shapes);
         sm__put_shape(&text, t->dims[0], t->dims[1], t->dims[2], t->dims[3]);
         sm__put(&text, ", expected ");
-        sm__put_shape(&text, (uint64_t)k, (uint64_t)n, 1, 1);
+        sm__put_shape(&text, (uint64_t)k, (uint64_t)n, (uint64_t)count, 1);
         b->status = sm__fail(b->error, SM_ERR_FORMAT, "tensor %s is %s", name, shapes);
         return NULL;
     }
@@ -13471,19 +13537,16 @@ static const float *sm__bind_copy(sm__binder *b, const sm_tensor *t) {
 
 static const float *sm__bind_vector(sm__binder *b, const char *stem, const char *suffix, int n,
                                     int need) {
-    return sm__bind_copy(b, sm__bind_find(b, stem, suffix, n, 1, need));
+    return sm__bind_copy(b, sm__bind_find(b, stem, suffix, n, 1, 1, need));
 }
 
 /* The weights of a norm for each of `rows` heads. */
 static const float *sm__bind_vectors(sm__binder *b, const char *stem, int rows, int n, int need) {
-    return sm__bind_copy(b, sm__bind_find(b, stem, ".weight", n, rows, need));
+    return sm__bind_copy(b, sm__bind_find(b, stem, ".weight", n, rows, 1, need));
 }
 
-/* A matrix, and its bias when there is one (an error when need_bias and there is none). */
-static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k, int need,
-                                  int need_bias) {
-    const sm_tensor *t = sm__bind_find(b, stem, ".weight", k, n, need);
-    const float *scale;
+/* An n by k matrix in a tensor; no matrix for NULL. */
+static sm__weight sm__weight_of(const sm_tensor *t, int n, int k) {
     sm__weight w;
     memset(&w, 0, sizeof w);
     if (!t) return w;
@@ -13493,6 +13556,16 @@ static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k,
     w.stride = sm__row_bytes(w.type, (size_t)k);
     w.data = (const uint8_t *)t->data;
     w.tensor = t;
+    return w;
+}
+
+/* A matrix, and its bias when there is one (an error when need_bias and there is none). */
+static sm__weight sm__bind_matrix(sm__binder *b, const char *stem, int n, int k, int need,
+                                  int need_bias) {
+    const sm_tensor *t = sm__bind_find(b, stem, ".weight", k, n, 1, need);
+    sm__weight w = sm__weight_of(t, n, k);
+    const float *scale;
+    if (!t) return w;
     w.bias = sm__bind_vector(b, stem, ".bias", n, need_bias);
     scale = b->m->arch->flags & SM__ARCH_SUB_NORM ? sm__bind_vector(b, stem, ".scale", 1, 0) : NULL;
     if (!scale) return w;
@@ -13568,6 +13641,58 @@ static void sm__bind_norms(sm__binder *b, sm__layer *l) {
     }
 }
 
+/* "ffn_up.3", expert 3's as old files have it, or "ffn_up_exps" for i < 0. */
+static const char *sm__expert_stem(char *name, size_t room, const char *stem, int i) {
+    sm__text text = sm__text_make(name, room);
+    sm__put(&text, stem);
+    sm__put(&text, i < 0 ? "_exps" : ".");
+    if (i >= 0) sm__put_u64(&text, (uint64_t)i);
+    return name;
+}
+
+/* The matrices of all experts: one tensor that stacks them, or tensors of one type. */
+static sm__weight sm__bind_experts(sm__binder *b, const char *stem, int n, int k) {
+    char name[SM__MAX_NAME + 1];
+    int i, count = b->m->hp.n_experts, apart;
+    const uint8_t **data = (const uint8_t **)sm__model_alloc(b->m, (size_t)count, sizeof *data);
+    sm__weight w = sm__weight_of(NULL, n, k);
+    if (!data) b->status = sm__fail(b->error, SM_ERR_NOMEM, "no memory for the experts' table");
+    sm__expert_stem(name, sizeof name, stem, 0);
+    apart = sm__bind_has(b, name, ".weight");
+    for (i = 0; i < count && !b->status; i++) {
+        const sm_tensor *t;
+        if (!apart && i) {
+            data[i] = data[i - 1] + (size_t)n * w.stride;
+            continue;
+        }
+        sm__expert_stem(name, sizeof name, stem, apart ? i : -1);
+        t = sm__bind_find(b, name, ".weight", k, n, apart ? 1 : count, 1);
+        if (!t) break;
+        if (i == 0) w = sm__weight_of(t, n, k);
+        if (sm__type_index(t->type) != w.type)
+            b->status = sm__fail(b->error, SM_ERR_UNSUPPORTED,
+                                 "tensor %s is of type %s, unlike the first expert's", b->name,
+                                 sm__ggml_name(t->type));
+        data[i] = (const uint8_t *)t->data;
+    }
+    w.experts = data;
+    return w;
+}
+
+static void sm__bind_mixture(sm__binder *b, sm__layer *l) {
+    const sm__hparams *h = &b->m->hp;
+    int c = h->n_embd, f = h->n_ff_shared;
+    l->router = sm__bind_matrix(b, "ffn_gate_inp", h->n_experts, c, 1, 0);
+    l->gate = sm__bind_experts(b, "ffn_gate", h->n_ff_expert, c);
+    l->up = sm__bind_experts(b, "ffn_up", h->n_ff_expert, c);
+    l->down = sm__bind_experts(b, "ffn_down", c, h->n_ff_expert);
+    if (!f) return;
+    l->shared_router = sm__bind_matrix(b, "ffn_gate_inp_shexp", 1, c, 1, 0);
+    l->shared_gate = sm__bind_matrix(b, "ffn_gate_shexp", f, c, 1, 0);
+    l->shared_up = sm__bind_matrix(b, "ffn_up_shexp", f, c, 1, 0);
+    l->shared_down = sm__bind_matrix(b, "ffn_down_shexp", c, f, 1, 0);
+}
+
 static void sm__bind_ffn(sm__binder *b, sm__layer *l) {
     const sm__hparams *h = &b->m->hp;
     int bias = (b->m->arch->flags & SM__ARCH_BIAS) != 0, c = h->n_embd, f = h->n_ff;
@@ -13588,7 +13713,8 @@ static void sm__bind_layer(sm__binder *b, sm__layer *l) {
     sm__bind_qkv(b, l);
     l->attn_out = sm__bind_matrix(b, "attn_output", h->n_embd, h->n_heads * h->head_dim, 1,
                                   (b->m->arch->flags & SM__ARCH_BIAS) != 0);
-    sm__bind_ffn(b, l);
+    if (h->n_experts) sm__bind_mixture(b, l);
+    else sm__bind_ffn(b, l);
 }
 
 /* What a tensor divides angles by. */
@@ -13616,17 +13742,22 @@ static void sm__bind_rope_factors(sm__binder *b, sm__weights *w) {
         b->m->hp.scaling = SM__SCALING_FACTORS;
 }
 
-/* Bytes of weights that one token reads: every matrix but the embedding, of which it is a row. */
+/* Bytes of weights that one token reads: every matrix but the embedding, of which it is a row, and
+ * of the experts those that it uses. */
 static size_t sm__decode_bytes(const sm_model *m) {
     const sm__weights *w = m->weights;
     size_t bytes = (size_t)w->output.n * w->output.stride + w->embed.stride + w->position.stride;
     int i, j;
     for (i = 0; i < m->hp.n_layers; i++) {
         const sm__layer *l = &w->layers[i];
-        const sm__weight *list[7];
+        const sm__weight *list[12];
         list[0] = &l->q, list[1] = &l->k, list[2] = &l->v, list[3] = &l->attn_out;
-        list[4] = &l->gate, list[5] = &l->up, list[6] = &l->down;
-        for (j = 0; j < 7; j++) bytes += (size_t)list[j]->n * list[j]->stride;
+        list[4] = &l->gate, list[5] = &l->up, list[6] = &l->down, list[7] = &l->router;
+        list[8] = &l->shared_gate, list[9] = &l->shared_up, list[10] = &l->shared_down;
+        list[11] = &l->shared_router;
+        for (j = 0; j < 12; j++)
+            bytes += (size_t)list[j]->n * list[j]->stride *
+                     (size_t)(list[j]->experts ? m->hp.n_used : 1);
     }
     return bytes;
 }
@@ -13704,6 +13835,8 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
     info->n_kv_heads = h->n_kv_heads;
     info->head_dim = h->head_dim;
     info->n_ff = h->n_ff;
+    info->n_experts = h->n_experts;
+    info->n_experts_used = h->n_used;
     info->type = SM_TYPE_AUTO;
     for (i = 0; i < info->n_tensors; i++) {
         const sm_tensor *t = &m->tensors[i];
@@ -15398,6 +15531,12 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
  *   ACT      SwiGLU or GELU, quantised
  *   ADD      x += scale * norm(y), where a product is not simply added
  *   LOGITS   MATMUL into the rented rows; scale and soft cap
+ * and of a mixture of experts, where a slot is a row that an expert computes for a token:
+ *   ROUTE    the router's logits -> the chosen experts, best first, and their weights
+ *   SORT     slots by expert, a run of slots each
+ *   GATHER   the rows of runs, side by side
+ *   EXPERTS  MATMUL of every run by its expert's weights
+ *   COMBINE  ADD of the sum of a token's slots by weight, best first, and the shared expert
  * ============================================================================================== */
 
 enum {
@@ -15410,7 +15549,20 @@ enum {
     SM__OP_MERGE,
     SM__OP_ACT,
     SM__OP_ADD,
-    SM__OP_LOGITS
+    SM__OP_LOGITS,
+    SM__OP_ROUTE,
+    SM__OP_SORT,
+    SM__OP_GATHER,
+    SM__OP_EXPERTS,
+    SM__OP_COMBINE
+};
+
+/* What the rows of a buffer or step belong to. */
+enum {
+    SM__ROWS_ALL,    /* the chunk's tokens */
+    SM__ROWS_WANTED, /* those of them whose logits are wanted */
+    SM__ROWS_SLOTS,  /* a token's chosen experts */
+    SM__ROWS_KINDS
 };
 
 /* A buffer in scratch: row r begins at + r * stride (bytes). */
@@ -15430,15 +15582,17 @@ typedef struct sm__act_buf {
 
 typedef struct sm__step {
     const char *name;
-    uint8_t op, accumulate, wanted_rows; /* wanted_rows: only rows whose logits are wanted */
+    uint8_t op, accumulate, rows; /* rows: SM__ROWS_* */
     uint8_t local;   /* ROTARY: the angles of windowed layers */
     uint8_t lora;    /* 1: this is lora_a; the matmul is the step before, lora_b the one behind */
     uint8_t finish;  /* LOGITS: scale and soft cap belong to this step */
     int layer;
     int window;      /* ATTEND, MERGE: keys that a row sees, its own included; 0 = all */
-    sm__act_buf in;  /* MATMUL, LOGITS: input. ATTEND, KV_PUT: in.x = q. ADD: in.x = y */
-    sm__act_buf out; /* NORM, MERGE, ACT: output. EMBED, ROTARY, ADD: out.x */
-    sm__buf k, v;    /* KV_PUT: projections. ACT: k = up. ATTEND, MERGE: k = (m, s) pairs */
+    sm__act_buf in;  /* MATMUL, LOGITS, EXPERTS, GATHER: input. ATTEND, KV_PUT: in.x = q. ADD: in.x
+                        = y. ROUTE: in.x = the router's logits. COMBINE: in.x = rows by slot */
+    sm__act_buf out; /* NORM, MERGE, ACT, GATHER: output. EMBED, ROTARY, ADD, COMBINE: out.x */
+    sm__buf k, v;    /* KV_PUT: projections. ACT: k = gate. ATTEND, MERGE: k = (m, s) pairs.
+                        COMBINE: k = the shared expert's rows, v = its router's logit */
     sm__buf dst[3];
     const sm__weight *w[3];
     int n_w, in_step; /* in_step: floats from the input of a weight to that of the next one */
@@ -15456,7 +15610,7 @@ typedef struct sm__emitter {
     sm__step *steps; /* NULL: count only, into dummy */
     sm__step dummy;
     int n_steps;
-    size_t rows, wanted_rows; /* of a buffer */
+    size_t rows[SM__ROWS_KINDS]; /* of a buffer */
     int max_lora_rank;
     sm__buf low; /* A x of up to three weights; stride 0: there will be no adapter */
     struct {
@@ -15496,13 +15650,13 @@ static void sm__emit_drop(sm__emitter *e, sm__buf buf) {
     for (; i < e->n_live; i++) e->live[i] = e->live[i + 1];
 }
 
-static sm__buf sm__emit_buf(sm__emitter *e, int wanted, int width, size_t elem_bytes) {
+static sm__buf sm__emit_buf(sm__emitter *e, int rows, int width, size_t elem_bytes) {
     sm__buf buf;
     buf.width = width;
     buf.stride = sm__round_up((size_t)width * elem_bytes, SM__ALIGN);
     /* Rows at the same place of their pages would push each other out of the caches. */
     if (buf.stride % 1024 == 0) buf.stride += SM__ALIGN;
-    buf.at = sm__emit_take(e, wanted ? e->wanted_rows : e->rows, buf.stride);
+    buf.at = sm__emit_take(e, e->rows[rows], buf.stride);
     return buf;
 }
 
@@ -15512,7 +15666,7 @@ static sm__buf sm__no_buf(void) {
 }
 
 /* The int8 blocks beside x that the n weights which will read it want. */
-static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x,
+static sm__act_buf sm__emit_acts(sm__emitter *e, int rows, sm__buf x,
                                  const sm__weight *const *readers, int n) {
     sm__act_buf acts;
     int i, j;
@@ -15523,9 +15677,9 @@ static sm__act_buf sm__emit_acts(sm__emitter *e, int wanted, sm__buf x,
         for (i = 0; i < n; i++)
             if (readers[i]->data && sm__types[readers[i]->type].act_block == block) break;
         if (i == n) continue;
-        acts.blocks[j].q = sm__emit_buf(e, wanted, x.width, 1);
-        acts.blocks[j].d = sm__emit_buf(e, wanted, x.width / block, sizeof(float));
-        acts.blocks[j].s = sm__emit_buf(e, wanted, x.width / 16, sizeof(int16_t));
+        acts.blocks[j].q = sm__emit_buf(e, rows, x.width, 1);
+        acts.blocks[j].d = sm__emit_buf(e, rows, x.width / block, sizeof(float));
+        acts.blocks[j].s = sm__emit_buf(e, rows, x.width / 16, sizeof(int16_t));
     }
     return acts;
 }
@@ -15550,10 +15704,12 @@ static sm__step *sm__emit_step(sm__emitter *e, int op, const char *name, int lay
     return s;
 }
 
-/* in -> up to three outputs; with `into` the one product is added to that buffer's rows. */
-static sm__step *sm__emit_matmul(sm__emitter *e, const char *name, int layer, sm__act_buf in,
-                                 const sm__weight *w0, sm__buf dst0) {
-    sm__step *s = sm__emit_step(e, SM__OP_MATMUL, name, layer);
+/* in -> up to three outputs, see sm__matmul_also; of slots by their experts' weights. */
+static sm__step *sm__emit_matmul(sm__emitter *e, const char *name, int layer, int rows,
+                                 sm__act_buf in, const sm__weight *w0, sm__buf dst0) {
+    int op = rows == SM__ROWS_SLOTS ? SM__OP_EXPERTS : SM__OP_MATMUL;
+    sm__step *s = sm__emit_step(e, op, name, layer);
+    s->rows = (uint8_t)rows;
     s->in = in;
     s->w[0] = w0;
     s->dst[0] = dst0;
@@ -15576,22 +15732,22 @@ static void sm__emit_lora(sm__emitter *e, const sm__step *matmul) {
     s = sm__emit_step(e, SM__OP_MATMUL, "lora_a", of.layer);
     s->lora = 1;
     s->in.x = of.in.x;
-    s->wanted_rows = of.wanted_rows;
+    s->rows = of.rows;
     s = sm__emit_step(e, of.op, "lora_b", of.layer);
     s->in.x = e->low;
     s->in_step = sm__low_step(e->max_lora_rank);
     s->accumulate = 1;
-    s->wanted_rows = of.wanted_rows;
+    s->rows = of.rows;
 }
 
 /* norm(x), or without a norm x, for n weights that read it. */
-static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, int wanted, sm__buf x,
+static sm__act_buf sm__emit_norm(sm__emitter *e, const char *name, int layer, int rows, sm__buf x,
                                  const float *norm, const float *bias,
                                  const sm__weight *const *readers, int n) {
-    sm__buf y = sm__emit_buf(e, wanted, x.width, sizeof(float));
-    sm__act_buf out = sm__emit_acts(e, wanted, y, readers, n);
+    sm__buf y = sm__emit_buf(e, rows, x.width, sizeof(float));
+    sm__act_buf out = sm__emit_acts(e, rows, y, readers, n);
     sm__step *s = sm__emit_step(e, SM__OP_NORM, name, layer);
-    s->wanted_rows = (uint8_t)wanted;
+    s->rows = (uint8_t)rows;
     s->in.x = x;
     s->out = out;
     s->norm = norm;
@@ -15614,7 +15770,7 @@ static void sm__emit_residual(sm__emitter *e, const char *name, int layer, sm__a
                               const sm__weight *w, const float *post_norm, sm__buf x) {
     int plain = !post_norm && e->model->hp.residual_scale == 1.0;
     sm__buf y = plain ? x : sm__emit_buf(e, 0, x.width, sizeof(float));
-    sm__step *s = sm__emit_matmul(e, name, layer, in, w, y);
+    sm__step *s = sm__emit_matmul(e, name, layer, SM__ROWS_ALL, in, w, y);
     s->accumulate = (uint8_t)plain;
     sm__emit_lora(e, s);
     sm__emit_drop_acts(e, in);
@@ -15642,7 +15798,7 @@ static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, s
     sm__buf k = sm__emit_buf(e, 0, kv_dim, sizeof(float));
     sm__buf v = sm__emit_buf(e, 0, kv_dim, sizeof(float)), o, ms;
     sm__act_buf out;
-    sm__step *s = sm__emit_matmul(e, "qkv", il, in, &l->q, q);
+    sm__step *s = sm__emit_matmul(e, "qkv", il, SM__ROWS_ALL, in, &l->q, q);
     sm__matmul_also(s, &l->k, k);
     sm__matmul_also(s, &l->v, v);
     sm__emit_lora(e, s);
@@ -15669,48 +15825,135 @@ static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, s
     sm__emit_residual(e, "attn_out", il, out, reader, l->attn_post_norm, b->x);
 }
 
+/* The first half of an MLP: in -> up, and gate where there is one. */
+typedef struct sm__glu {
+    sm__buf up, gate;
+} sm__glu;
+
+static sm__glu sm__emit_up(sm__emitter *e, const char *name, int il, int rows, sm__act_buf in,
+                           const sm__weight *up, const sm__weight *gate) {
+    sm__glu glu;
+    sm__step *s;
+    glu.up = sm__emit_buf(e, rows, up->n, sizeof(float));
+    glu.gate = sm__no_buf();
+    s = sm__emit_matmul(e, name, il, rows, in, up, glu.up);
+    if (gate->data) {
+        glu.gate = sm__emit_buf(e, rows, gate->n, sizeof(float));
+        sm__matmul_also(s, gate, glu.gate);
+    }
+    if (rows == SM__ROWS_ALL) sm__emit_lora(e, s);
+    return glu;
+}
+
+/* What `down` reads of it (NULL: f32 is enough). */
+static sm__act_buf sm__emit_act(sm__emitter *e, const char *name, int il, int rows, sm__glu glu,
+                                const sm__weight *down) {
+    sm__act_buf out = sm__emit_acts(e, rows, glu.up, &down, down ? 1 : 0);
+    sm__step *s = sm__emit_step(e, SM__OP_ACT, name, il);
+    s->rows = (uint8_t)rows;
+    s->in.x = glu.up, s->k = glu.gate, s->out = out;
+    sm__emit_drop(e, glu.gate);
+    return out;
+}
+
 /* x += ffn(in) */
 static void sm__emit_ffn(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act_buf in) {
+    const sm__layer *l = &e->model->weights->layers[il];
+    const char *name = l->gate.data ? "gate_up" : "up";
+    sm__glu glu = sm__emit_up(e, name, il, SM__ROWS_ALL, in, &l->up, &l->gate);
+    sm__act_buf out;
+    sm__emit_drop_acts(e, in);
+    out = sm__emit_act(e, "act", il, SM__ROWS_ALL, glu, l->ffn_sub_norm ? NULL : &l->down);
+    out = sm__emit_sub_norm(e, "ffn_sub_norm", il, out, l->ffn_sub_norm, &l->down);
+    sm__emit_residual(e, "ffn_out", il, out, &l->down, l->ffn_post_norm, b->x);
+}
+
+/* The expert that all tokens have: in -> rows. */
+static sm__buf sm__emit_shared(sm__emitter *e, int il, sm__act_buf in) {
+    const sm__layer *l = &e->model->weights->layers[il];
+    sm__glu glu = sm__emit_up(e, "shared_up", il, SM__ROWS_ALL, in, &l->shared_up, &l->shared_gate);
+    sm__act_buf act = sm__emit_act(e, "shared_act", il, SM__ROWS_ALL, glu, &l->shared_down);
+    sm__buf rows = sm__emit_buf(e, SM__ROWS_ALL, l->shared_down.n, sizeof(float));
+    sm__step *s = sm__emit_matmul(e, "shared_down", il, SM__ROWS_ALL, act, &l->shared_down, rows);
+    sm__emit_lora(e, s);
+    sm__emit_drop_acts(e, act);
+    return rows;
+}
+
+/* The rows of `in` that the experts' up and gate read, by slot. Of f32, only if one is float. */
+static sm__act_buf sm__emit_gather(sm__emitter *e, int il, sm__act_buf in) {
+    const sm__layer *l = &e->model->weights->layers[il];
+    const sm__weight *readers[2];
+    sm__buf x = in.x;
+    sm__act_buf out;
+    sm__step *s;
+    readers[0] = &l->up, readers[1] = &l->gate;
+    x.stride = 0;
+    if (!sm__types[l->up.type].act_block || !sm__types[l->gate.type].act_block)
+        x = sm__emit_buf(e, SM__ROWS_SLOTS, x.width, sizeof(float));
+    out = sm__emit_acts(e, SM__ROWS_SLOTS, x, readers, 2);
+    s = sm__emit_step(e, SM__OP_GATHER, "gather", il);
+    s->rows = SM__ROWS_SLOTS;
+    s->in = in, s->out = out;
+    return out;
+}
+
+/* x += mixture of experts(in) */
+static void sm__emit_mixture(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act_buf in) {
     const sm__hparams *hp = &e->model->hp;
     const sm__layer *l = &e->model->weights->layers[il];
-    const sm__weight *reader = &l->down;
-    int gated = sm__ffn_gated(hp->ffn);
-    sm__buf up = sm__emit_buf(e, 0, hp->n_ff, sizeof(float)), gate = sm__no_buf();
-    sm__act_buf out;
-    sm__step *s = sm__emit_matmul(e, gated ? "gate_up" : "up", il, in, &l->up, up);
-    if (gated) {
-        gate = sm__emit_buf(e, 0, hp->n_ff, sizeof(float));
-        sm__matmul_also(s, &l->gate, gate);
+    sm__buf scores = sm__emit_buf(e, SM__ROWS_ALL, hp->n_experts, sizeof(float)), y;
+    sm__buf shared = sm__no_buf(), shared_score = shared;
+    sm__act_buf rows;
+    sm__glu glu;
+    sm__step *s = sm__emit_matmul(e, "router", il, SM__ROWS_ALL, in, &l->router, scores);
+    if (l->shared_router.data) {
+        shared_score = sm__emit_buf(e, SM__ROWS_ALL, 1, sizeof(float));
+        sm__matmul_also(s, &l->shared_router, shared_score);
     }
     sm__emit_lora(e, s);
+    if (l->shared_up.data) shared = sm__emit_shared(e, il, in);
+    s = sm__emit_step(e, SM__OP_ROUTE, "route", il);
+    s->in.x = scores;
+    sm__emit_step(e, SM__OP_SORT, "sort", il);
+    rows = sm__emit_gather(e, il, in);
     sm__emit_drop_acts(e, in);
-    out = sm__emit_acts(e, 0, up, &reader, l->ffn_sub_norm ? 0 : 1);
-    s = sm__emit_step(e, SM__OP_ACT, "act", il);
-    s->in.x = up, s->k = gate, s->out = out;
-    sm__emit_drop(e, gate);
-    out = sm__emit_sub_norm(e, "ffn_sub_norm", il, out, l->ffn_sub_norm, reader);
-    sm__emit_residual(e, "ffn_out", il, out, reader, l->ffn_post_norm, b->x);
+    sm__emit_drop(e, scores);
+
+    glu = sm__emit_up(e, "experts_up", il, SM__ROWS_SLOTS, rows, &l->up, &l->gate);
+    sm__emit_drop_acts(e, rows);
+    rows = sm__emit_act(e, "experts_act", il, SM__ROWS_SLOTS, glu, &l->down);
+    y = sm__emit_buf(e, SM__ROWS_SLOTS, hp->n_embd, sizeof(float));
+    sm__emit_matmul(e, "experts_down", il, SM__ROWS_SLOTS, rows, &l->down, y);
+    sm__emit_drop_acts(e, rows);
+    s = sm__emit_step(e, SM__OP_COMBINE, "ffn_out", il);
+    s->in.x = y, s->k = shared, s->v = shared_score, s->out.x = b->x;
+    sm__emit_drop(e, y);
+    sm__emit_drop(e, shared);
+    sm__emit_drop(e, shared_score);
 }
 
 /* A layer: attention, then the MLP, which reads the new x or, in parallel, the old one. */
 static void sm__emit_layer(sm__emitter *e, int il, const sm__emit_bufs *b) {
     const sm__layer *l = &e->model->weights->layers[il];
     int parallel = e->model->hp.parallel, shared = parallel && !l->ffn_norm;
-    const sm__weight *readers[5];
+    const sm__weight *readers[9];
     sm__act_buf in, ffn_in;
     readers[0] = &l->q, readers[1] = &l->k, readers[2] = &l->v;
-    readers[3] = &l->up, readers[4] = &l->gate;
-    in = sm__emit_norm(e, "attn_norm", il, 0, b->x, l->attn_norm, l->attn_norm_bias, readers,
-                       shared ? 5 : 3);
+    readers[3] = &l->up, readers[4] = &l->gate, readers[5] = &l->router;
+    readers[6] = &l->shared_up, readers[7] = &l->shared_gate, readers[8] = &l->shared_router;
+    in = sm__emit_norm(e, "attn_norm", il, SM__ROWS_ALL, b->x, l->attn_norm, l->attn_norm_bias,
+                       readers, shared ? 9 : 3);
     ffn_in = in;
     if (parallel && !shared)
-        ffn_in = sm__emit_norm(e, "ffn_norm", il, 0, b->x, l->ffn_norm, l->ffn_norm_bias,
-                               readers + 3, 2);
+        ffn_in = sm__emit_norm(e, "ffn_norm", il, SM__ROWS_ALL, b->x, l->ffn_norm,
+                               l->ffn_norm_bias, readers + 3, 6);
     sm__emit_attention(e, il, b, in, shared);
     if (!parallel)
-        ffn_in = sm__emit_norm(e, "ffn_norm", il, 0, b->x, l->ffn_norm, l->ffn_norm_bias,
-                               readers + 3, 2);
-    sm__emit_ffn(e, il, b, ffn_in);
+        ffn_in = sm__emit_norm(e, "ffn_norm", il, SM__ROWS_ALL, b->x, l->ffn_norm,
+                               l->ffn_norm_bias, readers + 3, 6);
+    if (l->router.data) sm__emit_mixture(e, il, b, ffn_in);
+    else sm__emit_ffn(e, il, b, ffn_in);
 }
 
 static sm__buf sm__emit_rotary(sm__emitter *e, int local) {
@@ -15741,10 +15984,10 @@ static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
     if (hp->pos != SM__POS_LEARNED) b.rotary[0] = sm__emit_rotary(e, 0);
     if (hp->pos != SM__POS_LEARNED && hp->local_base != 0.0) b.rotary[1] = sm__emit_rotary(e, 1);
     for (il = 0; il < hp->n_layers; il++) sm__emit_layer(e, il, &b);
-    last = sm__emit_norm(e, "output_norm", -1, 1, b.x, w->output_norm, w->output_norm_bias, &reader,
-                         1);
+    last = sm__emit_norm(e, "output_norm", -1, SM__ROWS_WANTED, b.x, w->output_norm,
+                         w->output_norm_bias, &reader, 1);
     s = sm__emit_step(e, SM__OP_LOGITS, "logits", -1);
-    s->wanted_rows = 1;
+    s->rows = SM__ROWS_WANTED;
     s->in = last;
     s->w[0] = reader;
     s->n_w = 1;
@@ -15860,6 +16103,14 @@ typedef struct sm__group {
     int row, n;
 } sm__group;
 
+/* Slots [slot, slot + n) of one expert, and how the step at hand cuts their matmul: into tiles
+ * [first, end) of tile_n outputs by tile_t rows. */
+typedef struct sm__run {
+    int expert, slot, n;
+    int tile_n, tile_t;
+    uint32_t end;
+} sm__run;
+
 struct sm_ctx {
     sm__pass pass; /* first: the team's help function finds the context through it */
     const sm_model *model;
@@ -15905,6 +16156,12 @@ struct sm_ctx {
     int n_groups, split, n_parts, phase_parts;
     int window_part; /* the first part that a windowed layer's rows see */
     int shape[5]; /* what the steps were last shaped for */
+    /* the layer's mixture of experts: of rows and ranks, of slots, of experts that have slots */
+    float *expert_weights; /* [n_batch, n_used] */
+    int *experts, *slots;  /* [n_batch, n_used] which expert, which slot */
+    int *slot_rows;        /* [n_batch * n_used] the row of each slot */
+    sm__run *runs;         /* [n_experts] */
+    int n_runs;
     uint32_t run, next_run; /* step << 12 | phase */
     uint32_t resume_left;   /* tiles left of next_run, when the walk stands inside a run */
     volatile uint32_t handoff; /* next_run is to be prepared by whoever goes on */
@@ -15934,6 +16191,7 @@ static const sm__speed sm__speeds[] = {
 };
 
 #define SM__TILE_NS 70000.0 /* a tile's length: below the 100 us of the contract */
+#define SM__MAX_SLOTS 8192  /* experts' rows of a chunk: sorting them is one tile */
 
 SM_API sm_ctx_params sm_ctx_default(void) {
     sm_ctx_params p;
@@ -15994,6 +16252,7 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
         sm__ctx_kv_type(error, "value_type", &p->value_type, hp->head_dim))
         return SM_ERR_UNSUPPORTED;
     if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, 256);
+    if (hp->n_used) p->n_batch = sm__min(p->n_batch, sm__max(1, SM__MAX_SLOTS / hp->n_used));
     if (!p->kv_tokens) {
         int64_t all = (int64_t)p->n_ctx * p->n_seqs;
         if (all > 1 << 30) return sm__fail(error, SM_ERR_ARG, "context: set kv_tokens (< 2^30)");
@@ -16015,7 +16274,8 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
 #define SM__TILE_FLOATS 16384
 static size_t sm__member_scratch(const sm_model *m, int max_lora_rank) {
     const sm__hparams *hp = &m->hp;
-    int widest = sm__max(sm__max(hp->n_embd, hp->n_ff), hp->n_heads * hp->head_dim);
+    int ff = sm__max(hp->n_ff, sm__max(hp->n_ff_expert, hp->n_ff_shared));
+    int widest = sm__max(sm__max(hp->n_embd, ff), hp->n_heads * hp->head_dim);
     size_t k = (size_t)sm__max(widest, max_lora_rank);
     size_t matmul = SM__MATMUL_SCRATCH(k) + SM__TILE_FLOATS * sizeof(float);
     size_t rows = SM__ATTEND_ROWS;
@@ -16040,17 +16300,32 @@ static void sm__split_plan(const sm__hparams *hp, int n_ctx, int n_batch, int *r
     *bytes = (size_t)*rows * row;
 }
 
+/* Where the slots of a mixture are: one layer at a time needs it. */
+static void sm__layout_experts(sm__arena *a, sm_ctx *ctx, int n_experts, size_t slots) {
+    float *weights = (float *)sm__arena_take(a, slots, sizeof *weights);
+    int *experts = (int *)sm__arena_take(a, 3 * slots, sizeof *experts);
+    sm__run *runs = (sm__run *)sm__arena_take(a, (size_t)n_experts, sizeof *runs);
+    if (!ctx) return;
+    ctx->expert_weights = weights;
+    ctx->experts = experts;
+    ctx->slots = experts + slots;
+    ctx->slot_rows = experts + 2 * slots;
+    ctx->runs = runs;
+}
+
 static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
                             sm_plan *plan, int n_members) {
     sm__emitter e;
     size_t parts_bytes, start = a->used, member = sm__member_scratch(m, p->max_lora_rank);
+    size_t slots = (size_t)p->n_batch * (size_t)m->hp.n_used;
     int split_rows, max_parts, n_steps;
     sm__weight *lora = NULL;
     sm__split_plan(&m->hp, p->n_ctx, p->n_batch, &split_rows, &max_parts, &parts_bytes);
     memset(&e, 0, sizeof e);
     e.model = m;
-    e.rows = (size_t)p->n_batch;
-    e.wanted_rows = (size_t)sm__min(p->n_batch, p->max_logits);
+    e.rows[SM__ROWS_ALL] = (size_t)p->n_batch;
+    e.rows[SM__ROWS_WANTED] = (size_t)sm__min(p->n_batch, p->max_logits);
+    e.rows[SM__ROWS_SLOTS] = slots;
     e.max_lora_rank = p->max_lora_rank;
     sm__tape_emit(&e, parts_bytes);
     n_steps = e.n_steps;
@@ -16078,6 +16353,7 @@ static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
         sm__arena_take(a, (size_t)n_members, member);
         sm__arena_take(a, (size_t)m->hp.n_rot + 1, sizeof(double));
     }
+    if (slots) sm__layout_experts(a, ctx, m->hp.n_experts, slots);
     plan->scratch_bytes = a->used - start;
 }
 
@@ -16548,38 +16824,75 @@ static void sm__shape_rows(const sm_ctx *ctx, sm__step *s, int rows, double row_
     s->run_ns = (uint64_t)(row_ns * rows);
 }
 
-/* MATMUL, LOGITS: tile_n outputs (of one weight) by tile_t rows. */
-static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
+/* What a matmul step costs by estimate: reading a panel of `unit` outputs, computing it for one row
+ * (both of the slowest weight), and all of it for some rows. */
+typedef struct sm__cost {
+    int unit, n_max;
+    double read_ns, row_ns, total_ns;
+} sm__cost;
+
+static sm__cost sm__matmul_cost(const sm_ctx *ctx, const sm__step *s, int rows) {
     const sm__speed *speed = &sm__speeds[ctx->kernels.isa];
-    int unit = ctx->kernels.isa == SM_ISA_SCALAR ? 1 : 32, i, n_max = 0, blocks; /* a panel */
-    double total = 0.0, unit_ns = 0.0, target, weight_ns, math_ns = 0.0;
+    sm__cost c = {32, 0, 0.0, 0.0, 0.0}; /* a panel */
+    int i;
+    if (ctx->kernels.isa == SM_ISA_SCALAR) c.unit = 1;
+    for (i = 0; i < s->n_w; i++) {
+        const sm__weight *w = s->w[i];
+        double row = 2.0 * c.unit * w->k / (sm__types[w->type].act_block ? speed->int_ops
+                                                                         : speed->flops);
+        double read = (double)w->stride * c.unit / speed->bytes;
+        if (row > c.row_ns) c.row_ns = row;
+        if (read > c.read_ns) c.read_ns = read;
+        c.total_ns += (row * rows > read ? row * rows : read) * w->n / c.unit;
+        c.n_max = sm__max(c.n_max, w->n);
+    }
+    return c;
+}
+
+/* Cuts one of a step's products (of all its weights) into tiles of tile_n outputs (of one weight)
+ * by tile_t rows; total_ns is the whole step's. Returns the tiles. */
+static int sm__matmul_cut(const sm_ctx *ctx, const sm__step *s, sm__cost c, int rows, int *tile_n,
+                          int *tile_t) {
+    double target = ctx->n_members > 1 ? c.total_ns / (ctx->n_members * 4) : SM__TILE_NS, ns;
+    int i, blocks, tiles = 0, t = rows;
+    while (t > 16 && (c.row_ns * t > SM__TILE_NS || t * c.unit > SM__TILE_FLOATS)) t = (t + 1) / 2;
+    ns = c.row_ns * t > c.read_ns ? c.row_ns * t : c.read_ns;
+    if (target < 8000.0) target = 8000.0;
+    if (target > SM__TILE_NS) target = SM__TILE_NS;
+    blocks = sm__max(1, (int)(target / ns > 1e6 ? 1e6 : target / ns));
+    if (c.total_ns < 8000.0) blocks = sm__ceil_div(c.n_max, c.unit);
+    if (s->accumulate || (s->op == SM__OP_LOGITS && rows > 1)) /* a result in member_scratch */
+        blocks = sm__max(1, sm__min(blocks, SM__TILE_FLOATS / (c.unit * t)));
+    *tile_n = blocks * c.unit;
+    *tile_t = t;
+    for (i = 0; i < s->n_w; i++)
+        tiles += sm__ceil_div(s->w[i]->n, *tile_n) * sm__ceil_div(rows, t);
+    return tiles;
+}
+
+static void sm__shape_matmul(const sm_ctx *ctx, sm__step *s, int rows) {
+    sm__cost c = sm__matmul_cost(ctx, s, rows);
     s->tiles = 0;
     s->tile_t = rows;
     if (!rows || !s->n_w) return;
-    for (i = 0; i < s->n_w; i++) {
-        const sm__weight *w = s->w[i];
-        double ops = 2.0 * unit * w->k / (sm__types[w->type].act_block ? speed->int_ops
-                                                                         : speed->flops);
-        weight_ns = (double)w->stride * unit / speed->bytes;
-        if (ops > math_ns) math_ns = ops;
-        if (weight_ns > unit_ns) unit_ns = weight_ns;
-        total += (ops * rows > weight_ns ? ops * rows : weight_ns) * w->n / unit;
-        n_max = sm__max(n_max, w->n);
+    s->tiles = (uint32_t)sm__matmul_cut(ctx, s, c, rows, &s->tile_n, &s->tile_t);
+    s->run_ns = (uint64_t)c.total_ns;
+}
+
+/* EXPERTS: the same for every run of slots. Called when the walk gets there: only then is it known
+ * which experts the rows chose. */
+static void sm__shape_experts(sm_ctx *ctx, sm__step *s) {
+    double total = 0.0;
+    int i;
+    for (i = 0; i < ctx->n_runs; i++) total += sm__matmul_cost(ctx, s, ctx->runs[i].n).total_ns;
+    s->tiles = 0;
+    for (i = 0; i < ctx->n_runs; i++) {
+        sm__run *r = &ctx->runs[i];
+        sm__cost c = sm__matmul_cost(ctx, s, r->n);
+        c.total_ns = total;
+        s->tiles += (uint32_t)sm__matmul_cut(ctx, s, c, r->n, &r->tile_n, &r->tile_t);
+        r->end = s->tiles;
     }
-    while (s->tile_t > 16 &&
-           (math_ns * s->tile_t > SM__TILE_NS || s->tile_t * unit > SM__TILE_FLOATS))
-        s->tile_t = (s->tile_t + 1) / 2;
-    if (math_ns * s->tile_t > unit_ns) unit_ns = math_ns * s->tile_t;
-    target = ctx->n_members > 1 ? total / (ctx->n_members * 4) : SM__TILE_NS;
-    if (target < 8000.0) target = 8000.0;
-    if (target > SM__TILE_NS) target = SM__TILE_NS;
-    blocks = sm__max(1, (int)(target / unit_ns > 1e6 ? 1e6 : target / unit_ns));
-    if (total < 8000.0) blocks = sm__ceil_div(n_max, unit);
-    if (s->accumulate || (s->op == SM__OP_LOGITS && rows > 1)) /* a result in member_scratch */
-        blocks = sm__max(1, sm__min(blocks, SM__TILE_FLOATS / (unit * s->tile_t)));
-    s->tile_n = blocks * unit;
-    for (i = 0; i < s->n_w; i++)
-        s->tiles += (uint32_t)(sm__ceil_div(s->w[i]->n, s->tile_n) * sm__ceil_div(rows, s->tile_t));
     s->run_ns = (uint64_t)total;
 }
 
@@ -16600,10 +16913,16 @@ static void sm__shape_attend(sm_ctx *ctx, sm__step *s) {
     s->run_ns = (uint64_t)(row_ns * ctx->n_chunk / s->phases);
 }
 
+/* How many rows a step has in the chunk at hand. */
+static int sm__step_rows(const sm_ctx *ctx, const sm__step *s) {
+    if (s->rows == SM__ROWS_SLOTS) return ctx->n_chunk * ctx->model->hp.n_used;
+    return s->rows == SM__ROWS_WANTED ? ctx->n_wanted : ctx->n_chunk;
+}
+
 static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
     const sm__hparams *hp = &ctx->model->hp;
     double elems = sm__speeds[ctx->kernels.isa].elems;
-    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk;
+    int rows = sm__step_rows(ctx, s);
     s->phases = 1;
     switch (s->op) {
     case SM__OP_EMBED:
@@ -16616,7 +16935,14 @@ static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
         sm__shape_rows(ctx, s, rows,
                        hp->n_heads * hp->head_dim * (ctx->split ? ctx->n_parts + 1 : 1) / elems);
         break;
-    case SM__OP_ACT: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_ff / elems); break;
+    case SM__OP_ACT: sm__shape_rows(ctx, s, rows, 2.0 * s->in.x.width / elems); break;
+    case SM__OP_ROUTE: sm__shape_rows(ctx, s, rows, 8.0 * hp->n_experts + hp->n_used); break;
+    case SM__OP_SORT: s->tiles = 1, s->run_ns = (uint64_t)(rows * hp->n_used); break;
+    case SM__OP_GATHER: sm__shape_rows(ctx, s, rows, hp->n_embd / (8.0 * elems)); break;
+    case SM__OP_COMBINE:
+        sm__shape_rows(ctx, s, rows, (hp->n_used + 1) * hp->n_embd / (4.0 * elems));
+        break;
+    case SM__OP_EXPERTS: s->tiles = 1; break; /* cut when the walk gets there */
     case SM__OP_ADD: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_embd / elems); break;
     case SM__OP_ATTEND: sm__shape_attend(ctx, s); break;
     default: sm__shape_matmul(ctx, s, rows); break;
@@ -16664,7 +16990,7 @@ static void sm__norm_into(sm_ctx *ctx, const float *x, const float *w, const flo
 }
 
 static void sm__tile_norm(sm_ctx *ctx, const sm__step *s, int row) {
-    int from = s->wanted_rows ? ctx->wanted[row] : row;
+    int from = s->rows == SM__ROWS_WANTED ? ctx->wanted[row] : row;
     sm__norm_into(ctx, sm__row_f32(ctx, s->in.x, from), s->norm, s->norm_bias,
                   sm__row_f32(ctx, s->out.x, row), s->in.x.width);
     sm__quant_row(ctx, &s->out, row);
@@ -16679,7 +17005,7 @@ static void sm__finish_logits(sm_ctx *ctx, float *logits, int n) {
 }
 
 static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned char *scratch) {
-    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk, i = 0, o0, n, t0, t, t_tiles, direct;
+    int rows = sm__step_rows(ctx, s), i = 0, o0, n, t0, t, t_tiles, direct;
     float *temp = (float *)(void *)scratch, *out;
     void *rest = scratch + SM__TILE_FLOATS * sizeof(float);
     size_t stride;
@@ -16990,19 +17316,130 @@ static void sm__tile_act(sm_ctx *ctx, const sm__step *s, int row) {
 }
 
 /* x += scale * norm(y) */
-static void sm__tile_add(sm_ctx *ctx, const sm__step *s, int row) {
-    float *y = sm__row_f32(ctx, s->in.x, row), scale = (float)ctx->model->hp.residual_scale;
+static void sm__add_into(sm_ctx *ctx, const sm__step *s, float *y, float *x) {
+    float scale = (float)ctx->model->hp.residual_scale;
     int n = s->in.x.width;
     if (s->norm) sm__norm_into(ctx, y, s->norm, NULL, y, n);
     if (scale != 1.0f) ctx->kernels.scale(y, scale, n);
-    ctx->kernels.add(y, sm__row_f32(ctx, s->out.x, row), n);
+    ctx->kernels.add(y, x, n);
+}
+
+/* --- mixture of experts ----------------------------------------------------------------------- */
+
+/* The row's experts: those with the largest weights, the largest first, of equal ones the lower
+ * number. Weights are the softmax of the router's logits: where one is NaN, it is 0; where all are,
+ * all weights are NaN, and so is the row. Of the chosen ones the sum is made 1 if the model says
+ * so (added best first). */
+static void sm__tile_route(sm_ctx *ctx, const sm__step *s, int row) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int i, j, n = 0, used = hp->n_used;
+    float *p = sm__row_f32(ctx, s->in.x, row), sum = 0.0f;
+    float *weights = ctx->expert_weights + (size_t)row * (size_t)used;
+    int *experts = ctx->experts + (size_t)row * (size_t)used;
+    ctx->kernels.softmax(p, hp->n_experts);
+    for (i = 0; i < hp->n_experts; i++) {
+        if (n == used && !(p[i] > p[experts[n - 1]])) continue;
+        j = n < used ? n++ : n - 1;
+        for (; j > 0 && p[i] > p[experts[j - 1]]; j--) experts[j] = experts[j - 1];
+        experts[j] = i;
+    }
+    for (j = 0; j < used; j++) {
+        weights[j] = p[experts[j]];
+        sum += weights[j];
+    }
+    for (j = 0; j < used; j++) {
+        if (hp->expert_norm) weights[j] = sm__div(weights[j], sum);
+        weights[j] *= hp->expert_scale;
+    }
+}
+
+/* Slots in the order of experts, of an expert in the order of rows: a counting sort. */
+static void sm__tile_sort(sm_ctx *ctx) {
+    const sm__hparams *hp = &ctx->model->hp;
+    int i, slot = 0, used = hp->n_used, n = ctx->n_chunk * used;
+    sm__run *runs = ctx->runs;
+    for (i = 0; i < hp->n_experts; i++) runs[i].expert = i, runs[i].n = 0;
+    for (i = 0; i < n; i++) runs[ctx->experts[i]].n++;
+    for (i = 0; i < hp->n_experts; i++) {
+        runs[i].slot = slot;
+        slot += runs[i].n;
+        runs[i].n = 0;
+    }
+    for (i = 0; i < n; i++) {
+        sm__run *r = &runs[ctx->experts[i]];
+        slot = r->slot + r->n++;
+        ctx->slots[i] = slot;
+        ctx->slot_rows[slot] = i / used;
+    }
+    ctx->n_runs = 0;
+    for (i = 0; i < hp->n_experts; i++)
+        if (runs[i].n) runs[ctx->n_runs++] = runs[i];
+}
+
+static void sm__gather_row(sm_ctx *ctx, sm__buf from, int row, sm__buf to, int slot) {
+    if (to.stride) memcpy(sm__row_f32(ctx, to, slot), sm__row_f32(ctx, from, row), to.stride);
+}
+
+static void sm__tile_gather(sm_ctx *ctx, const sm__step *s, int slot) {
+    int j, row = ctx->slot_rows[slot];
+    sm__gather_row(ctx, s->in.x, row, s->out.x, slot);
+    for (j = 0; j < 2; j++) {
+        sm__gather_row(ctx, s->in.blocks[j].q, row, s->out.blocks[j].q, slot);
+        sm__gather_row(ctx, s->in.blocks[j].d, row, s->out.blocks[j].d, slot);
+        sm__gather_row(ctx, s->in.blocks[j].s, row, s->out.blocks[j].s, slot);
+    }
+}
+
+static void sm__tile_experts(sm_ctx *ctx, const sm__step *s, int tile, unsigned char *scratch) {
+    const sm__run *r = ctx->runs;
+    int i = 0, o0, n, t0, t_tiles, tiles;
+    const sm__weight *w;
+    sm__acts a;
+    for (; (uint32_t)tile >= r->end; r++) {
+    }
+    if (r > ctx->runs) tile -= (int)r[-1].end;
+    t_tiles = sm__ceil_div(r->n, r->tile_t);
+    for (; tile >= (tiles = sm__ceil_div(s->w[i]->n, r->tile_n) * t_tiles); i++) tile -= tiles;
+    w = s->w[i];
+    o0 = tile / t_tiles * r->tile_n;
+    n = sm__min(r->tile_n, w->n - o0);
+    t0 = tile % t_tiles * r->tile_t;
+    a = sm__acts_at(ctx, &s->in, r->slot + t0, w->type);
+    ctx->kernels.matmul[w->type](w->experts[r->expert] + (size_t)o0 * w->stride, w->stride, n, w->k,
+                                 &a, sm__min(r->tile_t, r->n - t0),
+                                 sm__row_f32(ctx, s->dst[i], r->slot + t0) + o0,
+                                 s->dst[i].stride / sizeof(float),
+                                 scratch + SM__TILE_FLOATS * sizeof(float));
+}
+
+/* The experts' rows by their weights, added best first; then the shared expert's. */
+static void sm__tile_combine(sm_ctx *ctx, const sm__step *s, int row) {
+    int j, used = ctx->model->hp.n_used, n = s->out.x.width;
+    const int *slots = ctx->slots + (size_t)row * (size_t)used;
+    const float *weights = ctx->expert_weights + (size_t)row * (size_t)used;
+    float *sum = sm__row_f32(ctx, s->in.x, slots[0]), *y;
+    for (j = 0; j < used; j++) {
+        y = sm__row_f32(ctx, s->in.x, slots[j]);
+        ctx->kernels.scale(y, weights[j], n);
+        if (j) ctx->kernels.add(y, sum, n);
+    }
+    if (s->k.stride) {
+        y = sm__row_f32(ctx, s->k, row);
+        if (s->v.stride) {
+            float gate = *sm__row_f32(ctx, s->v, row);
+            ctx->kernels.scale(y, sm__div(1.0f, 1.0f + sm__exp(-gate)), n);
+        }
+        ctx->kernels.add(y, sum, n);
+    }
+    sm__add_into(ctx, s, sum, sm__row_f32(ctx, s->out.x, row));
 }
 
 static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, int member) {
     unsigned char *scratch = ctx->member_scratch + (size_t)member * ctx->member_bytes;
-    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk;
-    int row = tile * s->tile_t, end = sm__min(row + s->tile_t, rows);
+    int row = tile * s->tile_t, end = sm__min(row + s->tile_t, sm__step_rows(ctx, s));
     switch (s->op) {
+    case SM__OP_EXPERTS: sm__tile_experts(ctx, s, tile, scratch); return;
+    case SM__OP_SORT: sm__tile_sort(ctx); return;
     case SM__OP_MATMUL:
     case SM__OP_LOGITS: sm__tile_matmul(ctx, s, tile, scratch); return;
     case SM__OP_ATTEND:
@@ -17017,7 +17454,12 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
         case SM__OP_NORM: sm__tile_norm(ctx, s, row); break;
         case SM__OP_KV_PUT: sm__tile_kv_put(ctx, s, row, scratch); break;
         case SM__OP_MERGE: sm__tile_merge(ctx, s, row); break;
-        case SM__OP_ADD: sm__tile_add(ctx, s, row); break;
+        case SM__OP_ADD:
+            sm__add_into(ctx, s, sm__row_f32(ctx, s->in.x, row), sm__row_f32(ctx, s->out.x, row));
+            break;
+        case SM__OP_ROUTE: sm__tile_route(ctx, s, row); break;
+        case SM__OP_GATHER: sm__tile_gather(ctx, s, row); break;
+        case SM__OP_COMBINE: sm__tile_combine(ctx, s, row); break;
         default: sm__tile_act(ctx, s, row); break;
         }
 }
@@ -17084,13 +17526,15 @@ static uint32_t sm__run_after(sm_ctx *ctx, uint32_t run) {
             sm__chunk_set(ctx, ctx->chunk + ctx->n_chunk);
             step = 0;
         }
+        if (ctx->steps[step].op == SM__OP_EXPERTS) sm__shape_experts(ctx, &ctx->steps[step]);
         if (ctx->steps[step].tiles) return step << 12 | phase;
     }
 }
 
 static void sm__trace_step(sm_ctx *ctx, const sm__step *s) {
     sm_trace trace;
-    int rows = s->wanted_rows ? ctx->n_wanted : ctx->n_chunk, i, r;
+    int rows = sm__step_rows(ctx, s), i, r;
+    if (s->rows == SM__ROWS_SLOTS) return; /* not in the order of the batch */
     memset(&trace, 0, sizeof trace);
     trace.step = s->name;
     trace.layer = s->layer;
@@ -17118,13 +17562,14 @@ static void sm__run_finished(sm_ctx *ctx) {
     sm__step *s = &ctx->steps[ctx->run >> 12];
     if (ctx->params.profile) {
         uint64_t now = sm__now_ns();
-        uint64_t rows = (uint64_t)(s->wanted_rows ? ctx->n_wanted : ctx->n_chunk);
+        uint64_t rows = (uint64_t)sm__step_rows(ctx, s);
+        uint64_t matrices = s->op == SM__OP_EXPERTS ? (uint64_t)ctx->n_runs : 1;
         int i;
         s->ns += now - ctx->run_start;
         s->calls++;
         ctx->run_start = now;
         for (i = 0; i < s->n_w; i++) {
-            s->bytes += s->w[i]->stride * (uint64_t)s->w[i]->n;
+            s->bytes += matrices * s->w[i]->stride * (uint64_t)s->w[i]->n;
             s->ops += 2u * (uint64_t)s->w[i]->n * (uint64_t)s->w[i]->k * rows;
         }
     }
@@ -19904,10 +20349,13 @@ static sm_status sm__lora_resolve(sm_trainer *t, sm_error *error) {
 /* The backward pass knows rows that are made of these parts. */
 static sm_status sm__train_knows(const sm_trainer *t, sm_error *error) {
     int known = SM__ARCH_FUSED_QKV | SM__ARCH_QK_NORM | SM__ARCH_BIAS | SM__ARCH_QKV_BIAS |
-                     SM__ARCH_NORM_BIAS;
+                SM__ARCH_NORM_BIAS | SM__ARCH_MOE | SM__ARCH_EXPERT_NORM; /* llama's may be one */
     const sm__hparams *hp = &t->hp;
     const sm_model *m = t->params.model;
     int fused = m && sm__tensor_at(m, "blk.0.attn_qkv.weight") >= 0;
+    if (hp->n_experts)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "trainer: %s with %d experts",
+                        t->arch->name, hp->n_experts);
     if ((t->arch->flags & ~known) || t->arch->bare_every || hp->window || hp->score_cap != 0.0 ||
         hp->ffn > SM__FFN_GELU_ERF || hp->embed_scale != 1.0 || hp->residual_scale != 1.0 ||
         hp->score_scale != 0.0 || hp->logit_cap != 0.0 ||
@@ -21295,7 +21743,8 @@ static int sm__more_bits(int i, int n) {
     return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
 }
 
-/* The type that the recipe gives to a matrix. */
+/* The type that the recipe gives to a matrix. Where there are eight experts, llama.cpp spends more
+ * on the little that all tokens read. */
 static int sm__quantize_mix(const sm__quantizer *q, const char *name) {
     sm__str s = sm__str_of(name);
     int type = q->params->type, m = q->params->mix == SM_MIX_M, n = q->model->hp.n_layers, i;
@@ -21304,7 +21753,15 @@ static int sm__quantize_mix(const sm__quantizer *q, const char *name) {
     if (sm__str_is(s, tied ? "token_embd.weight" : "output.weight")) return SM_TYPE_Q6_K;
     if (m && sm__st_fits(s, "blk.#.attn_qkv.weight", &i))
         return type == SM_TYPE_Q4_K ? SM_TYPE_Q5_K : SM_TYPE_Q6_K;
-    if (sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.ffn_down.weight", &i)) {
+    if (q->model->hp.n_experts == 8) {
+        if (sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.attn_k.weight", &i))
+            return SM_TYPE_Q8_0;
+        if (type == SM_TYPE_Q4_K && sm__st_fits(s, "blk.#.attn_output.weight", &i))
+            return SM_TYPE_Q5_K;
+    }
+    if (sm__st_fits(s, "blk.#.ffn_down_exps.weight", &i) ||
+        sm__st_fits(s, "blk.#.ffn_down_shexp.weight", &i) ||
+        sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.ffn_down.weight", &i)) {
         int first = strstr(name, "attn_v") ? 4 : n / 8;
         if (m && sm__more_bits(i, n)) return SM_TYPE_Q6_K;
         if (!m && type == SM_TYPE_Q4_K && i < first) return SM_TYPE_Q5_K;
@@ -21321,7 +21778,8 @@ static int sm__quantize_type(const sm__quantizer *q, const sm_tensor *t) {
     int type;
     if (sm__type_index(t->type) < 0 || p->type == SM_TYPE_AUTO) return t->type;
     if (t->dims[1] * t->dims[2] * t->dims[3] == 1 || n < 7 || strcmp(t->name + n - 7, ".weight") ||
-        strstr(t->name, "_norm.") || strcmp(t->name, "position_embd.weight") == 0)
+        strstr(t->name, "_norm.") || strstr(t->name, ".ffn_gate_inp") ||
+        strcmp(t->name, "position_embd.weight") == 0)
         return SM_TYPE_F32;
     type = sm__quantize_mix(q, t->name);
     if (p->choose) type = p->choose(p->choose_user, t, type);

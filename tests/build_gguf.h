@@ -133,10 +133,11 @@ static uint32_t gguf_random(gguf_builder *g) { /* SplitMix64 */
 }
 
 /* A tensor of base + random numbers within +-scale: multiples of scale / 1024, so that a scale that
- * is a power of two gives exact values in F32. n: rows, 0 for a vector. */
-static void gguf_tensor(gguf_builder *g, const char *name, int type, int k, int n, float base,
-                        float scale) {
-    uint64_t dims[2], offset = gguf_align(g);
+ * is a power of two gives exact values in F32. n: rows, 0 for a vector; count: such matrices, 0 for
+ * a tensor of two dimensions. */
+static void gguf_tensors(gguf_builder *g, const char *name, int type, int k, int n, int count,
+                         float base, float scale) {
+    uint64_t dims[3], offset = gguf_align(g);
     const sm_type_info *info = sm_type_get_info(type);
     size_t row, bytes;
     float *values = (float *)malloc((size_t)k * sizeof *values);
@@ -145,7 +146,7 @@ static void gguf_tensor(gguf_builder *g, const char *name, int type, int k, int 
     if (!values || !encoded || !info || k % info->block_elems) exit(3);
     row = (size_t)(k / info->block_elems) * (size_t)info->block_bytes;
     bytes = 0;
-    for (j = 0; j < (n ? n : 1); j++, bytes += row) {
+    for (j = 0; j < (n ? n : 1) * (count ? count : 1); j++, bytes += row) {
         for (i = 0; i < k; i++)
             values[i] = base + scale * (float)((int)(gguf_random(g) % 2049) - 1024) / 1024.0f;
         sm_type_encode(type, values, encoded, (size_t)k);
@@ -155,7 +156,13 @@ static void gguf_tensor(gguf_builder *g, const char *name, int type, int k, int 
     free(encoded);
     dims[0] = (uint64_t)k;
     dims[1] = (uint64_t)n;
-    gguf_entry(g, name, n ? 2 : 1, dims, (uint32_t)type, offset);
+    dims[2] = (uint64_t)count;
+    gguf_entry(g, name, count ? 3 : n ? 2 : 1, dims, (uint32_t)type, offset);
+}
+
+static void gguf_tensor(gguf_builder *g, const char *name, int type, int k, int n, float base,
+                        float scale) {
+    gguf_tensors(g, name, type, k, n, 0, base, scale);
 }
 
 /* The file, from malloc; the builder is empty afterwards. */
@@ -368,7 +375,8 @@ enum {
     GGUF_RELU2 = 32,      /* says so as its activation */
     GGUF_SCALES = 64,     /* a scale for every matrix of a layer */
     GGUF_BIASES = 128,    /* has the biases that it may lack */
-    GGUF_OLD = 256        /* its models are older than this table: no more keys, flat scores */
+    GGUF_OLD = 256,       /* its models are older than this table: no more keys, flat scores */
+    GGUF_MOE = 512        /* is a mixture of experts */
 };
 
 typedef struct gguf_family {
@@ -414,6 +422,9 @@ static const gguf_family gguf_families[] = {
     {"command-r", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0},
     {"command-r-plus", "command-r", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0.5f, GGUF_QK_NORM},
     {"cohere2", "cohere2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0.25f, 0},
+    {"mixtral", "llama", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
+    {"qwen2moe", "qwen2moe", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
+    {"qwen3moe", "qwen3moe", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
 };
 #define GGUF_N_FAMILIES ((int)(sizeof gguf_families / sizeof *gguf_families))
 
@@ -432,6 +443,8 @@ typedef struct gguf_model_params {
     int type;         /* of the matrices; vectors are F32 */
     int version;
     int n_vocab, n_ctx, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
+    int n_experts, n_used, n_ff_expert, n_ff_shared; /* of a mixture of experts; else 0 */
+    int apart; /* 1: a tensor an expert, as old files have them */
     int tied;  /* 1: no output.weight */
     int vocab; /* GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE */
     uint64_t seed;
@@ -453,15 +466,19 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int typ
     p.n_layers = p.family->n_layers;
     p.n_heads = 4;
     p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") ? 2 : 4;
-    p.head_dim = strcmp(arch, "qwen3") ? 16 : 32; /* qwen3: not n_embd / n_heads */
+    p.head_dim = strncmp(arch, "qwen3", 5) ? 16 : 32; /* qwen3: not n_embd / n_heads */
     p.n_ff = 96;
+    if (p.family->flags & GGUF_MOE) p.n_experts = 5, p.n_used = 3;
+    if (p.n_experts) p.n_ff_expert = strcmp(arch, "llama") ? 32 : p.n_ff;
     if (sm_type_get_info(type)->block_elems == 256) { /* all widths are multiples of it */
         p.n_embd = p.n_ff = 256;
         p.n_layers = p.n_layers > 2 ? p.n_layers : 1;
-        p.head_dim = strcmp(arch, "qwen3") ? 64 : 128;
+        p.head_dim = strncmp(arch, "qwen3", 5) ? 64 : 128;
+        if (p.n_experts) p.n_ff_expert = 256;
         p.n_heads = 256 / p.head_dim;
         if (p.n_kv_heads > p.n_heads) p.n_kv_heads = p.n_heads;
     }
+    if (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SHARED_EXPERT) p.n_ff_shared = p.n_ff;
     p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
     p.tied = (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SQRT_EMBED) ||
              !strcmp(arch, "command-r") || !strcmp(arch, "cohere2") || !strcmp(arch, "bitnet");
@@ -502,6 +519,14 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
     }
     if (!(f->flags & GGUF_OLD))
         gguf_key_u32(g, gguf_arch_key(a, "vocab_size"), (uint32_t)p->n_vocab);
+    if (!p->n_experts) return;
+    gguf_key_u32(g, gguf_arch_key(a, "expert_count"), (uint32_t)p->n_experts);
+    gguf_key_u32(g, gguf_arch_key(a, "expert_used_count"), (uint32_t)p->n_used);
+    if (strcmp(a, "llama"))
+        gguf_key_u32(g, gguf_arch_key(a, "expert_feed_forward_length"), (uint32_t)p->n_ff_expert);
+    if (p->n_ff_shared)
+        gguf_key_u32(g, gguf_arch_key(a, "expert_shared_feed_forward_length"),
+                     (uint32_t)p->n_ff_shared);
 }
 
 static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
@@ -531,30 +556,38 @@ static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
 /* As in real files, a model of one K-quant has matrices of other types: of another K-quant, and of
  * a type that wants its activations in other blocks. */
 static int gguf_matrix_type(const gguf_model_params *p, const char *stem) {
-    if (p->type == SM_TYPE_Q4_K && (!strcmp(stem, "attn_v") || !strcmp(stem, "ffn_down")))
+    if (!strncmp(stem, "ffn_gate_inp", 12)) return SM_TYPE_F32; /* routers */
+    if (p->type == SM_TYPE_Q4_K && (!strcmp(stem, "attn_v") || !strncmp(stem, "ffn_down", 8)))
         return SM_TYPE_Q6_K;
     if (p->type == SM_TYPE_Q5_K && !strcmp(stem, "attn_k")) return SM_TYPE_Q8_0;
-    if (p->type == SM_TYPE_Q5_K && !strcmp(stem, "ffn_up")) return SM_TYPE_F16;
+    if (p->type == SM_TYPE_Q5_K && !strncmp(stem, "ffn_up", 6)) return SM_TYPE_F16;
     return p->type;
 }
 
-/* A matrix of layer `layer` (-1: of none) with its bias; activations roughly keep their size. */
-static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int layer,
-                              const char *stem, int n, int k, int bias) {
+/* A matrix of layer `layer` (-1: of none) with its bias, or `count` of them in a tensor (0: of two
+ * dimensions); activations roughly keep their size. */
+static void gguf_model_matrices(gguf_builder *g, const gguf_model_params *p, int layer,
+                                const char *stem, int n, int k, int count, int bias) {
     char name[SM__MAX_NAME + 1], prefix[16] = "";
     float scale = 0.5f;
     while (scale * scale * (float)k > 2.0f) scale *= 0.5f;
     /* queries and keys that choose among the keys */
     if (!(p->family->flags & GGUF_OLD) && !strncmp(stem, "attn_", 5) && strchr("qk", stem[5]))
         scale *= 2.0f;
+    if (!strncmp(stem, "ffn_gate_inp", 12)) scale *= 4.0f; /* and routers that choose */
     if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
     snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
-    gguf_tensor(g, name, gguf_matrix_type(p, stem), k, n, 0.0f, scale);
+    gguf_tensors(g, name, gguf_matrix_type(p, stem), k, n, count, 0.0f, scale);
     snprintf(name, sizeof name, "%s%s.bias", prefix, stem);
     if (bias) gguf_tensor(g, name, SM_TYPE_F32, n, 0, 0.0f, 0.125f);
     snprintf(name, sizeof name, "%s%s.scale", prefix, stem);
     if ((p->family->flags & GGUF_SCALES) && layer >= 0)
         gguf_tensor(g, name, SM_TYPE_F32, 1, 0, 1.0f, 0.5f);
+}
+
+static void gguf_model_matrix(gguf_builder *g, const gguf_model_params *p, int layer,
+                              const char *stem, int n, int k, int bias) {
+    gguf_model_matrices(g, p, layer, stem, n, k, 0, bias);
 }
 
 static void gguf_model_norm(gguf_builder *g, int layer, const char *stem, int n, int bias) {
@@ -596,6 +629,41 @@ static void gguf_model_qkv(gguf_builder *g, const gguf_model_params *p, int i) {
     }
 }
 
+static void gguf_model_experts(gguf_builder *g, const gguf_model_params *p, int layer,
+                               const char *stem, int n, int k) {
+    char name[SM__MAX_NAME + 1];
+    int i;
+    snprintf(name, sizeof name, "%s_exps", stem);
+    if (!p->apart) gguf_model_matrices(g, p, layer, name, n, k, p->n_experts, 0);
+    for (i = 0; p->apart && i < p->n_experts; i++) {
+        snprintf(name, sizeof name, "%s.%d", stem, i);
+        gguf_model_matrix(g, p, layer, name, n, k, 0);
+    }
+}
+
+static void gguf_model_mixture(gguf_builder *g, const gguf_model_params *p, int i) {
+    int c = p->n_embd, f = p->n_ff_expert, s = p->n_ff_shared;
+    gguf_model_matrix(g, p, i, "ffn_gate_inp", p->n_experts, c, 0);
+    gguf_model_experts(g, p, i, "ffn_gate", f, c);
+    gguf_model_experts(g, p, i, "ffn_up", f, c);
+    gguf_model_experts(g, p, i, "ffn_down", c, f);
+    if (!s) return;
+    gguf_model_matrix(g, p, i, "ffn_gate_inp_shexp", 0, c, 0);
+    gguf_model_matrix(g, p, i, "ffn_gate_shexp", s, c, 0);
+    gguf_model_matrix(g, p, i, "ffn_up_shexp", s, c, 0);
+    gguf_model_matrix(g, p, i, "ffn_down_shexp", c, s, 0);
+}
+
+static void gguf_model_ffn(gguf_builder *g, const gguf_model_params *p, int i) {
+    const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
+    int bias = (arch->flags & SM__ARCH_BIAS) != 0, fused = arch->flags & SM__ARCH_FUSED_GATE;
+    int c = p->n_embd, f = p->n_ff;
+    if (sm__ffn_gated(arch->ffn) && !fused) gguf_model_matrix(g, p, i, "ffn_gate", f, c, bias);
+    gguf_model_matrix(g, p, i, "ffn_up", fused ? 2 * f : f, c, bias);
+    if (arch->flags & SM__ARCH_SUB_NORM) gguf_model_norm(g, i, "ffn_sub_norm", f, 0);
+    gguf_model_matrix(g, p, i, "ffn_down", c, f, bias);
+}
+
 static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i) {
     const sm__arch *arch = sm__arch_find(sm__str_of(p->arch));
     int flags = arch->flags, some = p->family->flags;
@@ -609,12 +677,8 @@ static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i)
     if (!(flags & (SM__ARCH_NO_PRE_NORM | SM__ARCH_PARALLEL | SM__ARCH_MAYBE_FFN_NORM)) ||
         (some & GGUF_FFN_NORM))
         gguf_model_norm(g, i, "ffn_norm", c, norm_bias);
-    if (sm__ffn_gated(arch->ffn) && !(flags & SM__ARCH_FUSED_GATE))
-        gguf_model_matrix(g, p, i, "ffn_gate", p->n_ff, c, bias);
-    gguf_model_matrix(g, p, i, "ffn_up", flags & SM__ARCH_FUSED_GATE ? 2 * p->n_ff : p->n_ff, c,
-                      bias);
-    if (flags & SM__ARCH_SUB_NORM) gguf_model_norm(g, i, "ffn_sub_norm", p->n_ff, 0);
-    gguf_model_matrix(g, p, i, "ffn_down", c, p->n_ff, bias);
+    if (p->n_experts) gguf_model_mixture(g, p, i);
+    else gguf_model_ffn(g, p, i);
     if (flags & SM__ARCH_POST_NORM) gguf_model_norm(g, i, "post_ffw_norm", c, 0);
 }
 

@@ -1,4 +1,4 @@
-"""families.py - a forward pass in float64 of every dense family, from a GGUF file's own keys and
+"""families.py - a forward pass in float64 of every family, from a GGUF file's own keys and
 tensors: the truth that parity.py measures engines by, written from the families' papers and
 reference code, not from ours. m: parity.py's Gguf."""
 import numpy as np
@@ -133,6 +133,29 @@ def feed_forward(m, h, i):
     return linear(m, normed(m, up, b + 'ffn_sub_norm'), b + 'ffn_down')
 
 
+def mixture(m, h, i):
+    """The experts with the largest weights, each as if it were alone; and the one that all have."""
+    b, t = 'blk.%d.' % i, m.tensors
+    scores = linear(m, h, b + 'ffn_gate_inp')
+    p = np.exp(scores - scores.max(-1, keepdims=True))
+    p /= p.sum(-1, keepdims=True)
+    p[p < np.sort(p, -1)[:, [-m.key('expert_used_count')]]] = 0
+    if m.arch in ('llama', 'qwen3moe', 'granitemoe'):
+        p /= p.sum(-1, keepdims=True)
+
+    def expert(gate, up, down):
+        return (silu(h @ gate.T) * (h @ up.T)) @ down.T
+
+    names = [b + 'ffn_%s_exps.weight' % c for c in ('gate', 'up', 'down')]
+    out = sum(p[:, [e]] * expert(*(t[n][e] for n in names)) for e in range(p.shape[1]))
+    if b + 'ffn_up_shexp.weight' in t:
+        y = expert(*(t[n.replace('exps', 'shexp')] for n in names))
+        if b + 'ffn_gate_inp_shexp.weight' in t:
+            y = y / (1 + np.exp(-h @ t[b + 'ffn_gate_inp_shexp.weight']))[:, None]
+        out = out + y
+    return out
+
+
 def window_of(m, i):
     window = m.key('attention.sliding_window') if m.arch in WINDOWS else None
     every = m.key('attention.sliding_window_pattern', ALL_EVERY.get(m.arch, 0))
@@ -157,7 +180,8 @@ def forward(m, ids, n_ctx=None):
         if not parallel:
             x, a = x + a, 0
         h = h if parallel and not own else normed(m, x, b + 'ffn_norm')
-        x = x + a + normed(m, feed_forward(m, h, i), b + 'post_ffw_norm') * add
+        y = mixture(m, h, i) if b + 'ffn_gate_inp.weight' in t else feed_forward(m, h, i)
+        x = x + a + normed(m, y, b + 'post_ffw_norm') * add
     head = 'output' if 'output.weight' in t else 'token_embd'
     logits = linear(m, normed(m, x, 'output_norm'), head)
     scale = m.key('logit_scale') or 1.0

@@ -18,14 +18,15 @@
  * below. k: all widths are multiples of 256, as the K-quants want them. */
 typedef struct shape {
     const char *name;
-    int n_vocab, n_embd, n_heads, n_kv_heads, head_dim, n_ff;
+    int n_vocab, n_embd, n_heads, n_kv_heads, head_dim, n_ff, n_experts, n_used;
 } shape;
 
 static const shape shapes[] = {
-    {"even", 384, 128, 4, 2, 32, 192},
-    {"odd", 331, 160, 5, 1, 32, 224},
-    {"wide", 337, 96, 3, 3, 64, 160}, /* heads together wider than the model, where a file can */
-    {"k", 349, 256, 4, 2, 64, 512},
+    {"even", 384, 128, 4, 2, 32, 192, 8, 2},
+    {"odd", 331, 160, 5, 1, 32, 224, 5, 3},
+    /* heads together wider than the model, where a file can */
+    {"wide", 337, 96, 3, 3, 64, 160, 7, 7},
+    {"k", 349, 256, 4, 2, 64, 512, 16, 4},
 };
 #define N_SHAPES ((int)(sizeof shapes / sizeof *shapes))
 
@@ -40,7 +41,7 @@ static int usage(void) {
 static int heads_fill_the_model(const char *arch) {
     static const char *const list[] = {"olmo2",     "starcoder2", "phi2",      "phi3",  "stablelm",
                                        "gptneox",   "bitnet",     "gpt2",      "qwen2", "internlm2",
-                                       "command-r", "cohere2",    "exaone4", NULL};
+                                       "command-r", "cohere2",    "exaone4",   "qwen2moe", NULL};
     int i;
     for (i = 0; list[i]; i++)
         if (!strcmp(arch, list[i])) return 1;
@@ -74,6 +75,12 @@ int main(int argc, char **argv) {
     p.n_ff = shapes[i].n_ff;
     if (heads_fill_the_model(p.arch)) p.head_dim = p.n_embd / p.n_heads;
     if (!strcmp(p.arch, "gpt2") || !strcmp(p.arch, "gptneox")) p.n_kv_heads = p.n_heads;
+    if (p.n_experts) {
+        p.n_experts = shapes[i].n_experts;
+        p.n_used = shapes[i].n_used;
+        p.n_ff_expert = strcmp(p.arch, "llama") ? p.n_ff / 64 * 32 : p.n_ff;
+        if (p.n_ff_shared) p.n_ff_shared = p.n_ff;
+    }
     p.seed = (uint64_t)strtoul(argv[4], NULL, 10);
     file = gguf_model(&p, &bytes);
     out = fopen(argv[5], "wb");

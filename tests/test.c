@@ -58,6 +58,8 @@
 
 #include "test_lora.c"
 
+#include "test_moe.c"
+
 int main(int argc, char **argv) {
     static const suite suites[] = {
         SUITE(tests_numbers),
@@ -78,6 +80,7 @@ int main(int argc, char **argv) {
 #endif
         SUITE(tests_train),
         SUITE(tests_lora),
+        SUITE(tests_moe),
     };
     return check_main(argc, argv, suites, sizeof suites / sizeof *suites);
 }

@@ -743,12 +743,16 @@ static void exact_attention(exact_model *e, int layer, int pos, const double *q,
     }
 }
 
-static void exact_ffn(const exact_model *e, int layer, const double *x, double *out) {
+/* One feed-forward block, `kind` at the end of its tensors' names: of a mixture expert `expert`. */
+static void exact_block(const exact_model *e, int layer, const char *kind, int expert, int n,
+                        const double *x, double *out) {
     static double up[EXACT_MAX], gate[EXACT_MAX];
-    int n = e->info.n_ff, i;
-    exact_matmul(e, layer, "ffn_up", 0, x, e->info.n_embd, up, n);
-    if (!e->gelu_tanh && !e->gelu_erf)
-        exact_matmul(e, layer, "ffn_gate", 0, x, e->info.n_embd, gate, n);
+    char name[32];
+    int i, c = e->info.n_embd;
+    snprintf(name, sizeof name, "ffn_up%s", kind);
+    exact_matmul(e, layer, name, expert * n, x, c, up, n);
+    snprintf(name, sizeof name, "ffn_gate%s", kind);
+    if (!e->gelu_tanh && !e->gelu_erf) exact_matmul(e, layer, name, expert * n, x, c, gate, n);
     for (i = 0; i < n; i++) {
         double u = up[i], y;
         if (e->gelu_tanh)
@@ -758,7 +762,39 @@ static void exact_ffn(const exact_model *e, int layer, const double *x, double *
         else y = gate[i] / (1.0 + exp(-gate[i])) * u;
         up[i] = exact_round(e, y, 8 * HALF_ULP * (fabs(y) + (e->gelu_erf ? fabs(u) : 0.0)));
     }
-    exact_matmul(e, layer, "ffn_down", 0, up, n, out, e->info.n_embd);
+    snprintf(name, sizeof name, "ffn_down%s", kind);
+    exact_matmul(e, layer, name, expert * c, up, n, out, c);
+}
+
+/* All experts, by weights of which all but the largest ones are 0. */
+static void exact_mixture(const exact_model *e, int layer, const double *x, double *out) {
+    static double y[EXACT_MAX];
+    double p[64], gate, sum = 0.0, chosen = 0.0;
+    int n = e->info.n_experts, c = e->info.n_embd, ff = e->m->hp.n_ff_expert, i, j;
+    exact_matmul(e, layer, "ffn_gate_inp", 0, x, c, p, n);
+    for (i = 0; i < n; i++) sum += exp(p[i]);
+    for (i = 0; i < n; i++) p[i] = exact_round(e, exp(p[i]) / sum, 4 * HALF_ULP * exp(p[i]) / sum);
+    for (i = 0; i < c; i++) out[i] = 0.0;
+    for (i = 0; i < n; i++) {
+        int better = 0;
+        for (j = 0; j < n; j++) better += p[j] > p[i];
+        y[i] = better < e->info.n_experts_used ? p[i] : 0.0;
+    }
+    for (i = 0; i < n; i++) p[i] = y[i], chosen += p[i];
+    if (strcmp(e->info.arch, "qwen2moe") == 0) chosen = 1.0; /* not normalised */
+    for (i = 0; i < n; i++) {
+        if (p[i] == 0.0) continue;
+        exact_block(e, layer, "_exps", i, ff, x, y);
+        for (j = 0; j < c; j++)
+            out[j] += exact_round(e, y[j] * p[i] / chosen, 3 * HALF_ULP * fabs(y[j]) * p[i]);
+    }
+    if (!exact_find(e, layer, "ffn_gate_inp_shexp", ".weight")) return;
+    exact_matmul(e, layer, "ffn_gate_inp_shexp", 0, x, c, &gate, 1);
+    exact_block(e, layer, "_shexp", 0, e->m->hp.n_ff_shared, x, y);
+    for (j = 0; j < c; j++) {
+        double v = y[j] / (1.0 + exp(-gate));
+        out[j] += exact_round(e, v, 6 * HALF_ULP * fabs(v));
+    }
 }
 
 /* The logits after `token` at `pos`; the cache holds what came before. */
@@ -792,7 +828,8 @@ static void exact_forward(exact_model *e, int32_t token, int pos, double *logits
         exact_matmul(e, il, "attn_output", 0, o, qn, h, c);
         for (i = 0; i < c; i++) x[i] = exact_round(e, x[i] + h[i], HALF_ULP * fabs(x[i] + h[i]));
         exact_norm(e, il, "ffn_norm", x, h, c, e->rms);
-        exact_ffn(e, il, h, o);
+        if (e->info.n_experts) exact_mixture(e, il, h, o);
+        else exact_block(e, il, "", 0, e->info.n_ff, h, o);
         for (i = 0; i < c; i++) x[i] = exact_round(e, x[i] + o[i], HALF_ULP * fabs(x[i] + o[i]));
     }
     exact_norm(e, -1, "output_norm", x, h, c, e->rms);

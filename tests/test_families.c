@@ -67,6 +67,9 @@ static const struct {
     {"command-r", 0xa3029264d45bdca7u},
     {"command-r-plus", 0x553855ba3b82c7abu},
     {"cohere2", 0xc73cfacaf483eccfu},
+    {"mixtral", 0x1fc0042513fe29f4u},
+    {"qwen2moe", 0x2a5682dfc8234f5au},
+    {"qwen3moe", 0x303e167cd65fab28u},
 };
 #define N_GOLDEN ((int)(sizeof family_golden / sizeof *family_golden))
 

@@ -571,12 +571,12 @@ static void files_gguf_keys(void) {
             if (k == 6) gguf_key_f32(&g, "llama.rope.scaling.attn_factor", 2.0f);
         }
         if (k == 7) gguf_key_str(&g, "llama.rope.scaling.type", "longrope");
-        if (k == 8) gguf_key_u32(&g, "llama.expert_count", 8);
+        if (k == 8) gguf_key_u32(&g, "llama.attention.key_length", 1 << 21);
         if (k == 9) gguf_key_u32(&g, "llama.attention.sliding_window", 5);
         if (k == 10) gguf_key_u32(&g, "llama.attention.value_length", 8);
         if (k == 11) gguf_key_f32(&g, "llama.rope.freq_base", sm__from_bits(0x7fc00000u));
-        if (k == 1 || k == 11) want = SM_ERR_FORMAT; /* a head of 1: n_rot is 16 */
-        if (k == 2 || k == 8 || k == 10) want = SM_ERR_UNSUPPORTED;
+        if (k == 1 || k == 8 || k == 11) want = SM_ERR_FORMAT; /* a head of 1: n_rot is 16 */
+        if (k == 2 || k == 10) want = SM_ERR_UNSUPPORTED;
         file = gguf_finish(&g, &n);
         status = files_open(file, n, &m, &error);
         if (status != want) FAIL("%d: %s", k, error.text);
