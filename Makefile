@@ -44,6 +44,8 @@ EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(filter-out %_mpi.c,$(wildcard ex
 # train_llmc.c is built in a clone of llm.c: see there.
 BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(filter-out %_llmc.c,$(wildcard bench/*.c)))
 
+WHOLE = $(addprefix $(BUILD)/bench_,blas kernels seeds)
+
 # `STB = -DHAVE_STB -isystem DIR` or `STB = -DNO_STB`: found out once, by tests/setup.sh.
 ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)
 -include build/stb.mk
@@ -60,16 +62,27 @@ $(BUILD)/flags: FORCE
 	@echo '$(CC) $(FLAGS) $(STB) $(TEST_FLAGS)' >$@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-$(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h smallmind.h $(BUILD)/flags
-	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
+# The implementation is compiled once and linked to every program; without -DCOMMON_LINKED, as in
+# the first lines of each example, a program has it in itself.
+$(BUILD)/smallmind.o: smallmind.h $(BUILD)/flags
+	$(CC) -x c $(FLAGS) $(if $(findstring HAVE_STB,$(STB)),$(STB) -include stb_sprintf.h) \
+	    -DSMALLMIND_IMPLEMENTATION -c smallmind.h -o $@
+
+LINKED = -DCOMMON_LINKED $< -x none $(BUILD)/smallmind.o
+
+$(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h $(BUILD)/smallmind.o
+	$(CC) $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
 
 $(BUILD)/tavern_corpus: examples/tavern_words.h
 
 $(BUILD)/train_mpi: examples/train_mpi.c examples/common.h smallmind.h $(BUILD)/flags
 	mpicc $(FLAGS) $(STB) $< -o $@ $(LIBS)
 
-$(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h smallmind.h $(BUILD)/flags
-	$(CC) $(FLAGS) $(STB) $< -o $@ $(LIBS)
+$(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h $(BUILD)/smallmind.o
+	$(CC) $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
+
+# These call what the header keeps private.
+$(WHOLE): LINKED = $<
 
 $(BUILD)/test: $(wildcard tests/*.c tests/*.h) smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $(TEST_FLAGS) tests/test.c -o $@ $(LIBS) -lm

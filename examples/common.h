@@ -19,7 +19,9 @@
 #define COMMON_VSNPRINTF(buf, n, fmt, args) vsnprintf(buf, n, fmt, args)
 #endif
 
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once, for all programs */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 #if defined(__GNUC__) || defined(__clang__)
@@ -31,6 +33,8 @@
 #endif
 #ifdef _WIN32
 #define isatty(file) 0
+#else
+#include <unistd.h>
 #endif
 
 /* Text into buf [n], cut to fit. */

@@ -1459,7 +1459,7 @@ static void train_bad_params_are_refused(void) {
         case 23: p.n_threads = 257; break;
         case 24: p.allocator.free = NULL; break;
         case 25: p.norm_eps = 2.0f; break;
-        case 26: p.compute = 2; break;
+        case 26: p.compute = 3; break;
         default: p.rope_base = 0.5f; break;
         }
         error.status = SM_OK;
