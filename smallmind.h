@@ -331,7 +331,9 @@ typedef struct sm_model_params {
     sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0, v1, v2), .safetensors. In shards:
                             the path of the index ("model.safetensors.index.json"), of any shard
                             beside it, or of their folder (then model.safetensors will do, too) */
-    sm_source tokenizer; /* llama2.c tokenizer.bin; not needed for GGUF */
+    sm_source tokenizer; /* llama2.c's tokenizer.bin, or Hugging Face's tokenizer.json (BPE, byte-
+                            level or with byte fallback); when absent and file.path ends in
+                            .safetensors, tokenizer.json beside it; not needed for GGUF */
     sm_source config;    /* HF config.json; when absent, a safetensors file has it beside it */
     int load;            /* sm_load */
     int vocab_only;      /* do not require tensors: for tokenizing only */
@@ -10288,6 +10290,8 @@ typedef struct sm__vocab {
     int add_bos, add_eos;            /* what the file asks for; -1 = it does not say */
     int add_space_prefix;            /* SPM: a space before the text; -1 = it does not say */
     int plain_spaces;                /* SPM: pieces hold ' ' (llama2.c), not U+2581 */
+    int fuse_unknown;                /* SPM: the unknown id once for all that follow each other */
+    char *text;                      /* the reader's memory for the tokens' texts, or NULL */
 
     /* made by sm__vocab_build */
     struct sm__vocab_tables *tables;
@@ -12293,6 +12297,303 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
     return SM_OK;
 }
 
+/* ---- Hugging Face's tokenizer.json: a vocabulary with merges, and how text is prepared for it, as
+ * a chain of small steps. Two kinds of chains are known: byte-level BPE with the words of a row of
+ * the pre-tokenizers' table, and SentencePiece's way (spaces to U+2581, maybe one in front, bytes
+ * for what has no token) with merges instead of scores. A step that would give other ids than ours
+ * is refused by its name. ---- */
+
+typedef struct sm__tj {
+    sm_model *m;
+    sm_error *error;
+    sm__json root, model;
+    char *text; /* resolved strings: they are never longer than in the file */
+    size_t used;
+    /* what the chain says */
+    sm__str regex;
+    int byte_level, use_regex, digits, marks, prefix, composed;
+} sm__tj;
+
+/* The value of a key of the object that comes next. */
+static int sm__json_find(sm__json j, const char *name, sm__json *value) {
+    sm__str key;
+    if (sm__json_peek(&j) != '{') return 0;
+    sm__json_enter(&j, '{');
+    while (sm__json_member(&j, &key)) {
+        *value = j;
+        if (sm__str_is(key, name)) return 1;
+        sm__json_skip(&j);
+    }
+    return 0;
+}
+
+/* A string of the object that comes next, as it stands in the file; empty when there is none. */
+static sm__str sm__json_find_string(sm__json j, const char *name) {
+    sm__json value;
+    sm__str s = {"", 0};
+    if (sm__json_find(j, name, &value) && sm__json_peek(&value) == '"') sm__json_string(&value, &s);
+    return s;
+}
+
+static int sm__json_find_bool(sm__json j, const char *name, int absent) {
+    sm__json value;
+    return sm__json_find(j, name, &value) ? sm__json_word(&value) == 1 : absent;
+}
+
+/* A string resolved, and kept. */
+static sm__str sm__tj_keep(sm__tj *t, sm__str raw) {
+    sm__str s;
+    s.p = t->text + t->used;
+    s.n = sm__json_text(raw, t->text + t->used, raw.n + 1);
+    t->used += s.n + 1;
+    return s;
+}
+
+static sm_status sm__tj_refuse(sm__tj *t, const char *what, sm__str name) {
+    char q[SM__QUOTE];
+    return sm__fail(t->error, SM_ERR_UNSUPPORTED, "tokenizer.json: %s %s", what,
+                    sm__quote(q, name));
+}
+
+static sm_status sm__tj_token(sm__tj *t, sm__str text, uint64_t id, int kind) {
+    sm__vocab *v = &t->m->vocab;
+    sm__str *token;
+    if (id >= (uint64_t)v->n)
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: id %llu, the model has %d tokens",
+                        (unsigned long long)id, v->n);
+    token = &v->tokens[id];
+    if (v->kinds[id] != SM__TOKEN_UNUSED &&
+        (token->n != text.n || memcmp(token->p, text.p, text.n) != 0))
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: id %d is there twice", (int)id);
+    *token = text;
+    v->kinds[id] = (uint8_t)kind;
+    return SM_OK;
+}
+
+static sm_status sm__tj_tokens(sm__tj *t) {
+    int bytes = sm__json_find_bool(t->model, "byte_fallback", 0);
+    sm__json list, content, number;
+    sm_status status = SM_OK;
+    sm__str s, unknown = sm__json_find_string(t->model, "unk_token");
+    uint64_t id;
+    if (!sm__json_find(t->model, "vocab", &list) || !sm__json_enter(&list, '{'))
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: no model.vocab");
+    while (!status && sm__json_member(&list, &s) && sm__json_u64(&list, &id)) {
+        int kind = unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)
+                       ? SM__TOKEN_UNKNOWN : SM__TOKEN_NORMAL;
+        if (bytes && s.n == 6 && !memcmp(s.p, "<0x", 3)) kind = SM__TOKEN_BYTE;
+        status = sm__tj_token(t, sm__tj_keep(t, s), id, kind);
+    }
+    if (!status && list.bad)
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: model.vocab is not text to ids");
+    if (status || !sm__json_find(t->root, "added_tokens", &list) || sm__json_peek(&list) != '[')
+        return status;
+    for (sm__json_enter(&list, '['); !status && sm__json_item(&list); sm__json_skip(&list)) {
+        int special = sm__json_find_bool(list, "special", 0);
+        if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
+            !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
+            return sm__fail(t->error, SM_ERR_FORMAT,
+                            "tokenizer.json: added_tokens without id or content");
+        if (sm__json_find_bool(list, "lstrip", 0) || sm__json_find_bool(list, "rstrip", 0))
+            sm__log(t->m, 2, "tokenizer.json: spaces beside special tokens are kept");
+        if (unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)) continue;
+        status = sm__tj_token(t, sm__tj_keep(t, s), id,
+                              special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
+    }
+    return status;
+}
+
+/* "left right", or ["left", "right"]. */
+static int sm__tj_merge(sm__tj *t, sm__json *list, sm__str *merge) {
+    sm__str s;
+    if (sm__json_peek(list) == '"') {
+        if (!sm__json_string(list, &s)) return 0;
+        *merge = sm__tj_keep(t, s);
+        return 1;
+    }
+    if (!sm__json_enter(list, '[') || !sm__json_item(list) || !sm__json_string(list, &s)) return 0;
+    *merge = sm__tj_keep(t, s);
+    if (!sm__json_item(list) || !sm__json_string(list, &s)) return 0;
+    t->text[t->used - 1] = ' ';
+    merge->n += 1 + sm__tj_keep(t, s).n;
+    return !sm__json_item(list);
+}
+
+static sm_status sm__tj_merges(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    sm__json list, count;
+    int n = 0;
+    if (!sm__json_find(t->model, "merges", &list) || !sm__json_enter(&list, '['))
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: no model.merges");
+    for (count = list; n <= SM__MAX_ITEMS && sm__json_item(&count); n++) sm__json_skip(&count);
+    v->merges = (sm__str *)sm__model_alloc(t->m, (size_t)n, sizeof *v->merges);
+    if (!v->merges) return sm__fail(t->error, SM_ERR_NOMEM, "no memory for %d merges", n);
+    for (; v->n_merges < n && sm__json_item(&list); v->n_merges++)
+        if (!sm__tj_merge(t, &list, &v->merges[v->n_merges]))
+            return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: merge %d is no pair",
+                            v->n_merges);
+    return SM_OK;
+}
+
+static int sm__json_says(sm__json j, const char *name, const char *text) {
+    return sm__str_is(sm__json_find_string(j, name), text);
+}
+
+/* U+2581, as it is or escaped */
+static int sm__tj_mark(sm__str s) {
+    return sm__str_is(s, "\xE2\x96\x81") || sm__str_is(s, "\\u2581");
+}
+
+/* A step of the normalizer or of the pre-tokenizer. */
+static sm_status sm__tj_step(sm__tj *t, sm__json step) {
+    sm__str type = sm__json_find_string(step, "type"), scheme;
+    sm__json pattern;
+    int known = 1;
+    if (sm__str_is(type, "Prepend")) {
+        t->prefix = known = sm__tj_mark(sm__json_find_string(step, "prepend"));
+    } else if (sm__str_is(type, "Replace")) {
+        t->marks = known = sm__json_find(step, "pattern", &pattern) &&
+                           sm__json_says(pattern, "String", " ") &&
+                           sm__tj_mark(sm__json_find_string(step, "content"));
+    } else if (sm__str_is(type, "Metaspace")) {
+        scheme = sm__json_find_string(step, "prepend_scheme");
+        t->marks = known = sm__tj_mark(sm__json_find_string(step, "replacement"));
+        t->prefix = scheme.n ? !sm__str_is(scheme, "never")
+                             : sm__json_find_bool(step, "add_prefix_space", 1);
+    } else if (sm__str_is(type, "NFC")) {
+        t->composed = 1;
+    } else if (sm__str_is(type, "ByteLevel")) {
+        t->byte_level = 1;
+        t->use_regex = sm__json_find_bool(step, "use_regex", 1);
+        known = !sm__json_find_bool(step, "add_prefix_space", 1);
+    } else if (sm__str_is(type, "Digits")) {
+        t->digits = known = sm__json_find_bool(step, "individual_digits", 0);
+    } else if (sm__str_is(type, "Split")) {
+        known = !t->regex.n && sm__json_find(step, "pattern", &pattern) &&
+                sm__json_says(step, "behavior", "Isolated") &&
+                !sm__json_find_bool(step, "invert", 0);
+        if (known) t->regex = sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
+    } else {
+        known = 0;
+    }
+    return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
+}
+
+/* One step, or a sequence of them. */
+static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items) {
+    sm__json chain, list;
+    sm_status status = SM_OK;
+    if (!sm__json_find(t->root, key, &chain) || sm__json_peek(&chain) != '{') return SM_OK;
+    if (!sm__json_says(chain, "type", "Sequence")) return sm__tj_step(t, chain);
+    if (!sm__json_find(chain, items, &list) || !sm__json_enter(&list, '['))
+        return sm__tj_refuse(t, "no list of", sm__str_of(items));
+    for (; !status && sm__json_item(&list); sm__json_skip(&list)) status = sm__tj_step(t, list);
+    return status;
+}
+
+/* The row of the pre-tokenizers' table that says what the chain of a byte-level vocabulary does. */
+static sm_status sm__tj_pre(sm__tj *t) {
+    static const struct {
+        const char *regex, *name, *whole; /* whole: with ignore_merges; NULL: no row */
+    } rows[] = {
+        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "smaug-bpe", "llama-bpe"},
+        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "qwen2", NULL},
+        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+         "gpt-2", NULL},
+    };
+    int whole = sm__json_find_bool(t->model, "ignore_merges", 0), i;
+    const char *name = NULL;
+    if (t->marks || t->prefix) return sm__tj_refuse(t, "byte-level with", sm__str_of("U+2581"));
+    if (!t->regex.n && t->use_regex && !whole) name = t->digits ? "smollm" : "gpt-2";
+    for (i = 0; t->regex.n && !t->use_regex && !t->digits && i < 3; i++)
+        if (sm__str_is(t->regex, rows[i].regex)) name = whole ? rows[i].whole : rows[i].name;
+    if (!name)
+        return sm__tj_refuse(t, "words are cut in a way that is not known:",
+                             t->regex.n ? t->regex : sm__str_of("ByteLevel"));
+    t->m->vocab.pre = sm__str_of(name);
+    return SM_OK;
+}
+
+/* The ids that a template puts before and behind a text; -1 = none. */
+static void sm__tj_template(sm__tj *t, sm__json post) {
+    sm__vocab *v = &t->m->vocab;
+    sm__json list, special;
+    int behind = 0, i;
+    if (sm__json_says(post, "type", "Sequence") && sm__json_find(post, "processors", &list) &&
+        sm__json_enter(&list, '['))
+        for (; sm__json_item(&list); sm__json_skip(&list))
+            if (sm__json_says(list, "type", "TemplateProcessing")) post = list;
+    if (!sm__json_find(post, "single", &list) || sm__json_peek(&list) != '[') return;
+    for (sm__json_enter(&list, '['); sm__json_item(&list); sm__json_skip(&list)) {
+        sm__str name;
+        if (!sm__json_find(list, "SpecialToken", &special)) {
+            behind = 1;
+            continue;
+        }
+        name = sm__tj_keep(t, sm__json_find_string(special, "id"));
+        for (i = 0; i < v->n; i++) {
+            if (v->tokens[i].n != name.n || memcmp(v->tokens[i].p, name.p, name.n)) continue;
+            if (behind) v->eos = i, v->add_eos = 1;
+            else v->bos = i, v->add_bos = 1;
+            break;
+        }
+    }
+}
+
+static sm_status sm__tj_parts(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    sm__json post;
+    sm_status status;
+    sm__str type;
+    if (!sm__json_find(t->root, "model", &t->model))
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: no model");
+    type = sm__json_find_string(t->model, "type");
+    if (!sm__str_is(type, "BPE")) return sm__tj_refuse(t, "a model of kind", type);
+    if (sm__json_find_string(t->model, "continuing_subword_prefix").n ||
+        sm__json_find_string(t->model, "end_of_word_suffix").n)
+        return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
+    if ((status = sm__tj_steps(t, "normalizer", "normalizers")) ||
+        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers")))
+        return status;
+    if (!t->byte_level && (t->regex.n || t->digits))
+        return sm__tj_refuse(t, "cuts words without", sm__str_of("ByteLevel"));
+    if (t->byte_level && (status = sm__tj_pre(t))) return status;
+    if (t->composed) sm__log(t->m, 2, "tokenizer.json asks for NFC: text is taken as it comes");
+    v->kind = t->byte_level ? SM__VOCAB_BPE : SM__VOCAB_SPM;
+    v->add_space_prefix = t->prefix;
+    v->plain_spaces = !t->marks;
+    v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
+    v->add_bos = v->add_eos = 0;
+    if ((status = sm__tj_tokens(t)) || (status = sm__tj_merges(t))) return status;
+    if (sm__json_find(t->root, "post_processor", &post)) sm__tj_template(t, post);
+    return SM_OK;
+}
+
+static sm_status sm__tokenizer_json_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    sm__tj t;
+    sm__json all = sm__json_make(file->p, file->n);
+    sm__json_skip(&all);
+    if (all.bad || sm__json_peek(&all) || all.p != all.end)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer.json: bad JSON at byte %llu",
+                        (unsigned long long)(all.p - file->p));
+    memset(&t, 0, sizeof t);
+    t.m = m;
+    t.error = error;
+    t.root = sm__json_make(file->p, file->n);
+    v->n = m->hp.n_vocab;
+    v->tokens = (sm__str *)sm__model_alloc(m, (size_t)v->n, sizeof *v->tokens);
+    v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
+    v->text = t.text = (char *)sm__model_alloc(m, file->n, 1);
+    if (!v->tokens || !v->kinds || !v->text)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    memset((void *)v->tokens, 0, (size_t)v->n * sizeof *v->tokens);
+    memset(v->kinds, SM__TOKEN_UNUSED, (size_t)v->n);
+    return sm__tj_parts(&t);
+}
+
 /* ---- safetensors: u64 length of a JSON header, the header, the data. A large model is cut into
  * such files ("shards"), and an index says which tensor is in which:
  *
@@ -13860,13 +14161,42 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
     info->heap_bytes = m->heap.bytes;
 }
 
+static sm_status sm__vocab_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    size_t i = 0;
+    while (i < file->n && (file->p[i] == ' ' || file->p[i] == '\n')) i++;
+    if (i < file->n && file->p[i] == '{') return sm__tokenizer_json_read(m, file, error);
+    return sm__tokenizer_bin_read(m, file, error);
+}
+
+/* tokenizer.json beside a safetensors file, when there is one. A kind that is not known leaves the
+ * model without a vocabulary, and a line in the log. */
+static sm_status sm__vocab_beside(sm_model *m, const sm_model_params *params, sm__bytes *file,
+                                  sm_error *error) {
+    char *path = sm__path_beside(m, params->file.path, 0, sm__str_of("tokenizer.json"));
+    sm__vocab none = m->vocab;
+    sm_error why;
+    sm_status status;
+    if (!path) return sm__fail(error, SM_ERR_NOMEM, "no memory for a path");
+    status = sm__path_bytes(m, params, path, SM_LOAD_COPY, SM__MAX_TOKENIZER, file, &why);
+    sm__model_drop(m, path);
+    if (status == SM_ERR_IO) return SM_OK;
+    if (!status) status = sm__tokenizer_json_read(m, file, &why);
+    if (status == SM_ERR_UNSUPPORTED) {
+        sm__log(m, 2, why.text);
+        m->vocab = none; /* what was read of it goes when the model is closed */
+        return SM_OK;
+    }
+    if (status && error) *error = why;
+    return status;
+}
+
 /* The formats whose vocabulary, and maybe configuration, lie in files of their own. */
 static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__bytes *file,
                                 sm__bytes *tokenizer, sm_error *error) {
     sm__bytes config = {NULL, 0, NULL};
     sm_status status = SM_OK;
-    int index = sm__is_index(file);
-    if (sm__is_safetensors(file) || index) {
+    int index = sm__is_index(file), tensors = index || sm__is_safetensors(file);
+    if (tensors) {
         if (index) status = sm__index_bytes(m, params, file, error);
         if (!status) status = sm__config_bytes(m, params, &config, error);
         if (!status) status = sm__safetensors_read(m, params, file, index, &config, error);
@@ -13879,7 +14209,9 @@ static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__
         status = sm__source_bytes(m, params, &params->tokenizer, "the tokenizer",
                                   params->tokenizer.path ? SM_LOAD_COPY : params->load,
                                   SM__MAX_TOKENIZER, tokenizer, error);
-        if (!status) status = sm__tokenizer_bin_read(m, tokenizer, error);
+        if (!status) status = sm__vocab_read(m, tokenizer, error);
+    } else if (!status && tensors && params->file.path) {
+        status = sm__vocab_beside(m, params, tokenizer, error);
     }
     if (status || !params->vocab_only) return status;
     m->arch = NULL;
@@ -14497,13 +14829,15 @@ static int sm__byte_token(sm__str s) {
 
 /* GPT-2 writes bytes as characters that print: those that do already stand for themselves, the
  * other 68 follow at U+0100. */
+static unsigned sm__byte_char(int b) {
+    if (b <= 32) return 256u + (unsigned)b;
+    if (b >= 127 && b <= 160) return 256u + 33u + (unsigned)(b - 127);
+    return b == 173 ? 256u + 67u : (unsigned)b;
+}
 static void sm__byte_map(int16_t *byte_of) {
-    int b, next = 256;
+    int b;
     for (b = 0; b < 324; b++) byte_of[b] = -1;
-    for (b = 0; b < 256; b++) {
-        int prints = (b > 32 && b < 127) || (b > 160 && b != 173);
-        byte_of[prints ? b : next++] = (int16_t)b;
-    }
+    for (b = 0; b < 256; b++) byte_of[sm__byte_char(b)] = (int16_t)b;
 }
 
 /* Byte-level text to its bytes, out [s.n]. Returns how many; -1: a character is none of the 256. */
@@ -14529,6 +14863,14 @@ static size_t sm__spaces_decode(const char *s, size_t n, unsigned char *out) {
         i += mark ? 3 : 1;
     }
     return used;
+}
+
+/* The text of a token or of half a merge, in out [s.n]. Returns its length, or -1. */
+static int sm__piece_decode(const sm__vocab *v, sm__str s, unsigned char *out) {
+    if (v->kind == SM__VOCAB_BPE) return sm__bytes_decode(v->tables, s, out);
+    if (!v->plain_spaces) return (int)sm__spaces_decode(s.p, s.n, out);
+    memcpy(out, s.p, s.n);
+    return (int)s.n;
 }
 
 /* The text that a token stands for, in out [its length in the file]. *plain = 1: text may become
@@ -14751,8 +15093,8 @@ static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
     left.n = (size_t)(space - line.p);
     right.p = space + 1;
     right.n = line.n - left.n - 1;
-    n_left = sm__bytes_decode(t, left, text);
-    n_right = n_left > 0 ? sm__bytes_decode(t, right, text + n_left) : -1;
+    n_left = sm__piece_decode(v, left, text);
+    n_right = n_left > 0 ? sm__piece_decode(v, right, text + n_left) : -1;
     if (n_right < 1)
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not byte-level text", i);
     new_pair.left = sm__text_find(t, text, (size_t)n_left);
@@ -14767,14 +15109,22 @@ static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
     pair = sm__pair_find(t, new_pair.left, new_pair.right);
     if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d collides with many", i);
     if (pair->left < 0) *pair = new_pair;
+    if (v->scores && v->scores[new_pair.merged] == 0.0f)
+        v->scores[new_pair.merged] = -(float)(i + 1);
     return SM_OK;
 }
 
+/* SPM with merges has no scores; those that say the same are made here, for files without merges. */
 static sm_status sm__vocab_merges(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
     sm_status status;
     int i;
+    if (v->kind == SM__VOCAB_SPM) {
+        v->scores = (float *)sm__model_alloc(m, (size_t)v->n, sizeof *v->scores);
+        if (!v->scores) return sm__fail(error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+        memset((void *)v->scores, 0, (size_t)v->n * sizeof *v->scores);
+    }
     t->pair_mask = sm__table_size((size_t)v->n_merges) - 1;
     t->pairs = (sm__pair *)sm__model_alloc(m, t->pair_mask + 1, sizeof *t->pairs);
     if (!t->pairs)
@@ -14905,7 +15255,9 @@ static void sm__vocab_drop_lists(sm_model *m) {
     sm__model_drop(m, v->merges);
     sm__model_drop(m, v->scores);
     sm__model_drop(m, v->tokens);
+    sm__model_drop(m, v->text);
     v->merges = NULL;
+    v->text = NULL;
     v->scores = NULL;
     v->tokens = NULL;
 }
@@ -14936,9 +15288,9 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     status = sm__vocab_ends(m, error);
     if (!status) status = sm__vocab_texts(m, error);
     if (!status) status = sm__vocab_specials(m, error);
-    if (!status && v->kind == SM__VOCAB_SPM) status = sm__vocab_scores(m, error);
     if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
-    if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_merges(m, error);
+    if (!status && (v->kind == SM__VOCAB_BPE || v->merges)) status = sm__vocab_merges(m, error);
+    if (!status && v->kind == SM__VOCAB_SPM) status = sm__vocab_scores(m, error);
     if (status) {
         v->tables = NULL;
         return status;
@@ -15093,6 +15445,7 @@ struct sm_tokenizer {
     unsigned char *text; /* [max_text + 1] SPM: spaces for U+2581, one more in front */
     int32_t *ids;        /* of the call that runs */
     int max_ids, n_ids;
+    int unknown; /* SPM: what came last had no token */
 };
 
 static void sm__queue_push(sm_tokenizer *t, uint64_t key, uint32_t n, int32_t id) {
@@ -15174,10 +15527,12 @@ static void sm__emit_bytes(sm_tokenizer *t, const unsigned char *s, size_t n) {
     size_t i;
     for (i = 0; i < n; i++)
         if (v->tables->byte_id[s[i]] < 0) {
-            sm__emit(t, v->unk);
+            if (!t->unknown || !v->fuse_unknown) sm__emit(t, v->unk);
+            t->unknown = 1;
             return;
         }
     for (i = 0; i < n; i++) sm__emit(t, v->tables->byte_id[s[i]]);
+    t->unknown = 0;
 }
 
 static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
@@ -15189,7 +15544,7 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
         sm__symbol *symbol = &t->symbols[at];
         symbol->prev = prev;
         symbol->n = (uint32_t)length;
-        symbol->id = -1;
+        symbol->id = tables->pairs ? sm__text_find(tables, s + at, length) : -1;
         prev = (int32_t)at;
         at += length;
         symbol->next = at < n ? (int32_t)at : -1;
@@ -15198,7 +15553,7 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     for (i = 0; i >= 0; i = t->symbols[i].next) {
         int32_t id = t->symbols[i].id;
         if (id < 0) id = sm__text_find(tables, s + i, t->symbols[i].n);
-        if (id >= 0) sm__emit(t, id);
+        if (id >= 0) sm__emit(t, id), t->unknown = 0;
         else sm__emit_bytes(t, s + i, t->symbols[i].n);
     }
 }
@@ -15211,6 +15566,7 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
     unsigned char *text = t->text;
     size_t used = 0, start = 0, end;
     if (n == 0) return;
+    t->unknown = 0;
     if (v->tables->space_prefix) text[used++] = ' ';
     if (v->plain_spaces) {
         memcpy(text + used, s, n);
@@ -21471,12 +21827,30 @@ static void sm__describe_rope(sm_writer *w, const char *a, const sm__hparams *h)
                      h->attn_factor / (1.0 + 0.1 * sm__log_double(h->scaling_factor)), NULL);
 }
 
+/* Bytes as GPT-2's characters, in out unless that is NULL; their length. */
+static size_t sm__describe_bytes(sm__str s, uint8_t *out) {
+    size_t i, n = 0;
+    for (i = 0; i < s.n; i++) {
+        unsigned c = sm__byte_char((unsigned char)s.p[i]);
+        if (out && c < 128) out[n] = (uint8_t)c;
+        else if (out) out[n] = (uint8_t)(0xC0 | c >> 6), out[n + 1] = (uint8_t)(0x80 | (c & 63));
+        n += c < 128 ? 1 : 2;
+    }
+    return n;
+}
+
 /* The text of a token as a GGUF file has it, in out unless that is NULL; its length. */
 static size_t sm__describe_token(const sm__vocab *v, int id, uint8_t *out) {
     static const char digits[] = "0123456789ABCDEF";
     sm__str s = sm__token_str(v->tables, id);
     size_t i, n = 0;
     int special = sm__is_special(v->kinds[id]);
+    if (v->kinds[id] == SM__TOKEN_UNUSED && !s.n) { /* no two tokens of a file share a text */
+        for (i = (size_t)id, n = 6; i >= 10; i /= 10) n++;
+        if (out) memcpy(out, "[PAD", 4), out[n - 1] = ']';
+        for (i = n - 2; out && i >= 4; i--, id /= 10) out[i] = (uint8_t)digits[id % 10];
+        return n;
+    }
     if (v->kinds[id] == SM__TOKEN_BYTE) {
         unsigned byte = (unsigned char)s.p[0];
         if (out) memcpy(out, "<0x..>", 6);
@@ -21484,6 +21858,7 @@ static size_t sm__describe_token(const sm__vocab *v, int id, uint8_t *out) {
         return 6;
     } /* tokenizer.bin has line ends round the names of special tokens */
     for (; special && s.n > 2 && s.p[0] == '\n' && s.p[s.n - 1] == '\n'; s.n -= 2) s.p++;
+    if (v->kind == SM__VOCAB_BPE && !special) return sm__describe_bytes(s, out);
     for (i = 0; i < s.n; i++) {
         int mark = !special && s.p[i] == ' ';
         if (out && mark) memcpy(out + n, "\xE2\x96\x81", 3);
@@ -21493,7 +21868,43 @@ static size_t sm__describe_token(const sm__vocab *v, int id, uint8_t *out) {
     return n;
 }
 
-/* The vocabulary of a tokenizer.bin: SentencePiece's, with scores and types. */
+/* Merges as lines, in the order of their ranks. */
+static void sm__describe_merges(sm_writer *w, const sm__vocab *v) {
+    const struct sm__vocab_tables *t = v->tables;
+    size_t i, n = 0, bytes = 0, ranks = 0;
+    const sm__pair **order, *pair;
+    uint8_t *p;
+    for (i = 0; i <= t->pair_mask; i++) {
+        pair = &t->pairs[i];
+        if (pair->left < 0) continue;
+        n++;
+        bytes += 9 + sm__describe_token(v, pair->left, NULL) +
+                 sm__describe_token(v, pair->right, NULL);
+        if (pair->rank >= ranks) ranks = (size_t)pair->rank + 1;
+    }
+    order = (const sm__pair **)sm__heap_alloc(&w->heap, (ranks + 1) * sizeof *order);
+    if (!order) {
+        SM__WRITER_FAIL(w, SM_ERR_NOMEM, "writer: no memory for %llu merges",
+                        (unsigned long long)n);
+        return;
+    }
+    memset((void *)order, 0, (ranks + 1) * sizeof *order);
+    for (i = 0; i <= t->pair_mask; i++)
+        if (t->pairs[i].left >= 0) order[t->pairs[i].rank] = &t->pairs[i];
+    p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.merges"), 1, SM_META_TEXT, n, bytes);
+    for (i = 0; p && i < ranks; i++) {
+        size_t left, right;
+        if (!order[i]) continue; /* it was there twice */
+        left = sm__describe_token(v, order[i]->left, p + 8);
+        p[8 + left] = ' ';
+        right = sm__describe_token(v, order[i]->right, p + 9 + left);
+        p = sm__set64(p, left + 1 + right) + left + 1 + right;
+    }
+    sm__heap_free(&w->heap, (void *)order);
+}
+
+/* The vocabulary of a tokenizer.bin or a tokenizer.json: texts and types; scores or merges. Merges
+ * of SPM become scores, as llama.cpp has them. */
 static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
     size_t bytes = 0, n = (size_t)v->n;
     uint8_t *p;
@@ -21505,9 +21916,10 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
         bytes = sm__describe_token(v, i, p + 8);
         p = sm__set64(p, bytes) + bytes;
     }
-    p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.scores"), 1, SM_META_F32, n, 4 * n);
-    for (i = 0; p && i < v->n; i++) { /* back from what sm__vocab_scores made of them */
-        uint32_t order = v->tables->order[i];
+    if (v->kind == SM__VOCAB_SPM)
+        p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.scores"), 1, SM_META_F32, n, 4 * n);
+    for (i = 0; p && v->kind == SM__VOCAB_SPM && i < v->n; i++) {
+        uint32_t order = v->tables->order[i]; /* back from what sm__vocab_scores made of them */
         p = sm__set32(p, order >> 31 ? order : 0x7FFFFFFFu - order);
     }
     p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.token_type"), 1, SM_META_I32, n, 4 * n);
@@ -21515,17 +21927,21 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
 }
 
 static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
-    static const uint8_t yes = 1;
-    int none = v->kind == SM__VOCAB_NONE;
-    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, none ? "none" : "llama");
+    int none = v->kind == SM__VOCAB_NONE, bpe = v->kind == SM__VOCAB_BPE;
+    uint8_t add_bos, add_eos = v->add_eos > 0, add_space;
+    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, none ? "none" : bpe ? "gpt2" : "llama");
     if (none || w->error.status) return;
+    if (bpe) sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->tables->pre->name);
     sm__describe_tokens(w, v);
+    if (bpe) sm__describe_merges(w, v);
     if (v->bos >= 0) sm_writer_value(w, "tokenizer.ggml.bos_token_id", SM_META_U32, &v->bos);
     if (v->eos >= 0) sm_writer_value(w, "tokenizer.ggml.eos_token_id", SM_META_U32, &v->eos);
     if (v->eot >= 0) sm_writer_value(w, "tokenizer.ggml.eot_token_id", SM_META_U32, &v->eot);
     if (v->unk >= 0) sm_writer_value(w, "tokenizer.ggml.unknown_token_id", SM_META_U32, &v->unk);
-    sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &yes);
-    sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &yes);
+    add_bos = v->tables->add_bos != 0, add_space = v->tables->space_prefix != 0;
+    sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &add_bos);
+    if (add_eos) sm_writer_value(w, "tokenizer.ggml.add_eos_token", SM_META_BOOL, &add_eos);
+    if (!bpe) sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &add_space);
 }
 
 /* Mistral's files are llama's. */

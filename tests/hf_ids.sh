@@ -1,0 +1,21 @@
+#!/bin/bash
+# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm:
+# @huggingface/tokenizers), see hf_ids.mjs. From the top of the tree; DATA=../shared/data.
+: "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
+dir=$BUILD/hf
+library=$dir/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs
+mkdir -p "$dir"
+stop() {
+    echo "hf_ids.sh: $*"
+    if [ "$REQUIRE_DATA" = 1 ]; then echo "0 passed, 1 failed, 0 skipped" && exit 1; fi
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+command -v node >/dev/null || stop "no node"
+[ -f "$library" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
+    @huggingface/tokenizers >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
+vocabularies=("$DATA"/models/tinystories-656k/tokenizer.json)
+for name in gpt-2 llama-bpe qwen2; do vocabularies+=("$DATA"/tokenizers/ggml-vocab-$name.gguf); done
+for file in "${vocabularies[@]}"; do [ -f "$file" ] || stop "no $file"; done
+$CC -std=c99 -O1 -Wall -Wextra tests/ids.c -o "$dir/ids" -lpthread || stop "ids.c"
+exec node tests/hf_ids.mjs "$dir/ids" "$library" "$dir" "${vocabularies[@]}" "$@"
