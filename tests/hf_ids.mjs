@@ -2,7 +2,7 @@
 //     node tests/hf_ids.mjs IDS LIBRARY FOLDER VOCABULARY... [-n TEXTS]
 // IDS is tests/ids.c, compiled; LIBRARY the module file of npm's @huggingface/tokenizers. FOLDER
 // gets a safetensors file of no use but to stand beside the tokenizer, and what is compared. A
-// VOCABULARY is a tokenizer.json, or a byte-level one of a GGUF file, which is written as one first.
+// VOCABULARY is a tokenizer.json, or a GGUF file with a byte-level one, which is written as such.
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
@@ -63,7 +63,8 @@ function read_gguf(file) {
 function from_gguf(meta) {
     const llama = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?" +
         '[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+'
-    const Regex = { 'llama-bpe': llama, qwen2: llama.replace('{1,3}', '') }[meta['tokenizer.ggml.pre']]
+    const pre = meta['tokenizer.ggml.pre']
+    const Regex = { 'llama-bpe': llama, qwen2: llama.replace('{1,3}', '') }[pre]
     const tokens = meta['tokenizer.ggml.tokens']
     const types = meta['tokenizer.ggml.token_type'] ?? tokens.map(() => 1)
     const special = i => types[i] === 3 || types[i] === 4
@@ -72,13 +73,14 @@ function from_gguf(meta) {
     const merges = meta['tokenizer.ggml.merges'], id = tokens[meta['tokenizer.ggml.bos_token_id']]
     const single = [{ SpecialToken: { id, type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }]
     const special_tokens = { [id]: { id, ids: [tokens.indexOf(id)], tokens: [id] } }
-    const whole = meta['tokenizer.ggml.pre'] === 'llama-bpe'
+    const whole = pre === 'llama-bpe'
+    const template = { type: 'TemplateProcessing', single, pair: [], special_tokens }
     return {
         added_tokens: tokens.map((content, id) => ({ id, content, special: types[id] === 3 }))
             .filter(t => special(t.id)),
         normalizer: null,
         pre_tokenizer: Regex ? { type: 'Sequence', pretokenizers: [split, level] } : level,
-        post_processor: whole ? { type: 'TemplateProcessing', single, pair: [], special_tokens } : null,
+        post_processor: whole ? template : null,
         decoder: { type: 'ByteLevel' },
         model: {
             type: 'BPE', unk_token: null, byte_fallback: false, ignore_merges: whole,

@@ -923,25 +923,37 @@ def peer_perplexity(path, ids, vocab, window, bos):
 
 
 def perplexity():
-    """Of a text, by build/perplexity and by llama.cpp."""
-    path = os.path.join(SHARED, 'data', 'models', 'stories260K', 'stories260K.gguf')
-    text = os.path.join(SHARED, 'data', 'text', 'wikitext2-test.txt')
+    """Of a text, by build/perplexity and by llama.cpp: a GGUF file, and what build/quantize makes of a
+    safetensors model with its tokenizer.json."""
     if ONLY not in 'perplexity':
         return
-    if not os.path.exists(path) or not os.path.exists(text):
-        skip('no %s or no %s' % (path, text))
+    models = os.path.join(SHARED, 'data', 'models')
+    stories = os.path.join(models, 'stories260K', 'stories260K.gguf')
+    hf = os.path.join(models, 'tinystories-656k', 'model.safetensors')
+    text = os.path.join(SHARED, 'data', 'text', 'wikitext2-test.txt')
+    if not all(map(os.path.exists, (stories, hf, text))):
+        skip('no %s, %s or %s' % (stories, hf, text))
         return
+    converted = os.path.join(OUT, 'tinystories-656k.gguf')
+    subprocess.run([QUANTIZE, hf, converted, 'f32'], stdout=subprocess.PIPE, check=True)
+    for path, vocab in (stories, 512), (converted, 2048):
+        perplexity_of(path, vocab, text)
+
+
+def perplexity_of(path, vocab, text):
+    name = os.path.basename(path)
     p = subprocess.run([PERPLEXITY, '-m', path, '-f', text, '--kv', 'f32', '-n', '100'],
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
     words = p.stdout.decode().splitlines()[-1].split()
     with open(text, 'rb') as f:
         ids = our_ids(path, [f.read(1 << 18)])[0]  # the peer's: same_ids, tests/bpe_peer.sh
     window = int(words[-1].rstrip(')'))
-    want, n = peer_perplexity(path, ids[:100 * window], 512, window, 1)
+    want, n = peer_perplexity(path, ids[:100 * window], vocab, window, 1)
     off = abs(float(words[1]) / want - 1)
-    print('perplexity of stories260K, WikiText-2, %d ids: %s, llama.cpp %.6f, %.1e apart' %
-          (n, words[1], want, off))
-    check(off <= PERPLEXITY_BOUND and int(words[4].lstrip('(')) == n, 'perplexity: ' + ' '.join(words))
+    print('perplexity of %s, WikiText-2, %d ids: %s, llama.cpp %.6f, %.1e apart' %
+          (name, n, words[1], want, off))
+    check(off <= PERPLEXITY_BOUND and int(words[4].lstrip('(')) == n,
+          'perplexity: %s: %s' % (name, ' '.join(words)))
 
 
 KV_TYPES = ['f32', 'f16', 'bf16', 'q8_0', 'q4_0']

@@ -104,7 +104,7 @@ static void files_known(void) {
         {"models/stories260K/stories260K.bin", "models/stories260K/tok512.bin", "llama2.c", "llama",
          512, 512, 64, 5, 8, 4, 8, 172, 47, 0, 260032, "spm", 1, 2},
         {"models/tinystories-656k/model.safetensors", NULL, "safetensors", "llama", 2048, 512, 128,
-         2, 8, 4, 16, 384, 20, 0, 656000, "", 1, 2},
+         2, 8, 4, 16, 384, 20, 0, 656000, "spm", 1, 2},
         {"models/tiny-random-gpt2/model.safetensors", NULL, "safetensors", "gpt2", 1000, 512, 32, 5,
          4, 4, 8, 128, 64, 0, 111968, "", 98, 98},
         {"models/nano-gpt-sort/model.safetensors", NULL, "safetensors", "gpt2", 3, 11, 48, 3, 3, 3,
@@ -2083,6 +2083,106 @@ static void files_st_shards(void) {
     }
 }
 
+/* --- tokenizer.json --------------------------------------------------------------------------- */
+
+#define TJ_MARKS \
+    "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":" \
+    "\"\\u2581\"},{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},"
+#define TJ_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
+#define TJ_SPM "\"vocab\":{\"<unk>\":0,\"\\u2581\":1,\"a\":2,\"\u2581a\":3,\"aa\":4}"
+#define TJ_BPE "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"\u0120\":3,\"\\u0120a\":4}"
+#define TJ_MODEL "\"model\":{\"type\":\"BPE\","
+
+/* The file opens, and gives a text these ids. */
+static void files_tj_try(const char *json, const char *text, const char *want) {
+    files_case c = files_st_llama("{\"model_type\":\"llama\"," FILES_LLAMA "}", "F32", 0, 3);
+    sm_tokenizer *t = NULL;
+    sm_model *m;
+    int32_t ids[64];
+    char got[256] = "";
+    int n = 0, i;
+    c.tokenizer = json;
+    c.tokenizer_n = strlen(json);
+    m = files_case_open(&c, SM_OK, "");
+    if (m && sm_tokenizer_create(m, 64, NULL, &t, NULL) == SM_OK &&
+        sm_tokenize(t, text, strlen(text), SM_TEXT_BOS | SM_TEXT_SPECIAL, ids, 64, &n) == SM_OK)
+        for (i = 0; i < n; i++)
+            snprintf(got + strlen(got), sizeof got - strlen(got), i ? " %d" : "%d", (int)ids[i]);
+    CHECK_STR(got, want);
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+}
+
+static void files_tokenizer_json(void) {
+    static const struct {
+        const char *json, *text, *ids;
+    } good[] = {
+        {"{" TJ_MARKS TJ_MODEL TJ_SPM ",\"merges\":[\"\\u2581 a\",\"a a\"]}}", "aa", "3 2"},
+        {"{" TJ_MARKS TJ_MODEL TJ_SPM ",\"merges\":[[\"a\",\"a\"],[\"\u2581\",\"a\"]]}}", "aa",
+         "1 4"},
+        {"{" TJ_MARKS TJ_MODEL TJ_SPM ",\"merges\":[],\"unk_token\":\"<unk>\"}}", "xya", "1 0 0 2"},
+        {"{" TJ_MARKS TJ_MODEL TJ_SPM
+         ",\"merges\":[],\"fuse_unk\":true,\"unk_token\":\"<unk>\"}}", "xyaz", "1 0 2 0"},
+        {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\u2581\","
+         "\"prepend_scheme\":\"never\"}," TJ_MODEL TJ_SPM ",\"merges\":[\"\u2581 a\"]}}", "a a",
+         "2 3"},
+        {"{\"pre_tokenizer\":" TJ_LEVEL "," TJ_MODEL TJ_BPE
+         ",\"merges\":[\"a b\",\"\u0120 a\"]}}", "ab ab", "2 3 2"},
+        {"{\"pre_tokenizer\":" TJ_LEVEL "," TJ_MODEL TJ_BPE
+         ",\"merges\":[\"\u0120 a\",\"a b\"]}}", "ab ab", "2 4 1"},
+        {"{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],"
+         "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
+         "\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}]},\"pre_tokenizer\":{\"type\":"
+         "\"Sequence\",\"pretokenizers\":[" TJ_LEVEL "]}," TJ_MODEL
+         "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}", "b<s>a", "4 1 4 0"},
+    };
+    size_t i;
+    for (i = 0; i < sizeof good / sizeof *good; i++)
+        files_tj_try(good[i].json, good[i].text, good[i].ids);
+}
+
+static void files_tokenizer_json_refused(void) {
+    static const struct {
+        const char *json;
+        sm_status status;
+        const char *words;
+    } bad[] = {
+        {"{", SM_ERR_FORMAT, "bad JSON at byte 1"},
+        {"{} {}", SM_ERR_FORMAT, "bad JSON at byte 3"},
+        {"{}", SM_ERR_FORMAT, "no model"},
+        {"{\"model\":{\"type\":\"Unigram\"}}", SM_ERR_UNSUPPORTED, "kind Unigram"},
+        {"{" TJ_MODEL "\"merges\":[]}}", SM_ERR_FORMAT, "no model.vocab"},
+        {"{" TJ_MODEL TJ_SPM "}}", SM_ERR_FORMAT, "no model.merges"},
+        {"{" TJ_MODEL "\"vocab\":{\"a\":5},\"merges\":[]}}", SM_ERR_FORMAT, "id 5, the model has 5"},
+        {"{" TJ_MODEL "\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]}}", SM_ERR_FORMAT, "id 1 is there"},
+        {"{" TJ_MODEL "\"vocab\":{\"a\":-1},\"merges\":[]}}", SM_ERR_FORMAT, "not text to ids"},
+        {"{" TJ_MODEL TJ_SPM ",\"merges\":[3]}}", SM_ERR_FORMAT, "merge 0 is no pair"},
+        {"{" TJ_MODEL TJ_SPM ",\"merges\":[[\"a\"]]}}", SM_ERR_FORMAT, "merge 0 is no pair"},
+        {"{" TJ_MODEL TJ_SPM ",\"merges\":[\"a b\"]}}", SM_ERR_FORMAT, "right side is not a token"},
+        {"{" TJ_MODEL TJ_SPM ",\"merges\":[\"aa\"]}}", SM_ERR_FORMAT, "merge 0 is not"},
+        {"{" TJ_MODEL "\"end_of_word_suffix\":\"</w>\"}}", SM_ERR_UNSUPPORTED, "marks of subwords"},
+        {"{\"normalizer\":{\"type\":\"Lowercase\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "kind Lowercase"},
+        {"{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"x\"}," TJ_MODEL TJ_SPM
+         ",\"merges\":[]}}", SM_ERR_UNSUPPORTED, "kind Prepend"},
+        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "kind Whitespace"},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+         "\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
+         "\"add_prefix_space\":false,\"use_regex\":false}]}," TJ_MODEL TJ_BPE ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "not known: [a-z]+"},
+        {"{\"added_tokens\":[{\"id\":1}]," TJ_MODEL TJ_SPM ",\"merges\":[]}}", SM_ERR_FORMAT,
+         "without id or content"},
+    };
+    size_t i;
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        files_case c = files_st_llama("{\"model_type\":\"llama\"," FILES_LLAMA "}", "F32", 0, 3);
+        c.tokenizer = bad[i].json;
+        c.tokenizer_n = strlen(bad[i].json);
+        sm_model_close(files_case_open(&c, bad[i].status, bad[i].words));
+    }
+}
+
 /* One wrong index after another; '%' stands for the right list. */
 static void files_index_refused(void) {
     static const struct {
@@ -2433,6 +2533,8 @@ static const test tests_files[] = {
     {"safetensors: data without an owner, names with escapes", files_st_data},
 #ifndef SMALLMIND_NO_STDIO
     {"safetensors: shards open by index, shard or folder", files_st_shards},
+    {"files: tokenizer.json", files_tokenizer_json},
+    {"files: bad tokenizer.json is refused", files_tokenizer_json_refused},
     {"safetensors: an index that says what is not so is refused", files_index_refused},
     {"safetensors: shards cut, doubled, or without memory", files_broken_shards},
 #endif

@@ -249,9 +249,18 @@ static void story_of_joe(void) {
 
 /* --- ids and logits of other trained and random models ---------------------------------------- */
 
-/* Three prompts: the five largest logits (printed with six decimals, computed in double), then 60
+static void known_prompt(sm_ctx *ctx, const char *text, const int32_t *want, int n) {
+    int32_t ids[64];
+    int n_ids = 0;
+    CHECK_STATUS(sm_tokenize(sm_ctx_tokenizer(ctx), text, strlen(text), SM_TEXT_BOS, ids, 64,
+                             &n_ids), SM_OK);
+    CHECK(n_ids == n && memcmp(ids, want, (size_t)n * sizeof *ids) == 0);
+}
+
+/* Three prompts, by tokenizer.json: their ids; the five largest logits (printed with six decimals, computed in double), then 60
  * greedy ids. */
 static void tinystories_656k_known(void) {
+    static const char *const prompts[] = {"Once upon a time", "Tom and Lily", "The big red dog"};
     size_t bytes;
     char *json = (char *)file_read(data_path("models/tinystories-656k/expected.json"), &bytes);
     const char *at = json;
@@ -267,6 +276,7 @@ static void tinystories_656k_known(void) {
         double top[10];
         int n, n_want;
         n = json_ids_at(at = json_after(at, "prompt_ids"), prompt, 16);
+        known_prompt(ctx, prompts[run], prompt, n);
         if (!CHECK(json_numbers(at = json_after(at, "top5_logits_after_prompt"), top, 10) == 10))
             break;
         n_want = json_ids_at(at = json_after(at, "greedy_ids"), want, 64);
