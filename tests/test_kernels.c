@@ -735,11 +735,12 @@ static void attend_variants(int type) {
 
 static double attend_load(const void *block, int i, int is_value) {
     const uint8_t *at = (const uint8_t *)block;
-    int shift, q = ac.type == SM__T_Q8_0 ? (int8_t)at[i] : 0;
+    int shift = 0, q = ac.type == SM__T_Q8_0 ? (int8_t)at[i] : 0;
     uint16_t h;
     float x;
     if (ac.type == SM__T_Q4_0) {
-        q = *attend_nibble(block, i, is_value, &shift) >> shift & 15;
+        const uint8_t *nibble = attend_nibble(block, i, is_value, &shift);
+        q = *nibble >> shift & 15;
         if (q > 7) q -= 16;
     }
     if (attend_group()) {
