@@ -3286,12 +3286,13 @@ enum {
     SM__N_TYPES
 };
 
-/* Those that have no scalar matmul of their own. */
+/* Those that have no scalar matmul of their own, and all that are not floats. */
 #define SM__PLAIN_LIST(X)                                                                          \
     X(q4_k, SM__T_Q4_K) X(q5_k, SM__T_Q5_K) X(q6_k, SM__T_Q6_K) X(q4_1, SM__T_Q4_1)                \
     X(q5_0, SM__T_Q5_0) X(q5_1, SM__T_Q5_1) X(iq4_nl, SM__T_IQ4_NL) X(mxfp4, SM__T_MXFP4)          \
     X(q2_k, SM__T_Q2_K) X(q3_k, SM__T_Q3_K) X(iq4_xs, SM__T_IQ4_XS) X(tq1_0, SM__T_TQ1_0)          \
     X(tq2_0, SM__T_TQ2_0)
+#define SM__QUANT_LIST(X) X(q8_0, SM__T_Q8_0) X(q4_0, SM__T_Q4_0) SM__PLAIN_LIST(X)
 
 typedef struct sm__type {
     int id; /* sm_type */
@@ -4603,6 +4604,60 @@ SM__INLINE int sm__has_minima(int type) {
            type == SM__T_Q5_1;
 }
 
+/* How the vector kernels read a type. bias: what is added to its weights to make them unsigned
+ * bytes; those of a wide range stay signed. */
+SM__INLINE int sm__bias(int type) {
+    switch (type) {
+    case SM__T_Q4_0: return 8;
+    case SM__T_Q5_0: return 16;
+    case SM__T_MXFP4: return 12;
+    case SM__T_Q3_K: return 4;
+    case SM__T_Q6_K: return 32;
+    case SM__T_TQ1_0: case SM__T_TQ2_0: return 1;
+    default: return 0;
+    }
+}
+SM__INLINE int sm__is_signed(int type) {
+    return type == SM__T_Q8_0 || type == SM__T_IQ4_NL || type == SM__T_IQ4_XS;
+}
+/* Whether every 16 weights have a scale of their own, not every 32. */
+SM__INLINE int sm__is_per16(int type) {
+    return type == SM__T_Q2_K || type == SM__T_Q3_K || type == SM__T_Q6_K;
+}
+/* Whether four bits of a weight lie as in Q4_0: 16 bytes, then 16 for the next 32 weights; whether
+ * two bits lie as in Q2_K; and where they begin in a block. */
+SM__INLINE int sm__has_nibbles(int type) {
+    return type == SM__T_Q4_0 || type == SM__T_Q4_1 || type == SM__T_Q5_0 || type == SM__T_Q5_1 ||
+           type == SM__T_IQ4_NL || type == SM__T_MXFP4 || type == SM__T_IQ4_XS;
+}
+SM__INLINE int sm__has_twos(int type) {
+    return type == SM__T_Q2_K || type == SM__T_Q3_K || type == SM__T_TQ2_0;
+}
+SM__INLINE int sm__bits_at(int type) {
+    switch (type) {
+    case SM__T_TQ1_0: case SM__T_TQ2_0: return 0;
+    case SM__T_MXFP4: return 1;
+    case SM__T_Q4_1: return 4;
+    case SM__T_Q5_0: return 6;
+    case SM__T_Q5_1: case SM__T_IQ4_XS: return 8;
+    case SM__T_Q2_K: return 16;
+    case SM__T_Q3_K: return 32;
+    default: return 2;
+    }
+}
+/* Where a block's two f16 begin, the scale and what is subtracted; or, with *high = 1, the scale is
+ * the second of them, and the first something else. */
+SM__INLINE int sm__scale_at(int type, int *high) {
+    int bytes = sm__types[type].info.block_bytes;
+    *high = type == SM__T_Q6_K || type == SM__T_Q3_K || type == SM__T_TQ1_0 || type == SM__T_TQ2_0;
+    return *high || type == SM__T_Q2_K ? bytes - 4 : 0;
+}
+/* What the four bits of a type mean; NULL: themselves. */
+SM__INLINE const int8_t *sm__steps(int type) {
+    return type == SM__T_MXFP4 ? sm__mxfp4_steps
+           : type == SM__T_IQ4_NL || type == SM__T_IQ4_XS ? sm__iq4_steps : NULL;
+}
+
 /* The others, the truth: blocks as plain integers. A chain waits in its output while the other rows
  * of a meet the same block. */
 static void sm__matmul_plain__scalar(int type, void (*unpack)(const void *, sm__plain *),
@@ -4654,12 +4709,7 @@ SM__INLINE const uint8_t *sm__pad_rows(const uint8_t *w, size_t w_stride, size_t
     return copy;
 }
 
-#ifdef SM__HAS_SSE41
-/* Four rows of block weights are worked on together, a row a lane in the end. 32 weights of a row
- * become unsigned bytes in two registers, which meet all rows of a: many rows share the unpacking.
- * pmaddubsw takes unsigned times signed bytes: for Q8_0 |w| and a with the sign of w (2 * 128 * 127
- * fits 16 bits); Q4_0 and Q6_K are 8 and 32 too large, which the sums of a make good. */
-
+#ifdef SM__X86
 SM__SSE41 SM__INLINE __m128i sm__load16_xmm(const void *p) {
     return _mm_loadu_si128((const __m128i *)p);
 }
@@ -4670,29 +4720,114 @@ SM__SSE41 SM__INLINE __m128i sm__bits_xmm(__m128i v, int from, int to, int mask)
     return _mm_and_si128(v, _mm_set1_epi8((char)mask));
 }
 
-/* The 32 weights of sub-block j of a block: unsigned bytes, but for Q8_0 as they are. */
+/* The scales of a superblock of other types than Q4_K and Q5_K: a byte, with its sign, for every 16
+ * weights. */
+SM__SSE41 SM__INLINE __m128i sm__scales_of_xmm(int type, const uint8_t *block) {
+    __m128i low, top;
+    if (type == SM__T_Q6_K) return sm__load16_xmm(block + 192);
+    if (type == SM__T_Q2_K) return sm__bits_xmm(sm__load16_xmm(block), 0, 0, 15);
+    if (type == SM__T_Q3_K) {
+        int32_t t = sm__load_i32(block + 104);
+        low = _mm_loadl_epi64((const __m128i *)(const void *)(block + 96));
+        low = sm__bits_xmm(_mm_unpacklo_epi64(low, _mm_srli_epi16(low, 4)), 0, 0, 15);
+        top = _mm_setr_epi32(t << 4, t << 2, t, (int32_t)((uint32_t)t >> 2));
+        top = _mm_and_si128(top, _mm_set1_epi8(48));
+    } else if (type == SM__T_IQ4_XS) {
+        low = _mm_cvtsi32_si128(sm__load_i32(block + 4));
+        low = sm__bits_xmm(_mm_unpacklo_epi8(low, _mm_srli_epi16(low, 4)), 0, 0, 15);
+        low = _mm_unpacklo_epi8(low, low); /* each for two times 16 weights */
+        top = _mm_set1_epi16((short)sm__load_u16(block + 2)); /* two bits of each, moved up */
+        top = _mm_mullo_epi16(top, _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4,
+                                                  1 << 2, 1));
+        top = _mm_slli_epi16(_mm_srli_epi16(top, 14), 4);
+        top = _mm_or_si128(top, _mm_slli_epi16(top, 8));
+    } else return _mm_set1_epi8(1);
+    return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
+}
+
+/* The scales of n rows of MXFP4. */
+SM__INLINE void sm__mxfp4_scales(const uint8_t *block, size_t stride, int n, float *d) {
+    int r;
+    for (r = 0; r < n; r++) d[r] = sm__mxfp4_scale(block[(size_t)r * stride]);
+}
+#endif
+
+#ifdef SM__HAS_SSE41
+/* Four rows of block weights are worked on together, a row a lane in the end. 32 weights of a row
+ * become bytes in two registers, which meet all rows of a: many rows share the unpacking.
+ * pmaddubsw takes unsigned times signed bytes: for signed weights |w| and a with the sign of w (2 *
+ * 128 * 127 fits 16 bits); the others are sm__bias too large, which the sums of a make good. */
+
+/* Bits 0 .. 15, which are two bytes of v from `at` on: 16 bytes, 16 where the bit is set. */
+SM__SSE41 SM__INLINE __m128i sm__fives_xmm(__m128i v, int at) {
+    __m128i bit = _mm_set1_epi64x((long long)0x8040201008040201ull);
+    __m128i twice = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    v = _mm_shuffle_epi8(v, _mm_add_epi8(twice, _mm_set1_epi8((char)at)));
+    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(v, bit), bit), _mm_set1_epi8(16));
+}
+
+/* The digits of 16 bytes (sm__block_tq1_0) that the powers of 3, in 16 bits, bring forward. */
+SM__SSE41 SM__INLINE __m128i sm__digits_xmm(__m128i v, __m128i lo_power, __m128i hi_power) {
+    __m128i byte = _mm_set1_epi16(255), three = _mm_set1_epi16(3), zero = _mm_setzero_si128();
+    __m128i lo = _mm_mullo_epi16(_mm_unpacklo_epi8(v, zero), lo_power);
+    __m128i hi = _mm_mullo_epi16(_mm_unpackhi_epi8(v, zero), hi_power);
+    lo = _mm_srli_epi16(_mm_mullo_epi16(_mm_and_si128(lo, byte), three), 8);
+    hi = _mm_srli_epi16(_mm_mullo_epi16(_mm_and_si128(hi, byte), three), 8);
+    return _mm_packus_epi16(lo, hi);
+}
+
+/* Half i of sub-block j of TQ1_0. */
+SM__SSE41 SM__INLINE __m128i sm__threes_xmm(const uint8_t *block, int j, int i) {
+    static const int16_t power[5] = {1, 3, 9, 27, 81};
+    int digit = j < 5 ? j : 2 * (j - 5) + i; /* of bytes 0 - 31, of bytes 32 - 47, of the last 4 */
+    __m128i v = sm__load16_xmm(block + (j < 5 ? 16 * i : 32)), p;
+    if (digit == 5) {
+        v = _mm_set1_epi32(sm__load_i32(block + 48));
+        p = _mm_setr_epi16(1, 1, 1, 1, 3, 3, 3, 3);
+        return sm__digits_xmm(v, p, _mm_mullo_epi16(p, _mm_set1_epi16(9)));
+    }
+    p = _mm_set1_epi16(power[digit]);
+    return sm__digits_xmm(v, p, p);
+}
+
+/* The 32 weights of sub-block j of a block: bytes with their bias, or signed. */
 SM__SSE41 SM__INLINE void sm__bytes_xmm(int type, const uint8_t *block, int j, __m128i w[2]) {
+    const uint8_t *at = block + sm__bits_at(type);
+    const int8_t *steps = sm__steps(type);
     int i;
-    if (type == SM__T_Q8_0 || type == SM__T_Q4_0) {
-        w[0] = w[1] = sm__load16_xmm(block + 2);
-        if (type == SM__T_Q8_0) w[1] = sm__load16_xmm(block + 18);
-        else w[0] = sm__bits_xmm(w[0], 0, 0, 15), w[1] = sm__bits_xmm(w[1], 4, 0, 15);
-        return;
+    if (sm__has_nibbles(type)) {
+        w[1] = sm__load16_xmm(at + 16 * j);
+        w[0] = sm__bits_xmm(w[1], 0, 0, 15);
+        w[1] = sm__bits_xmm(w[1], 4, 0, 15);
     }
     SM__UNROLL
-    for (i = 0; i < 2; i++, block += 16) {
-        const uint8_t *q = block + (type == SM__T_Q4_K ? 16 : 48) + j / 2 * 32, *high = block + 16;
-        __m128i top;
-        if (type == SM__T_Q6_K) {
-            q = block + j / 4 * 64 + j % 2 * 32;
-            high = block + 128 + j / 4 * 32;
+    for (i = 0; i < 2; i++) {
+        const uint8_t *q = block + (type == SM__T_Q4_K ? 16 : 48) + j / 2 * 32 + 16 * i;
+        const uint8_t *high = block + 16 * (i + 1);
+        int g = j % 2 * 4;
+        if (type == SM__T_Q8_0) w[i] = sm__load16_xmm(at + 16 * i);
+        if (type == SM__T_TQ1_0) w[i] = sm__threes_xmm(block, j, i);
+        if (steps) w[i] = _mm_shuffle_epi8(sm__load16_xmm(steps), w[i]);
+        if (type == SM__T_MXFP4) w[i] = _mm_add_epi8(w[i], _mm_set1_epi8(12));
+        if (type == SM__T_Q5_0 || type == SM__T_Q5_1) {
+            __m128i bits = _mm_cvtsi32_si128(sm__load_i32(at - 4));
+            w[i] = _mm_or_si128(w[i], sm__fives_xmm(bits, 2 * i));
         }
-        w[i] = sm__bits_xmm(sm__load16_xmm(q), (type == SM__T_Q6_K ? j / 2 : j) % 2 * 4, 0, 15);
-        if (type == SM__T_Q4_K) continue;
-        top = sm__load16_xmm(high);
-        if (type == SM__T_Q5_K) top = sm__bits_xmm(top, j, 4, 16);
-        else top = sm__bits_xmm(top, j % 4 * 2, 4, 48);
-        w[i] = _mm_or_si128(w[i], top);
+        if (sm__has_twos(type))
+            w[i] = sm__bits_xmm(sm__load16_xmm(at + j / 4 * 32 + 16 * i), j % 4 * 2, 0, 3);
+        if (type == SM__T_Q3_K)
+            w[i] = _mm_or_si128(w[i], sm__bits_xmm(sm__load16_xmm(block + 16 * i), j, 2, 4));
+        if (type == SM__T_Q6_K) {
+            q = block + j / 4 * 64 + j % 2 * 32 + 16 * i;
+            high = block + 128 + j / 4 * 32 + 16 * i;
+            g = j / 2 % 2 * 4;
+        }
+        if (type == SM__T_Q4_K || type == SM__T_Q5_K || type == SM__T_Q6_K)
+            w[i] = sm__bits_xmm(sm__load16_xmm(q), g, 0, 15);
+        if (type == SM__T_Q5_K)
+            w[i] = _mm_or_si128(w[i], sm__bits_xmm(sm__load16_xmm(high), j, 4, 16));
+        if (type == SM__T_Q6_K)
+            w[i] = _mm_or_si128(w[i], sm__bits_xmm(sm__load16_xmm(high), j % 4 * 2, 4, 48));
     }
 }
 
@@ -4701,46 +4836,47 @@ SM__SSE41 SM__INLINE __m128i sm__dot32_xmm(int type, __m128i acc, const __m128i 
                                            const int8_t *q, const __m128i sc[2]) {
     __m128i a = _mm_load_si128((const __m128i *)(const void *)q), b;
     b = _mm_load_si128((const __m128i *)(const void *)(q + 16));
-    if (type == SM__T_Q8_0) {
+    if (sm__is_signed(type)) {
         a = _mm_maddubs_epi16(_mm_abs_epi8(w[0]), _mm_sign_epi8(a, w[0]));
         b = _mm_maddubs_epi16(_mm_abs_epi8(w[1]), _mm_sign_epi8(b, w[1]));
     } else {
         a = _mm_maddubs_epi16(w[0], a);
         b = _mm_maddubs_epi16(w[1], b);
     }
-    if (type != SM__T_Q8_0 && type != SM__T_Q6_K) /* one scale; 4 * 31 * 127 fits 16 bits */
+    if (!sm__is_signed(type) && !sm__is_per16(type)) /* one scale; 4 * 31 * 127 fits 16 bits */
         return _mm_add_epi32(acc, _mm_madd_epi16(_mm_add_epi16(a, b), sc[0]));
     a = _mm_add_epi32(_mm_madd_epi16(a, sc[0]), _mm_madd_epi16(b, sc[1]));
     return _mm_add_epi32(acc, a);
 }
 
 /* What multiplies every 16 weights of a superblock, sc, and the sums of 16 activations, m: the
- * minima, or 32 scales of Q6_K. */
+ * minima, or the scales times the bias. */
 SM__SSE41 SM__INLINE void sm__factors_xmm(int type, const uint8_t *block, __m128i sc[2],
                                           __m128i m[2]) {
     __m128i all, zero = _mm_setzero_si128();
-    if (type == SM__T_Q6_K) {
-        all = sm__load16_xmm(block + 192);
-        sc[0] = _mm_cvtepi8_epi16(all);
-        sc[1] = _mm_cvtepi8_epi16(_mm_srli_si128(all, 8));
-        m[0] = _mm_slli_epi16(sc[0], 5);
-        m[1] = _mm_slli_epi16(sc[1], 5);
-    } else { /* 8 bytes of scales, 8 of minima; then each twice */
+    if (type == SM__T_Q4_K || type == SM__T_Q5_K) { /* 8 bytes of scales, 8 of minima; each twice */
         int32_t x = sm__load_i32(block + 4), y = sm__load_i32(block + 8);
         int32_t z = sm__load_i32(block + 12);
         all = _mm_setr_epi32(x & 0x3f3f3f3f, (z & 0x0f0f0f0f) | (x >> 2 & 0x30303030),
                              y & 0x3f3f3f3f, (z >> 4 & 0x0f0f0f0f) | (y >> 2 & 0x30303030));
         m[0] = _mm_unpackhi_epi8(all, all);
         all = _mm_unpacklo_epi8(all, all);
-        sc[0] = _mm_unpacklo_epi8(all, zero);
-        sc[1] = _mm_unpackhi_epi8(all, zero);
-        m[1] = _mm_unpackhi_epi8(m[0], zero);
-        m[0] = _mm_unpacklo_epi8(m[0], zero);
+    } else {
+        all = sm__scales_of_xmm(type, block);
+        m[0] = type == SM__T_Q2_K ? sm__bits_xmm(sm__load16_xmm(block), 4, 0, 15) : zero;
     }
+    sc[0] = _mm_cvtepi8_epi16(all);
+    sc[1] = _mm_cvtepi8_epi16(_mm_srli_si128(all, 8));
+    m[1] = _mm_unpackhi_epi8(m[0], zero);
+    m[0] = _mm_unpacklo_epi8(m[0], zero);
+    if (sm__has_minima(type)) return;
+    m[0] = _mm_mullo_epi16(sc[0], _mm_set1_epi16((short)sm__bias(type)));
+    m[1] = _mm_mullo_epi16(sc[1], _mm_set1_epi16((short)sm__bias(type)));
 }
 
-/* The sum over j of m_j * s_j: 4 partial sums. */
-SM__SSE41 SM__INLINE __m128i sm__sums_xmm(const __m128i m[2], const int16_t *s) {
+/* The sum over j of m_j * s_j, n times 2 of them: 4 partial sums. */
+SM__SSE41 SM__INLINE __m128i sm__sums_xmm(int n, const __m128i m[2], const int16_t *s) {
+    if (n == 1) return _mm_madd_epi16(m[0], _mm_cvtsi32_si128(sm__load_i32(s)));
     return _mm_add_epi32(_mm_madd_epi16(m[0], sm__load16_xmm(s)),
                          _mm_madd_epi16(m[1], sm__load16_xmm(s + 8)));
 }
@@ -4774,21 +4910,18 @@ SM__SSE41 SM__INLINE void sm__isums_xmm(int type, int n_t, const uint8_t *const 
             int16_t i[16];
         } scales;
         scales.v[0] = scales.v[1] = _mm_set1_epi16(1);
-        m[r][0] = _mm_set1_epi16(8);
+        m[r][0] = m[r][1] = _mm_set1_epi16((short)(sm__has_minima(type) ? 1 : sm__bias(type)));
         if (n > 1) sm__factors_xmm(type, row[r] + at, scales.v, m[r]);
         for (t = 0; t < n_t; t++) {
             isum[t][r] = _mm_setzero_si128();
-            if (type == SM__T_Q4_0)
-                isum[t][r] = _mm_madd_epi16(
-                    _mm_cvtsi32_si128(sm__load_i32(s + (size_t)t * s_stride)), m[r][0]);
-            if (type == SM__T_Q6_K) isum[t][r] = sm__sums_xmm(m[r], s + (size_t)t * s_stride);
+            if (sm__bias(type)) isum[t][r] = sm__sums_xmm(n, m[r], s + (size_t)t * s_stride);
             isum[t][r] = _mm_sub_epi32(_mm_setzero_si128(), isum[t][r]);
         }
         for (j = 0; j < n; j++) {
             __m128i w[2], sc[2];
             sm__bytes_xmm(type, row[r] + at, j, w);
             sc[0] = sc[1] = _mm_set1_epi16(scales.i[2 * j]);
-            if (type == SM__T_Q6_K) sc[1] = _mm_set1_epi16(scales.i[2 * j + 1]);
+            if (sm__is_per16(type)) sc[1] = _mm_set1_epi16(scales.i[2 * j + 1]);
             for (t = 0; t < n_t; t++)
                 isum[t][r] = sm__dot32_xmm(type, isum[t][r], w,
                                            q + (size_t)t * q_stride + SM__QK * j, sc);
@@ -4800,7 +4933,7 @@ SM__SSE41 SM__INLINE void sm__isums_xmm(int type, int n_t, const uint8_t *const 
 SM__SSE41 SM__INLINE void sm__tile_quant_xmm(int type, int n_t, const uint8_t *w, size_t w_stride,
                                              int n, int k, const sm__acts *a, int t, float *out,
                                              size_t out_stride) {
-    int block = sm__types[type].act_block, b, r, i;
+    int block = sm__types[type].act_block, n_32 = block / SM__QK, high, b, r, i;
     size_t bytes = (size_t)sm__types[type].info.block_bytes, at = 0;
     const uint8_t *row[4];
     __m128i isum[SM__ROWS_XMM][4], m[4][2];
@@ -4812,13 +4945,17 @@ SM__SSE41 SM__INLINE void sm__tile_quant_xmm(int type, int n_t, const uint8_t *w
         sm__isums_xmm(type, n_t, row, at,
                       a->q + (size_t)t * a->q_stride + (size_t)b * (size_t)block, a->q_stride, s,
                       a->s_stride, isum, m);
-        if (type == SM__T_Q6_K) sm__scales_xmm(row, at + 206, &dmin, &d);
-        else sm__scales_xmm(row, at, &d, &dmin);
+        sm__scales_xmm(row, at + (size_t)sm__scale_at(type, &high), &d, &dmin);
+        if (high) d = dmin;
+        if (n_32 == 1) dmin = sm__negate_xmm(dmin); /* what is added, not subtracted */
+        if (type == SM__T_MXFP4)
+            d = _mm_setr_ps(sm__mxfp4_scale(row[0][at]), sm__mxfp4_scale(row[1][at]),
+                            sm__mxfp4_scale(row[2][at]), sm__mxfp4_scale(row[3][at]));
         for (i = 0; i < n_t; i++, s += a->s_stride) {
             d_a = _mm_set1_ps(a->d[(size_t)(t + i) * a->d_stride + (size_t)b]);
             acc[i] = sm__fma_xmm(sm__sum4_xmm(isum[i]), sm__mul_xmm(d, d_a), acc[i]);
-            if (type != SM__T_Q4_K && type != SM__T_Q5_K) continue;
-            for (r = 0; r < 4; r++) isum[i][r] = sm__sums_xmm(m[r], s);
+            if (!sm__has_minima(type)) continue;
+            for (r = 0; r < 4; r++) isum[i][r] = sm__sums_xmm(n_32, m[r], s);
             acc[i] = sm__fma_xmm(sm__negate_xmm(sm__sum4_xmm(isum[i])), sm__mul_xmm(dmin, d_a),
                                  acc[i]);
         }
@@ -4837,36 +4974,15 @@ SM__SSE41 SM__INLINE void sm__matmul_quant_xmm(int type, const void *w, size_t w
                                sm__min(n - o, 4), k, a, t, out + (size_t)t * out_stride + o,
                                out_stride);
 }
-SM__SSE41 static void sm__matmul_q8_0__sse41(const void *w, size_t w_stride, int n, int k,
-                                            const sm__acts *a, int rows, float *out,
-                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_quant_xmm(SM__T_Q8_0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-SM__SSE41 static void sm__matmul_q4_0__sse41(const void *w, size_t w_stride, int n, int k,
-                                            const sm__acts *a, int rows, float *out,
-                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_quant_xmm(SM__T_Q4_0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-SM__SSE41 static void sm__matmul_q4_k__sse41(const void *w, size_t w_stride, int n, int k,
-                                            const sm__acts *a, int rows, float *out,
-                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_quant_xmm(SM__T_Q4_K, w, w_stride, n, k, a, rows, out, out_stride);
-}
-SM__SSE41 static void sm__matmul_q5_k__sse41(const void *w, size_t w_stride, int n, int k,
-                                            const sm__acts *a, int rows, float *out,
-                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_quant_xmm(SM__T_Q5_K, w, w_stride, n, k, a, rows, out, out_stride);
-}
-SM__SSE41 static void sm__matmul_q6_k__sse41(const void *w, size_t w_stride, int n, int k,
-                                            const sm__acts *a, int rows, float *out,
-                                            size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_quant_xmm(SM__T_Q6_K, w, w_stride, n, k, a, rows, out, out_stride);
-}
+#define SM__MATMUL(name, T)                                                                        \
+    SM__SSE41 static void sm__matmul_##name##__sse41(                                              \
+        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
+        size_t out_stride, void *scratch) {                                                        \
+        (void)scratch;                                                                             \
+        sm__matmul_quant_xmm(T, w, w_stride, n, k, a, rows, out, out_stride);                      \
+    }
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 #endif
 
 #ifdef SM__HAS_AVX2
@@ -9842,11 +9958,9 @@ static void sm__kernels_sse41(sm__kernels *k) {
     k->matmul[SM__T_F32] = sm__matmul_f32__sse41;
     k->matmul[SM__T_F16] = sm__matmul_f16__sse41;
     k->matmul[SM__T_BF16] = sm__matmul_bf16__sse41;
-    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__sse41;
-    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__sse41;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__sse41;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__sse41;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__sse41;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__sse41;
+    SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
     k->attend_keys = sm__attend_keys__sse41;
     k->attend_values = sm__attend_values__sse41;
     k->quant = sm__quant__sse41;
