@@ -4745,27 +4745,6 @@ SM__SSE41 SM__INLINE __m128i sm__scales_of_xmm(int type, const uint8_t *block) {
     return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
 }
 
-/* The scales of n rows of MXFP4. */
-SM__INLINE void sm__mxfp4_scales(const uint8_t *block, size_t stride, int n, float *d) {
-    int r;
-    for (r = 0; r < n; r++) d[r] = sm__mxfp4_scale(block[(size_t)r * stride]);
-}
-#endif
-
-#ifdef SM__HAS_SSE41
-/* Four rows of block weights are worked on together, a row a lane in the end. 32 weights of a row
- * become bytes in two registers, which meet all rows of a: many rows share the unpacking.
- * pmaddubsw takes unsigned times signed bytes: for signed weights |w| and a with the sign of w (2 *
- * 128 * 127 fits 16 bits); the others are sm__bias too large, which the sums of a make good. */
-
-/* Bits 0 .. 15, which are two bytes of v from `at` on: 16 bytes, 16 where the bit is set. */
-SM__SSE41 SM__INLINE __m128i sm__fives_xmm(__m128i v, int at) {
-    __m128i bit = _mm_set1_epi64x((long long)0x8040201008040201ull);
-    __m128i twice = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
-    v = _mm_shuffle_epi8(v, _mm_add_epi8(twice, _mm_set1_epi8((char)at)));
-    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(v, bit), bit), _mm_set1_epi8(16));
-}
-
 /* The digits of 16 bytes (sm__block_tq1_0) that the powers of 3, in 16 bits, bring forward. */
 SM__SSE41 SM__INLINE __m128i sm__digits_xmm(__m128i v, __m128i lo_power, __m128i hi_power) {
     __m128i byte = _mm_set1_epi16(255), three = _mm_set1_epi16(3), zero = _mm_setzero_si128();
@@ -4788,6 +4767,21 @@ SM__SSE41 SM__INLINE __m128i sm__threes_xmm(const uint8_t *block, int j, int i) 
     }
     p = _mm_set1_epi16(power[digit]);
     return sm__digits_xmm(v, p, p);
+}
+#endif
+
+#ifdef SM__HAS_SSE41
+/* Four rows of block weights are worked on together, a row a lane in the end. 32 weights of a row
+ * become bytes in two registers, which meet all rows of a: many rows share the unpacking.
+ * pmaddubsw takes unsigned times signed bytes: for signed weights |w| and a with the sign of w (2 *
+ * 128 * 127 fits 16 bits); the others are sm__bias too large, which the sums of a make good. */
+
+/* Bits 0 .. 15, which are two bytes of v from `at` on: 16 bytes, 16 where the bit is set. */
+SM__SSE41 SM__INLINE __m128i sm__fives_xmm(__m128i v, int at) {
+    __m128i bit = _mm_set1_epi64x((long long)0x8040201008040201ull);
+    __m128i twice = _mm_setr_epi8(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+    v = _mm_shuffle_epi8(v, _mm_add_epi8(twice, _mm_set1_epi8((char)at)));
+    return _mm_and_si128(_mm_cmpeq_epi8(_mm_and_si128(v, bit), bit), _mm_set1_epi8(16));
 }
 
 /* The 32 weights of sub-block j of a block: bytes with their bias, or signed. */
@@ -5676,6 +5670,154 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
     }
 }
 
+/* --- the other types: the 32 weights of a row make a register, whatever they were packed as ---- */
+
+/* The weights of sub-block j of a block: bytes with their bias, or signed. */
+SM__AVX2 SM__INLINE __m256i sm__bytes_ymm(int type, const uint8_t *block, int j) {
+    const uint8_t *at = block + sm__bits_at(type);
+    __m256i w = _mm256_setzero_si256(), high;
+    if (sm__has_nibbles(type)) {
+        __m128i v = sm__load16_xmm(at + 16 * j);
+        w = _mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1);
+        w = _mm256_and_si256(w, _mm256_set1_epi8(15));
+    }
+    if (sm__steps(type)) {
+        __m256i table = sm__both_ymm(sm__steps(type));
+        table = _mm256_add_epi8(table, _mm256_set1_epi8((char)sm__bias(type)));
+        w = _mm256_shuffle_epi8(table, w);
+    }
+    if (type == SM__T_Q5_0 || type == SM__T_Q5_1) {
+        __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201ull);
+        high = _mm256_shuffle_epi8(_mm256_set1_epi32(sm__load_i32(at - 4)), _mm256_setr_epi32(
+            0, 0, 0x01010101, 0x01010101, 0x02020202, 0x02020202, 0x03030303, 0x03030303));
+        high = _mm256_cmpeq_epi8(_mm256_and_si256(high, bit), bit);
+        w = _mm256_or_si256(w, _mm256_and_si256(high, _mm256_set1_epi8(16)));
+    }
+    if (sm__has_twos(type)) {
+        w = _mm256_loadu_si256((const __m256i *)(const void *)(at + j / 4 * 32));
+        w = _mm256_and_si256(_mm256_srli_epi16(w, j % 4 * 2), _mm256_set1_epi8(3));
+    }
+    if (type == SM__T_Q3_K) {
+        high = _mm256_loadu_si256((const __m256i *)(const void *)block);
+        high = j < 2 ? _mm256_slli_epi16(high, 2 - j) : _mm256_srli_epi16(high, j - 2);
+        w = _mm256_or_si256(w, _mm256_and_si256(high, _mm256_set1_epi8(4)));
+    }
+    if (type == SM__T_TQ1_0) {
+        w = _mm256_castsi128_si256(sm__threes_xmm(block, j, 0));
+        w = _mm256_inserti128_si256(w, sm__threes_xmm(block, j, 1), 1);
+    }
+    return w;
+}
+
+/* The scales of 8 rows, and the f16 behind or before them. */
+SM__AVX2 SM__INLINE void sm__two_scales_ymm(int type, const uint8_t *block, size_t stride,
+                                            __m256 *d, __m256 *other) {
+    int high;
+    __m256i w = sm__words_ymm(block + sm__scale_at(type, &high), stride);
+    if (high) sm__halves_ymm(w, other, d);
+    else sm__halves_ymm(w, d, other);
+    if (type == SM__T_MXFP4) { /* sm__mxfp4_scale */
+        __m256i e = _mm256_and_si256(w, _mm256_set1_epi32(255)), least;
+        least = _mm256_sllv_epi32(_mm256_set1_epi32(0x200000), e);
+        w = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+        e = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+        *d = _mm256_castsi256_ps(_mm256_blendv_epi8(w, least, e));
+    }
+}
+
+/* As sm__dot8_q8_0_ymm. */
+SM__AVX2 SM__INLINE __m256i sm__dot8_block_ymm(int type, const uint8_t *block, size_t stride,
+                                               const int8_t *q, const int16_t *s) {
+    __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8], w;
+    __m256i none = _mm256_setzero_si256();
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 8; i++) {
+        w = sm__bytes_ymm(type, block + (size_t)i * stride, 0);
+        if (!sm__is_signed(type)) v[i] = sm__dot4_ymm(0, none, w, a);
+        else v[i] = sm__dot4_ymm(0, none, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+    }
+    v[0] = sm__sum8_ymm(v);
+    return sm__bias(type) ? _mm256_sub_epi32(v[0], sm__bias_ymm(s, sm__bias(type))) : v[0];
+}
+
+/* The next block of 32 of 8 rows, one row of a. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_32_ymm(int type, const uint8_t *w, size_t w_stride,
+                                           const int8_t *q, const int16_t *s, __m256 d_a,
+                                           __m256 acc) {
+    __m256i isum = sm__dot8_block_ymm(type, w, w_stride, q, s);
+    __m256 d, m;
+    sm__two_scales_ymm(type, w, w_stride, &d, &m);
+    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum), sm__mul_ymm(d, d_a), acc);
+    if (!sm__has_minima(type)) return acc;
+    return _mm256_fmadd_ps(_mm256_set1_ps((float)sm__sum32(s)), sm__mul_ymm(m, d_a), acc);
+}
+
+/* One row of a superblock: 8 numbers to add up. */
+SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, const int8_t *q,
+                                              const int16_t *s) {
+    __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    __m128i bytes = sm__scales_of_xmm(type, block);
+    __m256i all = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order)), w, sc; /* even | odd */
+    __m256i acc = _mm256_setzero_si256();
+    int j;
+    if (sm__bias(type)) {
+        w = _mm256_mullo_epi16(_mm256_cvtepi8_epi16(bytes),
+                               _mm256_set1_epi16((short)-sm__bias(type)));
+        acc = _mm256_madd_epi16(_mm256_loadu_si256((const __m256i *)(const void *)s), w);
+    }
+    SM__UNROLL
+    for (j = 0; j < 8; j++, q += 32) {
+        w = sm__bytes_ymm(type, block, j);
+        sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
+        if (!sm__is_signed(type)) acc = sm__dot32_ymm(acc, w, q, sc);
+        else {
+            __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
+            a = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, sc));
+        }
+    }
+    return acc;
+}
+
+/* The next superblock of 8 rows, one row of a. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_256_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            const int8_t *q, const int16_t *s, __m256 d_a,
+                                            __m256 acc) {
+    __m256i v[8], m;
+    __m256 d, dmin;
+    int r;
+    SM__UNROLL
+    for (r = 0; r < 8; r++) v[r] = sm__dot_super_ymm(type, w + (size_t)r * w_stride, q, s);
+    sm__two_scales_ymm(type, w, w_stride, &d, &dmin);
+    acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
+    if (!sm__has_minima(type)) return acc;
+    SM__UNROLL
+    for (r = 0; r < 8; r++) {
+        m = _mm256_cvtepu8_epi16(sm__bits_xmm(sm__load16_xmm(w + (size_t)r * w_stride), 4, 0, 15));
+        v[r] = _mm256_madd_epi16(m, _mm256_loadu_si256((const __m256i *)(const void *)s));
+    }
+    return _mm256_fnmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(dmin, d_a), acc);
+}
+
+/* As sm__gemv_block_ymm. */
+SM__AVX2 SM__INLINE __m256 sm__gemv_any_ymm(int type, const uint8_t *w, size_t w_stride,
+                                            size_t ahead, int n_blocks, const sm__acts *a) {
+    int block = sm__types[type].act_block, b;
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    const uint8_t *next = w + ahead;
+    __m256 acc = sm__zero_ymm();
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
+        const int8_t *q = a->q + (size_t)b * (size_t)block;
+        const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
+        __m256 d_a = _mm256_set1_ps(a->d[b]);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
+        if (block == SM__QK) acc = sm__gemv_32_ymm(type, w, w_stride, q, s, d_a, acc);
+        else acc = sm__gemv_256_ymm(type, w, w_stride, q, s, d_a, acc);
+    }
+    return acc;
+}
+
 /* --- all quantised types ---- */
 
 /* 8 rows into a panel; panel_block: the bytes of a block in it. */
@@ -5704,6 +5846,7 @@ SM__AVX2 SM__INLINE void sm__tile_ymm(int type, int vnni, int n_t, const uint8_t
 
 SM__AVX2 SM__INLINE __m256 sm__gemv_ymm(int type, int vnni, const uint8_t *w, size_t w_stride,
                                         size_t ahead, int n_blocks, const sm__acts *a) {
+    if (type >= SM__T_Q4_1) return sm__gemv_any_ymm(type, w, w_stride, ahead, n_blocks, a);
     if (sm__types[type].act_block == SM__QK_K)
         return sm__gemv_super_ymm(type, w, w_stride, ahead, n_blocks, a);
     return sm__gemv_block_ymm(type, vnni, w, w_stride, ahead, n_blocks, a);
@@ -5739,8 +5882,15 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
     size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
-    if (rows == 1) {
-        sm__one_row_ymm(type, vnni, (const uint8_t *)w, w_stride, n, k, a, out, copy);
+    if (rows == 1 || type >= SM__T_Q4_1) {
+        for (t = 0; t < rows; t++) {
+            sm__acts row = *a;
+            row.q += (size_t)t * a->q_stride;
+            row.d += (size_t)t * a->d_stride;
+            row.s += (size_t)t * a->s_stride;
+            sm__one_row_ymm(type, vnni, (const uint8_t *)w, w_stride, n, k, &row,
+                            out + (size_t)t * out_stride, copy);
+        }
         return;
     }
     for (o = 0; o < n; o += 16, out += 16) {
@@ -5767,31 +5917,14 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
         }
     }
 }
-SM__AVX2 static void sm__matmul_q8_0__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX2 static void sm__matmul_q4_0__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX2 static void sm__matmul_q4_k__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX2 static void sm__matmul_q5_k__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX2 static void sm__matmul_q6_k__avx2(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_quant_ymm(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
+#define SM__MATMUL(name, T)                                                                        \
+    SM__AVX2 static void sm__matmul_##name##__avx2(                                                \
+        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
+        size_t out_stride, void *scratch) {                                                        \
+        sm__matmul_quant_ymm(T, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);          \
+    }
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 
 #ifdef SM__HAS_AVXVNNI
 SM__AVX2 static void sm__matmul_q8_0__avxvnni(const void *w, size_t w_stride, int n, int k,
@@ -6210,6 +6343,279 @@ SM__AVX512 SM__INLINE void sm__gemv_super_zmm(int type, const uint8_t *w, size_t
         for (j = 0; j < 4; j++, next += 4 * bytes) sm__prefetch(next, 4 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
+    }
+    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+}
+
+/* --- the other types, one row of a ---- */
+
+/* The scales of 16 rows, and the f16 behind or before them. */
+SM__AVX512 SM__INLINE void sm__two_scales_zmm(int type, const uint8_t *block, size_t stride,
+                                              __m512 *d, __m512 *other) {
+    int high;
+    const uint8_t *at = block + sm__scale_at(type, &high);
+    __m512i w = _mm512_castsi256_si512(sm__words_ymm(at, stride)), e;
+    w = _mm512_inserti64x4(w, sm__words_ymm(at + 8 * stride, stride), 1);
+    *d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(high ? _mm512_srli_epi32(w, 16) : w));
+    *other = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(w, 16)));
+    if (type == SM__T_MXFP4) { /* sm__mxfp4_scale */
+        e = _mm512_and_si512(w, _mm512_set1_epi32(255));
+        w = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+        w = _mm512_mask_sllv_epi32(w, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)),
+                                   _mm512_set1_epi32(0x200000), e);
+        *d = _mm512_castsi512_ps(w);
+    }
+}
+
+/* The fifth bits of 16 weights each of 4 rows, stride apart. */
+SM__AVX512 SM__INLINE __mmask64 sm__fives_zmm(const uint8_t *p, size_t stride) {
+    return (__mmask64)sm__load_u16(p) | (__mmask64)sm__load_u16(p + stride) << 16 |
+           (__mmask64)sm__load_u16(p + 2 * stride) << 32 |
+           (__mmask64)sm__load_u16(p + 3 * stride) << 48;
+}
+
+/* Steps as unsigned bytes, in each quarter. */
+SM__AVX512 SM__INLINE __m512i sm__steps_zmm(const int8_t *steps, int bias) {
+    return _mm512_add_epi8(_mm512_broadcast_i32x4(sm__load16_xmm(steps)),
+                           _mm512_set1_epi8((char)bias));
+}
+
+/* The dot products of 16 rows of a type with nibbles with one block of a. */
+SM__AVX512 SM__INLINE __m512i sm__dot16_nibbles_zmm(int type, const uint8_t *block, size_t stride,
+                                                    const int8_t *q, int32_t s) {
+    __m512i lo = _mm512_broadcast_i32x4(sm__load16_xmm(q)), low = _mm512_set1_epi8(15);
+    __m512i hi = _mm512_broadcast_i32x4(sm__load16_xmm(q + 16)), v[4], u, up;
+    __m512i high = _mm512_set1_epi8(16), table = low;
+    int bias = sm__is_signed(type) ? 128 : sm__bias(type), i;
+    __m512i start = _mm512_set1_epi32(-(bias / 4) * s);
+    if (sm__steps(type)) table = sm__steps_zmm(sm__steps(type), bias);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        const uint8_t *p = block + sm__bits_at(type) + (size_t)i * stride;
+        u = sm__load4_zmm(p, 4 * stride);
+        up = _mm512_and_si512(_mm512_srli_epi16(u, 4), low);
+        u = _mm512_and_si512(u, low);
+        if (sm__steps(type)) {
+            u = _mm512_shuffle_epi8(table, u);
+            up = _mm512_shuffle_epi8(table, up);
+        }
+        if (type == SM__T_Q5_0 || type == SM__T_Q5_1) {
+            u = _mm512_mask_add_epi8(u, sm__fives_zmm(p - 4, 4 * stride), u, high);
+            up = _mm512_mask_add_epi8(up, sm__fives_zmm(p - 2, 4 * stride), up, high);
+        }
+        v[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(start, u, lo), up, hi);
+    }
+    return sm__sum4_zmm(v[0], v[1], v[2], v[3]);
+}
+
+/* The next block of 32 of 16 rows. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_32_zmm(int type, const uint8_t *w, size_t w_stride,
+                                             const int8_t *q, const int16_t *s, __m512 d_a,
+                                             __m512 acc) {
+    int32_t sum = sm__sum32(s);
+    __m512i isum = sm__dot16_nibbles_zmm(type, w, w_stride, q, sum);
+    __m512 d, m;
+    sm__two_scales_zmm(type, w, w_stride, &d, &m);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), sm__mul_zmm(d, d_a), acc);
+    if (!sm__has_minima(type)) return acc;
+    return _mm512_fmadd_ps(_mm512_set1_ps((float)sum), sm__mul_zmm(m, d_a), acc);
+}
+
+/* A row of a superblock: u[g] is sub-blocks g and 4 + g of 32 weights each. */
+SM__AVX512 SM__INLINE void sm__unpack_super_zmm(int type, const uint8_t *block, __m512i u[4]) {
+    __m512i three = _mm512_set1_epi8(3), four = _mm512_set1_epi8(4), high;
+    int g;
+    if (type == SM__T_TQ1_0) {
+        SM__UNROLL
+        for (g = 0; g < 4; g++)
+            u[g] = _mm512_inserti64x4(_mm512_castsi256_si512(sm__bytes_ymm(type, block, g)),
+                                      sm__bytes_ymm(type, block, 4 + g), 1);
+        return;
+    }
+    u[0] = _mm512_loadu_si512((const void *)(block + sm__bits_at(type)));
+    SM__UNROLL
+    for (g = 3; g >= 0; g--) u[g] = _mm512_and_si512(_mm512_srli_epi16(u[0], 2 * g), three);
+    if (type != SM__T_Q3_K) return;
+    high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)block));
+    high = _mm512_srlv_epi32(high, sm__two_zmm(0, 4)); /* bit g is that of u[g] */
+    u[0] = _mm512_ternarylogic_epi32(u[0], _mm512_slli_epi16(high, 2), four, 0xf8);
+    u[1] = _mm512_ternarylogic_epi32(u[1], _mm512_slli_epi16(high, 1), four, 0xf8);
+    u[2] = _mm512_ternarylogic_epi32(u[2], high, four, 0xf8); /* u | (high & four) */
+    u[3] = _mm512_ternarylogic_epi32(u[3], _mm512_srli_epi16(high, 1), four, 0xf8);
+}
+
+/* The scales of 16 rows of Q3_K, a byte for every 16 weights: row 4 q + i at 64 i + 16 q. Returns
+ * the scales of the blocks. */
+SM__AVX512 SM__INLINE __m512 sm__scales_q3_k_zmm(const uint8_t *block, size_t stride,
+                                                 uint8_t *bytes) {
+    __m512i low = _mm512_set1_epi8(15), top = _mm512_set1_epi8(48), v[4], x[4];
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 4; i++) { /* 12 bytes of scales and d, which are the block's end */
+        v[i] = sm__load4_zmm(block + 94 + (size_t)i * stride, 4 * stride);
+        v[i] = _mm512_bsrli_epi128(v[i], 2);
+    }
+    sm__transpose4_zmm(v);
+    x[0] = _mm512_and_si512(v[0], low);
+    x[1] = _mm512_and_si512(v[1], low);
+    x[2] = _mm512_and_si512(_mm512_srli_epi16(v[0], 4), low);
+    x[3] = _mm512_and_si512(_mm512_srli_epi16(v[1], 4), low);
+    x[0] = _mm512_ternarylogic_epi32(x[0], _mm512_slli_epi16(v[2], 4), top, 0xf8);
+    x[1] = _mm512_ternarylogic_epi32(x[1], _mm512_slli_epi16(v[2], 2), top, 0xf8);
+    x[2] = _mm512_ternarylogic_epi32(x[2], v[2], top, 0xf8);
+    x[3] = _mm512_ternarylogic_epi32(x[3], _mm512_srli_epi16(v[2], 2), top, 0xf8);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) x[i] = _mm512_sub_epi8(x[i], _mm512_set1_epi8(32));
+    sm__transpose4_zmm(x);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) _mm512_storeu_si512((void *)(bytes + 64 * i), x[i]);
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[3]));
+}
+
+/* One row of a superblock whose weights are no wider than four bits: 16 numbers to add up. sc: its
+ * 16 scales, which for types without them are not read. */
+SM__AVX512 SM__INLINE __m512i sm__dot_super_zmm(int type, const uint8_t *block, const __m512i a[4],
+                                                const __m512i start[4], const uint8_t *sc) {
+    __m512i order = _mm512_add_epi32( /* of lane g in quarter i: scale 2 g, + 1, + 8, + 9 */
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x02020202, 0x04040404, 0x06060606)),
+        _mm512_setr_epi32(0, 0, 0, 0, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x08080808,
+                          0x08080808, 0x08080808, 0x08080808, 0x09090909, 0x09090909, 0x09090909,
+                          0x09090909));
+    __m512i u[4], scales = _mm512_set1_epi16(1);
+    int g;
+    sm__unpack_super_zmm(type, block, u);
+    SM__UNROLL
+    for (g = 0; g < 4; g++) u[g] = _mm512_dpbusd_epi32(start[g], u[g], a[g]);
+    u[0] = _mm512_packs_epi32(sm__halve_zmm(u[0], u[1]), sm__halve_zmm(u[2], u[3]));
+    if (sm__is_per16(type)) {
+        scales = _mm512_broadcast_i32x4(sm__load16_xmm(sc));
+        scales = _mm512_shuffle_epi8(scales, order);
+        if (type == SM__T_Q2_K) scales = _mm512_and_si512(scales, _mm512_set1_epi16(15));
+        else scales = _mm512_srai_epi16(scales, 8);
+    }
+    return _mm512_madd_epi16(u[0], scales);
+}
+
+/* What the minima of 16 rows of Q2_K take away. */
+SM__AVX512 SM__INLINE __m512i sm__minima_q2_k_zmm(const uint8_t *w, size_t w_stride,
+                                                  const int16_t *s) {
+    __m512i m[4], msum = _mm512_setzero_si512(), pair;
+    int i;
+    sm__words4_zmm(w, w_stride, m);
+    SM__UNROLL
+    for (i = 0; i < 8; i++) {
+        pair = _mm512_and_si512(_mm512_srli_epi16(m[i / 2], 4), _mm512_set1_epi8(15));
+        pair = sm__bytes_zmm(pair, i % 2 ? 0x80038002u : 0x80018000u);
+        msum = _mm512_dpwssd_epi32(msum, pair, _mm512_set1_epi32(sm__load_i32(s + 2 * i)));
+    }
+    return msum;
+}
+
+/* The next superblock of 16 rows, one row of a. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_256_zmm(int type, const uint8_t *w, size_t w_stride,
+                                              const int8_t *q, const int16_t *s, __m512 d_a,
+                                              __m512 acc) {
+    __m512i a[4], start[4], v[4], row[4], zero = _mm512_setzero_si512();
+    uint8_t bytes[256];
+    __m512 d, dmin;
+    int g, i, r;
+    SM__UNROLL
+    for (g = 0; g < 4; g++) {
+        a[g] = sm__load2_zmm((const uint8_t *)q + 32 * g, (const uint8_t *)q + 128 + 32 * g);
+        start[g] = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8((char)sm__bias(type)), a[g]);
+        start[g] = _mm512_sub_epi32(zero, start[g]);
+    }
+    if (type == SM__T_Q3_K) d = sm__scales_q3_k_zmm(w, w_stride, bytes);
+    else sm__two_scales_zmm(type, w, w_stride, &d, &dmin);
+    SM__UNROLL
+    for (i = 0; i < 4; i++) {
+        SM__UNROLL
+        for (r = 0; r < 4; r++) {
+            const uint8_t *block = w + (size_t)(4 * i + r) * w_stride;
+            const uint8_t *sc = type == SM__T_Q3_K ? bytes + 64 * r + 16 * i : block;
+            row[r] = sm__dot_super_zmm(type, block, a, start, sc);
+        }
+        v[i] = sm__sum4_zmm(row[0], row[1], row[2], row[3]);
+    }
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sm__sum_quarters_zmm(v)), sm__mul_zmm(d, d_a), acc);
+    if (!sm__has_minima(type)) return acc;
+    return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sm__minima_q2_k_zmm(w, w_stride, s)),
+                            sm__mul_zmm(dmin, d_a), acc);
+}
+
+/* v[i] holds in quarter j, lane r a number of row 4 i + r. Those of quarter j become v[j]. */
+SM__AVX512 SM__INLINE void sm__quarters_zmm(__m512i v[4]) {
+    __m512i a = _mm512_shuffle_i32x4(v[0], v[1], 0x44), b = _mm512_shuffle_i32x4(v[2], v[3], 0x44);
+    __m512i c = _mm512_shuffle_i32x4(v[0], v[1], 0xee), d = _mm512_shuffle_i32x4(v[2], v[3], 0xee);
+    v[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+    v[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    v[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+    v[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+}
+
+/* Scale j of 16 rows of IQ4_XS, whose first two words are head and low. */
+SM__AVX512 SM__INLINE __m512i sm__scale_iq4_xs_zmm(__m512i head, __m512i low, int j) {
+    __m512i top = _mm512_srl_epi32(head, _mm_cvtsi32_si128(16 + 2 * j));
+    top = _mm512_slli_epi32(_mm512_and_si512(top, _mm512_set1_epi32(3)), 4);
+    low = _mm512_srl_epi32(low, _mm_cvtsi32_si128(4 * j));
+    low = _mm512_ternarylogic_epi32(top, low, _mm512_set1_epi32(15), 0xf8);
+    return _mm512_sub_epi32(low, _mm512_set1_epi32(32));
+}
+
+/* The next superblock of 16 rows of IQ4_XS: steps + 128 are bytes, sums of 32 products are too
+ * large for 16 bits, so that the scales are applied when they stand a row a lane. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_iq4_xs_zmm(const uint8_t *w, size_t w_stride,
+                                                 const int8_t *q, __m512 d_a, __m512 acc) {
+    __m512i table = sm__steps_zmm(sm__iq4_steps, 128), low = _mm512_set1_epi8(15), head[4], v[4];
+    __m512i zero = _mm512_setzero_si512(), isum = zero, lo, hi, start, row[4], u;
+    int h, i, r;
+    sm__words4_zmm(w, w_stride, head);
+    SM__UNROLL
+    for (h = 0; h < 2; h++) { /* sub-blocks 4 h .. 4 h + 3, a quarter each */
+        lo = sm__load4_zmm((const uint8_t *)q + 128 * h, 32);
+        hi = sm__load4_zmm((const uint8_t *)q + 128 * h + 16, 32);
+        start = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(-128), lo);
+        start = _mm512_dpbusd_epi32(start, _mm512_set1_epi8(-128), hi);
+        start = _mm512_sub_epi32(zero, start);
+        SM__UNROLL
+        for (i = 0; i < 4; i++) {
+            SM__UNROLL
+            for (r = 0; r < 4; r++) {
+                u = _mm512_loadu_si512((const void *)(w + (size_t)(4 * i + r) * w_stride + 8 +
+                                                      64 * h));
+                row[r] = _mm512_shuffle_epi8(table, _mm512_and_si512(u, low));
+                row[r] = _mm512_dpbusd_epi32(start, row[r], lo);
+                u = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(u, 4), low));
+                row[r] = _mm512_dpbusd_epi32(row[r], u, hi);
+            }
+            v[i] = sm__sum4_zmm(row[0], row[1], row[2], row[3]);
+        }
+        sm__quarters_zmm(v);
+        SM__UNROLL
+        for (i = 0; i < 4; i++) {
+            u = sm__scale_iq4_xs_zmm(head[0], head[1], 4 * h + i);
+            isum = _mm512_add_epi32(isum, _mm512_mullo_epi32(v[i], u));
+        }
+    }
+    d_a = sm__mul_zmm(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(head[0])), d_a);
+    return _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d_a, acc);
+}
+
+/* As sm__gemv_block_zmm. */
+SM__AVX512 SM__INLINE void sm__gemv_any_zmm(int type, const uint8_t *w, size_t w_stride,
+                                            int n_blocks, const sm__acts *a, float *out, int n) {
+    int block = sm__types[type].act_block, b;
+    size_t bytes = (size_t)sm__types[type].info.block_bytes, ahead = sm__ahead(16 * w_stride);
+    const uint8_t *next = w + ahead;
+    __m512 acc = sm__zero_zmm();
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
+        const int8_t *q = a->q + (size_t)b * (size_t)block;
+        const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
+        __m512 d_a = _mm512_set1_ps(a->d[b]);
+        sm__prefetch(next, 16 * bytes, ahead);
+        if (block == SM__QK) acc = sm__gemv_32_zmm(type, w, w_stride, q, s, d_a, acc);
+        else if (type == SM__T_IQ4_XS) acc = sm__gemv_iq4_xs_zmm(w, w_stride, q, d_a, acc);
+        else acc = sm__gemv_256_zmm(type, w, w_stride, q, s, d_a, acc);
     }
     _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
 }
@@ -6669,7 +7075,7 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
                                                 int n, int k, const sm__acts *a, int rows,
                                                 float *out, size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = !amx && rows == 1 ? 16 : SM__PANEL_ROWS, o, m, t;
+    int step = (!amx && rows == 1) || type >= SM__T_Q4_1 ? 16 : SM__PANEL_ROWS, o, m, t;
     size_t half = !is_super ? SM__PANEL_BLOCK : amx ? SM__PANEL_AMX : SM__PANEL_SUPER;
     size_t row_bytes = sm__row_bytes(type, (size_t)k);
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
@@ -6680,6 +7086,17 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
         if (m < step) {
             row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
+        }
+        if (type >= SM__T_Q4_1) {
+            for (t = 0; t < rows; t++) {
+                sm__acts one = *a;
+                one.q += (size_t)t * a->q_stride;
+                one.d += (size_t)t * a->d_stride;
+                one.s += (size_t)t * a->s_stride;
+                sm__gemv_any_zmm(type, row, w_stride, n_blocks, &one, out + (size_t)t * out_stride,
+                                 m);
+            }
+            continue;
         }
         if (!amx && rows == 1) {
             if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
@@ -6701,31 +7118,14 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
         for (; t < rows; t++) sm__tile_zmm(type, 1, panel, m, n_blocks, a, t, out, out_stride);
     }
 }
-SM__AVX512 static void sm__matmul_q8_0__avx512(const void *w, size_t w_stride, int n, int k,
-                                             const sm__acts *a, int rows, float *out,
-                                             size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX512 static void sm__matmul_q4_0__avx512(const void *w, size_t w_stride, int n, int k,
-                                             const sm__acts *a, int rows, float *out,
-                                             size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX512 static void sm__matmul_q4_k__avx512(const void *w, size_t w_stride, int n, int k,
-                                             const sm__acts *a, int rows, float *out,
-                                             size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX512 static void sm__matmul_q5_k__avx512(const void *w, size_t w_stride, int n, int k,
-                                             const sm__acts *a, int rows, float *out,
-                                             size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__AVX512 static void sm__matmul_q6_k__avx512(const void *w, size_t w_stride, int n, int k,
-                                             const sm__acts *a, int rows, float *out,
-                                             size_t out_stride, void *scratch) {
-    sm__matmul_quant_zmm(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
+#define SM__MATMUL(name, T)                                                                        \
+    SM__AVX512 static void sm__matmul_##name##__avx512(                                            \
+        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
+        size_t out_stride, void *scratch) {                                                        \
+        sm__matmul_quant_zmm(T, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);          \
+    }
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 
 #ifdef SM__HAS_AMX
 /* `few`: the same for few rows of a. */
@@ -9997,11 +10397,9 @@ static void sm__kernels_avx2(sm__kernels *k) {
     k->matmul[SM__T_F32] = sm__matmul_f32__avx2;
     k->matmul[SM__T_F16] = sm__matmul_f16__avx2;
     k->matmul[SM__T_BF16] = sm__matmul_bf16__avx2;
-    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx2;
-    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx2;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx2;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx2;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx2;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__avx2;
+    SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
     k->attend_keys = sm__attend_keys__avx2;
     k->attend_values = sm__attend_values__avx2;
     k->merge = sm__merge__avx2;
@@ -10036,11 +10434,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
     k->matmul[SM__T_F32] = sm__matmul_f32__avx512;
     k->matmul[SM__T_F16] = sm__matmul_f16__avx512;
     k->matmul[SM__T_BF16] = sm__matmul_bf16__avx512;
-    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__avx512;
-    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__avx512;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__avx512;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__avx512;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__avx512;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__avx512;
+    SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
     k->attend_keys = sm__attend_keys__avx512;
     k->attend_values = sm__attend_values__avx512;
     k->merge = sm__merge__avx512;
