@@ -4645,6 +4645,15 @@ SM__INLINE int sm__bits_at(int type) {
     default: return 2;
     }
 }
+/* The type whose panels a type's weights are brought into for many rows of a; itself, if none. */
+SM__INLINE int sm__shape(int type) {
+    switch (type) {
+    case SM__T_Q5_0: case SM__T_IQ4_NL: case SM__T_MXFP4: return SM__T_Q8_0;
+    case SM__T_Q4_1: return SM__T_Q5_1;
+    case SM__T_Q3_K: case SM__T_TQ1_0: case SM__T_TQ2_0: return SM__T_Q6_K;
+    default: return type;
+    }
+}
 /* Where a block's two f16 begin, the scale and what is subtracted; or, with *high = 1, the scale is
  * the second of them, and the first something else. */
 SM__INLINE int sm__scale_at(int type, int *high) {
@@ -4745,28 +4754,24 @@ SM__SSE41 SM__INLINE __m128i sm__scales_of_xmm(int type, const uint8_t *block) {
     return _mm_sub_epi8(_mm_or_si128(low, top), _mm_set1_epi8(32));
 }
 
-/* The digits of 16 bytes (sm__block_tq1_0) that the powers of 3, in 16 bits, bring forward. */
-SM__SSE41 SM__INLINE __m128i sm__digits_xmm(__m128i v, __m128i lo_power, __m128i hi_power) {
-    __m128i byte = _mm_set1_epi16(255), three = _mm_set1_epi16(3), zero = _mm_setzero_si128();
-    __m128i lo = _mm_mullo_epi16(_mm_unpacklo_epi8(v, zero), lo_power);
-    __m128i hi = _mm_mullo_epi16(_mm_unpackhi_epi8(v, zero), hi_power);
-    lo = _mm_srli_epi16(_mm_mullo_epi16(_mm_and_si128(lo, byte), three), 8);
-    hi = _mm_srli_epi16(_mm_mullo_epi16(_mm_and_si128(hi, byte), three), 8);
-    return _mm_packus_epi16(lo, hi);
+/* 16 bytes times 3^n, mod 256. */
+SM__SSE41 SM__INLINE __m128i sm__triple_xmm(__m128i v, int n) {
+    while (n-- > 0) v = _mm_add_epi8(v, _mm_add_epi8(v, v));
+    return v;
 }
 
-/* Half i of sub-block j of TQ1_0. */
+/* Half i of sub-block j of TQ1_0: the digits are 0 up to 85, 1 up to 170, 2 above. */
 SM__SSE41 SM__INLINE __m128i sm__threes_xmm(const uint8_t *block, int j, int i) {
-    static const int16_t power[5] = {1, 3, 9, 27, 81};
+    __m128i v = sm__load16_xmm(block + (j < 5 ? 16 * i : 32)), one, two;
     int digit = j < 5 ? j : 2 * (j - 5) + i; /* of bytes 0 - 31, of bytes 32 - 47, of the last 4 */
-    __m128i v = sm__load16_xmm(block + (j < 5 ? 16 * i : 32)), p;
     if (digit == 5) {
         v = _mm_set1_epi32(sm__load_i32(block + 48));
-        p = _mm_setr_epi16(1, 1, 1, 1, 3, 3, 3, 3);
-        return sm__digits_xmm(v, p, _mm_mullo_epi16(p, _mm_set1_epi16(9)));
-    }
-    p = _mm_set1_epi16(power[digit]);
-    return sm__digits_xmm(v, p, p);
+        v = _mm_blend_epi16(v, sm__triple_xmm(v, 1), 0xcc);
+        v = _mm_blend_epi16(v, sm__triple_xmm(v, 2), 0xf0);
+    } else v = sm__triple_xmm(v, digit);
+    one = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8(86)), v);
+    two = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8((char)171)), v);
+    return _mm_sub_epi8(_mm_setzero_si128(), _mm_add_epi8(one, two));
 }
 #endif
 
@@ -5144,8 +5149,10 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_block_ymm(int type, int vnni, const uint8_t 
  * registers of bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l). Of Q8_0 these
  * are |w|, followed by 8 registers of masks, all ones where w < 0, and the sums of |w| there: a
  * with the sign of w is (a ^ mask) - mask, and - mask adds |w| to a product, whatever a is. With
- * vnni, they are w + 128, and nothing follows. */
-#define SM__PANEL_BLOCK_YMM(type, vnni) ((type) == SM__T_Q8_0 && !(vnni) ? 576 : 288)
+ * vnni, they are w + 128, and nothing follows. Of Q5_1 they are as of Q8_0, then there are the 8
+ * minima. */
+#define SM__PANEL_BLOCK_YMM(type, vnni)                                                            \
+    ((type) == SM__T_Q5_1 ? 608 : (type) == SM__T_Q8_0 && !(vnni) ? 576 : 288)
 
 /* v[i] holds 4 words for each of 2 rows, as above. Word j of all rows becomes v[j]. */
 SM__AVX2 SM__INLINE void sm__transpose4_ymm(__m256i v[4]) {
@@ -5209,13 +5216,14 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int vnni, int n_t, const u
                                             size_t next, const uint8_t *rows, int n, int n_blocks,
                                             const sm__acts *a, int t, float *out,
                                             size_t out_stride) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, block_bytes = SM__PANEL_BLOCK_YMM(type, vnni);
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
+    size_t block_bytes = SM__PANEL_BLOCK_YMM(type, vnni);
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
     __m256i sum[3][2], v[2], mask[2], four, two, one = _mm256_set1_epi16(1);
     __m256 acc[3][2];
-    int masks = type == SM__T_Q8_0 && !vnni, b, i, j, p;
+    int masks = type != SM__T_Q4_0 && !vnni, b, i, j, p;
     int bias = type == SM__T_Q4_0 ? 8 : vnni ? 128 : 0;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
@@ -5272,6 +5280,11 @@ SM__AVX2 SM__INLINE void sm__tile_block_ymm(int type, int vnni, int n_t, const u
                 if (type == SM__T_Q4_0 && !vnni) sum[i][p] = _mm256_madd_epi16(sum[i][p], one);
                 if (bias) sum[i][p] = _mm256_sub_epi32(sum[i][p], four);
                 acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum[i][p]), scales, acc[i][p]);
+                if (type != SM__T_Q5_1) continue;
+                scales = _mm256_load_ps((const float *)(const void *)(both[p] + 18));
+                acc[i][p] = _mm256_fmadd_ps(
+                    _mm256_set1_ps((float)sm__sum32(s + (size_t)i * a->s_stride)),
+                    sm__mul_ymm(scales, scale), acc[i][p]);
             }
         }
     }
@@ -5468,7 +5481,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_super_ymm(int type, const uint8_t *w, size_t
 
 /* A panel of 8 rows for many rows of a. For each superblock: 64 registers of unsigned bytes as
  * above (Q6_K: q + 32); 16 (Q4_K, Q5_K: 8) of a sub-block's scale twice in 16 bits; 8 (4) of two
- * neighbours' scales (minima), which meet the activations' sums; d and dmin. */
+ * neighbours' scales (but for Q6_K: minima), which meet the activations' sums; d and dmin. */
 #define SM__PANEL_SCALES_YMM 64
 #define SM__PANEL_PAIRS_YMM 80
 #define SM__PANEL_D_YMM 88
@@ -5575,13 +5588,12 @@ SM__AVX2 SM__INLINE void sm__pack_q6_k_ymm(const uint8_t *w, size_t stride, __m2
     _mm256_store_ps((float *)(void *)(panel + SM__PANEL_D_YMM), d);
 }
 
-/* What the activations' sums contribute: for Q4_K and Q5_K sum of m_j * s_j, for Q6_K that of
- * sc_j * s_j, 8 rows. */
+/* What the activations' sums contribute: sum of m_j * s_j, for Q6_K that of sc_j * s_j, 8 rows. */
 SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const int16_t *s) {
     int16_t sums[16];
     __m256i acc = _mm256_setzero_si256(), two;
-    int n = type == SM__T_Q6_K ? 8 : 4, i;
-    if (type == SM__T_Q6_K) memcpy(sums, s, sizeof sums);
+    int n = sm__is_per16(type) ? 8 : 4, i;
+    if (sm__is_per16(type)) memcpy(sums, s, sizeof sums);
     else _mm256_storeu_si256((__m256i *)(void *)sums, sm__sums32_ymm(s));
     SM__UNROLL
     for (i = 0; i < n; i++) {
@@ -5593,13 +5605,14 @@ SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const 
 }
 
 /* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. `run` registers
- * of products fit 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127. */
+ * of products fit 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127; of Q2_K, all that
+ * have one scale: 4. */
 SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, size_t next,
                                             const uint8_t *rows, int n, int n_blocks,
                                             const sm__acts *a, int t, float *out,
                                             size_t out_stride) {
     size_t bytes = (size_t)sm__types[type].info.block_bytes;
-    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, b, i, j, g, h, p;
+    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q6_K ? 2 : 4, b, i, j, g, h, p;
     __m256i isum[3][2], part[3][2], v[2], four;
     __m256 acc[3][2];
     SM__UNROLL
@@ -5642,7 +5655,7 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
                         isum[i][p] = _mm256_add_epi32(isum[i][p],
                                                       _mm256_madd_epi16(part[i][p], v[0]));
                 }
-                if (type == SM__T_Q6_K ? h % 4 == 2 : h + run == 8) scales += 32;
+                if ((h + run) % (sm__is_per16(type) ? 4 : 8) == 0) scales += 32;
             }
         }
         SM__UNROLL
@@ -5818,6 +5831,69 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_any_ymm(int type, const uint8_t *w, size_t w
     return acc;
 }
 
+/* A block of each of some rows, as a block of Q8_0 (the scale of MXFP4 apart). */
+SM__AVX2 SM__INLINE void sm__to_q8_0_ymm(int type, const uint8_t *w, size_t stride, int rows,
+                                         uint8_t *to) {
+    __m256i bias = _mm256_set1_epi8((char)sm__bias(type)), v;
+    int r;
+    for (r = 0; r < rows; r++, w += stride, to += 34) {
+        v = _mm256_sub_epi8(sm__bytes_ymm(type, w, 0), bias);
+        memcpy(to, w, 2);
+        _mm256_storeu_si256((__m256i *)(void *)(to + 2), v);
+    }
+}
+
+/* Panels of the types that are brought into others' shapes, or into none. */
+SM__AVX2 SM__INLINE void sm__pack_32_ymm(int type, const uint8_t *w, size_t stride,
+                                         __m256i *panel) {
+    uint8_t blocks[8 * 34];
+    __m256 d, m;
+    sm__to_q8_0_ymm(type, w, stride, 8, blocks);
+    sm__pack_q8_0_ymm(0, blocks, 34, panel);
+    sm__two_scales_ymm(type, w, stride, &d, &m);
+    _mm256_store_ps((float *)(void *)panel, d);
+    if (sm__has_minima(type)) _mm256_store_ps((float *)(void *)(panel + 18), m);
+}
+
+SM__AVX2 SM__INLINE void sm__pack_256_ymm(int type, const uint8_t *w, size_t stride,
+                                          __m256i *panel) {
+    int up = (sm__shape(type) == SM__T_Q6_K ? 32 : 0) - sm__bias(type), i, j, r;
+    uint8_t rows[8 * 32];
+    __m256i v[4];
+    __m256 d, dmin;
+    for (j = 0; j < 8; j++, panel += 8) {
+        for (r = 0; r < 8; r++) {
+            v[0] = sm__bytes_ymm(type, w + (size_t)r * stride, j);
+            v[0] = _mm256_add_epi8(v[0], _mm256_set1_epi8((char)up));
+            _mm256_storeu_si256((__m256i *)(void *)(rows + 32 * r), v[0]);
+        }
+        sm__words4_ymm(rows, 32, v);
+        for (i = 0; i < 4; i++) _mm256_store_si256(panel + i, v[i]);
+        sm__words4_ymm(rows + 16, 32, v);
+        for (i = 0; i < 4; i++) _mm256_store_si256(panel + 4 + i, v[i]);
+    }
+    for (r = 0; r < 8; r++)
+        _mm_storeu_si128((__m128i *)(void *)(rows + 16 * r),
+                         sm__scales_of_xmm(type, w + (size_t)r * stride));
+    sm__words4_ymm(rows, 16, v);
+    for (i = 0; i < 16; i++, panel++) { /* sign-extended: from the upper byte down */
+        __m256i twice = _mm256_slli_epi16(sm__twice_ymm(v[i / 4], i % 4), 8);
+        _mm256_store_si256(panel, _mm256_srai_epi16(twice, 8));
+    }
+    if (sm__has_minima(type)) {
+        sm__words4_ymm(w, stride, v);
+        for (i = 0; i < 4; i++)
+            v[i] = _mm256_and_si256(_mm256_srli_epi16(v[i], 4), _mm256_set1_epi8(15));
+    }
+    for (i = 0; i < 8; i++, panel++) {
+        __m256i pair = _mm256_slli_epi16(sm__pair_ymm(v[i / 2], i % 2 * 2), 8);
+        _mm256_store_si256(panel, _mm256_srai_epi16(pair, 8));
+    }
+    sm__two_scales_ymm(type, w, stride, &d, &dmin);
+    _mm256_store_ps((float *)(void *)panel, d);
+    _mm256_store_ps((float *)(void *)(panel + 1), dmin);
+}
+
 /* --- all quantised types ---- */
 
 /* 8 rows into a panel; panel_block: the bytes of a block in it. */
@@ -5830,7 +5906,11 @@ SM__AVX2 SM__INLINE void sm__pack_ymm(int type, int vnni, const uint8_t *w, size
         case SM__T_Q8_0: sm__pack_q8_0_ymm(vnni, w, w_stride, to); break;
         case SM__T_Q4_0: sm__pack_q4_0_ymm(w, w_stride, to); break;
         case SM__T_Q6_K: sm__pack_q6_k_ymm(w, w_stride, to); break;
-        default: sm__pack_q4_q5_ymm(type, w, w_stride, to); break;
+        case SM__T_Q4_K: case SM__T_Q5_K: sm__pack_q4_q5_ymm(type, w, w_stride, to); break;
+        default:
+            if (sm__types[type].act_block == SM__QK) sm__pack_32_ymm(type, w, w_stride, to);
+            else sm__pack_256_ymm(type, w, w_stride, to);
+            break;
         }
         w += sm__types[type].info.block_bytes;
     }
@@ -5873,16 +5953,46 @@ SM__AVX2 SM__INLINE void sm__one_row_ymm(int type, int vnni, const uint8_t *w, s
     }
 }
 
-/* Many rows of a: 16 rows of w at a time make two panels in scratch. */
+/* All rows of a times two panels, n columns of which count; coming: the rows of w that are next. */
+SM__AVX2 SM__INLINE void sm__tiles_ymm(int type, int vnni, const uint8_t *panel, size_t next,
+                                       const uint8_t *coming, int n, int n_blocks,
+                                       const sm__acts *a, int rows, float *out,
+                                       size_t out_stride) {
+    int t, n_t;
+    for (t = 0; t < rows; t += n_t, coming = NULL) {
+        float *to = out + (size_t)t * out_stride;
+        int left = rows - t;
+        n_t = left == 4 ? 2 : sm__min(left, 3);
+        if (n_t == 3)
+            sm__tile_ymm(type, vnni, 3, panel, next, coming, n, n_blocks, a, t, to, out_stride);
+        else if (n_t == 2)
+            sm__tile_ymm(type, vnni, 2, panel, next, coming, n, n_blocks, a, t, to, out_stride);
+        else sm__tile_ymm(type, vnni, 1, panel, next, coming, n, n_blocks, a, t, to, out_stride);
+    }
+}
+/* Once for all types of a shape. */
+#define SM__TILES(name, T)                                                                         \
+    SM__AVX2 SM__NOINLINE static void sm__tiles_##name##_ymm(                                      \
+        const uint8_t *panel, size_t next, int n, int n_blocks, const sm__acts *a, int rows,       \
+        float *out, size_t out_stride) {                                                           \
+        sm__tiles_ymm(T, 0, panel, next, NULL, n, n_blocks, a, rows, out, out_stride);             \
+    }
+SM__TILES(q8_0, SM__T_Q8_0)
+SM__TILES(q5_1, SM__T_Q5_1)
+SM__TILES(q6_k, SM__T_Q6_K)
+SM__TILES(q2_k, SM__T_Q2_K)
+#undef SM__TILES
+
+/* Many rows of a: 16 rows of w at a time make two panels in scratch. For IQ4_XS there are none. */
 SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w, size_t w_stride,
                                               int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int o, m, t;
-    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(type, vnni);
+    int shape = sm__shape(type), o, m, t;
+    size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(shape, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
-    if (rows == 1 || type >= SM__T_Q4_1) {
+    if (rows == 1 || type == SM__T_IQ4_XS) {
         for (t = 0; t < rows; t++) {
             sm__acts row = *a;
             row.q += (size_t)t * a->q_stride;
@@ -5903,18 +6013,16 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
         sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel, panel_block);
         row += 8 * w_stride;
         sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + next, panel_block);
-        for (t = 0; t < rows;) {
-            const uint8_t *coming = t == 0 ? row + 8 * w_stride : NULL;
-            float *to = out + (size_t)t * out_stride;
-            int left = rows - t, n_t = left == 4 ? 2 : sm__min(left, 3);
-            if (n_t == 3)
-                sm__tile_ymm(type, vnni, 3, panel, next, coming, m, n_blocks, a, t, to, out_stride);
-            else if (n_t == 2)
-                sm__tile_ymm(type, vnni, 2, panel, next, coming, m, n_blocks, a, t, to, out_stride);
-            else
-                sm__tile_ymm(type, vnni, 1, panel, next, coming, m, n_blocks, a, t, to, out_stride);
-            t += n_t;
-        }
+        row += 8 * w_stride;
+        if (type < SM__T_Q4_1)
+            sm__tiles_ymm(type, vnni, panel, next, row, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q8_0)
+            sm__tiles_q8_0_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q5_1)
+            sm__tiles_q5_1_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q6_K)
+            sm__tiles_q6_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        else sm__tiles_q2_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
     }
 }
 #define SM__MATMUL(name, T)                                                                        \
@@ -6031,10 +6139,10 @@ SM__AVX512 SM__INLINE void sm__gemv_block_zmm(int type, const uint8_t *w, size_t
 }
 
 /* A panel is 32 rows of w rearranged for many rows of a: for each block, twice (for 16 rows) 8
- * registers of unsigned bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l) and the
- * 16 scales. */
+ * registers of unsigned bytes (register j has bytes 4 j .. 4 j + 3 of row l in its lane l), the 16
+ * scales and, of Q5_1, the 16 minima. */
 #define SM__PANEL_ROWS 32
-#define SM__PANEL_BLOCK 576
+#define SM__PANEL_BLOCK 640
 
 /* v[i] holds 4 words for each of 4 rows, as above. Word j of all rows becomes v[j]. */
 SM__AVX512 SM__INLINE void sm__transpose4_zmm(__m512i v[4]) {
@@ -6089,8 +6197,8 @@ SM__AVX512 SM__INLINE void sm__tile_block_zmm(int type, int n_t, const uint8_t *
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
-    __m512i isum[6][2], lo, hi, four, start = _mm512_set1_epi16(type == SM__T_Q8_0 ? -128 : -8);
-    __m512 acc[6][2], scale;
+    __m512i isum[6][2], lo, hi, four, start = _mm512_set1_epi16(type == SM__T_Q4_0 ? -8 : -128);
+    __m512 acc[6][2], scale, minima;
     int b, i, j;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_zmm();
@@ -6114,10 +6222,15 @@ SM__AVX512 SM__INLINE void sm__tile_block_zmm(int type, int n_t, const uint8_t *
         SM__UNROLL
         for (j = 0; j < 2; j++) {
             scale = _mm512_load_ps(panel + j * SM__PANEL_BLOCK + 512);
+            minima = _mm512_load_ps(panel + j * SM__PANEL_BLOCK + 576);
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
-                __m512 both = sm__mul_zmm(scale, _mm512_set1_ps(d[(size_t)i * a->d_stride]));
+                __m512 d_a = _mm512_set1_ps(d[(size_t)i * a->d_stride]);
+                __m512 both = sm__mul_zmm(scale, d_a);
                 acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[i][j]), both, acc[i][j]);
+                if (type != SM__T_Q5_1) continue;
+                both = _mm512_set1_ps((float)sm__sum32(s + (size_t)i * a->s_stride));
+                acc[i][j] = _mm512_fmadd_ps(both, sm__mul_zmm(minima, d_a), acc[i][j]);
             }
         }
     }
@@ -6624,13 +6737,15 @@ SM__AVX512 SM__INLINE void sm__gemv_any_zmm(int type, const uint8_t *w, size_t w
  * times their activations, is multiplied by the scale and added up by one vpdpwssd. bias is the
  * middle of the weights' range: 8, 16, 32, so 32, 16, 8 products fit, that is 8, 4, 2 words. (Sums
  * of two planes of bytes weight * scale would take no such step, but twice the products.)
+ * IQ4_XS has no such middle: its bias is 128, its sums take 32 bits.
  * A panel has for each superblock, twice (for 16 rows): 64 registers of unsigned bytes, as above;
- * 8 (Q6_K: 16) of a sub-block's scale in the low half of a lane; for Q4_K and Q5_K 4 of two
- * neighbours' scales and 4 of two neighbours' minima; d and dmin. ---- */
+ * 8 (Q6_K, Q2_K: 16) of a sub-block's scale in the low half of a lane (IQ4_XS: in the lane); for
+ * Q4_K and Q5_K 4 of two neighbours' scales and 4 of two neighbours' minima, for Q2_K 8 of these; d
+ * and dmin. ---- */
 #define SM__PANEL_SCALES (64 * 64)
-#define SM__PANEL_PAIRS (72 * 64)
-#define SM__PANEL_D (80 * 64)
-#define SM__PANEL_SUPER (82 * 64)
+#define SM__PANEL_PAIRS (80 * 64)
+#define SM__PANEL_D (88 * 64)
+#define SM__PANEL_SUPER (90 * 64)
 
 SM__AVX512 SM__INLINE void sm__pack_q4_q5_zmm(int type, const uint8_t *w, size_t stride,
                                               uint8_t *panel) {
@@ -6704,15 +6819,16 @@ SM__AVX512 SM__INLINE void sm__pack_q6_k_zmm(const uint8_t *w, size_t stride, ui
     _mm512_store_ps((void *)(panel + SM__PANEL_D), sm__scales_q6_k_zmm(w, stride));
 }
 
-/* Where the sums of a superblock's activations start: for Q4_K 8 numbers, for Q5_K 16, for Q6_K 32
- * of 2 lanes each. */
+/* Where the sums of a superblock's activations start: for Q4_K and IQ4_XS 8 numbers, for Q5_K and
+ * Q2_K 16, for Q6_K 32 of 2 lanes each. */
 SM__AVX512 SM__INLINE void sm__starts_zmm(int type, const int8_t *q, const int16_t *s,
                                           int32_t *start) {
     __m256i sums = _mm256_loadu_si256((const __m256i *)(const void *)s);
     __m512i v;
     int i;
-    if (type == SM__T_Q4_K) {
-        sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(-8));
+    if (type == SM__T_Q2_K) memset(start, 0, 16 * sizeof *start);
+    else if (type == SM__T_Q4_K || type == SM__T_IQ4_XS) {
+        sums = _mm256_madd_epi16(sums, _mm256_set1_epi16(type == SM__T_Q4_K ? -8 : -128));
         _mm256_storeu_si256((__m256i *)(void *)start, sums);
     } else if (type == SM__T_Q5_K) {
         v = _mm512_madd_epi16(_mm512_cvtepi16_epi32(sums), _mm512_set1_epi32(0xfff0)); /* -16, 0 */
@@ -6729,21 +6845,27 @@ SM__AVX512 SM__INLINE void sm__starts_zmm(int type, const int8_t *q, const int16
     }
 }
 
-/* The sum of 8 scales or minima times the 8 sums of 32 activations. */
-SM__AVX512 SM__INLINE __m512i sm__pairs_zmm(const uint8_t *pairs, const int16_t *sums) {
+/* The sum of 2 n scales or minima times as many sums of activations. */
+SM__AVX512 SM__INLINE __m512i sm__pairs_zmm(int n, const uint8_t *pairs, const int16_t *sums) {
     __m512i acc = _mm512_setzero_si512();
     int i;
     SM__UNROLL
-    for (i = 0; i < 4; i++)
+    for (i = 0; i < n; i++)
         acc = _mm512_dpwssd_epi32(acc, _mm512_load_si512((const void *)(pairs + 64 * i)),
                                   _mm512_set1_epi32(sm__load_i32(sums + 2 * i)));
     return acc;
 }
 
-/* What the starts have taken from the sum and is no part of it: for Q6_K nothing. */
+/* What the minima take away: of 32 weights each, of Q2_K 16. */
+SM__AVX512 SM__INLINE __m512i sm__minima_zmm(int type, const uint8_t *panel, const int16_t *sums) {
+    if (type == SM__T_Q2_K) return sm__pairs_zmm(8, panel + SM__PANEL_PAIRS, sums);
+    return sm__pairs_zmm(4, panel + SM__PANEL_PAIRS + 256, sums);
+}
+
+/* What the starts have taken from the sum and is no part of it. */
 SM__AVX512 SM__INLINE __m512i sm__bias_zmm(int type, const uint8_t *panel, const int16_t *sums) {
-    if (type == SM__T_Q6_K) return _mm512_setzero_si512();
-    return _mm512_slli_epi32(sm__pairs_zmm(panel + SM__PANEL_PAIRS, sums),
+    if (type != SM__T_Q4_K && type != SM__T_Q5_K) return _mm512_setzero_si512();
+    return _mm512_slli_epi32(sm__pairs_zmm(4, panel + SM__PANEL_PAIRS, sums),
                              type == SM__T_Q4_K ? 3 : 4);
 }
 
@@ -6751,7 +6873,8 @@ SM__AVX512 SM__INLINE __m512i sm__bias_zmm(int type, const uint8_t *panel, const
 SM__AVX512 SM__INLINE void sm__tile_isum_zmm(int type, int n_t, const uint8_t *panel,
                                              const int8_t *q, size_t q_stride,
                                              int32_t (*start)[64], __m512i (*isum)[2]) {
-    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q5_K ? 4 : 2, step = run == 2 ? 2 : 1;
+    int run = type == SM__T_Q4_K || type == SM__T_IQ4_XS ? 8 : type == SM__T_Q6_K ? 2 : 4;
+    int step = run == 2 ? 2 : 1;
     const uint8_t *scales = panel + SM__PANEL_SCALES;
     const int32_t *from = start[0];
     __m512i part[6][2], v[2], four;
@@ -6772,11 +6895,18 @@ SM__AVX512 SM__INLINE void sm__tile_isum_zmm(int type, int n_t, const uint8_t *p
                     part[i][1] = _mm512_dpbusd_epi32(part[i][1], v[1], four);
                 }
             }
-            j = type == SM__T_Q6_K ? 2 * g + h / 4 : g;
+            j = sm__is_per16(type) ? 2 * g + h / 4 : g;
             v[0] = _mm512_load_si512((const void *)(scales + 64 * j));
             v[1] = _mm512_load_si512((const void *)(scales + 64 * j + SM__PANEL_SUPER));
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
+                if (type == SM__T_IQ4_XS) {
+                    part[i][0] = _mm512_mullo_epi32(part[i][0], v[0]);
+                    part[i][1] = _mm512_mullo_epi32(part[i][1], v[1]);
+                    isum[i][0] = _mm512_add_epi32(isum[i][0], part[i][0]);
+                    isum[i][1] = _mm512_add_epi32(isum[i][1], part[i][1]);
+                    continue;
+                }
                 isum[i][0] = _mm512_dpwssd_epi32(isum[i][0], part[i][0], v[0]);
                 isum[i][1] = _mm512_dpwssd_epi32(isum[i][1], part[i][1], v[1]);
             }
@@ -6803,7 +6933,8 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
         for (i = 0; i < n_t; i++) {
             const int16_t *s_i = s + (size_t)i * a->s_stride;
             sm__starts_zmm(type, q + (size_t)i * a->q_stride, s_i, start[i]);
-            if (type != SM__T_Q6_K)
+            if (type == SM__T_Q2_K) memcpy(sums[i], s_i, sizeof sums[i]);
+            else if (sm__has_minima(type))
                 _mm256_storeu_si256((__m256i *)(void *)sums[i], sm__sums32_ymm(s_i));
             isum[i][0] = sm__bias_zmm(type, panel, sums[i]);
             isum[i][1] = sm__bias_zmm(type, panel + SM__PANEL_SUPER, sums[i]);
@@ -6819,8 +6950,8 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
                 __m512 d_i = _mm512_set1_ps(d_a[(size_t)i * a->d_stride]);
                 scale = sm__mul_zmm(d[0], d_i);
                 acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum[i][j]), scale, acc[i][j]);
-                if (type == SM__T_Q6_K) continue;
-                msum = sm__pairs_zmm(half + SM__PANEL_PAIRS + 256, sums[i]);
+                if (!sm__has_minima(type)) continue;
+                msum = sm__minima_zmm(type, half, sums[i]);
                 scale = sm__mul_zmm(d[1], d_i);
                 acc[i][j] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(msum), scale, acc[i][j]);
             }
@@ -6833,6 +6964,62 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
     }
 }
 
+/* Panels of the types that are brought into others' shapes, or into none. */
+SM__AVX512 SM__INLINE void sm__pack_32_zmm(int type, const uint8_t *w, size_t stride, int bias,
+                                           uint8_t *panel) {
+    uint8_t blocks[16 * 34];
+    __m512 d, m;
+    sm__to_q8_0_ymm(type, w, stride, 16, blocks);
+    sm__pack_q8_0_zmm(blocks, 34, bias, panel);
+    sm__two_scales_zmm(type, w, stride, &d, &m);
+    _mm512_store_ps((void *)(panel + 512), d);
+    if (sm__has_minima(type)) _mm512_store_ps((void *)(panel + 576), m);
+}
+
+SM__AVX512 SM__INLINE void sm__pack_256_zmm(int type, const uint8_t *w, size_t stride,
+                                            uint8_t *panel) {
+    int up = type == SM__T_IQ4_XS ? 128 : sm__shape(type) == SM__T_Q6_K ? 32 : 0, i, j, r;
+    uint8_t rows[16 * 32], *to = panel;
+    __m512i v[4], scale;
+    __m512 d, dmin;
+    for (j = 0; j < 8; j++, to += 8 * 64) {
+        for (r = 0; r < 16; r++) {
+            __m256i u = sm__bytes_ymm(type, w + (size_t)r * stride, j);
+            u = _mm256_add_epi8(u, _mm256_set1_epi8((char)(up - sm__bias(type))));
+            _mm256_storeu_si256((__m256i *)(void *)(rows + 32 * r), u);
+        }
+        sm__words4_zmm(rows, 32, v);
+        for (i = 0; i < 4; i++) _mm512_store_si512((void *)(to + 64 * i), v[i]);
+        sm__words4_zmm(rows + 16, 32, v);
+        for (i = 0; i < 4; i++) _mm512_store_si512((void *)(to + 64 * (i + 4)), v[i]);
+    }
+    for (r = 0; r < 16; r++)
+        _mm_storeu_si128((__m128i *)(void *)(rows + 16 * r),
+                         sm__scales_of_xmm(type, w + (size_t)r * stride));
+    sm__words4_zmm(rows, 16, v);
+    for (i = 0; i < (type == SM__T_IQ4_XS ? 8 : 16); i++, to += 64) { /* sign-extended */
+        if (type == SM__T_IQ4_XS) {
+            scale = sm__bytes_zmm(v[i / 2], 0x00808080u + ((uint32_t)i % 2 * 2 << 24));
+            scale = _mm512_srai_epi32(scale, 24);
+        } else {
+            scale = sm__bytes_zmm(v[i / 4], 0x80800080u + ((uint32_t)i % 4 << 8));
+            scale = _mm512_srai_epi16(scale, 8);
+        }
+        _mm512_store_si512((void *)to, scale);
+    }
+    if (sm__has_minima(type)) {
+        sm__words4_zmm(w, stride, v);
+        for (i = 0; i < 8; i++) {
+            scale = _mm512_and_si512(_mm512_srli_epi16(v[i / 2], 4), _mm512_set1_epi8(15));
+            scale = sm__bytes_zmm(scale, i % 2 ? 0x80038002u : 0x80018000u);
+            _mm512_store_si512((void *)(panel + SM__PANEL_PAIRS + 64 * i), scale);
+        }
+    }
+    sm__two_scales_zmm(type, w, stride, &d, &dmin);
+    _mm512_store_ps((void *)(panel + SM__PANEL_D), d);
+    _mm512_store_ps((void *)(panel + SM__PANEL_D + 64), dmin);
+}
+
 /* --- AMX: a tile is up to 16 rows of 64 bytes. The product of n_t <= 16 rows of a with 16 rows of
  * w is a tile of sums: of one block of 32 weights, or of a superblock whose weights * scales v are
  * two planes of bytes, v & 127 and v >> 7 (|v| is at most 63 * 31 or 128 * 32), which are summed
@@ -6840,19 +7027,19 @@ SM__AVX512 SM__INLINE void sm__tile_super_zmm(int type, int n_t, const uint8_t *
  * in memory, while the products that come next are computed. ---- */
 
 /* The half of a panel for 16 rows. Of block types: as above, the bytes signed. Of K-quants, for
- * each superblock: two planes of 64 registers; 4 of two neighbours' minima; d and dmin. */
+ * each superblock: two planes of 64 registers; then as above from the pairs on. */
 #define SM__PLANE_AMX (64 * 64)
-#define SM__PANEL_AMX (2 * SM__PLANE_AMX + 6 * 64)
+#define SM__PANEL_AMX (2 * SM__PLANE_AMX + SM__PANEL_SUPER - SM__PANEL_PAIRS)
 #define SM__ROWS_AMX 8 /* of a; for fewer, AVX-512 */
 
-/* A superblock as sm__pack_q4_q5_zmm or sm__pack_q6_k_zmm left it, into planes. */
+/* A superblock as it was packed above (type: the panel's), into planes. */
 SM__AVX512 SM__INLINE void sm__fold_zmm(int type, const uint8_t *from, uint8_t *to) {
-    __m512i bias = _mm512_set1_epi16(type == SM__T_Q6_K ? 32 : 0), upper = _mm512_set1_epi16(-256);
-    __m512i sc, v, even, odd, low = _mm512_set1_epi8(127);
-    int run = type == SM__T_Q6_K ? 4 : 8, i; /* registers of one scale */
+    __m512i bias = _mm512_set1_epi16(type == SM__T_Q6_K ? 32 : type == SM__T_IQ4_XS ? 128 : 0);
+    __m512i sc, v, even, odd, low = _mm512_set1_epi8(127), upper = _mm512_set1_epi16(-256);
+    int run = sm__is_per16(type) ? 4 : 8, i; /* registers of one scale */
     for (i = 0; i < 64; i++) { /* even bytes times scale, odd bytes times scale: 16 bits each */
         sc = _mm512_load_si512((const void *)(from + SM__PANEL_SCALES + 64 * (i / run)));
-        sc = _mm512_or_si512(sc, _mm512_slli_epi32(sc, 16));
+        sc = _mm512_mask_blend_epi16(0xaaaaaaaau, sc, _mm512_slli_epi32(sc, 16));
         v = _mm512_load_si512((const void *)(from + 64 * i));
         even = _mm512_sub_epi16(_mm512_andnot_si512(upper, v), bias);
         odd = _mm512_sub_epi16(_mm512_srli_epi16(v, 8), bias);
@@ -6865,7 +7052,7 @@ SM__AVX512 SM__INLINE void sm__fold_zmm(int type, const uint8_t *from, uint8_t *
         _mm512_store_si512((void *)(to + SM__PLANE_AMX + 64 * i), v);
     }
     /* what is left stands side by side */
-    memcpy(to + 2 * SM__PLANE_AMX, from + SM__PANEL_PAIRS + 256, 6 * 64);
+    memcpy(to + 2 * SM__PLANE_AMX, from + SM__PANEL_PAIRS, SM__PANEL_SUPER - SM__PANEL_PAIRS);
 }
 
 #ifdef SM__HAS_AMX
@@ -6940,16 +7127,17 @@ SM__AMX SM__INLINE void sm__products_super_amx(const uint8_t *panel, const int8_
 }
 
 /* The float steps of n_blocks (a constant) blocks, for n_t rows of a from row t on. */
-SM__AVX512 SM__INLINE void sm__scale_block_zmm(int n_blocks, const uint8_t *panel,
+SM__AVX512 SM__INLINE void sm__scale_block_zmm(int type, int n_blocks, const uint8_t *panel,
                                                const int32_t *sums, const sm__acts *a, int t,
                                                int n_t, int b, float *acc) {
     const float *d = a->d + (size_t)t * a->d_stride + b;
+    const int16_t *s = a->s + (size_t)t * a->s_stride + 2 * b;
     __m512 scale[4], x;
     int i, j;
     SM__UNROLL
     for (i = 0; i < 2 * n_blocks; i++)
         scale[i] = _mm512_load_ps((const void *)(panel + i * SM__PANEL_BLOCK + 512));
-    for (t = 0; t < n_t; t++, d += a->d_stride, sums += 16, acc += 32) {
+    for (t = 0; t < n_t; t++, d += a->d_stride, s += a->s_stride, sums += 16, acc += 32) {
         SM__UNROLL
         for (j = 0; j < 2; j++) {
             x = _mm512_load_ps(acc + 16 * j);
@@ -6957,6 +7145,10 @@ SM__AVX512 SM__INLINE void sm__scale_block_zmm(int n_blocks, const uint8_t *pane
             for (i = j; i < 2 * n_blocks; i += 2) {
                 __m512 isum = _mm512_cvtepi32_ps(_mm512_load_si512((const void *)(sums + 256 * i)));
                 x = _mm512_fmadd_ps(isum, sm__mul_zmm(scale[i], _mm512_set1_ps(d[i / 2])), x);
+                if (type != SM__T_Q5_1) continue;
+                isum = _mm512_load_ps((const void *)(panel + i * SM__PANEL_BLOCK + 576));
+                isum = sm__mul_zmm(isum, _mm512_set1_ps(d[i / 2]));
+                x = _mm512_fmadd_ps(_mm512_set1_ps((float)sm__sum32(s + i / 2 * 2)), isum, x);
             }
             _mm512_store_ps(acc + 16 * j, x);
         }
@@ -6975,17 +7167,19 @@ SM__AVX512 SM__INLINE void sm__scale_super_zmm(int type, const uint8_t *panel,
     int j;
     for (t = 0; t < n_t; t++, d += a->d_stride, s += a->s_stride, sums += 16, acc += 32) {
         d_a = _mm512_set1_ps(*d);
-        if (type != SM__T_Q6_K) _mm256_storeu_si256((__m256i *)(void *)sums32, sm__sums32_ymm(s));
+        if (type == SM__T_Q2_K) memcpy(sums32, s, sizeof sums32);
+        else if (sm__has_minima(type))
+            _mm256_storeu_si256((__m256i *)(void *)sums32, sm__sums32_ymm(s));
         SM__UNROLL
-        for (j = 0; j < 2; j++) {
-            const uint8_t *minima = panel + j * SM__PANEL_AMX + 2 * SM__PLANE_AMX;
-            const float *scale = (const float *)(const void *)(minima + 256);
+        for (j = 0; j < 2; j++) { /* where a panel of AVX-512 would begin */
+            const uint8_t *half = panel + j * SM__PANEL_AMX + 2 * SM__PLANE_AMX - SM__PANEL_PAIRS;
+            const float *scale = (const float *)(const void *)(half + SM__PANEL_D);
             v = _mm512_slli_epi32(_mm512_load_si512((const void *)(sums + 512 * j + 256)), 7);
             v = _mm512_add_epi32(v, _mm512_load_si512((const void *)(sums + 512 * j)));
             x = _mm512_load_ps(acc + 16 * j);
             x = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v), sm__mul_zmm(_mm512_load_ps(scale), d_a), x);
-            if (type != SM__T_Q6_K) {
-                v = sm__pairs_zmm(minima, sums32);
+            if (sm__has_minima(type)) {
+                v = sm__minima_zmm(type, half, sums32);
                 x = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(v),
                                      sm__mul_zmm(_mm512_load_ps(scale + 16), d_a), x);
             }
@@ -7025,8 +7219,8 @@ SM__AMX SM__NOINLINE static void sm__panel__amx(int type, const uint8_t *panel, 
             if (b && is_super)
                 sm__scale_super_zmm(type, w - bytes, last, a, t, n_t, b - 1, acc);
             else if (b && left >= 0)
-                sm__scale_block_zmm(2, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
-            else if (b) sm__scale_block_zmm(1, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
+                sm__scale_block_zmm(type, 2, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
+            else if (b) sm__scale_block_zmm(type, 1, w - 2 * bytes, last, a, t, n_t, b - 2, acc);
             swap = sums, sums = last, last = swap;
         }
         for (i = 0; i < n_t; i++) {
@@ -7053,9 +7247,13 @@ SM__AVX512 SM__INLINE void sm__pack_zmm(int type, int amx, const uint8_t *w, siz
         case SM__T_Q8_0: sm__pack_q8_0_zmm(w, w_stride, amx ? 0 : 128, to); break;
         case SM__T_Q4_0: sm__pack_q4_0_zmm(w, w_stride, amx ? 0 : 8, to); break;
         case SM__T_Q6_K: sm__pack_q6_k_zmm(w, w_stride, to); break;
-        default: sm__pack_q4_q5_zmm(type, w, w_stride, to); break;
+        case SM__T_Q4_K: case SM__T_Q5_K: sm__pack_q4_q5_zmm(type, w, w_stride, to); break;
+        default:
+            if (is_super) sm__pack_256_zmm(type, w, w_stride, to);
+            else sm__pack_32_zmm(type, w, w_stride, amx ? 0 : 128, to);
+            break;
         }
-        if (amx && is_super) sm__fold_zmm(type, spare, panel);
+        if (amx && is_super) sm__fold_zmm(sm__shape(type), spare, panel);
         w += sm__types[type].info.block_bytes;
     }
 }
@@ -7069,13 +7267,38 @@ SM__AVX512 SM__INLINE void sm__tile_zmm(int type, int n_t, const uint8_t *panel,
     else sm__tile_block_zmm(type, n_t, panel, n, n_blocks, a, t, out, out_stride);
 }
 
+/* All rows of a times a panel, n <= 32 columns of which are stored. */
+SM__AVX512 SM__INLINE void sm__tiles_zmm(int type, const uint8_t *panel, int n, int n_blocks,
+                                         const sm__acts *a, int rows, float *out,
+                                         size_t out_stride) {
+    int t;
+    for (t = 0; t + 6 <= rows; t += 6)
+        sm__tile_zmm(type, 6, panel, n, n_blocks, a, t, out, out_stride);
+    for (; t + 3 <= rows; t += 3)
+        sm__tile_zmm(type, 3, panel, n, n_blocks, a, t, out, out_stride);
+    for (; t < rows; t++) sm__tile_zmm(type, 1, panel, n, n_blocks, a, t, out, out_stride);
+}
+/* Once for all types of a shape. */
+#define SM__TILES(name, T)                                                                         \
+    SM__AVX512 SM__NOINLINE static void sm__tiles_##name##_zmm(                                    \
+        const uint8_t *panel, int n, int n_blocks, const sm__acts *a, int rows, float *out,        \
+        size_t out_stride) {                                                                       \
+        sm__tiles_zmm(T, panel, n, n_blocks, a, rows, out, out_stride);                            \
+    }
+SM__TILES(q8_0, SM__T_Q8_0)
+SM__TILES(q5_1, SM__T_Q5_1)
+SM__TILES(q6_k, SM__T_Q6_K)
+SM__TILES(q2_k, SM__T_Q2_K)
+SM__TILES(iq4_xs, SM__T_IQ4_XS)
+#undef SM__TILES
+
 /* One row of a: 16 rows of w at a time, in place. More: panels in scratch. amx (a constant): by
  * tiles, which the caller has prepared. */
 SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w, size_t w_stride,
                                                 int n, int k, const sm__acts *a, int rows,
                                                 float *out, size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = (!amx && rows == 1) || type >= SM__T_Q4_1 ? 16 : SM__PANEL_ROWS, o, m, t;
+    int step = !amx && rows == 1 ? 16 : SM__PANEL_ROWS, shape = sm__shape(type), o, m;
     size_t half = !is_super ? SM__PANEL_BLOCK : amx ? SM__PANEL_AMX : SM__PANEL_SUPER;
     size_t row_bytes = sm__row_bytes(type, (size_t)k);
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
@@ -7087,19 +7310,9 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
             row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
         }
-        if (type >= SM__T_Q4_1) {
-            for (t = 0; t < rows; t++) {
-                sm__acts one = *a;
-                one.q += (size_t)t * a->q_stride;
-                one.d += (size_t)t * a->d_stride;
-                one.s += (size_t)t * a->s_stride;
-                sm__gemv_any_zmm(type, row, w_stride, n_blocks, &one, out + (size_t)t * out_stride,
-                                 m);
-            }
-            continue;
-        }
         if (!amx && rows == 1) {
-            if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
+            if (type >= SM__T_Q4_1) sm__gemv_any_zmm(type, row, w_stride, n_blocks, a, out, m);
+            else if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
             else sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out, m);
             continue;
         }
@@ -7107,15 +7320,21 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
         sm__pack_zmm(type, amx, row + 16 * w_stride, w_stride, n_blocks, panel + half, half, spare);
 #ifdef SM__HAS_AMX
         if (amx) { /* the copy is in the panel: its place is free */
-            sm__panel__amx(type, panel, m, n_blocks, a, rows, out, out_stride, copy);
+            sm__panel__amx(shape, panel, m, n_blocks, a, rows, out, out_stride, copy);
             continue;
         }
 #endif
-        for (t = 0; t + 6 <= rows; t += 6)
-            sm__tile_zmm(type, 6, panel, m, n_blocks, a, t, out, out_stride);
-        for (; t + 3 <= rows; t += 3)
-            sm__tile_zmm(type, 3, panel, m, n_blocks, a, t, out, out_stride);
-        for (; t < rows; t++) sm__tile_zmm(type, 1, panel, m, n_blocks, a, t, out, out_stride);
+        if (type < SM__T_Q4_1)
+            sm__tiles_zmm(type, panel, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q8_0)
+            sm__tiles_q8_0_zmm(panel, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q5_1)
+            sm__tiles_q5_1_zmm(panel, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q6_K)
+            sm__tiles_q6_k_zmm(panel, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q2_K)
+            sm__tiles_q2_k_zmm(panel, m, n_blocks, a, rows, out, out_stride);
+        else sm__tiles_iq4_xs_zmm(panel, m, n_blocks, a, rows, out, out_stride);
     }
 }
 #define SM__MATMUL(name, T)                                                                        \
@@ -7141,36 +7360,15 @@ SM__AMX SM__INLINE void sm__matmul_quant_amx(sm__matmul_fn few, int type, const 
     sm__matmul_quant_zmm(type, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
     _tile_release();
 }
-SM__AMX static void sm__matmul_q8_0__amx(const void *w, size_t w_stride, int n, int k,
-                                       const sm__acts *a, int rows, float *out, size_t out_stride,
-                                       void *scratch) {
-    sm__matmul_quant_amx(sm__matmul_q8_0__avx512, SM__T_Q8_0, w, w_stride, n, k, a, rows, out,
-                         out_stride, scratch);
-}
-SM__AMX static void sm__matmul_q4_0__amx(const void *w, size_t w_stride, int n, int k,
-                                       const sm__acts *a, int rows, float *out, size_t out_stride,
-                                       void *scratch) {
-    sm__matmul_quant_amx(sm__matmul_q4_0__avx512, SM__T_Q4_0, w, w_stride, n, k, a, rows, out,
-                         out_stride, scratch);
-}
-SM__AMX static void sm__matmul_q4_k__amx(const void *w, size_t w_stride, int n, int k,
-                                       const sm__acts *a, int rows, float *out, size_t out_stride,
-                                       void *scratch) {
-    sm__matmul_quant_amx(sm__matmul_q4_k__avx512, SM__T_Q4_K, w, w_stride, n, k, a, rows, out,
-                         out_stride, scratch);
-}
-SM__AMX static void sm__matmul_q5_k__amx(const void *w, size_t w_stride, int n, int k,
-                                       const sm__acts *a, int rows, float *out, size_t out_stride,
-                                       void *scratch) {
-    sm__matmul_quant_amx(sm__matmul_q5_k__avx512, SM__T_Q5_K, w, w_stride, n, k, a, rows, out,
-                         out_stride, scratch);
-}
-SM__AMX static void sm__matmul_q6_k__amx(const void *w, size_t w_stride, int n, int k,
-                                       const sm__acts *a, int rows, float *out, size_t out_stride,
-                                       void *scratch) {
-    sm__matmul_quant_amx(sm__matmul_q6_k__avx512, SM__T_Q6_K, w, w_stride, n, k, a, rows, out,
-                         out_stride, scratch);
-}
+#define SM__MATMUL(name, T)                                                                        \
+    SM__AMX static void sm__matmul_##name##__amx(                                                  \
+        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
+        size_t out_stride, void *scratch) {                                                        \
+        sm__matmul_quant_amx(sm__matmul_##name##__avx512, T, w, w_stride, n, k, a, rows, out,      \
+                             out_stride, scratch);                                                 \
+    }
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 #endif
 #endif
 
@@ -10463,11 +10661,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
 #ifdef SM__HAS_AMX
 static void sm__kernels_amx(sm__kernels *k) {
     k->isa = SM_ISA_AMX;
-    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__amx;
-    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__amx;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__amx;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__amx;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__amx;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__amx;
+    SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 #ifndef SMALLMIND_NO_TRAIN
     if (sm__has_amx_bf16()) k->multiply_bf16 = sm__multiply_bf16__amx;
 #endif
