@@ -2360,16 +2360,17 @@ typedef struct sm__block_q2_k {
 /* Q3_K, 110 bytes:  | high: 32 | q: 64 | scales: 12 | d: f16 |   x = d * (sc_j - 32) * (q - 4)
  * The two lower bits of q are as in Q2_K; bit j / 2 of high byte i is the third bit of element i of
  * sub-blocks j and j + 1 (j even). Scales byte j (0 .. 7) holds the low four bits of sc_j and, from
- * bit 4 on, those of sc_(j+8); bits 2 g and 2 g + 1 of byte 8 + i are the upper two of sc_(4 g + i).
- */
+ * bit 4 on, those of sc_(j+8); bits 2 g and 2 g + 1 of byte 8 + i are the upper two bits of
+ * sc_(4 g + i). */
 typedef struct sm__block_q3_k {
     uint8_t high[SM__QK_K / 8], q[SM__QK_K / 4], scales[12];
     uint16_t d;
 } sm__block_q3_k;
 
 /* IQ4_XS, 136 bytes:  | d: f16 | scales_h: u16 | scales_l: 4 | b: 128 |
- * x = d * (sc_j - 32) * sm__iq4_steps[q].  Eight sub-blocks j of 32, 16 bytes each, as in Q4_0. The
- * low four bits of sc_j are nibble j of scales_l, the upper two bits 2 j and 2 j + 1 of scales_h. */
+ * x = d * (sc_j - 32) * sm__iq4_steps[q].  Eight sub-blocks j of 32, 16 bytes each, as in Q4_0.
+ * The low four bits of sc_j are nibble j of scales_l, the upper two bits 2 j and 2 j + 1 of
+ * scales_h. */
 typedef struct sm__block_iq4_xs {
     uint16_t d, scales_h;
     uint8_t scales_l[SM__QK_K / 64], b[SM__QK_K / 2];
@@ -2551,18 +2552,31 @@ static void sm__unpack_q2_k(const void *src, sm__plain *out) {
     sm__unpack_twos(block.q, 0, out->q);
 }
 
+SM__INLINE void sm__scales_q3_k(const uint8_t *scales, int8_t *sc) {
+    int j;
+    for (j = 0; j < 16; j++) {
+        int low = scales[j % 8] >> (j / 8 * 4) & 15;
+        sc[j] = (int8_t)((low | (scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
+    }
+}
+
 static void sm__unpack_q3_k(const void *src, sm__plain *out) {
     sm__block_q3_k block;
-    int i, j;
+    int i;
     memcpy(&block, src, sizeof block);
     sm__plain_begin(out, block.d);
-    for (j = 0; j < 16; j++) {
-        int low = block.scales[j % 8] >> (j / 8 * 4) & 15;
-        out->sc[j] = (int8_t)((low | (block.scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
-    }
+    sm__scales_q3_k(block.scales, out->sc);
     sm__unpack_twos(block.q, 4, out->q);
     for (i = 0; i < SM__QK_K; i++)
         out->q[i] = (int8_t)(out->q[i] + 4 * (block.high[i % 32] >> i / 32 & 1));
+}
+
+SM__INLINE void sm__scales_iq4_xs(int high, const uint8_t *scales, int8_t *sc) {
+    int j;
+    for (j = 0; j < 8; j++) {
+        int low = scales[j / 2] >> (j % 2 * 4) & 15;
+        sc[2 * j] = sc[2 * j + 1] = (int8_t)((low | (high >> 2 * j & 3) << 4) - 32);
+    }
 }
 
 static void sm__unpack_iq4_xs(const void *src, sm__plain *out) {
@@ -2570,12 +2584,9 @@ static void sm__unpack_iq4_xs(const void *src, sm__plain *out) {
     int j;
     memcpy(&block, src, sizeof block);
     sm__plain_begin(out, block.d);
-    for (j = 0; j < 8; j++) {
-        int low = block.scales_l[j / 2] >> (j % 2 * 4) & 15;
-        low = (low | (block.scales_h >> 2 * j & 3) << 4) - 32;
-        out->sc[2 * j] = out->sc[2 * j + 1] = (int8_t)low;
+    sm__scales_iq4_xs(block.scales_h, block.scales_l, out->sc);
+    for (j = 0; j < 8; j++)
         sm__unpack_nibbles(block.b + 16 * j, NULL, sm__iq4_steps, 0, out->q + SM__QK * j);
-    }
 }
 
 static void sm__unpack_tq2_0(const void *src, sm__plain *out) {
@@ -3286,12 +3297,13 @@ enum {
     SM__N_TYPES
 };
 
-/* Those that have no scalar matmul of their own, and all that are not floats. */
+/* Types without kernels of their own, those without a scalar one, and all that are not floats. */
+#define SM__OTHER_LIST(X)                                                                          \
+    X(q4_1, SM__T_Q4_1) X(q5_0, SM__T_Q5_0) X(q5_1, SM__T_Q5_1) X(iq4_nl, SM__T_IQ4_NL)            \
+    X(mxfp4, SM__T_MXFP4) X(q2_k, SM__T_Q2_K) X(q3_k, SM__T_Q3_K) X(iq4_xs, SM__T_IQ4_XS)          \
+    X(tq1_0, SM__T_TQ1_0) X(tq2_0, SM__T_TQ2_0)
 #define SM__PLAIN_LIST(X)                                                                          \
-    X(q4_k, SM__T_Q4_K) X(q5_k, SM__T_Q5_K) X(q6_k, SM__T_Q6_K) X(q4_1, SM__T_Q4_1)                \
-    X(q5_0, SM__T_Q5_0) X(q5_1, SM__T_Q5_1) X(iq4_nl, SM__T_IQ4_NL) X(mxfp4, SM__T_MXFP4)          \
-    X(q2_k, SM__T_Q2_K) X(q3_k, SM__T_Q3_K) X(iq4_xs, SM__T_IQ4_XS) X(tq1_0, SM__T_TQ1_0)          \
-    X(tq2_0, SM__T_TQ2_0)
+    X(q4_k, SM__T_Q4_K) X(q5_k, SM__T_Q5_K) X(q6_k, SM__T_Q6_K) SM__OTHER_LIST(X)
 #define SM__QUANT_LIST(X) X(q8_0, SM__T_Q8_0) X(q4_0, SM__T_Q4_0) SM__PLAIN_LIST(X)
 
 typedef struct sm__type {
@@ -5683,7 +5695,7 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
     }
 }
 
-/* --- the other types: the 32 weights of a row make a register, whatever they were packed as ---- */
+/* --- the other types: 32 weights of a row make a register, whatever they were packed as ---- */
 
 /* The weights of sub-block j of a block: bytes with their bias, or signed. */
 SM__AVX2 SM__INLINE __m256i sm__bytes_ymm(int type, const uint8_t *block, int j) {
@@ -7731,11 +7743,11 @@ SM__I8MM static void sm__matmul_q4_0__i8mm(const void *w, size_t w_stride, int n
 
 /* --- K-quants: as above, with the sums of a superblock in integers; weights enter signed ---- */
 
-/* What four rows' superblocks have besides weights, a row a lane. Q4_K and Q5_K have 8 scales, Q6_K
- * has 16 and neither m nor dmin. */
+/* What four rows' superblocks have besides weights, a row a lane. Q4_K and Q5_K have 8 scales and
+ * minima, Q2_K 16, Q6_K 16 scales and neither m nor dmin. */
 typedef struct sm__head_neon {
     int32_t sc[16][4];
-    int16_t m[8][4];
+    int16_t m[16][4];
     float d[4], dmin[4];
 } sm__head_neon;
 
@@ -7962,6 +7974,200 @@ static void sm__matmul_q6_k__neon(const void *w, size_t w_stride, int n, int k, 
     (void)scratch;
     sm__matmul_super_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
 }
+
+/* --- the other types: 32 weights of a row in two registers, signed; a row a lane in the end ---- */
+
+/* The 32 weights of sub-block j of a block. */
+SM__INLINE void sm__bytes_neon(int type, const uint8_t *block, int j, int8x16_t w[2]) {
+    static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    static const uint8_t powers[16] = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
+    const uint8_t *at = block + sm__bits_at(type);
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 2; i++) {
+        uint8x16_t u = vdupq_n_u8(0), high;
+        if (sm__has_nibbles(type)) {
+            u = vld1q_u8(at + 16 * j);
+            u = i ? vshrq_n_u8(u, 4) : vandq_u8(u, vdupq_n_u8(15));
+        }
+        if (type == SM__T_Q5_0 || type == SM__T_Q5_1) {
+            high = vcombine_u8(vdup_n_u8(at[2 * i - 4]), vdup_n_u8(at[2 * i - 3]));
+            high = vandq_u8(vtstq_u8(high, vld1q_u8(bits)), vdupq_n_u8(16));
+            u = vorrq_u8(u, high);
+        }
+        if (sm__has_twos(type)) {
+            u = vld1q_u8(at + j / 4 * 32 + 16 * i);
+            u = vandq_u8(vshlq_u8(u, vdupq_n_s8((int8_t)(j % 4 * -2))), vdupq_n_u8(3));
+        }
+        if (type == SM__T_Q3_K) {
+            high = vshlq_u8(vld1q_u8(block + 16 * i), vdupq_n_s8((int8_t)-j));
+            u = vorrq_u8(u, vshlq_n_u8(vandq_u8(high, vdupq_n_u8(1)), 2));
+        }
+        if (type == SM__T_TQ1_0) { /* as sm__threes_xmm */
+            int digit = j < 5 ? j : 2 * (j - 5) + i;
+            u = vmulq_u8(vld1q_u8(at + (j < 5 ? 16 * i : 32)), vdupq_n_u8(power[digit % 5]));
+            if (digit == 5)
+                u = vmulq_u8(vreinterpretq_u8_s32(vdupq_n_s32(sm__load_i32(at + 48))),
+                             vld1q_u8(powers));
+            high = vcgeq_u8(u, vdupq_n_u8(86));
+            u = vsubq_u8(vdupq_n_u8(0), vaddq_u8(high, vcgeq_u8(u, vdupq_n_u8(171))));
+        }
+        if (sm__steps(type)) w[i] = vqtbl1q_s8(vld1q_s8(sm__steps(type)), u);
+        else w[i] = vsubq_s8(vreinterpretq_s8_u8(u), vdupq_n_s8((int8_t)sm__bias(type)));
+    }
+}
+
+SM__INLINE void sm__head_any_neon(int type, const uint8_t *const block[4], sm__head_neon *head) {
+    const uint8_t *first[4], *second[4];
+    int8_t sc[16];
+    int high, at = sm__scale_at(type, &high), r, j;
+    for (r = 0; r < 4; r++) {
+        first[r] = block[r] + at + 2 * high;
+        second[r] = block[r] + at + 2;
+        if (sm__types[type].act_block == SM__QK) continue;
+        memset(sc, 1, sizeof sc);
+        if (type == SM__T_Q3_K) sm__scales_q3_k(block[r] + 96, sc);
+        if (type == SM__T_IQ4_XS) sm__scales_iq4_xs(sm__load_u16(block[r] + 2), block[r] + 4, sc);
+        for (j = 0; j < 16; j++) {
+            head->sc[j][r] = type == SM__T_Q2_K ? block[r][j] & 15 : sc[j];
+            if (type == SM__T_Q2_K) head->m[j][r] = block[r][j] >> 4;
+        }
+    }
+    vst1q_f32(head->d, sm__scales_neon(first));
+    if (sm__has_minima(type)) vst1q_f32(head->dmin, sm__scales_neon(second));
+    for (r = 0; r < 4 && type == SM__T_MXFP4; r++) head->d[r] = sm__mxfp4_scale(block[r][0]);
+}
+
+/* 16 products as 4 partial sums; for narrow weights. */
+SM__INLINE int32x4_t sm__narrow16_neon(int dotprod, int8x16_t w, int8x16_t q) {
+    int16x8_t a;
+#ifdef SM__HAS_DOTPROD
+    if (dotprod) {
+        int32x4_t sum = vdupq_n_s32(0);
+        SM__SDOT(sum, w, q);
+        return sum;
+    }
+#endif
+    (void)dotprod;
+    a = vmull_s8(vget_low_s8(w), vget_low_s8(q));
+    return vpaddlq_s16(vmlal_s8(a, vget_high_s8(w), vget_high_s8(q)));
+}
+
+/* isum += sub-block j of 4 rows, whose weights are w, times 32 activations y. */
+SM__INLINE int32x4_t sm__dot_any_neon(int type, int dotprod, int8x16_t w[4][2],
+                                      const int8x16_t y[2], int j, const sm__head_neon *head,
+                                      int32x4_t isum) {
+    int32x4_t s[4];
+    int r, h;
+    if (sm__is_per16(type)) {
+        SM__UNROLL
+        for (h = 0; h < 2; h++) {
+            SM__UNROLL
+            for (r = 0; r < 4; r++) s[r] = sm__narrow16_neon(dotprod, w[r][h], y[h]);
+            s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+            isum = vmlaq_s32(isum, s[0], vld1q_s32(head->sc[2 * j + h]));
+        }
+        return isum;
+    }
+    SM__UNROLL
+    for (r = 0; r < 4; r++) s[r] = sm__dot_block_neon(dotprod, w[r], y);
+    s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+    if (sm__types[type].act_block == SM__QK) return s[0];
+    return vmlaq_s32(isum, s[0], vld1q_s32(head->sc[2 * j]));
+}
+
+/* acc, when the sum isum of a block is known and d is the scale of its activations. */
+SM__INLINE float32x4_t sm__add_any_neon(int type, float32x4_t acc, int32x4_t isum,
+                                        const sm__head_neon *head, const int16_t *s, float d) {
+    int32x4_t msum = vdupq_n_s32(0);
+    float32x4_t y = vdupq_n_f32(d), scale = sm__mul_neon(vld1q_f32(head->d), y);
+    int j;
+    acc = sm__fma_neon(acc, vcvtq_f32_s32(isum), scale);
+    if (!sm__has_minima(type)) return acc;
+    scale = sm__mul_neon(vld1q_f32(head->dmin), y);
+    if (type != SM__T_Q2_K) return sm__fma_neon(acc, vdupq_n_f32((float)sm__sum32(s)), scale);
+    for (j = 0; j < 16; j++) msum = vmlal_n_s16(msum, vld1_s16(head->m[j]), s[j]);
+    return sm__fma_neon(acc, sm__negate_neon(vcvtq_f32_s32(msum)), scale);
+}
+
+/* As sm__tile_super_neon. */
+SM__INLINE void sm__tile_any_neon(int type, int dotprod, int n_t, const uint8_t *w,
+                                  size_t w_stride, int n, int k, const sm__acts *a, int t,
+                                  float *out, size_t out_stride) {
+    int block = sm__types[type].act_block, b, i, j, r;
+    const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
+    const float *d = a->d + (size_t)t * a->d_stride;
+    const uint8_t *row[4];
+    sm__head_neon head;
+    float32x4_t acc[4];
+    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
+    for (b = 0; b < k / block; b++, s += block / 16, d++) {
+        int32x4_t isum[4];
+        SM__UNROLL
+        for (i = 0; i < n_t; i++) isum[i] = vdupq_n_s32(0);
+        sm__head_any_neon(type, row, &head);
+        for (j = 0; j < block / SM__QK; j++, q += SM__QK) {
+            int8x16_t v[4][2], y[2];
+            SM__UNROLL
+            for (r = 0; r < 4; r++) sm__bytes_neon(type, row[r], j, v[r]);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                y[0] = vld1q_s8(q + (size_t)i * a->q_stride);
+                y[1] = vld1q_s8(q + (size_t)i * a->q_stride + 16);
+                isum[i] = sm__dot_any_neon(type, dotprod, v, y, j, &head, isum[i]);
+            }
+        }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++)
+            acc[i] = sm__add_any_neon(type, acc[i], isum[i], &head, s + (size_t)i * a->s_stride,
+                                      d[(size_t)i * a->d_stride]);
+        SM__UNROLL
+        for (r = 0; r < 4; r++) row[r] += sm__types[type].info.block_bytes;
+    }
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
+}
+
+SM__INLINE void sm__matmul_any_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
+                                    int k, const sm__acts *a, int rows, float *out,
+                                    size_t out_stride) {
+    int o, t;
+    for (o = 0; o < n; o += 4, out += 4) {
+        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
+        for (t = 0; t + 4 <= rows; t += 4)
+            sm__tile_any_neon(type, dotprod, 4, row, w_stride, n - o, k, a, t,
+                              out + (size_t)t * out_stride, out_stride);
+        for (; t < rows; t++)
+            sm__tile_any_neon(type, dotprod, 1, row, w_stride, n - o, k, a, t,
+                              out + (size_t)t * out_stride, out_stride);
+    }
+}
+#define SM__MATMUL(name, T)                                                                        \
+    static void sm__matmul_##name##__neon(const void *w, size_t w_stride, int n, int k,            \
+                                          const sm__acts *a, int rows, float *out,                 \
+                                          size_t out_stride, void *scratch) {                      \
+        (void)scratch;                                                                             \
+        sm__matmul_any_neon(T, 0, w, w_stride, n, k, a, rows, out, out_stride);                    \
+    }
+SM__OTHER_LIST(SM__MATMUL)
+#undef SM__MATMUL
+#ifdef SM__HAS_DOTPROD
+#define SM__MATMUL(name, T)                                                                        \
+    SM__DOTPROD static void sm__matmul_##name##__dotprod(                                          \
+        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
+        size_t out_stride, void *scratch) {                                                        \
+        (void)scratch;                                                                             \
+        sm__matmul_any_neon(T, 1, w, w_stride, n, k, a, rows, out, out_stride);                    \
+    }
+SM__OTHER_LIST(SM__MATMUL)
+#undef SM__MATMUL
+#endif
+
+/* --- K-quants, many rows of a ---- */
 
 #ifdef SM__HAS_DOTPROD
 /* A superblock of a panel: 64 pairs of registers, as of the blocks above, and the two heads. */
@@ -10714,6 +10920,9 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
     k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
     k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__neon;
+    SM__OTHER_LIST(SM__MATMUL)
+#undef SM__MATMUL
     k->attend_keys = sm__attend_keys__neon;
     k->attend_values = sm__attend_values__neon;
     k->merge = sm__merge__neon;
@@ -10740,6 +10949,9 @@ static void sm__kernels_neon(sm__kernels *k) {
         k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
         k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
         k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__dotprod;
+        SM__OTHER_LIST(SM__MATMUL)
+#undef SM__MATMUL
     }
 #endif
 #ifdef SM__HAS_I8MM

@@ -157,7 +157,7 @@ matrix() {
         # The default processor has everything; these have no smmla, the first one no sdot either.
         for name in cortex-a72 neoverse-n1; do
             unit "tests-arm64-$name" CC=$c LDFLAGS=-static RUNNER="qemu-aarch64 -cpu $name" \
-                FILTER="golden q8_0, q4_0, q4_k, q5_k, q6_k,"
+                FILTER="golden _0, _1, _k, iq4 mxfp4"
         done
     fi
 }

@@ -57,6 +57,9 @@ static void levels_init(void) {
         k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
         k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
         k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
+#define NEON(name, T) k->matmul[T] = sm__matmul_##name##__neon;
+        SM__OTHER_LIST(NEON)
+#undef NEON
     }
 #endif
 }
