@@ -3418,10 +3418,10 @@ typedef void (*sm__matmul_fn)(const void *w, size_t w_stride, int n, int k, cons
 #define SM__MATMUL_SCRATCH(k) ((size_t)32 * ((size_t)(k) + 64) * 4)
 
 /* One part (at most 256 keys) of one KV head, for some query rows. Keys and values are each of one
- * of the cache's types: F32, F16, BF16, or, where D is a multiple of 32, Q8_0 or Q4_0. Q8_0 is int8,
- * Q4_0 is 4 bits in two's complement; a byte holds elements 2 i and, in its high half, 2 i + 1 of a
- * key, or elements i and i + 16 of 32 of a value. A scale in f16 for every 32 elements of a key or
- * value is behind the block: [D / 32, 64] or [64, D / 32]. */
+ * of the cache's types: F32, F16, BF16 or, where D is a multiple of 32, Q8_0 or Q4_0. Q8_0 is int8;
+ * Q4_0 is 4 bits in two's complement: a byte holds elements 2 i and, in its high half, 2 i + 1 of a
+ * key, or elements i and i + 16 of 32 of a value. Behind the elements is a scale in f16 for every
+ * 32 of a key or value: [D / 32, 64] or [64, D / 32]. */
 #define SM__KV_BLOCK 64 /* tokens of a KV block */
 #define SM__PART 256    /* keys of a part: 4 blocks */
 typedef struct sm__attend_args {

@@ -675,8 +675,8 @@ static int attend_compare(attend_place *p, const level *l, int first, int n_q) {
             sm__bits(out[i * width]) != sm__bits(SENTINEL))
             return FAIL("attend %s %s: head_dim %d, n_q %d, row %d with %d of %d keys: m %.9g "
                         "(%.9g), s %.9g (%.9g), o differs at %d",
-                        sm__types[ac.type].info.name, l->name, ac.head_dim, n_q, (int)i, ac.n_keys[row],
-                        ac.most_keys, (double)m[i], (double)ac.m[row], (double)s[i],
+                        sm__types[ac.type].info.name, l->name, ac.head_dim, n_q, (int)i,
+                        ac.n_keys[row], ac.most_keys, (double)m[i], (double)ac.m[row], (double)s[i],
                         (double)ac.s[row], at);
     }
     return 1;
@@ -757,8 +757,8 @@ static double attend_load(const void *block, int i, int is_value) {
 /* A row in double. With e the largest error of a score ((D + 1) roundings; with scales 32 and one
  * for each group), every weight is off by 2 e (its own score and the largest one's), by the
  * rounding of the difference (at most 88 units) and by exp (below 2 ulp = 4 units); s adds
- * n / 16 + 5 roundings, o adds one for each key, and one for the weight's scale. A cap is no steeper
- * than 1 and adds its own error. */
+ * n / 16 + 5 roundings, o adds one for each key, and one for the weight's scale. A cap is no
+ * steeper than 1 and adds its own error. */
 static int attend_check_row(int i) {
     static double p[SM__PART];
     double m = -1e300, s = 0, e = 0, rest, cap = (double)ac.cap;

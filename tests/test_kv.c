@@ -128,7 +128,8 @@ static void kv_forks_do_not_disturb_each_other(void) {
 static void kv_all_forks_write_at_once(void) {
     kv_fixture f;
     int round, s, i;
-    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F32), KV_SEQS * 64)) { /* a block for each */
+    /* a block for each */
+    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F32), KV_SEQS * 64)) {
         for (round = 0; round < 40; round++) {
             int32_t tokens[KV_SEQS], seqs[KV_SEQS];
             uint8_t want[KV_SEQS];
