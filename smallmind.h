@@ -1009,8 +1009,9 @@ SM_API void sm_writer_discard(sm_writer *writer);
 /* Which matrices get another type than the rest. */
 typedef enum sm_mix {
     SM_MIX_NONE = 0, /* none */
-    SM_MIX_S = 1,    /* Q4_K, Q5_K: as llama.cpp's Q4_K_S and Q5_K_S */
-    SM_MIX_M = 2     /* as its Q4_K_M and Q5_K_M */
+    SM_MIX_S = 1,    /* Q2_K to Q5_K: as llama.cpp's Q2_K_S, Q3_K_S, Q4_K_S and Q5_K_S */
+    SM_MIX_M = 2,    /* as its Q2_K, Q3_K_M, Q4_K_M, Q5_K_M; IQ4_NL and IQ4_XS: as its own */
+    SM_MIX_L = 3     /* as its Q3_K_L */
 } sm_mix;
 
 typedef struct sm_quantize_progress {
@@ -7975,7 +7976,7 @@ static void sm__matmul_q6_k__neon(const void *w, size_t w_stride, int n, int k, 
     sm__matmul_super_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
 }
 
-/* --- the other types: 32 weights of a row in two registers, signed; a row a lane in the end ---- */
+/* --- the other types: 32 weights of a row in two registers; a row a lane in the end ---- */
 
 /* The 32 weights of sub-block j of a block. */
 SM__INLINE void sm__bytes_neon(int type, const uint8_t *block, int j, int8x16_t w[2]) {
@@ -23077,29 +23078,61 @@ static int sm__more_bits(int i, int n) {
     return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
 }
 
+/* The recipes' rule for layer i of n: attn_v, or what else brings the feed-forward down. shared: of
+ * query heads, four or more have one key head. */
+static int sm__mix_v_or_down(int type, int mix, int v, int shared, int i, int n) {
+    int m = mix == SM_MIX_M, first = i < n / 8;
+    switch (type) {
+    case SM_TYPE_Q2_K:
+        if (v && shared) return SM_TYPE_Q4_K;
+        return m ? SM_TYPE_Q3_K : !v && first ? SM_TYPE_Q4_K : type;
+    case SM_TYPE_Q3_K:
+        if (mix == SM_MIX_S) return type;
+        return mix == SM_MIX_L || i < (v ? 2 : n / 16) ? SM_TYPE_Q5_K : SM_TYPE_Q4_K;
+    case SM_TYPE_Q4_K:
+        if (!m) return v ? (i < 4 ? SM_TYPE_Q5_K : type) : first ? SM_TYPE_Q5_K : type;
+        return sm__more_bits(i, n) ? SM_TYPE_Q6_K : type;
+    case SM_TYPE_Q5_K: return m && sm__more_bits(i, n) ? SM_TYPE_Q6_K : type;
+    default: return (v ? shared : first) ? SM_TYPE_Q5_K : type; /* IQ4_NL, IQ4_XS */
+    }
+}
+
+/* The same for attn_output and for fused attention matrices. */
+static int sm__mix_attention(int type, int mix, int fused) {
+    int m = mix == SM_MIX_M;
+    switch (type) {
+    case SM_TYPE_Q2_K: return m && !fused ? SM_TYPE_Q3_K : type;
+    case SM_TYPE_Q3_K:
+        if (mix == SM_MIX_S) return type;
+        return m || fused ? SM_TYPE_Q4_K : SM_TYPE_Q5_K;
+    case SM_TYPE_Q4_K: return m && fused ? SM_TYPE_Q5_K : type;
+    case SM_TYPE_Q5_K: return m && fused ? SM_TYPE_Q6_K : type;
+    default: return type;
+    }
+}
+
 /* The type that the recipe gives to a matrix. Where there are eight experts, llama.cpp spends more
  * on the little that all tokens read. */
 static int sm__quantize_mix(const sm__quantizer *q, const char *name) {
     sm__str s = sm__str_of(name);
-    int type = q->params->type, m = q->params->mix == SM_MIX_M, n = q->model->hp.n_layers, i;
+    const sm__hparams *hp = &q->model->hp;
+    int type = q->params->type, mix = q->params->mix, n = hp->n_layers, i, v;
     int tied = sm__tensor_at(q->model, "output.weight") < 0;
-    if (q->params->mix == SM_MIX_NONE) return type;
+    if (mix == SM_MIX_NONE) return type;
     if (sm__str_is(s, tied ? "token_embd.weight" : "output.weight")) return SM_TYPE_Q6_K;
-    if (m && sm__st_fits(s, "blk.#.attn_qkv.weight", &i))
-        return type == SM_TYPE_Q4_K ? SM_TYPE_Q5_K : SM_TYPE_Q6_K;
-    if (q->model->hp.n_experts == 8) {
-        if (sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.attn_k.weight", &i))
-            return SM_TYPE_Q8_0;
-        if (type == SM_TYPE_Q4_K && sm__st_fits(s, "blk.#.attn_output.weight", &i))
-            return SM_TYPE_Q5_K;
+    v = sm__st_fits(s, "blk.#.attn_v.weight", &i);
+    if (hp->n_experts == 8) {
+        if (v || sm__st_fits(s, "blk.#.attn_k.weight", &i)) return SM_TYPE_Q8_0;
+        if (sm__st_fits(s, "blk.#.attn_output.weight", &i))
+            return type == SM_TYPE_Q5_K || mix == SM_MIX_L ||
+                           (type == SM_TYPE_Q2_K && mix == SM_MIX_S) ? type : SM_TYPE_Q5_K;
     }
-    if (sm__st_fits(s, "blk.#.ffn_down_exps.weight", &i) ||
-        sm__st_fits(s, "blk.#.ffn_down_shexp.weight", &i) ||
-        sm__st_fits(s, "blk.#.attn_v.weight", &i) || sm__st_fits(s, "blk.#.ffn_down.weight", &i)) {
-        int first = strstr(name, "attn_v") ? 4 : n / 8;
-        if (m && sm__more_bits(i, n)) return SM_TYPE_Q6_K;
-        if (!m && type == SM_TYPE_Q4_K && i < first) return SM_TYPE_Q5_K;
-    }
+    if (sm__st_fits(s, "blk.#.attn_qkv.weight", &i)) return sm__mix_attention(type, mix, 1);
+    if (sm__st_fits(s, "blk.#.attn_output.weight", &i)) return sm__mix_attention(type, mix, 0);
+    if (v || sm__st_fits(s, "blk.#.ffn_down.weight", &i) ||
+        sm__st_fits(s, "blk.#.ffn_down_exps.weight", &i) ||
+        sm__st_fits(s, "blk.#.ffn_down_shexp.weight", &i))
+        return sm__mix_v_or_down(type, mix, v, hp->n_heads >= 4 * hp->n_kv_heads, i, n);
     return type;
 }
 
@@ -23150,39 +23183,37 @@ static int sm__quantize_set(sm__quantizer *q, int i) {
                                     (size_t)sm__types[q->to].info.block_bytes, &q->dst_stride);
 }
 
-/* llama.cpp's number for what most of a file's tensors are. */
-static uint32_t sm__file_type(int type, int mix) {
-    switch (type) {
-    case SM_TYPE_F32: return 0;
-    case SM_TYPE_F16: return 1;
-    case SM_TYPE_Q4_0: return 2;
-    case SM_TYPE_Q4_1: return 3;
-    case SM_TYPE_Q8_0: return 7;
-    case SM_TYPE_Q5_0: return 8;
-    case SM_TYPE_Q5_1: return 9;
-    case SM_TYPE_Q2_K: return 10;
-    case SM_TYPE_Q3_K: return 11;
-    case SM_TYPE_Q4_K: return mix == SM_MIX_M ? 15 : 14;
-    case SM_TYPE_Q5_K: return mix == SM_MIX_M ? 17 : 16;
-    case SM_TYPE_Q6_K: return 18;
-    case SM_TYPE_IQ4_NL: return 25;
-    case SM_TYPE_IQ4_XS: return 30;
-    case SM_TYPE_TQ1_0: return 36;
-    case SM_TYPE_TQ2_0: return 37;
-    case SM_TYPE_MXFP4: return 38;
-    default: return 32; /* BF16 */
-    }
+/* llama.cpp's number for what most of a file's tensors are; -1: there is no such mix. */
+static int sm__file_type(int type, int mix) {
+    static const struct {
+        int16_t type, none, s, m, l;
+    } numbers[] = {{SM_TYPE_F32, 0, -1, -1, -1},     {SM_TYPE_F16, 1, -1, -1, -1},
+                   {SM_TYPE_Q4_0, 2, -1, -1, -1},    {SM_TYPE_Q4_1, 3, -1, -1, -1},
+                   {SM_TYPE_Q8_0, 7, -1, -1, -1},    {SM_TYPE_Q5_0, 8, -1, -1, -1},
+                   {SM_TYPE_Q5_1, 9, -1, -1, -1},    {SM_TYPE_Q2_K, 21, 21, 10, -1},
+                   {SM_TYPE_Q3_K, 11, 11, 12, 13},   {SM_TYPE_Q4_K, 14, 14, 15, -1},
+                   {SM_TYPE_Q5_K, 16, 16, 17, -1},   {SM_TYPE_Q6_K, 18, -1, -1, -1},
+                   {SM_TYPE_IQ4_NL, 25, -1, 25, -1}, {SM_TYPE_IQ4_XS, 30, -1, 30, -1},
+                   {SM_TYPE_BF16, 32, -1, -1, -1},   {SM_TYPE_TQ1_0, 36, -1, -1, -1},
+                   {SM_TYPE_TQ2_0, 37, -1, -1, -1},  {SM_TYPE_MXFP4, 38, -1, -1, -1}};
+    size_t i;
+    for (i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (numbers[i].type == type)
+            return mix == SM_MIX_NONE ? numbers[i].none : mix == SM_MIX_S ? numbers[i].s
+                 : mix == SM_MIX_M ? numbers[i].m : numbers[i].l;
+    return mix ? -1 : 32; /* a type that is not computed with */
 }
 
 /* Metadata and all tensors' names, types and shapes. Errors of the writer stay in it. */
 static sm_status sm__quantize_declare(sm__quantizer *q) {
     static const char *const ours[] = {"general.file_type", "general.quantization_version",
                                        "split.no", "split.count", "split.tensors.count"};
-    uint32_t version = 2, file_type = sm__file_type(q->params->type, q->params->mix);
+    uint32_t version = 2, file_type = (uint32_t)sm__file_type(q->params->type, q->params->mix);
     sm_status status;
     int i;
     int keep = q->params->type == SM_TYPE_AUTO && q->model->length_bytes ? 2 : 0; /* the file's */
-    if (q->params->type == SM_TYPE_AUTO) file_type = sm__file_type(q->model->info.type, 0);
+    if (q->params->type == SM_TYPE_AUTO)
+        file_type = (uint32_t)sm__file_type(q->model->info.type, SM_MIX_NONE);
     status = sm_writer_copy(q->writer, q->model, ours + keep, 5 - keep);
     if (!keep) {
         sm_writer_value(q->writer, ours[0], SM_META_U32, &file_type);
@@ -23269,9 +23300,8 @@ SM_API sm_status sm_quantize(const sm_model *model, const sm_quantize_params *pa
     sm_status status;
     if (!model || !params || (sm__type_index(params->type) < 0 && params->type != SM_TYPE_AUTO))
         return sm__fail(error, SM_ERR_ARG, "quantize: a model, params and a type are needed");
-    if (params->mix < 0 || params->mix > SM_MIX_M ||
-        (params->mix && params->type != SM_TYPE_Q4_K && params->type != SM_TYPE_Q5_K))
-        return sm__fail(error, SM_ERR_ARG, "quantize: mixes are of Q4_K and Q5_K");
+    if (params->mix < 0 || params->mix > SM_MIX_L || sm__file_type(params->type, params->mix) < 0)
+        return sm__fail(error, SM_ERR_ARG, "quantize: the type has no such mix");
     if (!sm__allocator_ok(&params->out.allocator))
         return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
     if (!sm__real_in((double)params->adapter_scale, -1e6, 1e6))

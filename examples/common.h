@@ -139,9 +139,11 @@ COMMON_UNUSED static const char *type_name(int type) {
 COMMON_UNUSED static void arg_type(const char *text, sm_quantize_params *p) {
     size_t n = strlen(text);
     char name[8] = "";
-    if (n == 6 && !strcmp(text + 4, "_S")) p->mix = SM_MIX_S;
-    if (n == 6 && !strcmp(text + 4, "_M")) p->mix = SM_MIX_M;
-    if (n < sizeof name) memcpy(name, text, p->mix ? 4 : n);
+    if (n > 2 && !strcmp(text + n - 2, "_S")) p->mix = SM_MIX_S;
+    if (n > 2 && !strcmp(text + n - 2, "_M")) p->mix = SM_MIX_M;
+    if (n > 2 && !strcmp(text + n - 2, "_L")) p->mix = SM_MIX_L;
+    if (p->mix) n -= 2;
+    if (n < sizeof name) memcpy(name, text, n);
     for (p->type = 63; p->type >= 0 && strcmp(name, type_name(p->type));) p->type--;
     if (p->type < 0) arg_fail("what type is \"%s\"?", text);
 }

@@ -733,8 +733,8 @@ def quantised_models():
     if ONLY not in 'written quantised':
         return
     make_random('llama_k', 'f32', source, 1)
-    for typ, option in [(t, t) for t in TYPES + MORE_TYPES] + [('q4_k', 'q4_k_s'), ('q4_k', 'q4_k_m'),
-                                                  ('q5_k', 'q5_k_m')]:
+    mixes = ['q2_k_m', 'q3_k_m', 'q4_k_s', 'q4_k_m', 'q5_k_m', 'iq4_xs_m']
+    for typ, option in [(t, t) for t in TYPES + MORE_TYPES] + [(m[:-2], m) for m in mixes]:
         path = written(source, option)
         if not path:
             continue

@@ -808,25 +808,59 @@ static void quantize_logits(void) {
     sm_model_close(m);
 }
 
+
+/* llama.cpp's rules for 16 layers, written out: of each recipe the types of attn_v and ffn_down in
+ * each layer (digits: Qn_K; -: the recipe's own), then of attn_output and attn_qkv. The second row
+ * of attn_v is for four query heads that share a key head. */
+typedef struct quantize_recipe {
+    int type, mix;
+    const char *file_type, *v, *v_shared, *down, output, qkv;
+} quantize_recipe;
+
+static const quantize_recipe quantize_recipes[] = {
+    {SM_TYPE_Q2_K, SM_MIX_S, "21", "----------------", "4444444444444444", "44--------------", '-',
+     '-'},
+    {SM_TYPE_Q2_K, SM_MIX_M, "10", "3333333333333333", "4444444444444444", "3333333333333333", '3',
+     '-'},
+    {SM_TYPE_Q3_K, SM_MIX_S, "11", "----------------", "----------------", "----------------", '-',
+     '-'},
+    {SM_TYPE_Q3_K, SM_MIX_M, "12", "5544444444444444", "5544444444444444", "5444444444444444", '4',
+     '4'},
+    {SM_TYPE_Q3_K, SM_MIX_L, "13", "5555555555555555", "5555555555555555", "5555555555555555", '5',
+     '4'},
+    {SM_TYPE_Q4_K, SM_MIX_S, "14", "5555------------", "5555------------", "55--------------", '-',
+     '-'},
+    {SM_TYPE_Q4_K, SM_MIX_M, "15", "66--6--6--6--666", "66--6--6--6--666", "66--6--6--6--666", '-',
+     '5'},
+    {SM_TYPE_Q5_K, SM_MIX_S, "16", "----------------", "----------------", "----------------", '-',
+     '-'},
+    {SM_TYPE_Q5_K, SM_MIX_M, "17", "66--6--6--6--666", "66--6--6--6--666", "66--6--6--6--666", '-',
+     '6'},
+    {SM_TYPE_IQ4_NL, SM_MIX_M, "25", "----------------", "5555555555555555", "55--------------",
+     '-', '-'},
+    {SM_TYPE_IQ4_XS, SM_MIX_M, "30", "----------------", "5555555555555555", "55--------------",
+     '-', '-'}};
+
 /* What the recipes mean for every tensor, as a rule of the caller sees it. */
 typedef struct quantize_seen {
-    int n, wrong, type, mix, tied;
+    const quantize_recipe *recipe;
+    int n, wrong, tied, shared;
     const char *name;
 } quantize_seen;
 
-/* llama.cpp's rules for 16 layers, written out. */
 static int quantize_expected(const quantize_seen *s, const char *name) {
-    static const char more[] = "1100100100100111", eighth[] = "1100000000000000";
+    static const int types[] = {SM_TYPE_Q2_K, SM_TYPE_Q3_K, SM_TYPE_Q4_K, SM_TYPE_Q5_K,
+                                SM_TYPE_Q6_K};
+    const quantize_recipe *r = s->recipe;
     const char *dot = strchr(name + 4, '.');
-    int layer = atoi(name + 4), m = s->mix == SM_MIX_M, k4 = s->type == SM_TYPE_Q4_K;
+    int layer = atoi(name + 4), what = '-';
     if (!strcmp(name, s->tied ? "token_embd.weight" : "output.weight")) return SM_TYPE_Q6_K;
-    if (!strcmp(name, "token_embd.weight")) return s->type;
-    if (!strcmp(dot, ".attn_qkv.weight") && m) return k4 ? SM_TYPE_Q5_K : SM_TYPE_Q6_K;
-    if (!strcmp(dot, ".attn_v.weight") || !strcmp(dot, ".ffn_down.weight")) {
-        if (m) return more[layer] == '1' ? SM_TYPE_Q6_K : s->type;
-        if (k4 && (dot[1] == 'a' ? layer < 4 : eighth[layer] == '1')) return SM_TYPE_Q5_K;
-    }
-    return s->type;
+    if (!strcmp(name, "token_embd.weight")) return r->type;
+    if (!strcmp(dot, ".attn_qkv.weight")) what = r->qkv;
+    if (!strcmp(dot, ".attn_output.weight")) what = r->output;
+    if (!strcmp(dot, ".attn_v.weight")) what = (s->shared ? r->v_shared : r->v)[layer];
+    if (!strcmp(dot, ".ffn_down.weight")) what = r->down[layer];
+    return what == '-' ? r->type : types[what - '2'];
 }
 
 static int quantize_choose(void *user, const sm_tensor *t, int type) {
@@ -840,19 +874,12 @@ static int quantize_choose(void *user, const sm_tensor *t, int type) {
 }
 
 static void quantize_mixes(void) {
-    static const struct {
-        int type, mix;
-        const char *file_type;
-    } mixes[] = {{SM_TYPE_Q4_K, SM_MIX_S, "14"},
-                 {SM_TYPE_Q4_K, SM_MIX_M, "15"},
-                 {SM_TYPE_Q5_K, SM_MIX_S, "16"},
-                 {SM_TYPE_Q5_K, SM_MIX_M, "17"}};
     int k, gpt2, tied;
-    for (k = 0; k < 16; k++) {
+    for (k = 0; k < 4 * COUNT(quantize_recipes); k++) {
         gguf_model_params gp;
         sm_model *m, *back;
         write_sink s = write_empty();
-        sm_quantize_params p = quantize_to(&s, mixes[k / 4].type);
+        sm_quantize_params p = quantize_to(&s, quantize_recipes[k / 4].type);
         quantize_seen rule;
         sm_error error;
         sm_tensor t;
@@ -862,11 +889,13 @@ static void quantize_mixes(void) {
         gp = files_tiny(gpt2 ? "gpt2" : "llama", SM_TYPE_F32);
         gp.n_layers = 16;
         gp.tied = tied;
+        if (!gpt2 && tied) gp.n_heads = 4, gp.n_kv_heads = 1, gp.head_dim = gp.n_embd / 4;
         m = gguf_model_open(&gp);
         memset(&rule, 0, sizeof rule);
-        rule.type = p.type;
-        rule.mix = p.mix = mixes[k / 4].mix;
+        rule.recipe = &quantize_recipes[k / 4];
+        p.mix = rule.recipe->mix;
         rule.tied = tied;
+        rule.shared = gp.n_heads >= 4 * gp.n_kv_heads;
         p.choose = quantize_choose;
         p.choose_user = &rule;
         CHECK_STATUS(sm_quantize(m, &p, &error), SM_OK);
@@ -874,7 +903,7 @@ static void quantize_mixes(void) {
         CHECK(rule.n == 16 * (gpt2 ? 4 : 7) + 2 - tied);
         back = write_read(&s);
         CHECK_STR(sm_model_meta(back, "general.file_type", text, sizeof text),
-                  mixes[k / 4].file_type);
+                  rule.recipe->file_type);
         CHECK_STR(sm_model_meta(back, "general.quantization_version", text, sizeof text), "2");
         for (i = 0; back && sm_model_tensor(back, i, &t) == SM_OK; i++)
             CHECK(t.type == (strstr(t.name, "ffn_up.weight")               ? SM_TYPE_BF16
@@ -1041,7 +1070,7 @@ static void quantize_bad_arguments(void) {
     sm_error error;
     CHECK_STATUS(sm_quantize(m, &p, &error), SM_ERR_ARG);
     p.type = SM_TYPE_Q4_K;
-    p.mix = 3;
+    p.mix = SM_MIX_L;
     CHECK_STATUS(sm_quantize(m, &p, &error), SM_ERR_ARG);
     p.mix = SM_MIX_M;
     p.type = SM_TYPE_Q8_0;
