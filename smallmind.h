@@ -6559,8 +6559,10 @@ SM__AVX512 SM__INLINE void sm__unpack_super_zmm(int type, const uint8_t *block, 
         return;
     }
     u[0] = _mm512_loadu_si512((const void *)(block + sm__bits_at(type)));
-    SM__UNROLL
-    for (g = 3; g >= 0; g--) u[g] = _mm512_and_si512(_mm512_srli_epi16(u[0], 2 * g), three);
+    u[1] = _mm512_and_si512(_mm512_srli_epi16(u[0], 2), three);
+    u[2] = _mm512_and_si512(_mm512_srli_epi16(u[0], 4), three);
+    u[3] = _mm512_and_si512(_mm512_srli_epi16(u[0], 6), three);
+    u[0] = _mm512_and_si512(u[0], three);
     if (type != SM__T_Q3_K) return;
     high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)block));
     high = _mm512_srlv_epi32(high, sm__two_zmm(0, 4)); /* bit g is that of u[g] */
