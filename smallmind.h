@@ -11049,7 +11049,8 @@ enum {
     SM__ARCH_MOE = 1 << 20,          /* may be a mixture of experts */
     SM__ARCH_MOE_ALWAYS = 1 << 21,   /* is one */
     SM__ARCH_EXPERT_NORM = 1 << 22,  /* the chosen experts' weights sum to 1 */
-    SM__ARCH_SHARED_EXPERT = 1 << 23 /* one more reads every token, behind a sigmoid */
+    SM__ARCH_SHARED_EXPERT = 1 << 23, /* one more reads every token, behind a sigmoid */
+    SM__ARCH_MAYBE_SHARED = 1 << 24  /* ... without one, when its length is in the file */
 };
 
 /* How a family differs from the plainest model. Its sizes, scales and windows are in the file. */
@@ -11114,6 +11115,10 @@ static const sm__arch sm__archs[] = {
      SM__ARCH_QKV_BIAS | SM__ARCH_MOE_ALWAYS | SM__ARCH_SHARED_EXPERT},
     {"qwen3moe", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
      SM__ARCH_QK_NORM | SM__ARCH_MOE_ALWAYS | SM__ARCH_EXPERT_NORM},
+    {"olmoe", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_QK_NORM_ROW | SM__ARCH_MOE},
+    {"granitemoe", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_LOGIT_DIVISOR | SM__ARCH_MOE | SM__ARCH_EXPERT_NORM | SM__ARCH_MAYBE_SHARED},
 };
 #define SM__N_ARCHS ((int)(sizeof sm__archs / sizeof *sm__archs))
 
@@ -12681,6 +12686,7 @@ static sm_status sm__gguf_within(const sm_model *m, const char *suffix, int need
 static sm_status sm__gguf_experts(sm_model *m, sm_error *error) {
     sm__hparams *h = &m->hp;
     int flags = m->arch->flags, always = (flags & SM__ARCH_MOE_ALWAYS) != 0, gating = 1;
+    const char *shared = "expert_shared_feed_forward_length";
     const sm__meta *norm = sm__arch_find_key(m, "expert_weights_norm");
     double scale = 1.0;
     sm_status status = sm__gguf_int(m, "expert_count", always, &h->n_experts, error);
@@ -12695,9 +12701,8 @@ static sm_status sm__gguf_experts(sm_model *m, sm_error *error) {
     h->n_ff_shared = flags & SM__ARCH_SHARED_EXPERT ? h->n_ff : 0;
     if ((status = sm__gguf_within(m, "expert_feed_forward_length", 0, SM__MAX_DIM, &h->n_ff_expert,
                                   error)) ||
-        (h->n_ff_shared &&
-         (status = sm__gguf_within(m, "expert_shared_feed_forward_length", 0, SM__MAX_DIM,
-                                   &h->n_ff_shared, error))) ||
+        ((h->n_ff_shared || ((flags & SM__ARCH_MAYBE_SHARED) && sm__arch_find_key(m, shared))) &&
+         (status = sm__gguf_within(m, shared, 0, SM__MAX_DIM, &h->n_ff_shared, error))) ||
         (status = sm__gguf_int(m, "expert_gating_func", 0, &gating, error)))
         return status;
     if (gating != 1)
@@ -14909,7 +14914,8 @@ static void sm__bind_mixture(sm__binder *b, sm__layer *l) {
     l->up = sm__bind_experts(b, "ffn_up", h->n_ff_expert, c);
     l->down = sm__bind_experts(b, "ffn_down", c, h->n_ff_expert);
     if (!f) return;
-    l->shared_router = sm__bind_matrix(b, "ffn_gate_inp_shexp", 1, c, 1, 0);
+    if (b->m->arch->flags & SM__ARCH_SHARED_EXPERT)
+        l->shared_router = sm__bind_matrix(b, "ffn_gate_inp_shexp", 1, c, 1, 0);
     l->shared_gate = sm__bind_matrix(b, "ffn_gate_shexp", f, c, 1, 0);
     l->shared_up = sm__bind_matrix(b, "ffn_up_shexp", f, c, 1, 0);
     l->shared_down = sm__bind_matrix(b, "ffn_down_shexp", c, f, 1, 0);

@@ -376,7 +376,8 @@ enum {
     GGUF_SCALES = 64,     /* a scale for every matrix of a layer */
     GGUF_BIASES = 128,    /* has the biases that it may lack */
     GGUF_OLD = 256,       /* its models are older than this table: no more keys, flat scores */
-    GGUF_MOE = 512        /* is a mixture of experts */
+    GGUF_MOE = 512,       /* is a mixture of experts */
+    GGUF_SHARED = 1024    /* has the shared expert that it may lack */
 };
 
 typedef struct gguf_family {
@@ -425,6 +426,10 @@ static const gguf_family gguf_families[] = {
     {"mixtral", "llama", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
     {"qwen2moe", "qwen2moe", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
     {"qwen3moe", "qwen3moe", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
+    {"olmoe", "olmoe", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_MOE},
+    {"granitemoe", "granitemoe", 2, 0, 0, 0, 0, 0, 6, 0.25f, 0.125f, 4, GGUF_MOE},
+    {"granitemoe-shared", "granitemoe", 2, 0, 0, 0, 0, 0, 6, 0.25f, 0.125f, 4,
+     GGUF_MOE | GGUF_SHARED},
 };
 #define GGUF_N_FAMILIES ((int)(sizeof gguf_families / sizeof *gguf_families))
 
@@ -469,7 +474,7 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int typ
     p.head_dim = strncmp(arch, "qwen3", 5) ? 16 : 32; /* qwen3: not n_embd / n_heads */
     p.n_ff = 96;
     if (p.family->flags & GGUF_MOE) p.n_experts = 5, p.n_used = 3;
-    if (p.n_experts) p.n_ff_expert = strcmp(arch, "llama") ? 32 : p.n_ff;
+    if (p.n_experts) p.n_ff_expert = strncmp(arch, "qwen", 4) ? p.n_ff : 32;
     if (sm_type_get_info(type)->block_elems == 256) { /* all widths are multiples of it */
         p.n_embd = p.n_ff = 256;
         p.n_layers = p.n_layers > 2 ? p.n_layers : 1;
@@ -478,7 +483,9 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int typ
         p.n_heads = 256 / p.head_dim;
         if (p.n_kv_heads > p.n_heads) p.n_kv_heads = p.n_heads;
     }
-    if (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SHARED_EXPERT) p.n_ff_shared = p.n_ff;
+    if ((sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SHARED_EXPERT) ||
+        (p.family->flags & GGUF_SHARED))
+        p.n_ff_shared = p.n_ff;
     p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
     p.tied = (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SQRT_EMBED) ||
              !strcmp(arch, "command-r") || !strcmp(arch, "cohere2") || !strcmp(arch, "bitnet");
@@ -522,7 +529,7 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
     if (!p->n_experts) return;
     gguf_key_u32(g, gguf_arch_key(a, "expert_count"), (uint32_t)p->n_experts);
     gguf_key_u32(g, gguf_arch_key(a, "expert_used_count"), (uint32_t)p->n_used);
-    if (strcmp(a, "llama"))
+    if (!strncmp(a, "qwen", 4))
         gguf_key_u32(g, gguf_arch_key(a, "expert_feed_forward_length"), (uint32_t)p->n_ff_expert);
     if (p->n_ff_shared)
         gguf_key_u32(g, gguf_arch_key(a, "expert_shared_feed_forward_length"),
@@ -648,7 +655,8 @@ static void gguf_model_mixture(gguf_builder *g, const gguf_model_params *p, int 
     gguf_model_experts(g, p, i, "ffn_up", f, c);
     gguf_model_experts(g, p, i, "ffn_down", c, f);
     if (!s) return;
-    gguf_model_matrix(g, p, i, "ffn_gate_inp_shexp", 0, c, 0);
+    if (!(p->family->flags & GGUF_SHARED))
+        gguf_model_matrix(g, p, i, "ffn_gate_inp_shexp", 0, c, 0);
     gguf_model_matrix(g, p, i, "ffn_gate_shexp", s, c, 0);
     gguf_model_matrix(g, p, i, "ffn_up_shexp", s, c, 0);
     gguf_model_matrix(g, p, i, "ffn_down_shexp", c, s, 0);

@@ -4,7 +4,7 @@ reference code, not from ours. m: parity.py's Gguf."""
 import numpy as np
 
 LAYER_NORM = 'gpt2 phi2 starcoder2 gptneox stablelm command-r cohere2'.split()
-PAIRS = 'llama mistral granite smollm3 internlm2 command-r cohere2'.split()  # the rope's
+PAIRS = 'llama mistral granite granitemoe smollm3 internlm2 command-r cohere2'.split()  # the rope's
 # With a window in the file: every n-th layer sees all keys. Others: none does, or there is none.
 ALL_EVERY = {'gemma2': 2, 'gemma3': 6, 'olmo2': 4, 'exaone4': 4, 'cohere2': 4}
 WINDOWS = ['mistral', 'phi3', *ALL_EVERY]
@@ -94,10 +94,10 @@ def attention(m, h, i, window, n_ctx):
         q, k, v = np.split(qkv, [heads * dim, (heads + kv_heads) * dim], 1)
     else:
         q, k, v = (linear(m, h, b + 'attn_' + c) for c in 'qkv')
-    if m.arch == 'olmo2':  # the norms of q and k as whole rows
+    if m.arch in ('olmo2', 'olmoe'):  # the norms of q and k as whole rows
         q, k = normed(m, q, b + 'attn_q_norm'), normed(m, k, b + 'attn_k_norm')
     q, k, v = (y.reshape(n, -1, dim) for y in (q, k, v))
-    if m.arch != 'olmo2':
+    if m.arch not in ('olmo2', 'olmoe'):
         q, k = normed(m, q, b + 'attn_q_norm'), normed(m, k, b + 'attn_k_norm')
     base, scaled = m.key('rope.freq_base', 10000.0), True
     if window and m.arch in ('gemma3', 'olmo2'):
@@ -185,5 +185,5 @@ def forward(m, ids, n_ctx=None):
     head = 'output' if 'output.weight' in t else 'token_embd'
     logits = linear(m, normed(m, x, 'output_norm'), head)
     scale = m.key('logit_scale') or 1.0
-    logits = logits / scale if m.arch == 'granite' else logits * scale
+    logits = logits / scale if m.arch.startswith('granite') else logits * scale
     return capped(logits, m.key('final_logit_softcapping'))

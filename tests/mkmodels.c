@@ -41,7 +41,8 @@ static int usage(void) {
 static int heads_fill_the_model(const char *arch) {
     static const char *const list[] = {"olmo2",     "starcoder2", "phi2",      "phi3",  "stablelm",
                                        "gptneox",   "bitnet",     "gpt2",      "qwen2", "internlm2",
-                                       "command-r", "cohere2",    "exaone4",   "qwen2moe", NULL};
+                                       "command-r", "cohere2",    "exaone4",   "qwen2moe",
+                                       "olmoe", NULL};
     int i;
     for (i = 0; list[i]; i++)
         if (!strcmp(arch, list[i])) return 1;
@@ -74,11 +75,12 @@ int main(int argc, char **argv) {
     p.head_dim = shapes[i].head_dim;
     p.n_ff = shapes[i].n_ff;
     if (heads_fill_the_model(p.arch)) p.head_dim = p.n_embd / p.n_heads;
-    if (!strcmp(p.arch, "gpt2") || !strcmp(p.arch, "gptneox")) p.n_kv_heads = p.n_heads;
+    if (!strcmp(p.arch, "gpt2") || !strcmp(p.arch, "gptneox") || !strcmp(p.arch, "olmoe"))
+        p.n_kv_heads = p.n_heads;
     if (p.n_experts) {
         p.n_experts = shapes[i].n_experts;
         p.n_used = shapes[i].n_used;
-        p.n_ff_expert = strcmp(p.arch, "llama") ? p.n_ff / 64 * 32 : p.n_ff;
+        p.n_ff_expert = strncmp(p.arch, "qwen", 4) ? p.n_ff : p.n_ff / 64 * 32;
         if (p.n_ff_shared) p.n_ff_shared = p.n_ff;
     }
     p.seed = (uint64_t)strtoul(argv[4], NULL, 10);

@@ -67,9 +67,12 @@ static const struct {
     {"command-r", 0xa3029264d45bdca7u},
     {"command-r-plus", 0x553855ba3b82c7abu},
     {"cohere2", 0xc73cfacaf483eccfu},
-    {"mixtral", 0x1fc0042513fe29f4u},
-    {"qwen2moe", 0x2a5682dfc8234f5au},
-    {"qwen3moe", 0x303e167cd65fab28u},
+    {"mixtral", 0x897e9321e0bd2814u},
+    {"qwen2moe", 0x99d1de67ae166a32u},
+    {"qwen3moe", 0xe27b92409ffe51b4u},
+    {"olmoe", 0xecdc1dd54bd6a512u},
+    {"granitemoe", 0x0e2eec690ca3a15fu},
+    {"granitemoe-shared", 0x7430caa652ebb4deu},
 };
 #define N_GOLDEN ((int)(sizeof family_golden / sizeof *family_golden))
 

@@ -4,10 +4,10 @@
  * is tested in test_families.c. Included by test.c after test_lora.c. */
 #include "runs.h"
 
-enum { MOE_N = 24, MOE_KINDS = 3, MOE_TYPES = 3 };
+enum { MOE_N = 24, MOE_KINDS = 3 };
 static const char *const moe_kinds[MOE_KINDS] = {"mixtral", "qwen2moe", "qwen3moe"};
 /* F32, and mixes in which an expert's three matrices want their rows in different forms. */
-static const int moe_types[MOE_TYPES] = {SM_TYPE_F32, SM_TYPE_Q4_K, SM_TYPE_Q5_K};
+static const int moe_types[MOE_KINDS] = {SM_TYPE_F32, SM_TYPE_Q4_K, SM_TYPE_Q5_K};
 
 static gguf_model_params moe_params(const char *kind, int type) {
     gguf_model_params p = gguf_model_default(kind, type);
@@ -26,35 +26,33 @@ static sm_model *moe_model(const char *kind, int type) {
 static void moe_cut_anyhow_has_the_same_bits(void) {
     static const int batches[] = {2, 3, 7, 16, 64}, calls[] = {1, 5, 17};
     static const int64_t budgets[] = {0, 50, -1};
-    int isas[8], n_isas = run_isas(isas), a, t, i;
+    int isas[8], n_isas = run_isas(isas), a, i;
     int32_t tokens[MOE_N];
-    for (a = 0; a < MOE_KINDS; a++)
-        for (t = 0; t < MOE_TYPES; t++) {
-            sm_model *m = moe_model(moe_kinds[a], moe_types[t]);
-            run_way w = run_plain(SM_TYPE_F16);
-            int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
-            float *want = run_rows(MOE_N, n_vocab), *got = run_rows(MOE_N, n_vocab);
-            if (m) run_tokens(m, tokens, MOE_N);
-            w.isa = SM_ISA_SCALAR;
-            w.call = w.n_batch = 1;
-            if (m) run_logits(m, &w, tokens, MOE_N, want);
-            for (i = 0; m && i < n_isas + 5 + 3 + 3; i++) {
-                int k = i - n_isas;
-                w = run_plain(SM_TYPE_F16);
-                w.n_batch = 16;
-                if (k < 0) w.isa = isas[i], w.n_batch = 0; /* levels, all rows at once */
-                else if (k < 5) w.n_batch = batches[k], w.isa = k == t ? SM_ISA_SCALAR : 0;
-                else if (k < 8) w.call = calls[k - 5], w.n_threads = k - 4;
-                else w.sliced = 1, w.budget = budgets[k - 8], w.isa = t ? 0 : SM_ISA_SCALAR;
-                if (k >= 8) w.n_threads = k - 7;
-                run_logits(m, &w, tokens, MOE_N, got);
-                if (!SAME(moe_kinds[a], got, want, MOE_N, n_vocab))
-                    printf(" (type %d, way %d)", moe_types[t], k);
-            }
-            free(want);
-            free(got);
-            sm_model_close(m);
+    for (a = 0; a < MOE_KINDS; a++) {
+        sm_model *m = moe_model(moe_kinds[a], moe_types[a]);
+        run_way w = run_plain(SM_TYPE_F16);
+        int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
+        float *want = run_rows(MOE_N, n_vocab), *got = run_rows(MOE_N, n_vocab);
+        if (m) run_tokens(m, tokens, MOE_N);
+        w.isa = SM_ISA_SCALAR;
+        w.call = w.n_batch = 1;
+        if (m) run_logits(m, &w, tokens, MOE_N, want);
+        for (i = 0; m && i < n_isas + 5 + 3 + 3; i++) {
+            int k = i - n_isas;
+            w = run_plain(SM_TYPE_F16);
+            w.n_batch = 16;
+            if (k < 0) w.isa = isas[i], w.n_batch = 0; /* levels, all rows at once */
+            else if (k < 5) w.n_batch = batches[k];
+            else if (k < 8) w.call = calls[k - 5], w.n_threads = k - 4;
+            else w.sliced = 1, w.budget = budgets[k - 8], w.isa = a ? 0 : SM_ISA_SCALAR;
+            if (k >= 8) w.n_threads = k - 7;
+            run_logits(m, &w, tokens, MOE_N, got);
+            if (!SAME(moe_kinds[a], got, want, MOE_N, n_vocab)) printf(" (way %d)", k);
         }
+        free(want);
+        free(got);
+        sm_model_close(m);
+    }
 }
 
 /* Rows of several sequences share the experts' runs. */
