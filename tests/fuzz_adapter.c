@@ -1,11 +1,12 @@
-/* LoRA adapters: GGUF files that are merged into a small model. How to run: fuzz.h. */
+/* LoRA adapters: GGUF files that are computed with, and merged, by a small model. See fuzz.h. */
 #include "fuzz.h"
 
-#define FAIL(...) abort() /* what build_gguf.h takes from check.h */
-#define heap_allocator() (sm_model_default().allocator)
 #include "build_gguf.h"
 
-static gguf_model_params fuzz_base(void) {
+static sm_model *fuzz_base(void) {
+    sm_model_params mp = sm_model_default();
+    sm_model *m = NULL;
+    size_t n;
     gguf_model_params p = gguf_model_default("llama", SM_TYPE_F32);
     p.vocab = GGUF_NO_VOCAB;
     p.n_vocab = 5;
@@ -15,7 +16,10 @@ static gguf_model_params fuzz_base(void) {
     p.n_kv_heads = 1;
     p.head_dim = 16;
     p.n_ff = 32;
-    return p;
+    mp.file.data = gguf_model(&p, &n); /* it stays */
+    mp.file.bytes = n;
+    if (sm_model_open(&mp, &m, NULL)) abort();
+    return m;
 }
 
 static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {
@@ -51,17 +55,36 @@ static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {
 
 static int fuzz_write(void *user, const void *bytes, size_t n) { return !user || !bytes || !n; }
 
+/* Opened, set and computed with; merged. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     static sm_model *m;
-    gguf_model_params base = fuzz_base();
+    static sm_ctx *ctx;
+    sm_model_params mp = sm_model_default();
+    sm_ctx_params cp = sm_ctx_default();
     sm_quantize_params p = sm_quantize_default();
+    sm_adapter *adapter = NULL;
+    sm_batch batch;
+    int32_t token = 1;
     sm_error error;
-    if (!m && (m = gguf_model_open(&base)) == NULL) abort();
+    cp.n_threads = 1;
+    cp.max_lora_rank = 4;
+    if (!m) m = fuzz_base();
+    if (!ctx && sm_ctx_create(m, &cp, &ctx, &error)) abort();
+    memset(&batch, 0, sizeof batch);
+    batch.n = 1;
+    batch.tokens = &token;
+    mp.file.data = p.adapter.data = n ? data : NULL;
+    mp.file.bytes = p.adapter.bytes = n;
     p.type = SM_TYPE_Q8_0;
-    p.adapter.data = n ? data : NULL;
-    p.adapter.bytes = n;
     p.out.write = fuzz_write;
-    p.out.user = &base;
-    if (n && sm_quantize(m, &p, &error) > 0) abort();
+    p.out.user = m;
+    if (sm_adapter_open(m, &mp, &adapter, &error)) return 0;
+    if (sm_ctx_set_adapter(ctx, adapter, 0.5f) == SM_OK) {
+        if (sm_eval(ctx, &batch) > 0) abort();
+        if (sm_ctx_set_adapter(ctx, NULL, 1.0f)) abort();
+        sm_seq_release(ctx, 0);
+    }
+    if (sm_quantize(m, &p, &error) > 0) abort();
+    sm_adapter_close(adapter);
     return 0;
 }
