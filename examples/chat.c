@@ -8,7 +8,7 @@
  * /new forgets the conversation, /quit (or end of input) leaves. */
 static const char usage[] =
     "usage: chat -m MODEL [options]\n"
-    "  -m FILE        the model                  -z FILE      llama2.c tokenizer.bin\n"
+    "  -m FILE        the model                  -z FILE      tokenizer.bin or .json\n"
     "  -s TEXT        system message             -n N         tokens of an answer (512)\n"
     "  --temp T       temperature (0.7)          --top-p P    nucleus, 0..1 (0.9)\n"
     "  --seed S       of the random numbers (1)  --threads T  0 = all processors (0)\n";
@@ -109,7 +109,7 @@ int main(int argc, char **argv) {
     if (sm_model_open(&mp, &model, &error) || sm_ctx_create(model, &cp, &c.ctx, &error)) {
         say(stderr, "chat: %s\n", error.text);
     } else if (!sm_ctx_tokenizer(c.ctx)) {
-        say(stderr, "chat: %s has no vocabulary (llama2.c: -z tokenizer.bin)\n", mp.file.path);
+        say(stderr, "chat: %s has no vocabulary (-z tokenizer.json)\n", mp.file.path);
     } else {
         c.chatml = knows_chatml(c.ctx);
         result = loop(&c);

@@ -11,7 +11,7 @@
 #include <time.h>
 static const char usage[] =
     "usage: game_loop -m MODEL [options]\n"
-    "  -m FILE       the model                    -z FILE      llama2.c tokenizer.bin\n"
+    "  -m FILE       the model                    -z FILE      tokenizer.bin or .json\n"
     "  -p TEXT       prompt                       -n N         new tokens (200)\n"
     "  --budget US   microseconds a frame (2000)  --threads T  0 = all processors (1)\n"
     "  --hz N        frames a second (60)\n";

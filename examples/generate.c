@@ -8,7 +8,7 @@
 static const char usage[] =
     "usage: generate -m MODEL [options]\n"
     "  -m FILE        the model: .gguf, llama2.c .bin, .safetensors\n"
-    "  -z FILE        llama2.c tokenizer.bin (a .gguf has its own)\n"
+    "  -z FILE        tokenizer.bin or tokenizer.json (a .gguf has its own)\n"
     "  -p TEXT        prompt                       -n N         new tokens (256; 0 = no limit)\n"
     "  --temp T       temperature, 0 = greedy (0)  --top-k K    the K most likely (0 = off)\n"
     "  --top-p P      nucleus, 0..1 (0 = off)      --min-p P    share of the best, 0..1 (0 = off)\n"

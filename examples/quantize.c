@@ -9,7 +9,7 @@ static const char usage[] =
     "  IN        .gguf, llama2.c .bin, .safetensors with config.json beside it\n"
     "  TYPE      F32 F16 BF16 Q8_0 Q4_0 Q4_1 Q5_0 Q5_1 Q2_K Q3_K Q4_K Q5_K Q6_K IQ4_NL IQ4_XS\n"
     "            MXFP4 TQ1_0 TQ2_0, or a mix: Qn_K_S Qn_K_M Q3_K_L IQ4_XS_M IQ4_NL_M\n"
-    "  -z FILE   llama2.c tokenizer.bin         -t N      threads, 0 = all processors (0)\n"
+    "  -z FILE   tokenizer.bin, tokenizer.json  -t N      threads, 0 = all processors (0)\n"
     "  --check   measure the error of each type  --adapter FILE  a LoRA adapter that is merged\n";
 #include "common.h"
 

@@ -905,7 +905,7 @@ def adapted_models():
 
 
 def peer_perplexity(path, ids, vocab, window, bos):
-    """As llama-perplexity counts it: windows that begin with BOS, the second half of each counts."""
+    """As llama-perplexity counts: windows that begin with BOS, the second half of each counts."""
     llama = peer_library()
     model, context = peer_context(llama, path, window)
     llama.llama_get_memory.restype = ctypes.c_void_p
@@ -923,8 +923,8 @@ def peer_perplexity(path, ids, vocab, window, bos):
 
 
 def perplexity():
-    """Of a text, by build/perplexity and by llama.cpp: a GGUF file, and what build/quantize makes of a
-    safetensors model with its tokenizer.json."""
+    """Of a text, by build/perplexity and by llama.cpp: a GGUF file, and what build/quantize makes of
+    a safetensors model with its tokenizer.json."""
     if ONLY not in 'perplexity':
         return
     models = os.path.join(SHARED, 'data', 'models')
@@ -935,7 +935,7 @@ def perplexity():
         skip('no %s, %s or %s' % (stories, hf, text))
         return
     converted = os.path.join(OUT, 'tinystories-656k.gguf')
-    subprocess.run([QUANTIZE, hf, converted, 'f32'], stdout=subprocess.PIPE, check=True)
+    subprocess.run([QUANTIZE, hf, converted, 'F32'], stdout=subprocess.PIPE, check=True)
     for path, vocab in (stories, 512), (converted, 2048):
         perplexity_of(path, vocab, text)
 
@@ -1056,7 +1056,8 @@ GELU_ARCHS = 'gpt2 phi2 starcoder2 gptneox gemma gemma2 gemma3'.split()
 WORSE_FAMILY, WORSE_FAMILIES = 1.3, 1.03  # allowed: models so small deviate by 15 %
 # What llama.cpp does not compute, or not so: the truth alone is the reference.
 NO_PEER = {
-    'mistral': 'has no such name', 'mistral-window': 'has no such name', 'cs336': 'has no such name',
+    'mistral': 'has no such name', 'mistral-window': 'has no such name',
+    'cs336': 'has no such name',
     'phi3-window': 'takes no notice of the window', 'exaone4-window': 'has it in 64 layers only',
     'command-r-plus': 'has these norms from 64 layers on', 'bitnet-relu2': 'has SiLU there',
 }

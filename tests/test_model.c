@@ -257,8 +257,8 @@ static void known_prompt(sm_ctx *ctx, const char *text, const int32_t *want, int
     CHECK(n_ids == n && memcmp(ids, want, (size_t)n * sizeof *ids) == 0);
 }
 
-/* Three prompts, by tokenizer.json: their ids; the five largest logits (printed with six decimals, computed in double), then 60
- * greedy ids. */
+/* Three prompts, by tokenizer.json: their ids; the five largest logits (printed with six decimals,
+ * computed in double), then 60 greedy ids. */
 static void tinystories_656k_known(void) {
     static const char *const prompts[] = {"Once upon a time", "Tom and Lily", "The big red dog"};
     size_t bytes;
