@@ -372,6 +372,8 @@ typedef struct sm_model_info {
     size_t decode_bytes;  /* weight bytes that one token reads */
     size_t heap_bytes;    /* allocated by this model */
     size_t mapped_bytes;  /* mapped or used in place */
+    int encoder; /* 1: every token sees the whole text (bert): there are embeddings, no logits */
+    int pooling; /* sm_pooling that the file names for embeddings; 0 = it names none */
     int has_vocab;
     const char *tokenizer;           /* "spm", "bpe" or "" */
     int32_t bos, eos, eot, unk, pad; /* ids, or -1 */
@@ -499,6 +501,17 @@ typedef struct sm_trace {
     const float *data; /* [rows, width] */
 } sm_trace;
 
+/* What a context gives instead of logits: the last hidden state, normed as the output would read
+ * it, of ... */
+typedef enum sm_pooling {
+    SM_POOLING_OFF = 0, /* logits; of an encoder: as SM_POOLING_FILE */
+    SM_POOLING_FILE,    /* what the file names, else SM_POOLING_NONE */
+    SM_POOLING_NONE,    /* every entry that is wanted */
+    SM_POOLING_MEAN,    /* of each sequence in the batch: its entries' mean, summed in their order */
+    SM_POOLING_CLS,     /* ... its first entry */
+    SM_POOLING_LAST     /* ... its last entry */
+} sm_pooling;
+
 typedef struct sm_ctx_params {
     int n_ctx;      /* tokens a sequence can hold; 0 = the model's training length, at most 4096 */
     int n_seqs;     /* sequences, numbered from 0; 0 = 1; at most 1024 */
@@ -506,8 +519,10 @@ typedef struct sm_ctx_params {
     int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
     int key_type, value_type; /* of the KV cache, SM_TYPE_: F32, F16, BF16, Q8_0 (8.5 bits an
                        element) or Q4_0 (4.5), the last two for models whose head_dim is a multiple
-                       of 32; SM_TYPE_AUTO = F16 */
-    int max_logits; /* rows of logits of one batch; 0 = n_seqs */
+                       of 32; SM_TYPE_AUTO = F16, of encoders F32 */
+    int max_logits; /* rows of logits, or embeddings, of one batch; 0 = n_seqs */
+    int embeddings; /* sm_pooling: embeddings instead of logits */
+    int normalize;  /* 1: embeddings are divided by their Euclidean length (if that is not 0) */
     int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
     int max_lora_rank; /* of adapters that will be set; 0 = none will */
     int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
@@ -557,7 +572,9 @@ SM_API const sm_model *sm_ctx_model(const sm_ctx *ctx);
 SM_API sm_tokenizer *sm_ctx_tokenizer(sm_ctx *ctx);
 
 /* Tokens to evaluate. Entry i appends tokens[i] to sequence seqs[i]; entries of a sequence are in
- * order; any number of sequences may share a batch. */
+ * order; any number of sequences may share a batch. An encoder's sequences are whole texts, begin
+ * and end in the batch, and leave nothing behind: their length stays 0. All of its batch is
+ * computed at once, so that n_batch bounds it. */
 typedef struct sm_batch {
     int n;
     const int32_t *tokens; /* [n] ids in [0, n_vocab) */
@@ -583,6 +600,11 @@ SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass);
 /* Logits [n_vocab] after batch entry i, unnormalised; negative i counts from the last entry (-1).
  * NULL when they were not wanted. Valid until the next pass begins. */
 SM_API const float *sm_logits(const sm_ctx *ctx, int i);
+/* Embedding [n_embd] (params.embeddings): of batch entry i, as above, under SM_POOLING_NONE; else of
+ * sequence i, from its entries in the last batch (NULL: it had none there). Each number of a mean is
+ * a chain of sums, times 1 / n; the length's square is summed as a product of matrices is. Valid
+ * until the next pass begins. */
+SM_API const float *sm_embedding(const sm_ctx *ctx, int i);
 
 /* From the next pass on, compute with an adapter of the context's model, which must stay open; or
  * without (NULL, or scale 0: to the bit as before). No weight is touched or copied, whatever its
@@ -11050,7 +11072,9 @@ enum {
     SM__ARCH_MOE_ALWAYS = 1 << 21,   /* is one */
     SM__ARCH_EXPERT_NORM = 1 << 22,  /* the chosen experts' weights sum to 1 */
     SM__ARCH_SHARED_EXPERT = 1 << 23, /* one more reads every token, behind a sigmoid */
-    SM__ARCH_MAYBE_SHARED = 1 << 24  /* ... without one, when its length is in the file */
+    SM__ARCH_MAYBE_SHARED = 1 << 24, /* ... without one, when its length is in the file */
+    SM__ARCH_ENCODER = 1 << 25       /* bert: every token sees all, x is normed after each sum and
+                                        after the embedding, to which a token type is added */
 };
 
 /* How a family differs from the plainest model. Its sizes, scales and windows are in the file. */
@@ -11119,6 +11143,11 @@ static const sm__arch sm__archs[] = {
      SM__ARCH_QK_NORM_ROW | SM__ARCH_MOE},
     {"granitemoe", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
      SM__ARCH_LOGIT_DIVISOR | SM__ARCH_MOE | SM__ARCH_EXPERT_NORM | SM__ARCH_MAYBE_SHARED},
+    /* GELU by tanh, as llama.cpp computes it: Hugging Face's is by erf, 5e-4 away at most */
+    {"bert", SM__NORM_LAYER, SM__POS_LEARNED, SM__FFN_GELU_TANH, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_ENCODER | SM__ARCH_NO_PRE_NORM | SM__ARCH_BIAS | SM__ARCH_NORM_BIAS},
+    {"nomic-bert", SM__NORM_LAYER, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
+     SM__ARCH_ENCODER | SM__ARCH_NO_PRE_NORM | SM__ARCH_NORM_BIAS},
 };
 #define SM__N_ARCHS ((int)(sizeof sm__archs / sizeof *sm__archs))
 
@@ -11153,6 +11182,7 @@ typedef struct sm__hparams {
     int pos;            /* SM__POS_*: the row's, unless the file's layout differs (HF llama) */
     int ffn;            /* SM__FFN_*: the row's, unless the file names another */
     int parallel;       /* attention and MLP of a layer read the same x */
+    int pooling;        /* SM_POOLING_* of the file; OFF = none, -1 = one that is not known here */
     int n_rot;          /* rotated elements of a head, even, <= head_dim */
     int n_experts, n_used; /* of a mixture, and of them for each token; 0: no mixture */
     int n_ff_expert, n_ff_shared; /* their feed-forward lengths, the shared one's or 0 */
@@ -12718,6 +12748,22 @@ static sm_status sm__gguf_experts(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+/* How a file means its embeddings. An encoder whose tokens see only those before them is none. */
+static sm_status sm__gguf_pooling(sm_model *m, sm_error *error) {
+    static const int8_t known[] = {SM_POOLING_NONE, SM_POOLING_MEAN, SM_POOLING_CLS,
+                                   SM_POOLING_LAST};
+    const sm__meta *causal = sm__arch_find_key(m, "attention.causal");
+    int type = -1;
+    sm_status status = sm__gguf_int(m, "pooling_type", 0, &type, error);
+    if (status) return status;
+    m->hp.pooling = type < 0 ? SM_POOLING_OFF : type < 4 ? known[type] : -1;
+    if (!(m->arch->flags & SM__ARCH_ENCODER)) return SM_OK;
+    if (!causal || causal->type != SM__GGUF_BOOL || causal->data[0])
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "key %s.attention.causal is not false",
+                        m->info.arch);
+    return SM_OK;
+}
+
 static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
     sm__hparams *h = &m->hp;
     sm_status status;
@@ -12747,7 +12793,7 @@ static sm_status sm__gguf_hparams(sm_model *m, sm_error *error) {
     h->norm_eps = sm__real_in(eps, 0.0, 1.0) ? (float)eps : 0.0f;
     sm__gguf_real(m, "rope.freq_base", &h->rope_base);
     if ((status = sm__gguf_scaling(m, error)) || (status = sm__gguf_layers(m, error)) ||
-        (status = sm__gguf_scales(m, error)))
+        (status = sm__gguf_scales(m, error)) || (status = sm__gguf_pooling(m, error)))
         return status;
     if (h->pos != SM__POS_LEARNED) h->n_ctx = sm__min(h->n_ctx, SM__MAX_DIM);
     return sm__hparams_check(m, error);
@@ -14667,6 +14713,7 @@ typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = no
     const float *ffn_norm, *ffn_norm_bias;   /* [C] */
     const float *q_norm, *k_norm;            /* [D], or [H*D] and [K*D]: SM__ARCH_QK_NORM... */
     const float *attn_post_norm, *ffn_post_norm; /* [C] */
+    const float *sum_norm[2], *sum_norm_bias[2]; /* [C] of x after attention, after the MLP */
     const float *attn_sub_norm, *ffn_sub_norm;   /* [H*D] [F] */
     sm__weight q, k, v, attn_out;            /* [H*D, C] [K*D, C] [K*D, C] [C, H*D] */
     sm__weight gate, up, down;               /* [F, C] [F, C] [C, F], of every expert */
@@ -14677,7 +14724,8 @@ typedef struct sm__layer { /* vectors are f32 copies, 64-byte aligned; NULL = no
 typedef struct sm__weights {
     sm__weight embed, output; /* [V, C]; the same one when the file has no output.weight */
     sm__weight position;      /* [n_ctx, C] of learned positions, any type; else data NULL */
-    const float *output_norm, *output_norm_bias; /* [C] */
+    const float *token_type, *embed_norm, *embed_norm_bias; /* [C] */
+    const float *output_norm, *output_norm_bias;            /* [C] */
     const float *rope_factors; /* [n_rot / 2] what to divide angles by, or NULL */
     const float *long_factors; /* the same in a context longer than original_ctx, or NULL */
     sm__layer *layers;
@@ -14861,6 +14909,12 @@ static void sm__bind_norms(sm__binder *b, sm__layer *l) {
         l->attn_post_norm = sm__bind_vector(b, "post_attention_norm", ".weight", c, 1);
         l->ffn_post_norm = sm__bind_vector(b, "post_ffw_norm", ".weight", c, 1);
     }
+    if (flags & SM__ARCH_ENCODER) {
+        l->sum_norm[0] = sm__bind_vector(b, "attn_output_norm", ".weight", c, 1);
+        l->sum_norm_bias[0] = sm__bind_vector(b, "attn_output_norm", ".bias", c, 1);
+        l->sum_norm[1] = sm__bind_vector(b, "layer_output_norm", ".weight", c, 1);
+        l->sum_norm_bias[1] = sm__bind_vector(b, "layer_output_norm", ".bias", c, 1);
+    }
     if (flags & SM__ARCH_SUB_NORM) {
         int q = h->n_heads * h->head_dim;
         l->attn_sub_norm = sm__bind_vector(b, "attn_sub_norm", ".weight", q, 1);
@@ -14990,11 +15044,28 @@ static size_t sm__decode_bytes(const sm_model *m) {
     return bytes;
 }
 
+/* What an encoder has before its layers. Of the token types it is always the first. */
+static void sm__bind_encoder(sm__binder *b, sm__weights *w) {
+    int c = b->m->hp.n_embd, at = sm__tensor_at(b->m, "token_types.weight");
+    uint64_t n = at < 0 ? 0 : b->m->tensors[at].dims[1];
+    const sm_tensor *t = NULL;
+    float *copy;
+    w->embed_norm = sm__bind_vector(b, "token_embd_norm", ".weight", c, 1);
+    w->embed_norm_bias = sm__bind_vector(b, "token_embd_norm", ".bias", c, 1);
+    if (n) t = sm__bind_find(b, "token_types", ".weight", c, n > 1024 ? 1024 : (int)n, 1, 1);
+    if (!t) return;
+    copy = (float *)sm__model_alloc(b->m, (size_t)c, sizeof *copy);
+    if (!copy) b->status = sm__fail(b->error, SM_ERR_NOMEM, "no memory for tensor %s", b->name);
+    else sm__types[sm__type_index(t->type)].decode(t->data, copy, (size_t)c);
+    w->token_type = copy;
+}
+
 static sm_status sm__model_bind(sm_model *m, sm_error *error) {
     const sm__hparams *h = &m->hp;
     sm__weights *w;
     sm__binder b;
     int i, need_output = (m->arch->flags & SM__ARCH_OUTPUT_BIAS) != 0;
+    int encoder = (m->arch->flags & SM__ARCH_ENCODER) != 0;
     memset(&b, 0, sizeof b);
     b.m = m;
     b.error = error;
@@ -15006,12 +15077,15 @@ static sm_status sm__model_bind(sm_model *m, sm_error *error) {
     if (!w->layers) return sm__fail(error, SM_ERR_NOMEM, "no memory for the weights' table");
     memset(w->layers, 0, (size_t)h->n_layers * sizeof *w->layers);
     w->embed = sm__bind_matrix(&b, "token_embd", h->n_vocab, h->n_embd, 1, 0);
-    w->output = sm__bind_matrix(&b, "output", h->n_vocab, h->n_embd, need_output, need_output);
-    if (!w->output.data) w->output = w->embed;
+    if (!encoder) {
+        w->output = sm__bind_matrix(&b, "output", h->n_vocab, h->n_embd, need_output, need_output);
+        if (!w->output.data) w->output = w->embed;
+    }
     if (h->pos == SM__POS_LEARNED)
         w->position = sm__bind_matrix(&b, "position_embd", h->n_ctx, h->n_embd, 1, 0);
-    w->output_norm = sm__bind_vector(&b, "output_norm", ".weight", h->n_embd, 1);
-    if (m->arch->flags & SM__ARCH_NORM_BIAS)
+    if (encoder) sm__bind_encoder(&b, w);
+    else w->output_norm = sm__bind_vector(&b, "output_norm", ".weight", h->n_embd, 1);
+    if (!encoder && (m->arch->flags & SM__ARCH_NORM_BIAS))
         w->output_norm_bias = sm__bind_vector(&b, "output_norm", ".bias", h->n_embd, 1);
     sm__bind_rope_factors(&b, w);
     for (i = 0; i < h->n_layers && !b.status; i++) {
@@ -15076,6 +15150,8 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
         if (bytes[type] > best) best = bytes[type], info->type = t->type;
     }
     if (!file->owned) info->mapped_bytes += file->n; /* the shards are counted already */
+    info->encoder = m->arch && (m->arch->flags & SM__ARCH_ENCODER);
+    info->pooling = sm__max(h->pooling, 0);
     info->has_vocab = m->vocab.kind != SM__VOCAB_NONE;
     info->tokenizer = m->vocab.kind == SM__VOCAB_SPM   ? "spm"
                       : m->vocab.kind == SM__VOCAB_BPE ? "bpe"
@@ -16820,6 +16896,9 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
  *   GATHER   the rows of runs, side by side
  *   EXPERTS  MATMUL of every run by its expert's weights
  *   COMBINE  ADD of the sum of a token's slots by weight, best first, and the shared expert
+ * and of embeddings, instead of LOGITS:
+ *   POOL     rows added up in the rented rows
+ *   LENGTH   means out of sums, and division by the length
  * ============================================================================================== */
 
 enum {
@@ -16837,7 +16916,9 @@ enum {
     SM__OP_SORT,
     SM__OP_GATHER,
     SM__OP_EXPERTS,
-    SM__OP_COMBINE
+    SM__OP_COMBINE,
+    SM__OP_POOL,
+    SM__OP_LENGTH
 };
 
 /* What the rows of a buffer or step belong to. */
@@ -16894,7 +16975,7 @@ typedef struct sm__emitter {
     sm__step dummy;
     int n_steps;
     size_t rows[SM__ROWS_KINDS]; /* of a buffer */
-    int max_lora_rank;
+    int max_lora_rank, embeddings;
     sm__buf low; /* A x of up to three weights; stride 0: there will be no adapter */
     struct {
         size_t at, end;
@@ -17069,6 +17150,16 @@ typedef struct sm__emit_bufs {
     sm__buf x, rotary[2], parts;
 } sm__emit_bufs;
 
+/* x = norm(x); none without a weight. */
+static void sm__emit_norm_of_x(sm__emitter *e, const char *name, int layer, sm__buf x,
+                               const float *norm, const float *bias) {
+    sm__step *s;
+    if (!norm) return;
+    s = sm__emit_step(e, SM__OP_NORM, name, layer);
+    s->in.x = s->out.x = x;
+    s->norm = norm, s->norm_bias = bias;
+}
+
 /* x += attention(in). Keeps `in` for others when asked to. */
 static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act_buf in,
                                int keep) {
@@ -17106,6 +17197,7 @@ static void sm__emit_attention(sm__emitter *e, int il, const sm__emit_bufs *b, s
     sm__emit_drop(e, ms);
     out = sm__emit_sub_norm(e, "attn_sub_norm", il, out, l->attn_sub_norm, reader);
     sm__emit_residual(e, "attn_out", il, out, reader, l->attn_post_norm, b->x);
+    sm__emit_norm_of_x(e, "attn_sum_norm", il, b->x, l->sum_norm[0], l->sum_norm_bias[0]);
 }
 
 /* The first half of an MLP: in -> up, and gate where there is one. */
@@ -17149,6 +17241,7 @@ static void sm__emit_ffn(sm__emitter *e, int il, const sm__emit_bufs *b, sm__act
     out = sm__emit_act(e, "act", il, SM__ROWS_ALL, glu, l->ffn_sub_norm ? NULL : &l->down);
     out = sm__emit_sub_norm(e, "ffn_sub_norm", il, out, l->ffn_sub_norm, &l->down);
     sm__emit_residual(e, "ffn_out", il, out, &l->down, l->ffn_post_norm, b->x);
+    sm__emit_norm_of_x(e, "ffn_sum_norm", il, b->x, l->sum_norm[1], l->sum_norm_bias[1]);
 }
 
 /* The expert that all tokens have: in -> rows. */
@@ -17264,11 +17357,20 @@ static void sm__tape_emit(sm__emitter *e, size_t parts_bytes) {
         e->low = sm__emit_buf(e, 0, 3 * sm__low_step(e->max_lora_rank), sizeof(float));
     s = sm__emit_step(e, SM__OP_EMBED, "embed", -1);
     s->out.x = b.x;
+    sm__emit_norm_of_x(e, "embed_norm", -1, b.x, w->embed_norm, w->embed_norm_bias);
     if (hp->pos != SM__POS_LEARNED) b.rotary[0] = sm__emit_rotary(e, 0);
     if (hp->pos != SM__POS_LEARNED && hp->local_base != 0.0) b.rotary[1] = sm__emit_rotary(e, 1);
     for (il = 0; il < hp->n_layers; il++) sm__emit_layer(e, il, &b);
     last = sm__emit_norm(e, "output_norm", -1, SM__ROWS_WANTED, b.x, w->output_norm,
-                         w->output_norm_bias, &reader, 1);
+                         w->output_norm_bias, &reader, !e->embeddings);
+    if (e->embeddings) {
+        s = sm__emit_step(e, SM__OP_POOL, "pool", -1);
+        s->rows = SM__ROWS_WANTED;
+        s->in = last;
+        s = sm__emit_step(e, SM__OP_LENGTH, "length", -1);
+        s->rows = SM__ROWS_WANTED;
+        return;
+    }
     s = sm__emit_step(e, SM__OP_LOGITS, "logits", -1);
     s->rows = SM__ROWS_WANTED;
     s->in = last;
@@ -17381,6 +17483,11 @@ typedef struct sm__kv_change {
     void *before; /* NULL, or the shared block that was copied */
 } sm__kv_change;
 
+/* The entries that a row of embeddings is the sum of. */
+typedef struct sm__pooled {
+    int first, last, n;
+} sm__pooled;
+
 /* Rows of the chunk that follow each other in one sequence: they share keys. */
 typedef struct sm__group {
     int row, n;
@@ -17422,10 +17529,12 @@ struct sm_ctx {
     int *seq_length; /* [n_seqs] committed tokens */
 
     /* the batch of the pending pass, [max_batch] each */
-    int max_batch, n_batch;
+    int max_batch, n_batch, encoder;
     int32_t *tokens, *seqs;
     int *positions, *logits_row; /* logits_row: index into rows, or -1 */
     float **rows;                       /* [max_logits] rented */
+    sm__pooled *pooled;        /* [max_logits] which entries an embedding is made of */
+    int *seq_row;              /* [n_seqs] a sequence's embedding: index into rows, or -1 */
     int n_rows;
     sm__kv_change *changes;
     int n_changes;
@@ -17512,10 +17621,12 @@ static sm_status sm__ctx_range(sm_error *error, const char *name, int value, int
 static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_ctx_params *p,
                                  sm__kernels *kernels, sm_error *error) {
     const sm__hparams *hp;
+    int encoder;
     if (!m || !in) return sm__fail(error, SM_ERR_ARG, "context: model and params are needed");
     if (!m->weights)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "context: the model has no weights");
     hp = &m->hp;
+    encoder = (m->arch->flags & SM__ARCH_ENCODER) != 0;
     *p = *in;
     if (!p->n_ctx) p->n_ctx = sm__min(hp->n_ctx, 4096);
     if (!p->n_seqs) p->n_seqs = 1;
@@ -17531,10 +17642,19 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
     if (hp->pos == SM__POS_LEARNED && p->n_ctx > hp->n_ctx)
         return sm__fail(error, SM_ERR_ARG, "context: n_ctx is %d, the model has %d positions",
                         p->n_ctx, hp->n_ctx);
+    if (encoder && p->key_type == SM_TYPE_AUTO) p->key_type = SM_TYPE_F32;
+    if (encoder && p->value_type == SM_TYPE_AUTO) p->value_type = SM_TYPE_F32;
     if (sm__ctx_kv_type(error, "key_type", &p->key_type, hp->head_dim) ||
         sm__ctx_kv_type(error, "value_type", &p->value_type, hp->head_dim))
         return SM_ERR_UNSUPPORTED;
-    if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, 256);
+    if (sm__ctx_range(error, "embeddings", p->embeddings, 0, SM_POOLING_LAST)) return SM_ERR_ARG;
+    if (encoder && p->embeddings == SM_POOLING_OFF) p->embeddings = SM_POOLING_FILE;
+    if (p->embeddings == SM_POOLING_FILE && hp->pooling < 0)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "context: %s.pooling_type is not known here",
+                        m->info.arch);
+    if (p->embeddings == SM_POOLING_FILE)
+        p->embeddings = hp->pooling ? hp->pooling : SM_POOLING_NONE;
+    if (!p->n_batch) p->n_batch = sm__min(p->n_ctx, encoder ? 4096 : 256);
     if (hp->n_used) p->n_batch = sm__min(p->n_batch, sm__max(1, SM__MAX_SLOTS / hp->n_used));
     if (!p->kv_tokens) {
         int64_t all = (int64_t)p->n_ctx * p->n_seqs;
@@ -17608,8 +17728,10 @@ static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
     e.model = m;
     e.rows[SM__ROWS_ALL] = (size_t)p->n_batch;
     e.rows[SM__ROWS_WANTED] = (size_t)sm__min(p->n_batch, p->max_logits);
+    if (p->embeddings == SM_POOLING_MEAN) e.rows[SM__ROWS_WANTED] = e.rows[SM__ROWS_ALL];
     e.rows[SM__ROWS_SLOTS] = slots;
     e.max_lora_rank = p->max_lora_rank;
+    e.embeddings = p->embeddings;
     sm__tape_emit(&e, parts_bytes);
     n_steps = e.n_steps;
     if (e.overflow) a->overflow = 1;
@@ -17655,7 +17777,7 @@ static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm
     if (sm__mul_size(head_bytes, (size_t)hp->n_kv_heads, &sizes[0]) ||
         sm__mul_size(sizes[0], (size_t)hp->n_layers, &sizes[0]))
         a->overflow = 1;
-    sizes[1] = (size_t)hp->n_vocab * sizeof(float);
+    sizes[1] = (size_t)(p->embeddings ? hp->n_embd : hp->n_vocab) * sizeof(float);
     counts[0] = (uint32_t)((p->kv_tokens + SM__KV_BLOCK - 1) / SM__KV_BLOCK);
     if ((int64_t)p->kv_tokens == (int64_t)p->n_ctx * p->n_seqs) /* whole blocks for each */
         counts[0] = (uint32_t)(per_seq * p->n_seqs);
@@ -17686,7 +17808,8 @@ static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) 
     int *batch = (int *)sm__arena_take(a, 2 * n, sizeof *batch);
     float **logits = (float **)sm__arena_take(a, (size_t)p->max_logits, sizeof *logits);
     sm__kv_change *undo = (sm__kv_change *)sm__arena_take(a, changes, sizeof *undo);
-    int *lengths = (int *)sm__arena_take(a, 2 * seqs, sizeof *lengths);
+    int *lengths = (int *)sm__arena_take(a, 3 * seqs, sizeof *lengths);
+    sm__pooled *pooled = (sm__pooled *)sm__arena_take(a, (size_t)p->max_logits, sizeof *pooled);
     int *wanted = (int *)sm__arena_take(a, rows, sizeof *wanted);
     sm__group *groups = (sm__group *)sm__arena_take(a, rows, sizeof *groups);
     if (!ctx) return;
@@ -17699,6 +17822,8 @@ static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) 
     ctx->changes = undo;
     ctx->seq_length = lengths;
     ctx->seq_new = lengths + seqs;
+    ctx->seq_row = lengths + 2 * seqs;
+    ctx->pooled = pooled;
     ctx->wanted = wanted;
     ctx->groups = groups;
     memset(lengths, 0, 2 * seqs * sizeof *lengths);
@@ -17798,6 +17923,7 @@ static sm_status sm__ctx_make(const sm_model *model, const sm_ctx_params *params
     ctx->plan.isa = kernels.isa;
     ctx->used_bytes = arena.used + 2 * SM__ALIGN;
     ctx->kernels = kernels;
+    ctx->encoder = (model->arch->flags & SM__ARCH_ENCODER) != 0;
     fp = sm__fp_enter();
     ctx->score_scale = model->hp.score_scale != 0.0
                            ? (float)model->hp.score_scale
@@ -18196,6 +18322,15 @@ static void sm__shape_attend(sm_ctx *ctx, sm__step *s) {
     s->run_ns = (uint64_t)(row_ns * ctx->n_chunk / s->phases);
 }
 
+/* POOL: tile_n columns of all rows, whose sums are chains. */
+static void sm__shape_pool(const sm_ctx *ctx, sm__step *s, int rows) {
+    double column_ns = rows / sm__speeds[ctx->kernels.isa].elems, fit = SM__TILE_NS / column_ns;
+    int n = ctx->model->hp.n_embd;
+    s->tile_n = rows && fit < n ? sm__max(16, (int)fit / 16 * 16) : n;
+    s->tiles = rows ? (uint32_t)sm__ceil_div(n, s->tile_n) : 0;
+    s->run_ns = (uint64_t)(column_ns * n);
+}
+
 /* How many rows a step has in the chunk at hand. */
 static int sm__step_rows(const sm_ctx *ctx, const sm__step *s) {
     if (s->rows == SM__ROWS_SLOTS) return ctx->n_chunk * ctx->model->hp.n_used;
@@ -18228,6 +18363,8 @@ static void sm__step_shape(sm_ctx *ctx, sm__step *s) {
     case SM__OP_EXPERTS: s->tiles = 1; break; /* cut when the walk gets there */
     case SM__OP_ADD: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_embd / elems); break;
     case SM__OP_ATTEND: sm__shape_attend(ctx, s); break;
+    case SM__OP_LENGTH: sm__shape_rows(ctx, s, rows, 2.0 * hp->n_embd / elems); break;
+    case SM__OP_POOL: sm__shape_pool(ctx, s, rows); break;
     default: sm__shape_matmul(ctx, s, rows); break;
     }
 }
@@ -18241,6 +18378,8 @@ static void sm__tile_embed(sm_ctx *ctx, const sm__step *s, int row) {
     sm__types[w->type].decode(w->data + (size_t)ctx->tokens[entry] * w->stride, x, (size_t)w->k);
     if (ctx->model->hp.embed_scale != 1.0)
         ctx->kernels.scale(x, (float)ctx->model->hp.embed_scale, w->k);
+    if (ctx->model->weights->token_type)
+        ctx->kernels.add(ctx->model->weights->token_type, x, w->k);
     if (ctx->model->hp.pos != SM__POS_LEARNED) return;
     for (i = 0; i < pos->k; i += SM__QK_K) { /* in pieces: no row-sized buffer on the stack */
         float piece[SM__QK_K];
@@ -18503,6 +18642,11 @@ static void sm__attend_add(sm_ctx *ctx, sm__attend_job *job, const float *q, int
     if (job->args.n_q == SM__ATTEND_ROWS) sm__attend_flush(ctx, job);
 }
 
+/* The last key that an entry sees: its own, or of an encoder its sequence's. */
+SM__INLINE int sm__last_key(const sm_ctx *ctx, int entry) {
+    return ctx->encoder ? ctx->seq_new[ctx->seqs[entry]] - 1 : ctx->positions[entry];
+}
+
 /* Split: (m, s, o[D]) of one part of one row and head. */
 static float *sm__part_at(const sm_ctx *ctx, const sm__step *s, int row, int head, int part) {
     const sm__hparams *hp = &ctx->model->hp;
@@ -18516,7 +18660,7 @@ static void sm__tile_attend_split(sm_ctx *ctx, const sm__step *s, int tile,
     int skip = s->window ? ctx->window_part : 0, n_parts = ctx->n_parts - skip;
     int per_head = hp->n_heads / hp->n_kv_heads, part = skip + tile % n_parts, g;
     int head = tile / n_parts % hp->n_kv_heads, row = tile / n_parts / hp->n_kv_heads;
-    int entry = ctx->chunk + row, at = ctx->positions[entry];
+    int entry = ctx->chunk + row, at = sm__last_key(ctx, entry);
     int n = sm__min(at + 1 - part * SM__PART, SM__PART);
     int first = sm__max(0, sm__first_key(s, at) - part * SM__PART);
     sm__attend_job job;
@@ -18535,7 +18679,7 @@ static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
     const sm__hparams *hp = &ctx->model->hp;
     int per_head = hp->n_heads / hp->n_kv_heads, head = tile % hp->n_kv_heads, part, row, g;
     sm__group group = ctx->groups[tile / hp->n_kv_heads];
-    int end = group.row + group.n, last = ctx->positions[ctx->chunk + end - 1];
+    int end = group.row + group.n, last = sm__last_key(ctx, ctx->chunk + end - 1);
     int seq = ctx->seqs[ctx->chunk + group.row];
     int begin = phase * ctx->phase_parts + (s->window ? ctx->window_part : 0);
     sm__attend_job job;
@@ -18543,7 +18687,7 @@ static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
         if (sm__first_key(s, ctx->positions[ctx->chunk + group.row]) / SM__PART > part) continue;
         sm__attend_begin(ctx, &job, s->layer, head, seq, part, last, scratch);
         for (row = group.row; row < end; row++) {
-            int at = ctx->positions[ctx->chunk + row], n = at + 1 - part * SM__PART;
+            int at = sm__last_key(ctx, ctx->chunk + row), n = at + 1 - part * SM__PART;
             int first = sm__first_key(s, at) - part * SM__PART;
             if (n <= 0 || first >= SM__PART) continue;
             for (g = head * per_head; g < (head + 1) * per_head; g++)
@@ -18559,7 +18703,7 @@ static void sm__tile_attend(sm_ctx *ctx, const sm__step *s, int phase, int tile,
 
 static void sm__tile_merge(sm_ctx *ctx, const sm__step *s, int row) {
     const sm__hparams *hp = &ctx->model->hp;
-    int h, part, dim = hp->head_dim, at = ctx->positions[ctx->chunk + row];
+    int h, part, dim = hp->head_dim, at = sm__last_key(ctx, ctx->chunk + row);
     int first = sm__first_key(s, at) / SM__PART;
     for (h = 0; h < hp->n_heads; h++) {
         float *state = sm__row_f32(ctx, s->k, row) + 2 * h;
@@ -18717,6 +18861,32 @@ static void sm__tile_combine(sm_ctx *ctx, const sm__step *s, int row) {
     sm__add_into(ctx, s, sum, sm__row_f32(ctx, s->out.x, row));
 }
 
+static void sm__tile_pool(sm_ctx *ctx, const sm__step *s, int tile) {
+    int c = tile * s->tile_n, n = sm__min(s->tile_n, ctx->model->hp.n_embd - c), row;
+    for (row = 0; row < ctx->n_wanted; row++) {
+        int entry = ctx->chunk + ctx->wanted[row], i = ctx->logits_row[entry];
+        const float *x = sm__row_f32(ctx, s->in.x, row) + c;
+        if (entry == ctx->pooled[i].first) memcpy(ctx->rows[i] + c, x, (size_t)n * sizeof *x);
+        else ctx->kernels.add(x, ctx->rows[i] + c, n);
+    }
+}
+
+/* An embedding whose last entry this is. */
+static void sm__tile_length(sm_ctx *ctx, int row, unsigned char *scratch) {
+    int entry = ctx->chunk + ctx->wanted[row], i = ctx->logits_row[entry];
+    int n = ctx->model->hp.n_embd, f32 = sm__type_index(SM_TYPE_F32);
+    float *x = ctx->rows[i], square = 0.0f;
+    sm__acts a;
+    if (entry != ctx->pooled[i].last) return;
+    if (ctx->pooled[i].n > 1) ctx->kernels.scale(x, sm__div(1.0f, (float)ctx->pooled[i].n), n);
+    if (!ctx->params.normalize) return;
+    memset(&a, 0, sizeof a);
+    a.x = x;
+    a.x_stride = (size_t)n;
+    ctx->kernels.matmul[f32](x, (size_t)n * sizeof *x, 1, n, &a, 1, &square, 1, scratch);
+    if (square > 0.0f) ctx->kernels.scale(x, sm__div(1.0f, sm__sqrt(square)), n);
+}
+
 static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, int member) {
     unsigned char *scratch = ctx->member_scratch + (size_t)member * ctx->member_bytes;
     int row = tile * s->tile_t, end = sm__min(row + s->tile_t, sm__step_rows(ctx, s));
@@ -18725,6 +18895,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
     case SM__OP_SORT: sm__tile_sort(ctx); return;
     case SM__OP_MATMUL:
     case SM__OP_LOGITS: sm__tile_matmul(ctx, s, tile, scratch); return;
+    case SM__OP_POOL: sm__tile_pool(ctx, s, tile); return;
     case SM__OP_ATTEND:
         if (ctx->split) sm__tile_attend_split(ctx, s, tile, scratch);
         else sm__tile_attend(ctx, s, phase, tile, scratch);
@@ -18743,6 +18914,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
         case SM__OP_ROUTE: sm__tile_route(ctx, s, row); break;
         case SM__OP_GATHER: sm__tile_gather(ctx, s, row); break;
         case SM__OP_COMBINE: sm__tile_combine(ctx, s, row); break;
+        case SM__OP_LENGTH: sm__tile_length(ctx, row, scratch); break;
         default: sm__tile_act(ctx, s, row); break;
         }
 }
@@ -18971,8 +19143,10 @@ static void sm__pass_rollback(sm_ctx *ctx) {
 
 static void sm__pass_commit(sm_ctx *ctx) {
     int i;
+    if (ctx->encoder) sm__kv_rollback(ctx); /* nothing is kept */
     for (i = 0; i < ctx->n_changes; i++) sm_pool_return(ctx->pool, ctx->changes[i].before);
-    for (i = 0; i < ctx->params.n_seqs; i++) ctx->seq_length[i] += ctx->seq_new[i];
+    for (i = 0; i < ctx->params.n_seqs && !ctx->encoder; i++)
+        ctx->seq_length[i] += ctx->seq_new[i];
     ctx->n_changes = 0;
     ctx->n_passes++;
     ctx->n_tokens += (uint64_t)ctx->n_batch;
@@ -19018,13 +19192,15 @@ static sm_status sm__batch_check(sm_ctx *ctx, const sm_batch *b) {
     memset(ctx->seq_new, 0, (size_t)ctx->params.n_seqs * sizeof *ctx->seq_new);
     for (i = 0; i < b->n; i++) {
         int seq = b->seqs ? b->seqs[i] : 0;
-        n_rows += b->want ? b->want[i] != 0 : i == b->n - 1;
+        if (ctx->params.embeddings <= SM_POOLING_NONE)
+            n_rows += b->want ? b->want[i] != 0 : i == b->n - 1;
         if (b->tokens[i] < 0 || b->tokens[i] >= ctx->model->hp.n_vocab)
             return sm__fail(&ctx->error, SM_ERR_ARG, "eval: token %d is %d, not in [0, %d)", i,
                             (int)b->tokens[i], ctx->model->hp.n_vocab);
         if (seq < 0 || seq >= ctx->params.n_seqs)
             return sm__fail(&ctx->error, SM_ERR_ARG, "eval: entry %d: sequence %d, not in [0, %d)",
                             i, seq, ctx->params.n_seqs);
+        if (ctx->params.embeddings > SM_POOLING_NONE) n_rows += !ctx->seq_new[seq];
         if (ctx->seq_length[seq] + ctx->seq_new[seq]++ >= ctx->params.n_ctx)
             return sm__fail(&ctx->error, SM_ERR_FULL, "eval: sequence %d is full (%d tokens)", seq,
                             ctx->params.n_ctx);
@@ -19032,6 +19208,10 @@ static sm_status sm__batch_check(sm_ctx *ctx, const sm_batch *b) {
     if (n_rows > ctx->params.max_logits)
         return sm__fail(&ctx->error, SM_ERR_FULL, "eval: %d rows of logits, max_logits is %d",
                         n_rows, ctx->params.max_logits);
+    if (ctx->encoder && b->n > ctx->params.n_batch)
+        return sm__fail(&ctx->error, SM_ERR_FULL,
+                        "eval: %d tokens, an encoder takes n_batch = %d at once", b->n,
+                        ctx->params.n_batch);
     if (b->n > ctx->max_batch)
         return sm__fail(&ctx->error, SM_ERR_FULL, "eval: %d tokens, the KV cache takes %d", b->n,
                         ctx->max_batch);
@@ -19055,18 +19235,40 @@ static sm_status sm__batch_reserve(sm_ctx *ctx) {
     return status;
 }
 
+/* Entry i of a sequence becomes part of its embedding, or the whole of it. */
+static int sm__entry_pool(sm_ctx *ctx, int i, int seq) {
+    int row = ctx->seq_row[seq], pooling = ctx->params.embeddings;
+    if (row < 0) return ctx->seq_row[seq] = ctx->n_rows;
+    if (pooling == SM_POOLING_CLS) return -1;
+    if (pooling == SM_POOLING_LAST) {
+        ctx->logits_row[ctx->pooled[row].last] = -1;
+        ctx->pooled[row].first = i;
+    } else {
+        ctx->pooled[row].n++;
+    }
+    ctx->pooled[row].last = i;
+    return row;
+}
+
 /* Copies a checked batch and rents its rows of logits; the last pass's rows go back. */
 static void sm__batch_take(sm_ctx *ctx, const sm_batch *b) {
     int i;
     sm__rows_return(ctx);
     memset(ctx->seq_new, 0, (size_t)ctx->params.n_seqs * sizeof *ctx->seq_new);
+    for (i = 0; i < ctx->params.n_seqs; i++) ctx->seq_row[i] = -1;
     for (i = 0; i < b->n; i++) {
         int seq = b->seqs ? b->seqs[i] : 0, want = b->want ? b->want[i] != 0 : i == b->n - 1;
+        int row = want ? ctx->n_rows : -1;
         ctx->tokens[i] = b->tokens[i];
         ctx->seqs[i] = seq;
         ctx->positions[i] = ctx->seq_length[seq] + ctx->seq_new[seq]++;
-        ctx->logits_row[i] = want ? ctx->n_rows : -1;
-        if (want) ctx->rows[ctx->n_rows++] = (float *)sm__pool_rent_class(ctx->pool, 1);
+        if (ctx->params.embeddings > SM_POOLING_NONE) row = sm__entry_pool(ctx, i, seq);
+        ctx->logits_row[i] = row;
+        if (row != ctx->n_rows) continue;
+        ctx->rows[row] = (float *)sm__pool_rent_class(ctx->pool, 1);
+        ctx->pooled[row].first = ctx->pooled[row].last = i;
+        ctx->pooled[row].n = 1;
+        ctx->n_rows++;
     }
     ctx->n_batch = b->n;
 }
@@ -19158,11 +19360,23 @@ SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass) {
     if (pending && (pass == 0 || pass == pending)) sm__store32(&ctx->cancel_id, pending);
 }
 
-SM_API const float *sm_logits(const sm_ctx *ctx, int i) {
-    if (!ctx || sm__load32(&ctx->pass_id)) return NULL;
+/* The row of a batch entry. */
+static const float *sm__entry_row(const sm_ctx *ctx, int i) {
     if (i < 0) i += ctx->n_batch;
     if (i < 0 || i >= ctx->n_batch || ctx->logits_row[i] < 0) return NULL;
     return ctx->rows[ctx->logits_row[i]];
+}
+
+SM_API const float *sm_logits(const sm_ctx *ctx, int i) {
+    if (!ctx || sm__load32(&ctx->pass_id) || ctx->params.embeddings) return NULL;
+    return sm__entry_row(ctx, i);
+}
+
+SM_API const float *sm_embedding(const sm_ctx *ctx, int i) {
+    if (!ctx || sm__load32(&ctx->pass_id) || !ctx->params.embeddings) return NULL;
+    if (ctx->params.embeddings == SM_POOLING_NONE) return sm__entry_row(ctx, i);
+    if (i < 0 || i >= ctx->params.n_seqs || !ctx->n_batch || ctx->seq_row[i] < 0) return NULL;
+    return ctx->rows[ctx->seq_row[i]];
 }
 
 /* ================================================================================================
@@ -19381,6 +19595,8 @@ static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
     int i;
     if (!p || p->seq < 0 || p->seq >= ctx->params.n_seqs || (!p->prompt == !p->prompt_ids))
         return sm__fail(&ctx->error, SM_ERR_ARG, "generate: give prompt or prompt_ids, and a seq");
+    if (ctx->params.embeddings)
+        return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED, "generate: the context has embeddings");
     if (p->n_stops < 0 || p->n_stops > SMALLMIND_MAX_STOPS || p->n_stop_ids < 0 ||
         p->n_stop_ids > SMALLMIND_MAX_STOPS || (p->n_stops && !p->stops) ||
         (p->n_stop_ids && !p->stop_ids) || p->max_tokens < 0 || p->n_prompt_ids < 0)

@@ -377,7 +377,8 @@ enum {
     GGUF_BIASES = 128,    /* has the biases that it may lack */
     GGUF_OLD = 256,       /* its models are older than this table: no more keys, flat scores */
     GGUF_MOE = 512,       /* is a mixture of experts */
-    GGUF_SHARED = 1024    /* has the shared expert that it may lack */
+    GGUF_SHARED = 1024,   /* has the shared expert that it may lack */
+    GGUF_STEEP = 2048     /* ffn_up so large that GELU is x or 0: llama.cpp's is a coarse table */
 };
 
 typedef struct gguf_family {
@@ -433,8 +434,18 @@ static const gguf_family gguf_families[] = {
 };
 #define GGUF_N_FAMILIES ((int)(sizeof gguf_families / sizeof *gguf_families))
 
+/* Those that have embeddings only: other tests go over them. */
+static const gguf_family gguf_encoders[] = {
+    {"bert", "bert", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"bert-steep", "bert", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_STEEP},
+    {"nomic-bert", "nomic-bert", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV},
+};
+#define GGUF_N_ENCODERS ((int)(sizeof gguf_encoders / sizeof *gguf_encoders))
+
 static const gguf_family *gguf_family_find(const char *name) {
     int i;
+    for (i = 0; i < GGUF_N_ENCODERS; i++)
+        if (!strcmp(name, gguf_encoders[i].name)) return &gguf_encoders[i];
     for (i = 0; i < GGUF_N_FAMILIES; i++)
         if (!strcmp(name, gguf_families[i].name)) return &gguf_families[i];
     return NULL;
@@ -470,7 +481,7 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int typ
     p.n_embd = 64;
     p.n_layers = p.family->n_layers;
     p.n_heads = 4;
-    p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") ? 2 : 4;
+    p.n_kv_heads = strcmp(arch, "gpt2") && strcmp(arch, "cs336") && !strstr(arch, "bert") ? 2 : 4;
     p.head_dim = strncmp(arch, "qwen3", 5) ? 16 : 32; /* qwen3: not n_embd / n_heads */
     p.n_ff = 96;
     if (p.family->flags & GGUF_MOE) p.n_experts = 5, p.n_used = 3;
@@ -487,6 +498,7 @@ SM__UNUSED static gguf_model_params gguf_model_default(const char *name, int typ
         (p.family->flags & GGUF_SHARED))
         p.n_ff_shared = p.n_ff;
     p.vocab = strcmp(arch, "llama") && strcmp(arch, "mistral") ? GGUF_BPE : GGUF_SPM;
+    if (strstr(arch, "bert")) p.vocab = GGUF_NO_VOCAB, p.head_dim = p.n_embd / p.n_heads;
     p.tied = (sm__arch_find(sm__str_of(arch))->flags & SM__ARCH_SQRT_EMBED) ||
              !strcmp(arch, "command-r") || !strcmp(arch, "cohere2") || !strcmp(arch, "bitnet");
     p.seed = 1;
@@ -519,6 +531,11 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
         gguf_key_u32(g, gguf_arch_key(a, "attention.sliding_window_pattern"), (uint32_t)f->period);
     if (arch->flags & SM__ARCH_MAYBE_PARALLEL)
         gguf_key_bool(g, gguf_arch_key(a, "use_parallel_residual"), f->flags & GGUF_PARALLEL);
+    if (arch->flags & SM__ARCH_ENCODER) {
+        gguf_key_bool(g, gguf_arch_key(a, "attention.causal"), 0);
+        gguf_key_u32(g, gguf_arch_key(a, "pooling_type"), 1);
+        gguf_key_u32(g, "tokenizer.ggml.token_type_count", 2);
+    }
     if (f->flags & GGUF_RELU2) gguf_key_str(g, gguf_arch_key(a, "hidden_activation"), "relu2");
     if (f->flags & GGUF_LONG_ROPE) {
         gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.attn_factor"), 1.25f);
@@ -556,6 +573,8 @@ static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
                                                              : "attention.layer_norm_epsilon"),
                  1e-5f);
     gguf_family_keys(g, p);
+    if (p->vocab == GGUF_NO_VOCAB && (arch->flags & SM__ARCH_ENCODER))
+        gguf_key_str(g, "tokenizer.ggml.model", "none");
     if (p->vocab == GGUF_SPM) gguf_vocab_spm(g, p->n_vocab);
     if (p->vocab == GGUF_BPE) gguf_vocab_bpe(g, p->n_vocab);
 }
@@ -582,6 +601,7 @@ static void gguf_model_matrices(gguf_builder *g, const gguf_model_params *p, int
     if (!(p->family->flags & GGUF_OLD) && !strncmp(stem, "attn_", 5) && strchr("qk", stem[5]))
         scale *= 2.0f;
     if (!strncmp(stem, "ffn_gate_inp", 12)) scale *= 4.0f; /* and routers that choose */
+    if ((p->family->flags & GGUF_STEEP) && !strcmp(stem, "ffn_up")) scale *= 1024.0f;
     if (layer >= 0) snprintf(prefix, sizeof prefix, "blk.%d.", layer);
     snprintf(name, sizeof name, "%s%s.weight", prefix, stem);
     gguf_tensors(g, name, gguf_matrix_type(p, stem), k, n, count, 0.0f, scale);
@@ -687,6 +707,8 @@ static void gguf_model_layer(gguf_builder *g, const gguf_model_params *p, int i)
         gguf_model_norm(g, i, "ffn_norm", c, norm_bias);
     if (p->n_experts) gguf_model_mixture(g, p, i);
     else gguf_model_ffn(g, p, i);
+    if (flags & SM__ARCH_ENCODER) gguf_model_norm(g, i, "attn_output_norm", c, 1);
+    if (flags & SM__ARCH_ENCODER) gguf_model_norm(g, i, "layer_output_norm", c, 1);
     if (flags & SM__ARCH_POST_NORM) gguf_model_norm(g, i, "post_ffw_norm", c, 0);
 }
 
@@ -707,6 +729,11 @@ static gguf_builder gguf_model_begin(const gguf_model_params *p) {
         gguf_tensor(&g, "rope_factors_long.weight", SM_TYPE_F32, n, 0, 4.0f, 2.0f);
     }
     for (i = 0; i < p->n_layers; i++) gguf_model_layer(&g, p, i);
+    if (arch->flags & SM__ARCH_ENCODER) {
+        gguf_model_norm(&g, -1, "token_embd_norm", p->n_embd, 1);
+        gguf_tensor(&g, "token_types.weight", SM_TYPE_F32, p->n_embd, 2, 0.0f, 0.5f);
+        return g;
+    }
     gguf_model_norm(&g, -1, "output_norm", p->n_embd, (arch->flags & SM__ARCH_NORM_BIAS) != 0);
     if (!p->tied)
         gguf_model_matrix(&g, p, -1, "output", p->n_vocab, p->n_embd,

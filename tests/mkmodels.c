@@ -34,6 +34,8 @@ static int usage(void) {
     int i;
     for (i = 0; i < GGUF_N_FAMILIES; i++)
         printf("%s %s\n", gguf_families[i].name, gguf_families[i].arch);
+    for (i = 0; i < GGUF_N_ENCODERS; i++)
+        printf("%s %s encoder\n", gguf_encoders[i].name, gguf_encoders[i].arch);
     return 0;
 }
 
@@ -74,8 +76,9 @@ int main(int argc, char **argv) {
     p.n_kv_heads = shapes[i].n_kv_heads;
     p.head_dim = shapes[i].head_dim;
     p.n_ff = shapes[i].n_ff;
-    if (heads_fill_the_model(p.arch)) p.head_dim = p.n_embd / p.n_heads;
-    if (!strcmp(p.arch, "gpt2") || !strcmp(p.arch, "gptneox") || !strcmp(p.arch, "olmoe"))
+    if (heads_fill_the_model(p.arch) || strstr(p.arch, "bert")) p.head_dim = p.n_embd / p.n_heads;
+    if (!strcmp(p.arch, "gpt2") || !strcmp(p.arch, "gptneox") || !strcmp(p.arch, "olmoe") ||
+        strstr(p.arch, "bert"))
         p.n_kv_heads = p.n_heads;
     if (p.n_experts) {
         p.n_experts = shapes[i].n_experts;

@@ -51,6 +51,8 @@
 
 #include "test_adapter.c"
 
+#include "test_embed.c"
+
 #ifndef SMALLMIND_NO_WRITER
 #include "test_write.c"
 #endif
@@ -75,6 +77,7 @@ int main(int argc, char **argv) {
         SUITE(tests_threads),
         SUITE(tests_gen),
         SUITE(tests_adapter),
+        SUITE(tests_embed),
 #ifndef SMALLMIND_NO_WRITER
         SUITE(tests_write),
 #endif
