@@ -507,7 +507,7 @@ typedef enum sm_pooling {
     SM_POOLING_OFF = 0, /* logits; of an encoder: as SM_POOLING_FILE */
     SM_POOLING_FILE,    /* what the file names, else SM_POOLING_NONE */
     SM_POOLING_NONE,    /* every entry that is wanted */
-    SM_POOLING_MEAN,    /* of each sequence in the batch: its entries' mean, summed in their order */
+    SM_POOLING_MEAN,    /* of each sequence in the batch: the mean of its entries */
     SM_POOLING_CLS,     /* ... its first entry */
     SM_POOLING_LAST     /* ... its last entry */
 } sm_pooling;
@@ -600,10 +600,10 @@ SM_API void sm_cancel(sm_ctx *ctx, uint32_t pass);
 /* Logits [n_vocab] after batch entry i, unnormalised; negative i counts from the last entry (-1).
  * NULL when they were not wanted. Valid until the next pass begins. */
 SM_API const float *sm_logits(const sm_ctx *ctx, int i);
-/* Embedding [n_embd] (params.embeddings): of batch entry i, as above, under SM_POOLING_NONE; else of
- * sequence i, from its entries in the last batch (NULL: it had none there). Each number of a mean is
- * a chain of sums, times 1 / n; the length's square is summed as a product of matrices is. Valid
- * until the next pass begins. */
+/* Embedding [n_embd] (params.embeddings): under SM_POOLING_NONE of batch entry i, as above; else of
+ * sequence i, from its entries in the last batch (NULL: it had none there). Each number of a mean
+ * is a chain of sums in the order of entries, times 1 / n; the length's square is summed as a
+ * product of matrices is. Valid until the next pass begins. */
 SM_API const float *sm_embedding(const sm_ctx *ctx, int i);
 
 /* From the next pass on, compute with an adapter of the context's model, which must stay open; or
