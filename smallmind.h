@@ -332,8 +332,8 @@ typedef struct sm_model_params {
                             the path of the index ("model.safetensors.index.json"), of any shard
                             beside it, or of their folder (then model.safetensors will do, too) */
     sm_source tokenizer; /* llama2.c's tokenizer.bin, or Hugging Face's tokenizer.json (BPE, byte-
-                            level or with byte fallback); when absent and file.path ends in
-                            .safetensors, tokenizer.json beside it; not needed for GGUF */
+                            level or with byte fallback); when absent, what lies beside a
+                            safetensors file under that name; not needed for GGUF */
     sm_source config;    /* HF config.json; when absent, a safetensors file has it beside it */
     int load;            /* sm_load */
     int vocab_only;      /* do not require tensors: for tokenizing only */

@@ -194,6 +194,7 @@ fuzz_one() { # FILE NAME
     mkdir -p "$out/corpus-$2"
     case $2 in
     fuzz_gguf*) [ -d "$DATA/gguf-bad" ] && seeds=("$DATA/gguf-bad") ;;
+    fuzz_adapter) most=8192 ;; # what is opened is computed with, too
     fuzz_tok*) # every input is tokenized in eight ways: short ones find more
         most=4096
         [ -d "$DATA/text" ] && seeds=("$DATA/text") ;;
