@@ -361,7 +361,8 @@ SM_API void sm_model_close(sm_model *model);
 
 typedef struct sm_model_info {
     const char *format; /* "GGUF v3", "llama2.c" (or "llama2.c v1", "v2"), "safetensors" */
-    const char *arch;   /* "llama", "qwen2", "qwen3", "gpt2"; "" when only a vocabulary was read */
+    const char *arch;   /* as GGUF names families: "llama", "gemma3", "phi3", "gptneox" ...; ""
+                           when only a vocabulary was read */
     const char *name;   /* general.name, or "" */
     int n_vocab, n_ctx_train, n_embd, n_layers, n_heads, n_kv_heads, head_dim, n_ff;
     int n_experts, n_experts_used; /* of a mixture of experts: in a layer, for a token; else 0 */
@@ -818,7 +819,9 @@ typedef struct sm_trainer_params {
     /* What to train: an opened model of F32, F16 or BF16 weights, which are copied ... */
     const sm_model *model; /* only needed until the trainer is made */
     /* ... or, without one, a model from scratch: */
-    const char *arch;      /* "llama", "qwen2", "qwen3", "gpt2", "cs336"; NULL = "llama" */
+    const char *arch;      /* "llama", "qwen2", "qwen3", "gpt2", "cs336", "starcoder2"; NULL =
+                              "llama". What the backward pass does not know is
+                              SM_ERR_UNSUPPORTED, as is a model with it */
     int n_vocab, n_embd, n_layers, n_heads;
     int n_kv_heads;        /* 0 = n_heads */
     int head_dim;          /* 0 = n_embd / n_heads */
@@ -18572,7 +18575,7 @@ static void sm__tile_kv_put(sm_ctx *ctx, const sm__step *s, int row, unsigned ch
 /* One part for up to SM__ATTEND_ROWS query rows: collected here, then handed to the kernel. */
 typedef struct sm__attend_job {
     sm__attend_args args;
-    const void *keys[4], *values[4];
+    const void *keys[8], *values[8]; /* of the part's blocks; sm__attend_skip moves on in them */
     const float *q[SM__ATTEND_ROWS];
     int first[SM__ATTEND_ROWS], n_keys[SM__ATTEND_ROWS];
     float *o[SM__ATTEND_ROWS];   /* where the kernel writes */
@@ -18586,14 +18589,13 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
                              int part, int last_key, unsigned char *scratch) {
     void **row = sm__kv_row(ctx, seq);
     int i, dim = ctx->model->hp.head_dim;
-    for (i = 0; i < 4; i++) { /* blocks behind the last key are not touched: repeat one that is */
+    for (i = 0; i < 8; i++) { /* blocks behind the last key are not touched: repeat one that is */
         int block = sm__min(part * 4 + i, last_key / SM__KV_BLOCK);
         unsigned char *keys = sm__kv_head(ctx, row[block], layer, head);
         job->keys[i] = keys;
         job->values[i] = keys + ctx->kv.key_bytes;
     }
-    i = sm__min(part * 4 + 4, last_key / SM__KV_BLOCK);
-    job->args.next = sm__kv_head(ctx, row[i], layer, head);
+    job->args.next = job->keys[4];
     job->args.keys = job->keys, job->args.values = job->values;
     job->args.q = job->q, job->args.o = job->o;
     job->args.first = job->first, job->args.n_keys = job->n_keys;
@@ -18606,9 +18608,22 @@ static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int he
     job->parts = job->args.scores + SM__ATTEND_ROWS * SM__PART;
 }
 
+/* Leaves out the blocks that no row sees: weights of 0, so that no bit changes. */
+static void sm__attend_skip(sm__attend_job *job) {
+    int i, least = SM__PART, skip;
+    for (i = 0; i < job->args.n_q; i++) least = sm__min(least, job->first[i]);
+    skip = least / SM__KV_BLOCK;
+    job->args.keys = job->keys + skip, job->args.values = job->values + skip;
+    for (i = 0; skip && i < job->args.n_q; i++) {
+        job->first[i] -= skip * SM__KV_BLOCK;
+        job->n_keys[i] -= skip * SM__KV_BLOCK;
+    }
+}
+
 static void sm__attend_flush(sm_ctx *ctx, sm__attend_job *job) {
     int i, dim = job->args.head_dim;
     if (!job->args.n_q) return;
+    sm__attend_skip(job);
     ctx->kernels.attend_keys(ctx->kv.key_type, &job->args);
     ctx->kernels.attend_values(ctx->kv.value_type, &job->args);
     for (i = 0; i < job->args.n_q; i++) {

@@ -378,7 +378,8 @@ enum {
     GGUF_OLD = 256,       /* its models are older than this table: no more keys, flat scores */
     GGUF_MOE = 512,       /* is a mixture of experts */
     GGUF_SHARED = 1024,   /* has the shared expert that it may lack */
-    GGUF_STEEP = 2048     /* ffn_up so large that GELU is x or 0: llama.cpp's is a coarse table */
+    GGUF_STEEP = 2048,    /* ffn_up so large that GELU is x or 0: llama.cpp's is a coarse table */
+    GGUF_LINEAR = 4096    /* another rope base, and linear scaling */
 };
 
 typedef struct gguf_family {
@@ -405,9 +406,9 @@ static const gguf_family gguf_families[] = {
     {"phi3-long", "phi3", 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_FUSED_QKV | GGUF_LONG_ROPE},
     {"gemma", "gemma", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"gemma2", "gemma2", 2, 0, 24, 0, 4, 3, 0, 0, 0, 0, 0},
-    {"gemma3", "gemma3", 7, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"gemma3", "gemma3", 7, 0, 20, 0, 0, 0, 0, 0, 0, 0, GGUF_LINEAR},
     {"olmo2", "olmo2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
-    {"olmo3", "olmo2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"olmo3", "olmo2", 4, 0, 24, 0, 0, 0, 0, 0, 0, 0, GGUF_LINEAR},
     {"granite", "granite", 2, 0, 0, 0, 0, 0, 6, 0.25f, 0.125f, 4, 0},
     {"starcoder2", "starcoder2", 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {"gptneox", "gptneox", 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, GGUF_PARALLEL},
@@ -537,6 +538,11 @@ static void gguf_family_keys(gguf_builder *g, const gguf_model_params *p) {
         gguf_key_u32(g, "tokenizer.ggml.token_type_count", 2);
     }
     if (f->flags & GGUF_RELU2) gguf_key_str(g, gguf_arch_key(a, "hidden_activation"), "relu2");
+    if (f->flags & GGUF_LINEAR) {
+        gguf_key_f32(g, gguf_arch_key(a, "rope.freq_base"), 160000.0f);
+        gguf_key_str(g, gguf_arch_key(a, "rope.scaling.type"), "linear");
+        gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.factor"), 8.0f);
+    }
     if (f->flags & GGUF_LONG_ROPE) {
         gguf_key_f32(g, gguf_arch_key(a, "rope.scaling.attn_factor"), 1.25f);
         gguf_key_u32(g, gguf_arch_key(a, "rope.scaling.original_context_length"), 32);
