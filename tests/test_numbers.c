@@ -553,6 +553,59 @@ static void superblock_encoders_stay_near(void) {
     }
 }
 
+/* The other types: blocks that ggml wrote, or else ours, decode to the numbers that were encoded,
+ * as near as the type is on average; any bits are encoded without harm. (parity.py compares every
+ * scale of every type with ggml's decoder.) */
+static void other_types_come_back(void) {
+    static const struct {
+        const char *ggml; /* its golden blocks */
+        int type, n;
+        double most; /* error by the numbers' size; uniform ones, but for the ternary types' */
+    } list[] = {{"q4_1", SM_TYPE_Q4_1, 64, 0.08},      {"q5_0", SM_TYPE_Q5_0, 64, 0.05},
+                {"q5_1", SM_TYPE_Q5_1, 64, 0.05},      {"iq4_nl", SM_TYPE_IQ4_NL, 64, 0.1},
+                {"q2_k", SM_TYPE_Q2_K, 512, 0.4},      {"q3_k", SM_TYPE_Q3_K, 512, 0.2},
+                {NULL, SM_TYPE_IQ4_XS, 512, 0.1},      {NULL, SM_TYPE_MXFP4, 512, 0.2},
+                {NULL, SM_TYPE_TQ1_0, 512, 1e-3},      {NULL, SM_TYPE_TQ2_0, 512, 1e-3}};
+    static float x[1024], y[1024];
+    static uint8_t blocks[1024];
+    char path[64];
+    size_t k, n_in;
+    int i, n;
+    sm__fp_enter();
+    for (k = 0; k < sizeof list / sizeof *list; k++) {
+        double error = 0, size = 0;
+        uint8_t *file = NULL;
+        n = 2 * list[k].n;
+        for (i = 0; i < n; i++)
+            x[i] = list[k].most < 0.01 ? 0.3f * (float)(random_below(3) - 1) : random_float();
+        sm_type_encode(list[k].type, x, blocks, (size_t)n);
+        snprintf(path, sizeof path, "quants/%s_%d_noim_input.bin", list[k].ggml ? list[k].ggml : "",
+                 list[k].n);
+        if (list[k].ggml && data_path(path)) {
+            file = file_read(data_path(path), &n_in);
+            memcpy(x, file, (size_t)n * 4);
+            free(file);
+            snprintf(path, sizeof path, "quants/%s_%d_noim_expected.bin", list[k].ggml, list[k].n);
+            file = file_read(data_path(path), &n_in);
+            memcpy(blocks, file, n_in);
+            free(file);
+        }
+        CHECK_STATUS(sm_type_decode(list[k].type, blocks, y, (size_t)n), SM_OK);
+        for (i = 0; i < n; i++) {
+            error += ((double)y[i] - (double)x[i]) * ((double)y[i] - (double)x[i]);
+            size += (double)x[i] * (double)x[i];
+        }
+        if (!(sqrt(error / size) <= list[k].most))
+            FAIL("%s: %.3g of the numbers' size", sm_type_get_info(list[k].type)->name,
+                 sqrt(error / size));
+        for (i = 0; i < 64; i++) {
+            x[random_below(n)] = sm__from_bits(edge_bits[random_below(N_EDGES)]);
+            x[random_below(n)] = sm__from_bits(random_u32());
+            sm_type_encode(list[k].type, x, blocks, (size_t)n);
+        }
+    }
+}
+
 /* Blocks that ggml wrote (shared/data/quants): the same bytes. */
 static void check_golden(int type, const char *name, int n) {
     char path[64];
@@ -608,6 +661,7 @@ static const test tests_numbers[] = {
     {"numbers: encoders break ties as ggml does", encoders_break_ties_as_ggml},
     {"numbers: encoders stay near", encoders_stay_near},
     {"numbers: superblock encoders stay near", superblock_encoders_stay_near},
+    {"numbers: the other types come back", other_types_come_back},
     {"numbers: q8_0 gives ggml's bytes", q8_0_gives_ggmls_bytes},
     {"numbers: q4_0 gives ggml's bytes", q4_0_gives_ggmls_bytes},
     {"numbers: q4_k gives ggml's bytes", q4_k_gives_ggmls_bytes},
