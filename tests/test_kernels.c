@@ -712,13 +712,14 @@ static void attend_windows(attend_place *p) {
 static void attend_variants(int type) {
     attend_place p;
     int d, i, mode, errors = check.errors;
+    int step = type == SM__T_F32 || type == SM__T_BF16 ? 2 : 1; /* F16's but for the loads */
     NEED_VARIANTS();
     p.q = guard_make(NO_ROWS * (MAX_D + 1) * 4);
     p.o = guard_make(NO_ROWS * (MAX_D + 1) * 4);
     p.m = guard_make(NO_ROWS * 4);
     p.s = guard_make(NO_ROWS * 4);
     p.scores = guard_make(NO_ROWS * SM__PART * 4);
-    for (d = type == SM__T_BF16; d < COUNT(head_dims); d += type == SM__T_BF16 ? 2 : 1) {
+    for (d = type == SM__T_BF16; d < COUNT(head_dims); d += step) {
         if (!attend_begin(type, head_dims[d])) continue;
         for (mode = 0; mode < N_MODES; mode++)
             for (i = (mode + d) % 4; i < COUNT(key_counts); i += mode == MODE_NORMAL ? 2 : 4) {
