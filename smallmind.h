@@ -13169,7 +13169,8 @@ static sm_status sm__llama2c_header(sm__llama2c *r, const sm__bytes *file) {
         r->version = words[1];
         if (r->version < 1 || r->version > 2)
             return sm__fail(r->error, SM_ERR_UNSUPPORTED,
-                            "a llama2.c file of version %d: 0, 1 and 2 are read", r->version);
+                            "a llama2.c file of version %u: 0, 1 and 2 are read",
+                            (unsigned)r->version);
         if (file->n < SM__LLAMA2C_HEADER)
             return sm__fail(r->error, SM_ERR_FORMAT, "the header of the llama2.c file is cut");
         if (file->p[36] > 1)

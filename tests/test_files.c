@@ -1449,7 +1449,7 @@ static void files_llama2c_refused(void) {
     } list[] = {
         {4, 0, SM_ERR_UNSUPPORTED, "version 0"},
         {4, 3, SM_ERR_UNSUPPORTED, "version 3"},
-        {4, 0x80000000u, SM_ERR_UNSUPPORTED, "version -2147483648"},
+        {4, 0x80000000u, SM_ERR_UNSUPPORTED, "version 2147483648"},
         {8, 0, SM_ERR_FORMAT, "embedding length 0"},
         {8, 9, SM_ERR_FORMAT, "width 9 is no multiple of 2 heads"},
         {8, 0xffffffffu, SM_ERR_FORMAT, "embedding length -1"},

@@ -1312,8 +1312,8 @@ static files_case convert_to_hf(const sm_model *m, const convert_family *f, char
     return files_st_finish(&s, config);
 }
 
-/* Every family, in one of two shapes: as safetensors it has the logits of its GGUF, to the bit where
- * heads have the same order, and converted back it is that file's tensors and logits to the bit. */
+/* Every family, in one of two shapes: as safetensors it has its GGUF's logits, to the bit where
+ * heads have the same order, and converted back it is that file's tensors and logits. */
 static void convert_every_family(void) {
     int k, shape;
     for (k = 0; k < CONVERT_N_FAMILIES; k++) {
