@@ -516,7 +516,8 @@ typedef enum sm_pooling {
 typedef struct sm_ctx_params {
     int n_ctx;      /* tokens a sequence can hold; 0 = the model's training length, at most 4096 */
     int n_seqs;     /* sequences, numbered from 0; 0 = 1; at most 1024 */
-    int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic */
+    int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic; where each
+                       token has n experts of a mixture, at most 8192 / n */
     int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
     int key_type, value_type; /* of the KV cache, SM_TYPE_: F32, F16, BF16, Q8_0 (8.5 bits an
                        element) or Q4_0 (4.5), the last two for models whose head_dim is a multiple
