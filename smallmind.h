@@ -12438,7 +12438,7 @@ static sm_status sm__scales_check(const sm__hparams *h, sm_error *error) {
     scales[0] = h->embed_scale, scales[1] = h->residual_scale, scales[2] = h->logit_scale;
     scales[3] = h->score_scale != 0.0 ? h->score_scale : 1.0;
     for (i = 0; i < 4; i++)
-        if (!sm__real_in(scales[i] < 0.0 ? -scales[i] : scales[i], 1e-6, 1e6))
+        if (!sm__real_in(scales[i], 1e-6, 1e6))
             return sm__fail(error, SM_ERR_FORMAT, "the scale of %s is not within 1e-6 and 1e6",
                             i == 0   ? "embeddings"
                             : i == 1 ? "residuals"

@@ -279,7 +279,7 @@ static void family_bad_keys_are_named(void) {
         uint32_t number;
         const char *text;
     } cases[] = {
-        {"granite", "residual_scale", -1e7f, 0, "scale of residuals"},
+        {"granite", "residual_scale", -1.0f, 0, "scale of residuals"},
         {"granite", "embedding_scale", 1e-9f, 0, "scale of embeddings"},
         {"granite", "attention.scale", 1e9f, 0, "scale of attention"},
         {"granite", "logit_scale", 1e9f, 0, "scale of logits"},
@@ -326,6 +326,26 @@ static void family_bad_keys_are_named(void) {
         CHECK_STATUS(family_open(file, bytes, &error), SM_ERR_FORMAT);
         if (!strstr(error.text, needed[i][1])) FAIL("%s: %s", needed[i][0], error.text);
         free(file);
+    }
+}
+
+/* The largest models of two families are known by their layers, and scale scores otherwise. */
+static void family_large_models_scale_otherwise(void) {
+    static const struct {
+        const char *name;
+        int n_layers;
+        double scale; /* 0: head_dim^-0.5 */
+    } cases[] = {{"gemma2", 46, 0.25}, {"gemma2", 45, 0}, {"gemma3", 62, 0.25}, {"gemma", 46, 0}};
+    int i;
+    for (i = 0; i < 4; i++) {
+        gguf_model_params p = gguf_model_default(cases[i].name, SM_TYPE_F32);
+        sm_model *m;
+        p.vocab = GGUF_NO_VOCAB;
+        p.n_layers = cases[i].n_layers;
+        p.head_dim = 32; /* 4 heads of a width of 64 */
+        m = gguf_model_open(&p);
+        if (m) CHECK(m->hp.score_scale == cases[i].scale);
+        sm_model_close(m);
     }
 }
 
@@ -397,6 +417,7 @@ static const test tests_families[] = {
     {"families: nothing before the window matters", family_window_is_the_end_of_sight},
     {"families: every missing tensor and bad shape is named", family_missing_tensors_are_named},
     {"families: bad and missing keys are named", family_bad_keys_are_named},
+    {"families: large models scale scores otherwise", family_large_models_scale_otherwise},
     {"families: window patterns as a number and as a list", family_window_patterns},
 #ifndef SMALLMIND_NO_TRAIN
     {"families: the trainer refuses what it does not know",
