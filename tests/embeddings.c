@@ -1,4 +1,4 @@
-/* embeddings.c - the embeddings of ids, for embeddings.py, which compares them with llama.cpp's.
+/* embeddings.c - the embeddings of ids, for parity.py, which compares them with llama.cpp's.
  *
  *     embeddings MODEL POOLING NORMALIZE IDS [ISA THREADS BATCH] >vectors.f32
  *

@@ -2,7 +2,8 @@
  * that llama.cpp opens too: the models of the tests' builder, of any size. The same arguments give
  * the same bytes everywhere.
  *
- *     mkmodels                                    prints the families, one a line: name, arch
+ *     mkmodels                                    prints the families that have logits, one a line:
+ *                                                 name, arch
  *     mkmodels FAMILY SHAPE TYPE SEED OUT.gguf    writes one; shapes are in the table below
  *
  * A new family is a row of gguf_families in build_gguf.h (and of sm__archs). */
@@ -34,8 +35,6 @@ static int usage(void) {
     int i;
     for (i = 0; i < GGUF_N_FAMILIES; i++)
         printf("%s %s\n", gguf_families[i].name, gguf_families[i].arch);
-    for (i = 0; i < GGUF_N_ENCODERS; i++)
-        printf("%s %s encoder\n", gguf_encoders[i].name, gguf_encoders[i].arch);
     return 0;
 }
 

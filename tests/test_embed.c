@@ -1,5 +1,5 @@
 /* test_embed.c - embeddings: llama.cpp's numbers, poolings by their definition, encoders, bits
- * whatever the way, refusals. tests/embeddings.py compares many more with llama.cpp. Included by
+ * whatever the way, refusals. tests/parity.py compares many more with llama.cpp. Included by
  * test.c. */
 #include "runs.h"
 
