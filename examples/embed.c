@@ -12,7 +12,7 @@ static const char usage[] =
     "                 or mean\n"
     "  --similar      cosines of all pairs of texts, not vectors\n"
     "  --raw          vectors as they are, not of length 1\n"
-    "  --threads T    0 = all processors (0)        --isa LEVEL  scalar sse41 avx2 avx512 amx neon\n";
+    "  --threads T    0 = all processors (0)    --isa LEVEL  scalar sse41 avx2 avx512 amx neon\n";
 #include "common.h"
 
 typedef struct options {
@@ -52,7 +52,8 @@ static int embed(sm_ctx *ctx, const char *text, int32_t *ids, int max, float *x)
     const float *row;
     sm_status status;
     memset(&batch, 0, sizeof batch);
-    status = sm_tokenize(sm_ctx_tokenizer(ctx), text, strlen(text), SM_TEXT_BOS, ids, max, &batch.n);
+    status = sm_tokenize(sm_ctx_tokenizer(ctx), text, strlen(text), SM_TEXT_BOS, ids, max,
+                         &batch.n);
     if (status || !batch.n) {
         say(stderr, "\nembed: %d ids, at most %d are taken: %.60s\n", batch.n, max, text);
         return 0;

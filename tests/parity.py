@@ -1206,7 +1206,7 @@ def embeddings():
                     return
                 got = np.frombuffer(p.stdout, '<f4').reshape(want.shape)
                 off.append(np.abs(got - want).max() / np.abs(want).max())
-            print('embeddings %-11s %-4s none %.1e  mean %.1e  first %.1e  last %.1e from llama.cpp' %
+            print('embeddings %-11s %-4s none %.1e mean %.1e first %.1e last %.1e from llama.cpp' %
                   (name, shape, *off))
             check(max(off) <= (2e-4 if name == 'bert' else F32_BOUND),
                   'embeddings %s %s: not what llama.cpp computes' % (name, shape))
