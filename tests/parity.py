@@ -926,7 +926,7 @@ def peer_perplexity(path, ids, vocab, window, bos):
 
 
 def perplexity():
-    """Of a text, by build/perplexity and by llama.cpp: a GGUF file, and what build/quantize makes of
+    """Of a text, by build/perplexity and by llama.cpp: a GGUF file, and what quantize makes of
     a safetensors model with its tokenizer.json."""
     if ONLY not in 'perplexity':
         return
