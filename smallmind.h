@@ -3494,7 +3494,8 @@ typedef struct sm__view {
 
 /* multiply_bf16: out[i, j] = sum over l of a(i, l) b(j, l), both rounded to BF16; with add, out +=
  * that. i < m <= 264, j < n, l < k; scratch: SM__MULTIPLY_FLOATS. AMX only, and outside the
- * contract of equal bits: a sum goes by pairs, whatever m and n are, so that |got - exact| <= k * 2^-24 * sum |a * b|, denormals taken for 0. */
+ * contract of equal bits: a sum goes by pairs, whatever m and n are, so that
+ * |got - exact| <= k * 2^-24 * sum |a * b|, denormals taken for 0. */
 typedef void (*sm__multiply_fn)(sm__view a, sm__view b, int m, int n, int k, float *out,
                                 size_t stride, int add, float *scratch);
 #define SM__TILE_ROWS 264 /* of a product, at most; a multiple of SM__GEMM_ROWS */
@@ -10432,7 +10433,7 @@ SM__AVX512 static void sm__gemm__avx512(const sm__factor *a, int rows, const flo
 
 #ifdef SM__HAS_AMX
 /* --- AMX's BF16: a tile of sums is 16 x 16; one of a is 16 rows by 32 elements, one of b 16 pairs
- * of elements by 16 columns. Both are 16 registers of pairs, one the transpose of the other. ---- */
+ * of elements by 16 columns. Both are 16 registers of pairs, one the other's transpose. ---- */
 #define SM__DEPTH_BF16 512 /* of a packed factor */
 #define SM__TILE_BF16 512  /* elements of a tile */
 
@@ -11100,7 +11101,8 @@ typedef struct sm__arch {
 static const sm__arch sm__archs[] = {
     {"llama", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, /* and mixtral */
      SM__ARCH_MOE | SM__ARCH_EXPERT_NORM},
-    {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0, 0},
+    {"mistral", SM__NORM_RMS, SM__POS_ROPE_PAIRS, SM__FFN_SWIGLU, 0, 0, 0, 0,
+     SM__ARCH_MOE | SM__ARCH_EXPERT_NORM},
     {"qwen2", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
      SM__ARCH_QKV_BIAS},
     {"qwen3", SM__NORM_RMS, SM__POS_ROPE_HALF, SM__FFN_SWIGLU, SM__NO_WINDOW, 0, 0, 0,
@@ -16122,7 +16124,8 @@ static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
     return SM_OK;
 }
 
-/* SPM with merges has no scores; those that say the same are made here, for files without merges. */
+/* SPM with merges has no scores; those that say the same are made here, for files that have no
+ * merges. */
 static sm_status sm__vocab_merges(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
@@ -23089,7 +23092,8 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
 static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     int none = v->kind == SM__VOCAB_NONE, bpe = v->kind == SM__VOCAB_BPE;
     uint8_t add_bos, add_eos = v->add_eos > 0, add_space;
-    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT, none ? "none" : bpe ? "gpt2" : "llama");
+    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
+                    none ? "none" : bpe ? "gpt2" : "llama");
     if (none || w->error.status) return;
     if (bpe) sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->tables->pre->name);
     sm__describe_tokens(w, v);

@@ -461,7 +461,9 @@ static void lora_merges_other_tools_adapters(void) {
     static const int types[] = {SM_TYPE_F32, SM_TYPE_F16, SM_TYPE_Q8_0};
     sm_model *m = lora_base("llama", SM_TYPE_F32), *merged = NULL;
     const sm_tensor *w = &m->tensors[sm__tensor_at(m, "blk.1.attn_k.weight")];
+    sm_error error;
     int i, j, r, alpha;
+    error.text[0] = 0;
     for (i = 0; i < 3; i++)
         for (alpha = 0; alpha < 2; alpha++) {
             gguf_builder g = gguf_make(3);
@@ -484,8 +486,10 @@ static void lora_merges_other_tools_adapters(void) {
             p.adapter.data = s.file.p;
             p.adapter.bytes = s.file.n;
             p.adapter_scale = 0.5f;
-            CHECK_STATUS(sm_quantize(m, &p, NULL), SM_OK);
-            merged = lora_open(&out);
+            if (sm_quantize(m, &p, &error) || !(merged = lora_open(&out))) {
+                FAIL("types %d and %d: %s", types[i], types[2 - i], error.text);
+                return;
+            }
             x = (float *)(uintptr_t)merged->tensors[w - m->tensors].data;
             for (r = 0; r < 32 * 64; r++) {
                 double sum = 0.0;
