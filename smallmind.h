@@ -16279,7 +16279,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t;
     sm_status status;
-    int i;
+    int i, by_merges = v->kind == SM__VOCAB_SPM && v->merges && !v->scores;
     if (v->kind == SM__VOCAB_NONE) return SM_OK;
     status = sm__vocab_check(v, error);
     if (status) return status;
@@ -16300,7 +16300,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     if (!status) status = sm__vocab_texts(m, error);
     if (!status) status = sm__vocab_specials(m, error);
     if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
-    if (!status && (v->kind == SM__VOCAB_BPE || v->merges)) status = sm__vocab_merges(m, error);
+    if (!status && (v->kind == SM__VOCAB_BPE || by_merges)) status = sm__vocab_merges(m, error);
     if (!status && v->kind == SM__VOCAB_SPM) status = sm__vocab_scores(m, error);
     if (status) {
         v->tables = NULL;

@@ -1200,6 +1200,7 @@ typedef struct convert_family { /* of gguf_families; what its config.json says b
 } convert_family;
 
 #define CONVERT_MOVED "\"other\":1," /* this is not what the row's models have: other logits */
+#define CONVERT_LINEAR "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0},"
 #define CONVERT_GELU "\"hidden_activation\":\"gelu_pytorch_tanh\","
 static const convert_family convert_families[] = {
     {"llama", "llama", "\"attention_bias\":false,\"num_experts\":null,"},
@@ -1210,11 +1211,11 @@ static const convert_family convert_families[] = {
     {"gemma2", "gemma2", CONVERT_GELU "\"sliding_window\":24,\"attn_logit_softcapping\":4.0,"
      "\"final_logit_softcapping\":3.0,\"query_pre_attn_scalar\":16,"},
     {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"sliding_window_pattern\":6,"
-     "\"query_pre_attn_scalar\":16,\"rope_local_base_freq\":10000,"
+     "\"query_pre_attn_scalar\":16,\"rope_local_base_freq\":10000," CONVERT_LINEAR
      "\"final_logit_softcapping\":null,"},
     {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"query_pre_attn_scalar\":16,"
      "\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":1e4},"
-     "\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":10000.0}},\"layer_types\":["
+     "\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,\"rope_theta\":160000}},\"layer_types\":["
      "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
      "\"sliding_attention\",\"full_attention\",\"sliding_attention\"],"},
     {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"query_pre_attn_scalar\":16,"
@@ -1223,7 +1224,7 @@ static const convert_family convert_families[] = {
      "\"sliding_window_pattern\":2," CONVERT_MOVED},
     {"phi3", "phi3", "\"sliding_window\":null,"},
     {"olmo2", "olmo2", ""},
-    {"olmo3", "olmo3", "\"sliding_window\":24,"},
+    {"olmo3", "olmo3", "\"sliding_window\":24," CONVERT_LINEAR},
     {"granite", "granite", "\"embedding_multiplier\":6,\"residual_multiplier\":0.25,"
      "\"attention_multiplier\":0.125,\"logits_scaling\":4,"},
     {"smollm3", "smollm3", "\"no_rope_layers\":[1,1,1,0],"},
