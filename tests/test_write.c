@@ -1215,7 +1215,8 @@ static const convert_family convert_families[] = {
      "\"final_logit_softcapping\":null,"},
     {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"query_pre_attn_scalar\":16,"
      "\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":1e4},"
-     "\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,\"rope_theta\":160000}},\"layer_types\":["
+     "\"full_attention\":{\"rope_type\":\"linear\",\"factor\":8.0,"
+     "\"rope_theta\":160000}},\"layer_types\":["
      "\"sliding_attention\",\"sliding_attention\",\"sliding_attention\",\"sliding_attention\","
      "\"sliding_attention\",\"full_attention\",\"sliding_attention\"],"},
     {"gemma3", "gemma3_text", CONVERT_GELU "\"sliding_window\":20,\"query_pre_attn_scalar\":16,"
