@@ -4776,10 +4776,10 @@ SM__SSE41 SM__INLINE __m128i sm__scales_of_xmm(int type, const uint8_t *block) {
     if (type == SM__T_Q6_K) return sm__load16_xmm(block + 192);
     if (type == SM__T_Q2_K) return sm__bits_xmm(sm__load16_xmm(block), 0, 0, 15);
     if (type == SM__T_Q3_K) {
-        int32_t t = sm__load_i32(block + 104);
+        uint32_t t = (uint32_t)sm__load_i32(block + 104);
         low = _mm_loadl_epi64((const __m128i *)(const void *)(block + 96));
         low = sm__bits_xmm(_mm_unpacklo_epi64(low, _mm_srli_epi16(low, 4)), 0, 0, 15);
-        top = _mm_setr_epi32(t << 4, t << 2, t, (int32_t)((uint32_t)t >> 2));
+        top = _mm_setr_epi32((int32_t)(t << 4), (int32_t)(t << 2), (int32_t)t, (int32_t)(t >> 2));
         top = _mm_and_si128(top, _mm_set1_epi8(48));
     } else if (type == SM__T_IQ4_XS) {
         low = _mm_cvtsi32_si128(sm__load_i32(block + 4));
