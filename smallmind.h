@@ -18514,7 +18514,8 @@ static void sm__kv_put_key(sm_ctx *ctx, unsigned char *keys, int lane, const flo
     uint8_t *at = temp, *to = keys + (size_t)lane * sm__kv_unit(type);
     uint16_t *scales = (uint16_t *)(void *)(temp + sm__kv_value(type, n));
     uint16_t *scale_to = (uint16_t *)(uintptr_t)sm__kv_scales(type, keys, n) + lane;
-    sm__kv_convert(ctx, type, k, n, at, scales, (unsigned char *)(scales + n / SM__QK));
+    temp = (unsigned char *)(scales + sm__round_up((size_t)n / SM__QK, 2)); /* for floats */
+    sm__kv_convert(ctx, type, k, n, at, scales, temp);
     for (d = 0; sm__kv_scaled(type) && d < n / SM__QK; d++) scale_to[d * SM__KV_BLOCK] = scales[d];
     switch (type) {
     case SM__T_F32:
