@@ -53,10 +53,13 @@
  *   [SM08] TOKENIZER API
  *   [SM09] CONTEXT API
  *   [SM10] SAMPLER API
- *   [SM11] GENERATION API
- *   [SM12] TRAINER API
- *   [SM13] WRITER API
- *   [SM14] TOKENIZER TRAINER API
+ *   [SM11] GRAMMAR API
+ *   [SM12] GENERATION API
+ *   [SM13] TEMPLATE API
+ *   [SM14] CHAT API
+ *   [SM15] TRAINER API
+ *   [SM16] WRITER API
+ *   [SM17] TOKENIZER TRAINER API
  *   [SM20] PLATFORM
  *   [SM21] ERRORS
  *   [SM22] MEMORY
@@ -77,10 +80,15 @@
  *   [SM37] STEPS
  *   [SM38] EVALUATION
  *   [SM39] SAMPLER
- *   [SM40] GENERATION
- *   [SM41] TRAINER
- *   [SM42] WRITER
- *   [SM43] TOKENIZER TRAINER
+ *   [SM40] GRAMMAR
+ *   [SM41] JSON SCHEMA
+ *   [SM42] MASKS
+ *   [SM43] GENERATION
+ *   [SM44] TEMPLATES
+ *   [SM45] CHAT
+ *   [SM46] TRAINER
+ *   [SM47] WRITER
+ *   [SM48] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -686,7 +694,12 @@ SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_v
 SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
 
 /* ================================================================================================
- * MARK: [SM11] GENERATION API
+ * MARK: [SM11] GRAMMAR API
+ * What may be said: GBNF, JSON Schema, regular expressions, lists of choices, as one automaton.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM12] GENERATION API
  * Prompt in, text out: whole, or in slices for a game loop.
  * ============================================================================================== */
 
@@ -756,7 +769,17 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
                              void *user, sm_gen_stats *stats);
 
 /* ================================================================================================
- * MARK: [SM12] TRAINER API
+ * MARK: [SM13] TEMPLATE API
+ * A chat's messages as the text that its model was trained on.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM14] CHAT API
+ * Turns of a conversation on one sequence; only what is new is evaluated.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM15] TRAINER API
  * Learning: exact gradients for every architecture of the table, an optimiser, a schedule. All in
  * F32; the bits depend on the parameters, the tokens and the seed only, not on threads, levels of
  * kernels or checkpointing. SMALLMIND_NO_TRAIN leaves it out.
@@ -946,7 +969,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *trainer, const void *memory, 
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM13] WRITER API
+ * MARK: [SM16] WRITER API
  * GGUF files of version 3, written whole or not at all; and whole models in another type, or from
  * another format.
  * ============================================================================================== */
@@ -1095,7 +1118,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *trainer, const sm_wr
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM14] TOKENIZER TRAINER API
+ * MARK: [SM17] TOKENIZER TRAINER API
  * From text to a vocabulary: byte-level BPE, or the characters of the text. SMALLMIND_NO_TRAIN
  * leaves it out.
  * ============================================================================================== */
@@ -19579,7 +19602,22 @@ SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_v
 }
 
 /* ================================================================================================
- * MARK: [SM40] GENERATION
+ * MARK: [SM40] GRAMMAR
+ * The builder of expressions, and what reads GBNF.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM41] JSON SCHEMA
+ * Regular expressions, formats, numbers and schemas as expressions of the builder.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM42] MASKS
+ * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM43] GENERATION
  * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
  * back while it may still become a stop string. Everything lives in the context's block.
  * ============================================================================================== */
@@ -19853,7 +19891,17 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 }
 
 /* ================================================================================================
- * MARK: [SM41] TRAINER
+ * MARK: [SM44] TEMPLATES
+ * An interpreter of the part of Jinja that chat templates use.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM45] CHAT
+ * Messages to tokens, what they share with the sequence, what goes when it is full.
+ * ============================================================================================== */
+
+/* ================================================================================================
+ * MARK: [SM46] TRAINER
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -22404,7 +22452,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM42] WRITER
+ * MARK: [SM47] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -23667,7 +23715,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM43] TOKENIZER TRAINER
+ * MARK: [SM48] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
