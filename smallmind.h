@@ -662,34 +662,126 @@ SM_API sm_status sm_ctx_profile(const sm_ctx *ctx, int i, sm_profile *profile);
 
 /* ================================================================================================
  * MARK: [SM10] SAMPLER API
- * From logits to an id. Pure: the logits are const, the randomness is a function of numbers.
+ * From logits to an id. The logits are const, the randomness is a function of numbers, and what is
+ * carried from one id to the next is a small struct of the caller's.
  * ============================================================================================== */
 
-/* The order is: repetition penalty, top-k, top-p, min-p, temperature, draw. */
+/* The steps from logits to an id, in the order in which they run unless sm_sampler.order says
+ * otherwise (it is llama.cpp's); then one id is drawn from what is left. Before all of them come
+ * edit, mask and biases. Every step that leaves candidates out keeps at least min_keep of them, of
+ * equals the lower ids. */
+#define SM_STAGE_LIST(X) \
+    X(PENALTIES, "penalties", penalties) \
+    X(DRY, "dry", dry) \
+    X(TOP_N_SIGMA, "top_n_sigma", top_n_sigma) \
+    X(TOP_K, "top_k", top_k) \
+    X(TYPICAL, "typ_p", typical) \
+    X(TOP_P, "top_p", top_p) \
+    X(MIN_P, "min_p", min_p) \
+    X(XTC, "xtc", xtc) \
+    X(TEMPERATURE, "temperature", temperature)
+#define SM_STAGE_ENUM(name, text, function) SM_STAGE_##name,
+typedef enum sm_stage { SM_STAGE_END, SM_STAGE_LIST(SM_STAGE_ENUM) SM_STAGE_COUNT } sm_stage;
+#undef SM_STAGE_ENUM
+#define SMALLMIND_MAX_STAGES 16 /* of an order, with the SM_STAGE_END */
+
+/* "top_k"; NULL for what is no stage. */
+SM_API const char *sm_stage_name(int stage);
+
+/* Added to the logit of an id; -infinity bans it, +infinity forces it. */
+typedef struct sm_bias {
+    int32_t id;
+    float bias;
+} sm_bias;
+
+/* All zero: greedy. What pointers point at must stay while the sampler (a generation) is used. */
 typedef struct sm_sampler {
-    float temperature;    /* <= 0: greedy, the largest logit (lowest id on a tie) */
-    int top_k;            /* keep the k most likely; 0 = off */
-    float top_p;          /* keep the smallest set with this probability; 0 or >= 1 = off */
-    float min_p;          /* keep what has this share of the best one's probability; 0 = off */
-    float repeat_penalty; /* divides positive, multiplies negative logits of recent ids; 0, 1 = off.
-                             Keskar et al. 2019 (arXiv:1909.05858) */
-    int repeat_window;    /* how many recent ids; 0 = 64 */
+    float temperature;    /* divides logits; <= 0: only the largest is left */
+    float dynatemp_range; /* temperature +- this, by the entropy of the candidates: (entropy /
+                             log(their number))^dynatemp_exponent of the way up; 0 = off */
+    float dynatemp_exponent; /* 0 = 1 */
+    int top_k;            /* keep the k most likely; 0 = off. Fan et al. 2018 (arXiv:1805.04833) */
+    float top_p;          /* keep the smallest set with this probability; 0 or >= 1 = off.
+                             Holtzman et al. 2019 (arXiv:1904.09751) */
+    float min_p;          /* keep what has this share of the best one's probability; 0 = off.
+                             Nguyen et al. 2024 (arXiv:2407.01082) */
+    float typical_p;      /* keep those whose surprise is nearest to the entropy, until they have
+                             this probability; 0 or >= 1 = off. Meister et al. 2022
+                             (arXiv:2202.00666) */
+    float top_n_sigma;    /* keep logits within n standard deviations of the largest; <= 0 = off.
+                             Tang et al. 2024 (arXiv:2411.07641) */
+    float xtc_probability; /* with it, leave out all but the least likely of those that have */
+    float xtc_threshold;   /* this probability; 0 = 0.1; > 0.5 = off */
+    int min_keep;          /* of top_p, min_p, typical_p and XTC; 0 = 1 */
+    float repeat_penalty;  /* divides positive, multiplies other logits of recent ids; 0, 1 = off.
+                              Keskar et al. 2019 (arXiv:1909.05858) */
+    float presence_penalty;  /* subtracted from the logits of recent ids */
+    float frequency_penalty; /* the same, times how often the id came */
+    int repeat_window;       /* how many recent ids the three look at; 0 = 64 */
+    float dry_multiplier;    /* an id that would go on with a repetition of n ids loses this, times
+                                dry_base^(n - dry_allowed_length); 0 = off */
+    float dry_base;          /* 0 = 1.75; below 1 = off */
+    int dry_allowed_length;  /* 0 = 2: shorter repetitions cost nothing */
+    int dry_window;          /* how many recent ids are looked at; 0 = all */
+    const uint32_t *dry_breakers; /* [(n_vocab + 31) / 32] bit set of ids that no repetition
+                                     crosses; NULL = none */
+    int mirostat;          /* 1, 2: version. Instead of the stages that leave out: as many as give
+                              this surprise on average. Basu et al. 2020 (arXiv:2007.14966) */
+    float mirostat_tau;    /* the surprise, bits; 0 = 5 */
+    float mirostat_eta;    /* the rate of learning; 0 = 0.1 */
+    const sm_bias *biases; /* [n_biases] */
+    int n_biases;
+    const uint32_t *mask;  /* [(n_vocab + 31) / 32] bit set of ids that may be chosen: bit id % 32
+                              of word id / 32; NULL = all */
+    void (*edit)(void *user, float *logits, int n_vocab); /* may change a copy of the logits,
+                              before everything else; NULL = off */
+    void *edit_user;
+    uint8_t order[SMALLMIND_MAX_STAGES]; /* sm_stage, ending with SM_STAGE_END; a stage that is
+                              not in it does not run. {0}: as listed above */
     uint64_t seed;
 } sm_sampler;
 
-/* Bytes of workspace for sm_sample. */
-#define SMALLMIND_SAMPLE_BYTES(n_vocab) ((size_t)(n_vocab) * 8u)
+/* What is carried from one choice to the next: all zero, but for the stream, before the first. */
+typedef struct sm_sampler_state {
+    uint64_t stream, index; /* of the random numbers: one more index with every choice */
+    float mu;               /* mirostat's bound of the surprise, bits; begins with 2 tau */
+    int dry_from;           /* DRY looks at recent[dry_from] and later: for breakers of many ids */
+} sm_sampler_state;
+
+/* Bytes of workspace for choosing among n_vocab ids with up to n_recent recent ones. */
+#define SMALLMIND_SAMPLE_BYTES(n_vocab, n_recent) \
+    ((size_t)(n_vocab) * 12u + (size_t)(n_recent) * 8u + 1024u * 12u + 64u)
+
+/* Whether every number has its range: SM_OK | SM_ERR_ARG, and then the error names the field. All
+ * are finite but for a bias, which is not NaN; counts, penalties but presence and frequency, and
+ * probabilities are not negative; ids are below n_vocab; order has stages only. */
+SM_API sm_status sm_sampler_check(const sm_sampler *sampler, int n_vocab, sm_error *error);
 
 /* Choose an id.
- *   logits [n_vocab]  f32, const; NaN counts as -inf
- *   recent [n_recent] int32, the ids so far, latest last; NULL with 0
- *   index             number of the draw: the same (seed, stream, index) draws the same
- *   work              SMALLMIND_SAMPLE_BYTES(n_vocab) bytes, 4-byte aligned; NULL when greedy
- *                     without penalty
- * Returns the id, or -1 for a bad argument. */
-SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_vocab,
-                         const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
-                         void *work);
+ *   state             as above; NULL = of zeros. The same state and arguments give the same id
+ *   logits [n_vocab]  f32, const; NaN counts as -inf, the first +inf is chosen
+ *   recent [n_recent] int32, the ids so far, latest last; NULL with 0; ids out of range are nobody
+ *   work              SMALLMIND_SAMPLE_BYTES(n_vocab, n_recent) bytes at any address; NULL when
+ *                     greedy with nothing else than a mask
+ * Probabilities are e^(logit - largest), rounded down to multiples of 2^-38 and summed as integers:
+ * whoever computes them, on whatever, in whatever order, chooses the same id.
+ * Returns the id | SM_ERR_ARG | SM_ERR_NUMBER: no id may be chosen, because mask, biases and logits
+ * leave none above -inf. Errors leave the state as it was. O(n_vocab), and n log n in what a stage
+ * keeps at most. */
+SM_API int32_t sm_sample(const sm_sampler *sampler, sm_sampler_state *state, const float *logits,
+                         int n_vocab, const int32_t *recent, int n_recent, void *work);
+
+typedef struct sm_logprob {
+    int32_t id;
+    float logprob; /* natural logarithm of its probability */
+} sm_logprob;
+
+/* The model's own opinion, before any sampler: out[0] is `id`, out[1] and on are the n_best most
+ * likely ids, best first. work: as for sm_sample. Ids of probability 0 have -inf.
+ *   out [n_best + 1], n_best in [0, n_vocab]
+ * Returns n_best + 1 | SM_ERR_ARG | SM_ERR_NUMBER (no logit is finite, or one is +inf). */
+SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob *out, int n_best,
+                       void *work);
 /* 32 random bits as a function of (seed, stream, index): Philox4x32-10, Salmon et al. 2011. */
 SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
 
@@ -716,6 +808,9 @@ typedef enum sm_finish {
 
 #define SMALLMIND_MAX_STOPS 8       /* stop strings, and stop ids */
 #define SMALLMIND_MAX_STOP_BYTES 64 /* of one stop string */
+#define SMALLMIND_MAX_BREAKERS 8       /* sequence breakers of DRY */
+#define SMALLMIND_MAX_BREAKER_BYTES 40 /* of one of them */
+#define SMALLMIND_MAX_LOGPROBS 32
 
 typedef struct sm_gen_params {
     const char *prompt;         /* UTF-8; or prompt_ids */
@@ -725,6 +820,9 @@ typedef struct sm_gen_params {
     int text_flags;             /* SM_TEXT_*: for the prompt */
     int max_tokens;             /* 0 = until the context is full */
     sm_sampler sampler;
+    const char *const *dry_breakers; /* text that no repetition crosses, in one token or in many */
+    int n_dry_breakers;         /* 0 = "\n" ":" "\"" "*" unless sampler.dry_breakers; -1 = none */
+    int n_logprobs;             /* alternatives that sm_gen_logprobs tells; 0 = off */
     const char *const *stops;   /* stop strings */
     int n_stops;
     const int32_t *stop_ids;    /* besides the model's own end ids */
@@ -753,13 +851,16 @@ SM_API sm_gen_params sm_gen_default(void);
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *params, sm_gen **gen);
 /* Work for about budget_us microseconds (see sm_eval_step; negative = until a token is there).
  * Returns after each token, and when the budget is spent: SM_PENDING = more to come, SM_OK =
- * finished, or an error. Between two steps the context belongs to this generation when a pass is
- * pending (sm_eval_pass != 0). */
+ * finished, or an error; SM_ERR_NUMBER = no id may be chosen, see sm_sample. Between two steps the
+ * context belongs to this generation when a pass is pending (sm_eval_pass != 0). */
 SM_API sm_status sm_gen_step(sm_gen *gen, int64_t budget_us);
 /* The text that the last step produced, NUL-terminated, whole characters; often empty. */
 SM_API const char *sm_gen_piece(const sm_gen *gen, size_t *bytes);
 /* The id that the last step chose, or -1. */
 SM_API int32_t sm_gen_token(const sm_gen *gen);
+/* Log-probabilities of the id that the last step chose, first, and of the n_logprobs most likely
+ * ids, as sm_logprobs has them (before any sampler). *n = how many; 0 when the step chose none. */
+SM_API const sm_logprob *sm_gen_logprobs(const sm_gen *gen, int *n);
 SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *gen);
 
 /* Prompt in, text out: a loop over the three above. on_piece (may be NULL) gets every piece of
@@ -2101,6 +2202,7 @@ SM__INLINE float sm__from_bits(uint32_t u) {
 }
 /* By bits, so that -ffast-math cannot assume it away. True for NaN too. */
 SM__INLINE int sm__not_finite(float x) { return (sm__bits(x) & 0x7f800000u) == 0x7f800000u; }
+SM__INLINE uint32_t sm__is_nan(float x) { return (sm__bits(x) & 0x7fffffffu) > 0x7f800000u; }
 
 /* clang's -ffast-math reaches even intrinsics, whatever the pragmas say: fma becomes a product when
  * its sum is zero, roots and quotients become estimates. Then these are the instructions. */
@@ -17474,8 +17576,16 @@ struct sm_gen {
     int max_tokens, ignore_end;
     int32_t token;
     sm_sampler sampler;
-    uint64_t stream, start;
+    sm_sampler_state state;
+    uint64_t start;
     sm_gen_stats stats;
+    uint32_t *breaker_ids; /* [(n_vocab + 31) / 32] with a breaker in their text */
+    int n_breakers, n_said; /* breakers; bytes of what was said last */
+    size_t breaker_bytes[SMALLMIND_MAX_BREAKERS];
+    char breakers[SMALLMIND_MAX_BREAKERS][SMALLMIND_MAX_BREAKER_BYTES];
+    char said[SMALLMIND_MAX_BREAKER_BYTES];
+    int max_logprobs, n_logprobs;
+    sm_logprob logprobs[SMALLMIND_MAX_LOGPROBS + 1];
     sm_decoder decoder;
     char *text, *piece; /* held back; given out */
     size_t n_text, n_piece;
@@ -17491,7 +17601,8 @@ static size_t sm__gen_text_bytes(const sm_model *m) {
     return sm__round_up(SMALLMIND_MAX_STOP_BYTES + 3 * m->vocab.max_token_bytes + 32, SM__ALIGN);
 }
 static size_t sm__gen_bytes(const sm_model *m) {
-    return sm__round_up(sizeof(struct sm_gen), SM__ALIGN) + 2 * sm__gen_text_bytes(m);
+    return sm__round_up(sizeof(struct sm_gen), SM__ALIGN) + 2 * sm__gen_text_bytes(m) +
+           sm__round_up(((size_t)m->hp.n_vocab + 31) / 32 * sizeof(uint32_t), SM__ALIGN);
 }
 
 static void sm__pass_help(sm__pass *pass, int slot);
@@ -17865,7 +17976,7 @@ static void sm__layout_text(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
     unsigned char *gens = (unsigned char *)sm__arena_take(a, seqs, sm__gen_bytes(m));
     size_t room = (size_t)p->n_ctx + 1;
     int32_t *ids = (int32_t *)sm__arena_take(a, (seqs + 1) * room, sizeof *ids);
-    void *work = sm__arena_take(a, SMALLMIND_SAMPLE_BYTES(m->hp.n_vocab), 1);
+    void *work = sm__arena_take(a, SMALLMIND_SAMPLE_BYTES(m->hp.n_vocab, room), 1);
     void *text = NULL;
     size_t bytes = 0;
     if (m->vocab.kind != SM__VOCAB_NONE) {
@@ -19425,180 +19536,824 @@ SM_API const float *sm_embedding(const sm_ctx *ctx, int i) {
 
 /* ================================================================================================
  * MARK: [SM39] SAMPLER
- * Candidates are (logit, id) pairs in the workspace. Nothing is sorted that need not be: top-k is a
- * heap of k, top-p takes candidates from a heap until the probability is reached. Ties are broken
- * by the lower id, so that the choice does not depend on how the work was done.
+ * Candidates are a list of logits and their ids, always in the order of ids. It begins as the
+ * caller's logits themselves and is copied when something changes them. A stage that leaves
+ * candidates out finds an edge and filters; nothing is sorted but what lies near the edge. Sums of
+ * probabilities are sums of integers, so that no order of summation has to be kept.
  * ============================================================================================== */
 
 /* Philox4x32-10 (Salmon et al. 2011): ten rounds of multiply, xor and key schedule. */
-SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index) {
-    uint32_t c0 = (uint32_t)index, c1 = (uint32_t)(index >> 32), c2 = (uint32_t)stream;
-    uint32_t c3 = (uint32_t)(stream >> 32), k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+static void sm__philox(uint64_t seed, uint64_t stream, uint64_t index, uint32_t *c) {
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     int round;
+    c[0] = (uint32_t)index, c[1] = (uint32_t)(index >> 32);
+    c[2] = (uint32_t)stream, c[3] = (uint32_t)(stream >> 32);
     for (round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;
-        c1 = (uint32_t)p1;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-        c3 = (uint32_t)p0;
+        uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
+        c[0] = (uint32_t)(p1 >> 32) ^ c[1] ^ k0;
+        c[1] = (uint32_t)p1;
+        c[2] = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
+        c[3] = (uint32_t)p0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    return c0;
 }
 
-typedef struct sm__candidate {
-    float logit;
-    int32_t id;
-} sm__candidate;
-
-SM__INLINE int sm__better(sm__candidate a, sm__candidate b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.id < b.id);
+SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint32_t words[4];
+    sm__philox(seed, stream, index, words);
+    return words[0];
 }
 
-/* Binary heap with the best candidate on top (sign 1), or the worst (sign -1). */
-static void sm__sift_down(sm__candidate *c, int n, int i, int worst_on_top) {
-    for (;;) {
-        int child = 2 * i + 1;
-        sm__candidate x = c[i];
-        if (child >= n) return;
-        if (child + 1 < n && sm__better(c[child + 1], c[child]) != worst_on_top) child++;
-        if (sm__better(c[child], x) == worst_on_top) return;
-        c[i] = c[child];
-        c[child] = x;
-        i = child;
-    }
+enum {
+    SM__BLOCK = 16,   /* logits at once: plain loops of this length become vectors */
+    SM__BINS = 1024,
+    SM__FEW = 256     /* candidates that a heap takes without bins */
+};
+
+typedef struct sm__choice {
+    const sm_sampler *s;
+    sm_sampler_state *state;
+    const int32_t *recent;
+    int n_recent, n_vocab, n;
+    const float *x;   /* [n] logits of the candidates: the caller's until they are changed */
+    float *own;       /* [n_vocab] where they then lie */
+    int32_t *ids;     /* [n] */
+    int dense;        /* 1: candidate i is id i, and ids is not there yet */
+    float best;       /* the largest logit */
+    int near;         /* the order of candidates is: 0 by logit, 1 by distance from center */
+    float center;
+    int32_t *order;   /* [n_vocab] candidates, as a heap */
+    uint64_t *sums, *marks; /* [SM__BINS], [n_recent] */
+    uint32_t *counts;       /* [SM__BINS] */
+    uint32_t random[4];     /* the choice itself, XTC's */
+} sm__choice;
+
+/* e^x for x <= 0, within 2 ulp; 0 below -26.4, which is 2^-38. Products and sums only: a compiler
+ * can make vectors of it. The steps are sm__exp's; ln 2 is cut so that n times its first part is
+ * exact. */
+SM__INLINE float sm__decay(float x) {
+    float t = x > -26.4f ? x : -26.4f, r, p;
+    int32_t n = (int32_t)(t * SM__LOG2E - 0.5f); /* rounds, as t is not positive */
+    r = t - (float)n * 0.693359375f;
+    r = r + (float)n * 2.12194440e-4f;
+    p = SM__EXP_C4 * r + SM__EXP_C3;
+    p = p * r + SM__EXP_C2;
+    p = p * r + SM__EXP_C1;
+    p = p * r + SM__EXP_C0;
+    p = 1.0f + (p * (r * r) + r);
+    p *= sm__from_bits((uint32_t)(n + 127) << 23);
+    return x > -26.4f ? p : 0.0f;
 }
 
-static void sm__heapify(sm__candidate *c, int n, int worst_on_top) {
-    int i;
-    for (i = n / 2 - 1; i >= 0; i--) sm__sift_down(c, n, i, worst_on_top);
+/* A candidate's mass is its probability, but for the denominator: e^x in multiples of 2^-38, in
+ * two halves. Both are exact: what is rounded down is e^x itself. */
+#define SM__MASS_HALF 524288.0f
+#define SM__MASS_ONE 274877906944.0 /* 2^38 */
+SM__INLINE uint64_t sm__mass(float x) {
+    float e = sm__decay(x) * SM__MASS_HALF;
+    int32_t high = (int32_t)e;
+    return ((uint64_t)(uint32_t)high << 19) +
+           (uint32_t)(int32_t)((e - (float)high) * SM__MASS_HALF);
 }
 
-/* Moves the best k to the front, in no order; returns how many there are. O(n log k). */
-static int sm__keep_top_k(sm__candidate *c, int n, int k) {
-    int i;
-    if (k <= 0 || k >= n) return n;
-    sm__heapify(c, k, 1);
-    for (i = k; i < n; i++) {
-        if (!sm__better(c[i], c[0])) continue;
-        c[0] = c[i];
-        sm__sift_down(c, k, 0, 1);
-    }
-    return k;
-}
-
-/* Sorts the best candidates to the front until their probability reaches p; returns their number.
- * The heap shrinks from the back, the sorted ones gather behind it and are moved to the front. */
-static int sm__keep_top_p(sm__candidate *c, int n, float p, float best, double total) {
-    double sum = 0.0;
-    int kept = 0, i;
-    sm__heapify(c, n, 0);
-    while (kept < n && sum < (double)p * total) {
-        sm__candidate top = c[0];
-        int left = n - kept - 1;
-        sum += (double)sm__exp(top.logit - best);
-        c[0] = c[left];
-        c[left] = top; /* sorted ones: c[left .. n), worst first */
-        kept++;
-        sm__sift_down(c, left, 0, 0);
-    }
-    for (i = 0; i < kept / 2; i++) { /* best first */
-        sm__candidate x = c[n - 1 - i];
-        c[n - 1 - i] = c[n - kept + i];
-        c[n - kept + i] = x;
-    }
-    memmove(c, c + n - kept, (size_t)kept * sizeof *c);
-    return kept;
-}
-
-/* The softmax's denominator, relative to the best logit, in the order of the candidates. */
-static double sm__candidate_sum(const sm__candidate *c, int n, float best, float scale) {
-    double sum = 0.0;
-    int i;
-    for (i = 0; i < n; i++) sum += (double)sm__exp((c[i].logit - best) * scale);
+/* The sum of the masses of x [n], n <= 16384, relative to the largest. */
+static uint64_t sm__mass_sum(const float *x, int n, float best) {
+    int32_t high[SM__BLOCK] = {0}, low[SM__BLOCK] = {0};
+    uint64_t sum = 0;
+    int i, j;
+    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK)
+        for (j = 0; j < SM__BLOCK; j++) {
+            float e = sm__decay(x[i + j] - best) * SM__MASS_HALF;
+            int32_t h = (int32_t)e;
+            high[j] += h;
+            low[j] += (int32_t)((e - (float)h) * SM__MASS_HALF);
+        }
+    for (; i < n; i++) sum += sm__mass(x[i] - best);
+    for (j = 0; j < SM__BLOCK; j++)
+        sum += ((uint64_t)(uint32_t)high[j] << 19) + (uint32_t)low[j];
     return sum;
 }
 
-static int sm__keep_min_p(sm__candidate *c, int n, float min_p, float best) {
-    int i, kept = 0;
-    for (i = 0; i < n; i++)
-        if (sm__exp(c[i].logit - best) >= min_p) c[kept++] = c[i];
-    return kept;
-}
-
-/* Divides (multiplies, when negative) the logits of recent ids, each id once. */
-static void sm__penalise(const sm_sampler *s, sm__candidate *c, int n_vocab, const int32_t *recent,
-                         int n_recent) {
-    int i, j, window = s->repeat_window > 0 ? s->repeat_window : 64;
-    int first = n_recent > window ? n_recent - window : 0;
-    for (i = first; i < n_recent; i++) {
-        int32_t id = recent[i];
-        int seen = 0;
-        for (j = first; j < i && !seen; j++) seen = recent[j] == id;
-        if (seen || id < 0 || id >= n_vocab) continue;
-        if (c[id].logit > 0.0f) c[id].logit = sm__div(c[id].logit, s->repeat_penalty);
-        else c[id].logit *= s->repeat_penalty;
+/* Of all candidates, in pieces: sums [pieces] and *piece, the length of one. */
+static uint64_t sm__mass_all(sm__choice *c, int *piece) {
+    uint64_t sum = 0;
+    int i, k = 0;
+    *piece = ((c->n + SM__BINS - 1) / SM__BINS + SM__BLOCK - 1) / SM__BLOCK * SM__BLOCK;
+    for (i = 0; i < c->n; i += *piece, k++) {
+        c->sums[k] = sm__mass_sum(c->x + i, sm__min(*piece, c->n - i), c->best);
+        sum += c->sums[k];
     }
+    return sum;
 }
 
-static int32_t sm__argmax(const float *logits, int n) {
-    int i, best = -1;
-    float value = -SM__INFINITY;
-    for (i = 0; i < n; i++)
-        if (logits[i] > value) value = logits[i], best = i;
-    return best < 0 ? 0 : best;
+/* The largest of x [n], n > 0. *nan = whether one is NaN, which is not the largest. */
+static float sm__best_logit(const float *x, int n, int *nan) {
+    float best[SM__BLOCK];
+    uint32_t bad[SM__BLOCK] = {0};
+    int i, j;
+    for (j = 0; j < SM__BLOCK; j++) best[j] = -SM__INFINITY;
+    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK)
+        for (j = 0; j < SM__BLOCK; j++) {
+            uint32_t is_nan = sm__is_nan(x[i + j]);
+            float value = is_nan ? -SM__INFINITY : x[i + j];
+            bad[j] |= is_nan;
+            best[j] = value > best[j] ? value : best[j];
+        }
+    for (; i < n; i++) {
+        if (sm__is_nan(x[i])) bad[0] = 1;
+        else best[0] = x[i] > best[0] ? x[i] : best[0];
+    }
+    for (j = 0, *nan = 0; j < SM__BLOCK; j++) {
+        best[0] = best[j] > best[0] ? best[j] : best[0];
+        *nan |= bad[j] != 0;
+    }
+    return best[0];
 }
 
-static int32_t sm__draw(const sm_sampler *s, const sm__candidate *c, int n, float best,
-                        uint32_t random) {
-    float scale = sm__div(1.0f, s->temperature);
-    double at = (double)random * (1.0 / 4294967296.0) * sm__candidate_sum(c, n, best, scale);
+/* Whether one of 16 logits is above a bound, or at it. */
+SM__INLINE int sm__any_from(const float *x, float bound) {
+    int any = 0, j;
+    for (j = 0; j < SM__BLOCK; j++) any |= x[j] >= bound;
+    return any;
+}
+
+static int32_t sm__id(const sm__choice *c, int i) { return c->dense ? i : c->ids[i]; }
+
+/* Logits that may be written. */
+static float *sm__own(sm__choice *c) {
+    if (c->x != c->own) memcpy(c->own, c->x, (size_t)c->n * sizeof *c->own);
+    c->x = c->own;
+    return c->own;
+}
+
+/* How near the front a candidate is: the greater the better. */
+SM__INLINE float sm__score(const sm__choice *c, int i) {
+    float d;
+    if (!c->near) return c->x[i];
+    d = c->x[i] - c->center;
+    return d > 0.0f ? -d : d;
+}
+
+SM__INLINE int sm__better(const sm__choice *c, int i, int j) {
+    float a = sm__score(c, i), b = sm__score(c, j);
+    return a > b || (a == b && i < j);
+}
+
+/* Binary heap of candidates, the best on top (worst 0), or the worst (worst 1). */
+static void sm__sift_down(const sm__choice *c, int n, int i, int worst) {
+    int32_t *heap = c->order, x = heap[i];
+    for (;;) {
+        int child = 2 * i + 1;
+        if (child >= n) break;
+        if (child + 1 < n && sm__better(c, heap[child + 1], heap[child]) != worst) child++;
+        if (sm__better(c, heap[child], x) == worst) break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = x;
+}
+
+static void sm__heapify(const sm__choice *c, int n, int worst) {
     int i;
-    for (i = 0; i < n - 1; i++) {
-        at -= (double)sm__exp((c[i].logit - best) * scale);
-        if (at < 0.0) break;
-    }
-    return c[i].id;
+    for (i = n / 2 - 1; i >= 0; i--) sm__sift_down(c, n, i, worst);
 }
 
-/* The pure choice; the caller has set the floating-point state. */
-static int32_t sm__choose(const sm_sampler *s, const float *logits, int n_vocab,
-                          const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
-                          sm__candidate *c) {
-    int i, n = n_vocab, penalty = s->repeat_penalty > 0.0f && s->repeat_penalty != 1.0f && n_recent;
+/* Takes the best one off a heap of n. */
+static int sm__heap_pop(const sm__choice *c, int n) {
+    int top = c->order[0];
+    c->order[0] = c->order[n - 1];
+    sm__sift_down(c, n - 1, 0, 0);
+    return top;
+}
+
+/* Keeps what scores above the edge and, of those at the edge, the first `ties`. */
+static void sm__keep(sm__choice *c, float edge, int ties) {
+    int i = 0, kept = 0, end;
+    while (i < c->n) {
+        end = sm__min(i + SM__BLOCK, c->n);
+        if (!c->near && end - i == SM__BLOCK && !sm__any_from(c->x + i, edge)) i = end;
+        for (; i < end; i++) {
+            float score = sm__score(c, i);
+            if (!(score > edge) && !(score == edge && ties-- > 0)) continue;
+            c->ids[kept] = sm__id(c, i);
+            c->own[kept++] = c->x[i];
+        }
+    }
+    c->x = c->own;
+    c->dense = 0;
+    c->n = kept;
+}
+
+/* The k best into a heap with the worst on top: no logit below it is looked at twice. */
+static void sm__heap_best(const sm__choice *c, int k) {
+    int i, end;
+    for (i = 0; i < k; i++) c->order[i] = i;
+    sm__heapify(c, k, 1);
+    while (i < c->n) {
+        end = sm__min(i + SM__BLOCK, c->n);
+        if (end - i == SM__BLOCK && !sm__any_from(c->x + i, c->x[c->order[0]])) i = end;
+        for (; i < end; i++) {
+            if (!(c->x[i] > c->x[c->order[0]])) continue; /* an equal one has the higher id */
+            c->order[0] = i;
+            sm__sift_down(c, k, 0, 1);
+        }
+    }
+}
+
+/* The bin of a candidate: 32 for each unit below the best score. */
+SM__INLINE int sm__bin(float below) {
+    return below < (float)(SM__BINS - 1) / 32.0f ? (int)(below * 32.0f) : SM__BINS - 1;
+}
+
+/* Numbers (or numbers and masses) of candidates by bins. */
+static void sm__fill_bins(sm__choice *c, float top, int counted) {
+    int i;
+    memset(c->counts, 0, SM__BINS * sizeof *c->counts);
+    memset(c->sums, 0, SM__BINS * sizeof *c->sums);
+    for (i = 0; i < c->n; i++) {
+        int bin = sm__bin(top - sm__score(c, i));
+        c->counts[bin]++;
+        if (!counted) c->sums[bin] += sm__mass(c->x[i] - c->best);
+    }
+}
+
+/* Keeps the best candidates until their masses (counted: their number) are `target` at least, and
+ * there are `least` of them. Only the bin where that happens is sorted. */
+static void sm__keep_until(sm__choice *c, int counted, uint64_t target, int least) {
+    float top = c->near ? 0.0f : c->best, edge = 0.0f;
+    int i, bin = -1, m = 0, n = 0, ties = 0;
+    uint64_t sum = 0;
+    if (c->n > SM__FEW) {
+        sm__fill_bins(c, top, counted);
+        for (bin = 0; bin < SM__BINS - 1; bin++) {
+            uint64_t more = counted ? c->counts[bin] : c->sums[bin];
+            if (sum + more >= target && n + (int)c->counts[bin] >= least) break;
+            sum += more;
+            n += (int)c->counts[bin];
+        }
+    }
+    for (i = 0; i < c->n; i++)
+        if (bin < 0 || sm__bin(top - sm__score(c, i)) == bin) c->order[m++] = i;
+    sm__heapify(c, m, 0);
+    while (m > 0 && (sum < target || n < least)) {
+        float score;
+        i = sm__heap_pop(c, m--);
+        score = sm__score(c, i);
+        ties = score == edge && ties ? ties + 1 : 1;
+        edge = score;
+        sum += counted ? 1 : sm__mass(c->x[i] - c->best);
+        n++;
+    }
+    sm__keep(c, edge, ties);
+}
+
+static void sm__keep_best(sm__choice *c, int k) {
+    int i, ties = 0;
+    float edge;
+    if (k >= c->n) return;
+    if (k > SM__FEW || c->near) {
+        sm__keep_until(c, 1, (uint64_t)k, k);
+        return;
+    }
+    sm__heap_best(c, k);
+    edge = c->x[c->order[0]];
+    for (i = 0; i < k; i++) ties += c->x[c->order[i]] == edge;
+    sm__keep(c, edge, ties);
+}
+
+/* Keeps logits from an edge on, or the `least` best when those are more. */
+static void sm__keep_from(sm__choice *c, float edge, int least) {
+    int i, n = 0;
+    for (i = 0; i < c->n && n < least; i++) n += c->x[i] >= edge;
+    if (n < least) sm__keep_best(c, least);
+    else sm__keep(c, edge, c->n);
+}
+
+/* The largest logit, after what may have changed it. */
+static void sm__find_best(sm__choice *c) {
+    int nan;
+    c->best = sm__best_logit(c->x, c->n, &nan);
+}
+
+static double sm__log_mass(uint64_t sum) {
+    return sm__log_double((double)sum / SM__MASS_ONE);
+}
+
+static int sm__least(const sm__choice *c) { return c->s->min_keep > 1 ? c->s->min_keep : 1; }
+
+/* Entropy of the candidates' probabilities, in nats: log of the sum of e, plus the sum of e times
+ * what the logit lacks, by the sum of e. 16 lanes, lane = i mod 16, added in their order.
+ * *log_sum = the first term. */
+static double sm__entropy(sm__choice *c, double *log_sum) {
+    double lane[SM__BLOCK] = {0}, sum = 0.0, total;
+    int i, j, piece;
+    total = (double)sm__mass_all(c, &piece) / SM__MASS_ONE;
+    for (i = 0; i + SM__BLOCK <= c->n; i += SM__BLOCK)
+        for (j = 0; j < SM__BLOCK; j++) {
+            float below = c->best - c->x[i + j];
+            below = below < 100.0f ? below : 100.0f; /* not 0 times infinity */
+            lane[j] += (double)(below * sm__decay(-below));
+        }
+    for (j = 0; i < c->n; i++, j++) {
+        float below = c->best - c->x[i];
+        below = below < 100.0f ? below : 100.0f;
+        lane[j] += (double)(below * sm__decay(-below));
+    }
+    for (j = 0; j < SM__BLOCK; j++) sum += lane[j];
+    *log_sum = sm__log_double(total);
+    return *log_sum + sum / total;
+}
+
+/* x^y, x > 0, where the result is a float. */
+static double sm__pow(double x, double y) {
+    double t = y * sm__log_double(x);
+    return sm__exp_double(t < -200.0 ? -200.0 : t > 200.0 ? 200.0 : t);
+}
+
+/* --- stages ----------------------------------------------------------------------------------- */
+
+/* Heap sort of n numbers, ascending. */
+static void sm__sort_marks(uint64_t *a, int n) {
+    int start = n / 2, end = n, i, child;
+    while (end > 1) {
+        uint64_t x;
+        if (start > 0) x = a[--start];
+        else x = a[--end], a[end] = a[0];
+        for (i = start; (child = 2 * i + 1) < end; i = child) {
+            if (child + 1 < end && a[child + 1] > a[child]) child++;
+            if (a[child] <= x) break;
+            a[i] = a[child];
+        }
+        a[i] = x;
+    }
+}
+
+/* The candidate that has an id, or -1. */
+static int sm__find_id(const sm__choice *c, int32_t id) {
+    int low = 0, high = c->n - 1;
+    if (id < 0 || id >= c->n_vocab) return -1;
+    if (c->dense) return id;
+    while (low <= high) {
+        int middle = low + (high - low) / 2;
+        if (c->ids[middle] == id) return middle;
+        if (c->ids[middle] < id) low = middle + 1;
+        else high = middle - 1;
+    }
+    return -1;
+}
+
+static void sm__stage_penalties(sm__choice *c) {
+    const sm_sampler *s = c->s;
+    int window = s->repeat_window > 0 ? s->repeat_window : 64, n = 0, i, j;
+    float divide = s->repeat_penalty > 0.0f ? s->repeat_penalty : 1.0f, *x;
+    if (divide == 1.0f && s->presence_penalty == 0.0f && s->frequency_penalty == 0.0f) return;
+    for (i = sm__max(0, c->n_recent - window); i < c->n_recent; i++)
+        if (sm__find_id(c, c->recent[i]) >= 0) c->marks[n++] = (uint64_t)(uint32_t)c->recent[i];
+    sm__sort_marks(c->marks, n);
+    x = sm__own(c);
+    for (i = 0; i < n; i = j) {
+        int at = sm__find_id(c, (int32_t)(uint32_t)c->marks[i]);
+        for (j = i + 1; j < n && c->marks[j] == c->marks[i];) j++;
+        if (x[at] > 0.0f) x[at] = sm__div(x[at], divide);
+        else x[at] *= divide;
+        x[at] -= (float)(j - i) * s->frequency_penalty + s->presence_penalty;
+    }
+    sm__find_best(c);
+}
+
+/* For every place k in the last n ids, counted from the end: how many ids before it (itself too)
+ * are as those at the end. The Z algorithm (Gusfield 1997), on the reversed list: linear. */
+static void sm__dry_repeats(const int32_t *last, int n, int32_t *length) {
+    int k, left = 0, right = 0; /* the match that reaches furthest back: [left, right) */
+    for (k = 1; k < n; k++) {
+        int m = k < right ? sm__min(right - k, length[k - left]) : 0;
+        if (k + m >= right) {
+            while (k + m < n && last[-m] == last[-(k + m)]) m++;
+            left = k;
+            right = k + m;
+        }
+        length[k] = m;
+    }
+}
+
+/* Pew 2024 (text-generation-webui, pull request 5677). */
+static void sm__stage_dry(sm__choice *c) {
+    const sm_sampler *s = c->s;
+    int allowed = s->dry_allowed_length > 0 ? s->dry_allowed_length : 2, n, limit, i, k;
+    double base = s->dry_base != 0.0f ? (double)s->dry_base : 1.75;
+    const int32_t *last = c->recent + c->n_recent - 1;
+    int32_t *length = (int32_t *)(void *)c->marks;
+    float *x;
+    n = s->dry_window > 0 ? sm__min(s->dry_window, c->n_recent) : c->n_recent;
+    if (s->dry_multiplier == 0.0f || base < 1.0 || n <= allowed) return;
+    limit = sm__min(n, c->n_recent - c->state->dry_from); /* ids after the last breaker */
+    for (i = 0; i < limit && s->dry_breakers; i++) {
+        int32_t id = last[-i];
+        if (id < 0 || id >= c->n_vocab) continue;
+        if (s->dry_breakers[id >> 5] >> (id & 31) & 1) limit = i;
+    }
+    if (limit < allowed) return;
+    sm__dry_repeats(last, n, length);
+    /* (id that came next, length) from the last to the first: what is written, twice as wide, lies
+     * behind all that is still to be read */
+    for (k = n - 1, i = n; k > 0; k--) {
+        int m = sm__min(length[k], limit), id = last[1 - k];
+        if (m >= allowed && id >= 0)
+            c->marks[--i] = (uint64_t)(uint32_t)id << 32 | (uint32_t)m;
+    }
+    memmove(c->marks, c->marks + i, (size_t)(n - i) * sizeof *c->marks);
+    n -= i;
+    sm__sort_marks(c->marks, n);
+    x = sm__own(c);
+    for (i = 0; i < n; i++) {
+        int32_t id = (int32_t)(c->marks[i] >> 32);
+        int at = sm__find_id(c, id), m = (int)(c->marks[i] & 0x7fffffffu) - allowed;
+        double penalty;
+        if (at < 0 || (i + 1 < n && c->marks[i + 1] >> 32 == c->marks[i] >> 32)) continue;
+        if (s->dry_breakers && s->dry_breakers[id >> 5] >> (id & 31) & 1) continue;
+        penalty = (double)s->dry_multiplier * sm__pow(base, m);
+        x[at] -= penalty < 3e38 ? (float)penalty : 3e38f;
+    }
+    sm__find_best(c);
+}
+
+/* Mean and deviation in double, in 16 lanes as the entropy. */
+static void sm__stage_top_n_sigma(sm__choice *c) {
+    double lane[SM__BLOCK] = {0}, mean = 0.0, square = 0.0;
+    int i, n = 0, pass;
+    if (!(c->s->top_n_sigma > 0.0f) || c->n < 2) return;
+    for (pass = 0; pass < 2; pass++) {
+        for (i = 0; i < c->n; i++) {
+            double d = c->x[i] < -3.4e38f ? 0.0 : (double)c->x[i] - mean;
+            if (pass && c->x[i] < -3.4e38f) continue;
+            if (!pass) n += !(c->x[i] < -3.4e38f);
+            lane[i % SM__BLOCK] += pass ? d * d : d;
+        }
+        for (i = 0; i < SM__BLOCK; lane[i++] = 0.0) square += lane[i];
+        if (!pass) mean = square / n, square = 0.0;
+    }
+    square = square / n * (double)c->s->top_n_sigma * (double)c->s->top_n_sigma;
+    sm__keep_from(c, c->best - sm__sqrt((float)square), 1);
+}
+
+static void sm__stage_top_k(sm__choice *c) {
+    if (c->s->top_k > 0) sm__keep_best(c, c->s->top_k);
+}
+
+/* What a sum of masses must reach for a probability. */
+static uint64_t sm__share(float p, uint64_t total) {
+    double share = (double)p * (double)total;
+    uint64_t target = (uint64_t)share;
+    return target + ((double)target < share);
+}
+
+static void sm__stage_typical(sm__choice *c) {
+    double log_sum, entropy;
+    int piece;
+    if (!(c->s->typical_p > 0.0f && c->s->typical_p < 1.0f)) return;
+    entropy = sm__entropy(c, &log_sum);
+    c->near = 1;
+    c->center = (float)((double)c->best + log_sum - entropy); /* the logit of this surprise */
+    sm__keep_until(c, 0, sm__share(c->s->typical_p, sm__mass_all(c, &piece)) + 1, sm__least(c));
+    c->near = 0;
+    sm__find_best(c);
+}
+
+static void sm__stage_top_p(sm__choice *c) {
+    int piece;
+    if (!(c->s->top_p > 0.0f && c->s->top_p < 1.0f)) return;
+    sm__keep_until(c, 0, sm__share(c->s->top_p, sm__mass_all(c, &piece)), sm__least(c));
+}
+
+static void sm__stage_min_p(sm__choice *c) {
+    float p = c->s->min_p < 1.0f ? c->s->min_p : 1.0f;
+    if (p > 0.0f) sm__keep_from(c, c->best + (float)sm__log_double((double)p), sm__least(c));
+}
+
+/* Weidmann 2024 (text-generation-webui, pull request 6335). */
+static void sm__stage_xtc(sm__choice *c) {
+    float threshold = c->s->xtc_threshold > 0.0f ? c->s->xtc_threshold : 0.1f, edge, low = c->best;
+    int i, n = 0, last = 0, kept = 0, piece;
+    if (!(c->s->xtc_probability > 0.0f) || threshold > 0.5f || c->n < 2) return;
+    if ((double)c->random[1] > (double)c->s->xtc_probability * 4294967296.0) return;
+    edge = (float)((double)c->best + sm__log_double((double)threshold) +
+                   sm__log_mass(sm__mass_all(c, &piece)));
+    for (i = 0; i < c->n; i++)
+        if (c->x[i] >= edge) {
+            n++;
+            if (c->x[i] <= low) low = c->x[i], last = i; /* of equals the last one stays */
+        }
+    if (n < 2 || c->n - n + 1 < sm__least(c)) return;
+    for (i = 0; i < c->n; i++) {
+        if (c->x[i] >= edge && i != last) continue;
+        c->ids[kept] = sm__id(c, i);
+        c->own[kept++] = c->x[i];
+    }
+    c->x = c->own;
+    c->dense = 0;
+    c->n = kept;
+    sm__find_best(c);
+}
+
+static void sm__stage_temperature(sm__choice *c) {
+    const sm_sampler *s = c->s;
+    float t = s->temperature, scale, *x;
+    int i;
+    if (s->dynatemp_range > 0.0f && c->n > 1) {
+        double low = (double)(t > s->dynatemp_range ? t - s->dynatemp_range : 0.0f), log_sum, share;
+        share = sm__entropy(c, &log_sum) / sm__log_double((double)c->n);
+        share = share > 1e-30 ? sm__pow(share, s->dynatemp_exponent != 0.0f
+                                                   ? (double)s->dynatemp_exponent : 1.0) : 0.0;
+        t = (float)(low + ((double)t + (double)s->dynatemp_range - low) * share);
+    }
+    scale = t > 0.0f ? sm__div(1.0f, t) : SM__INFINITY;
+    if (sm__not_finite(scale) || sm__not_finite(scale * c->best)) {
+        sm__keep_best(c, 1);
+        return;
+    }
+    if (scale == 1.0f) return;
+    x = sm__own(c);
+    for (i = 0; i < c->n; i++) x[i] *= scale;
+    c->best *= scale;
+}
+
+/* --- the choice ------------------------------------------------------------------------------- */
+
+/* The candidate where the sum of masses passes a random share of all. */
+static int sm__draw(sm__choice *c) {
+    int i, k, end, piece;
+    uint64_t total = sm__mass_all(c, &piece), at;
+    at = (total >> 32) * c->random[0] + ((total & 0xffffffffu) * c->random[0] >> 32);
+    for (k = 0; at >= c->sums[k]; k++) at -= c->sums[k];
+    end = sm__min(c->n, (k + 1) * piece);
+    for (i = k * piece; i < end - 1; i++) {
+        uint64_t mass = sm__mass(c->x[i] - c->best);
+        if (at < mass) break;
+        at -= mass;
+    }
+    return i;
+}
+
+/* How many candidates mirostat's first version keeps: the exponent of Zipf's law, from the
+ * quotients of the 100 most likely, and the number that gives a surprise of mu under it. */
+static int sm__mirostat_k(sm__choice *c) {
+    int i, m = sm__min(100, c->n), before;
+    double tb = 0.0, tt = 0.0, s, k;
+    sm__heap_best(c, m);
+    sm__heapify(c, m, 0);
+    before = m ? sm__heap_pop(c, m) : 0;
+    for (i = 1; i < m; i++) {
+        int next = sm__heap_pop(c, m - i);
+        double t = sm__log_double((double)(i + 1) / i);
+        tb += t * ((double)c->x[before] - (double)c->x[next]);
+        tt += t * t;
+        before = next;
+    }
+    if (m < 2) return 1;
+    s = tb / tt;
+    if (!(s > 1e-9)) return c->n; /* flat: any number has that surprise */
+    k = 1.0 - sm__pow((double)c->n_vocab, 1.0 - s); /* (s - 1) / this is 1 / log n at s = 1 */
+    k = s - 1.0 > 1e-9 || s - 1.0 < -1e-9 ? (s - 1.0) / k
+                                          : 1.0 / sm__log_double((double)c->n_vocab);
+    k = sm__pow(k * sm__pow(2.0, (double)c->state->mu), 1.0 / s);
+    return k < 1.0 ? 1 : k < (double)c->n ? (int)k : c->n;
+}
+
+static int sm__mirostat(sm__choice *c) {
+    const float tau = c->s->mirostat_tau > 0.0f ? c->s->mirostat_tau : 5.0f;
+    const float eta = c->s->mirostat_eta > 0.0f ? c->s->mirostat_eta : 0.1f;
+    double surprise;
+    int i, piece;
+    if (c->s->mirostat == 1) {
+        sm__keep_best(c, sm__mirostat_k(c));
+    } else {
+        double log_sum = sm__log_mass(sm__mass_all(c, &piece));
+        sm__keep_from(c, (float)((double)c->best + log_sum -
+                                 (double)c->state->mu * 0.6931471805599453), 1);
+    }
+    i = sm__draw(c);
+    surprise = sm__log_mass(sm__mass_all(c, &piece)) + (double)c->best - (double)c->x[i];
+    c->state->mu -= eta * ((float)(surprise * 1.4426950408889634) - tau);
+    return i;
+}
+
+typedef void (*sm__stage)(sm__choice *c);
+#define SM__STAGE_FUNCTION(name, text, function) sm__stage_##function,
+static const sm__stage sm__stages[SM_STAGE_COUNT] = {NULL, SM_STAGE_LIST(SM__STAGE_FUNCTION)};
+#define SM__STAGE_TEXT(name, text, function) text,
+static const char *const sm__stage_texts[] = {NULL, SM_STAGE_LIST(SM__STAGE_TEXT)};
+
+SM_API const char *sm_stage_name(int stage) {
+    return stage > SM_STAGE_END && stage < SM_STAGE_COUNT ? sm__stage_texts[stage] : NULL;
+}
+
+static void sm__run_stages(sm__choice *c) {
+    const int outside = 1 << SM_STAGE_PENALTIES | 1 << SM_STAGE_DRY | 1 << SM_STAGE_TEMPERATURE;
+    int i, stage;
+    for (i = 0; i < SMALLMIND_MAX_STAGES; i++) {
+        stage = c->s->order[0] ? c->s->order[i] : i + 1;
+        if (stage <= SM_STAGE_END || stage >= SM_STAGE_COUNT) return;
+        if (!c->s->mirostat || (outside >> stage & 1)) sm__stages[stage](c);
+    }
+}
+
+/* Whether only the largest logit counts, so that a look at each is enough. */
+static int sm__is_greedy(const sm_sampler *s) {
+    return s->temperature <= 0.0f && !s->order[0] && !(s->dynatemp_range > 0.0f) &&
+           !(s->typical_p > 0.0f && s->typical_p < 1.0f) && !(s->xtc_probability > 0.0f) &&
+           (s->repeat_penalty == 0.0f || s->repeat_penalty == 1.0f) && !s->edit && !s->n_biases &&
+           s->presence_penalty == 0.0f && s->frequency_penalty == 0.0f && !s->mirostat &&
+           s->dry_multiplier == 0.0f;
+}
+
+static int32_t sm__argmax(const float *logits, int n, const uint32_t *mask) {
+    int32_t id = SM_ERR_NUMBER;
+    int i, nan;
     float best = -SM__INFINITY;
-    int32_t best_id = 0;
-    if (s->temperature <= 0.0f && !penalty) return sm__argmax(logits, n_vocab);
-    if (!c) return -1;
-    for (i = 0; i < n_vocab; i++) {
-        c[i].logit = sm__bits(logits[i]) << 1 > 0xff000000u ? -SM__INFINITY : logits[i];
-        c[i].id = i;
+    if (!mask) {
+        best = sm__best_logit(logits, n, &nan);
+        for (i = 0; i < n && best > -SM__INFINITY; i++)
+            if (logits[i] == best) return i;
+        return id;
     }
-    if (penalty) sm__penalise(s, c, n_vocab, recent, n_recent);
-    for (i = 0; i < n; i++)
-        if (c[i].logit > best) best = c[i].logit, best_id = c[i].id;
-    if (s->temperature <= 0.0f || sm__not_finite(best) ||
-        sm__not_finite(sm__div(1.0f, s->temperature)))
-        return best_id;
-    n = sm__keep_top_k(c, n, s->top_k);
-    if (s->top_p > 0.0f && s->top_p < 1.0f)
-        n = sm__keep_top_p(c, n, s->top_p, best, sm__candidate_sum(c, n, best, 1.0f));
-    if (s->min_p > 0.0f) n = sm__keep_min_p(c, n, s->min_p < 1.0f ? s->min_p : 1.0f, best);
-    return sm__draw(s, c, n, best, sm_random(s->seed, stream, index));
+    for (i = 0; i < n; i++) {
+        if (!mask[i >> 5]) i |= 31;
+        else if ((mask[i >> 5] >> (i & 31) & 1) && !sm__is_nan(logits[i]) && logits[i] > best)
+            best = logits[i], id = i;
+    }
+    return id;
 }
 
-SM_API int32_t sm_sample(const sm_sampler *sampler, const float *logits, int n_vocab,
-                         const int32_t *recent, int n_recent, uint64_t stream, uint64_t index,
-                         void *work) {
+/* Edit, mask and biases. 0, or SM_ERR_NUMBER when nothing is left. */
+static int32_t sm__first_candidates(sm__choice *c, const float *logits) {
+    const sm_sampler *s = c->s;
+    int i, nan, at;
+    c->x = logits;
+    c->n = c->n_vocab;
+    c->dense = 1;
+    if (s->edit) s->edit(s->edit_user, sm__own(c), c->n);
+    if (s->mask) {
+        for (i = c->n = 0; i < c->n_vocab; i++) {
+            if (!s->mask[i >> 5]) i |= 31;
+            else if (s->mask[i >> 5] >> (i & 31) & 1)
+                c->ids[c->n] = i, c->own[c->n++] = c->x[i];
+        }
+        c->x = c->own;
+        c->dense = 0;
+        if (!c->n) return SM_ERR_NUMBER;
+    }
+    for (i = 0; i < s->n_biases; i++)
+        if ((at = sm__find_id(c, s->biases[i].id)) >= 0) {
+            float *x = sm__own(c) + at, bias = s->biases[i].bias;
+            *x = sm__not_finite(bias) ? bias : *x + bias;
+        }
+    c->best = sm__best_logit(c->x, c->n, &nan);
+    if (nan) {
+        float *x = sm__own(c);
+        for (i = 0; i < c->n; i++)
+            if (sm__is_nan(x[i])) x[i] = -SM__INFINITY;
+    }
+    if (!(c->best > -SM__INFINITY)) return SM_ERR_NUMBER;
+    return 0;
+}
+
+/* Places the arrays of SMALLMIND_SAMPLE_BYTES. */
+static void sm__choice_init(sm__choice *c, int n_vocab, int n_recent, void *work) {
+    unsigned char *at = (unsigned char *)work + (64 - ((uintptr_t)work & 63)) % 64;
+    memset(c, 0, sizeof *c);
+    c->n_vocab = n_vocab;
+    c->n_recent = n_recent;
+    c->sums = (uint64_t *)(void *)at;
+    c->marks = c->sums + SM__BINS;
+    c->counts = (uint32_t *)(void *)(c->marks + n_recent);
+    c->own = (float *)(void *)(c->counts + SM__BINS);
+    c->ids = (int32_t *)(void *)(c->own + n_vocab);
+    c->order = c->ids + n_vocab;
+}
+
+static int32_t sm__choose(const sm_sampler *s, sm_sampler_state *state, const float *logits,
+                          int n_vocab, const int32_t *recent, int n_recent, void *work) {
+    sm__choice c;
+    int32_t id;
+    int i;
+    if (sm__is_greedy(s)) return sm__argmax(logits, n_vocab, s->mask);
+    if (!work) return SM_ERR_ARG;
+    sm__choice_init(&c, n_vocab, n_recent, work);
+    c.s = s;
+    c.state = state;
+    c.recent = recent;
+    sm__philox(s->seed, state->stream, state->index, c.random);
+    id = sm__first_candidates(&c, logits);
+    if (id < 0) return id;
+    if (sm__not_finite(c.best)) { /* the first that is infinitely likely */
+        for (i = 0; c.x[i] != c.best;) i++;
+        return sm__id(&c, i);
+    }
+    sm__run_stages(&c);
+    i = s->mirostat ? sm__mirostat(&c) : sm__draw(&c);
+    return sm__id(&c, i);
+}
+
+SM_API sm_status sm_sampler_check(const sm_sampler *s, int n_vocab, sm_error *error) {
+    static const struct {
+        const char *name;
+        size_t at;
+        int negative; /* may be */
+    } floats[] = {
+#define SM__FIELD(name, negative) {#name, offsetof(sm_sampler, name), negative}
+        SM__FIELD(temperature, 1),       SM__FIELD(dynatemp_range, 0),
+        SM__FIELD(dynatemp_exponent, 0), SM__FIELD(top_p, 0),
+        SM__FIELD(min_p, 0),             SM__FIELD(typical_p, 0),
+        SM__FIELD(top_n_sigma, 1),       SM__FIELD(xtc_probability, 0),
+        SM__FIELD(xtc_threshold, 0),     SM__FIELD(repeat_penalty, 0),
+        SM__FIELD(presence_penalty, 1),  SM__FIELD(frequency_penalty, 1),
+        SM__FIELD(dry_multiplier, 0),    SM__FIELD(dry_base, 0),
+        SM__FIELD(mirostat_tau, 0),      SM__FIELD(mirostat_eta, 0)
+    }, counts[] = {
+        SM__FIELD(top_k, 0),      SM__FIELD(min_keep, 0),
+        SM__FIELD(repeat_window, 0), SM__FIELD(dry_allowed_length, 0),
+        SM__FIELD(dry_window, 0), SM__FIELD(mirostat, 0),
+        SM__FIELD(n_biases, 0)
+#undef SM__FIELD
+    };
+    size_t i;
+    for (i = 0; i < sizeof floats / sizeof *floats; i++) {
+        float x;
+        memcpy(&x, (const char *)s + floats[i].at, sizeof x);
+        if (sm__not_finite(x) || (x < 0.0f && !floats[i].negative))
+            return sm__fail(error, SM_ERR_ARG, "sampler: %s is %s", floats[i].name,
+                            sm__not_finite(x) ? "not finite" : "negative");
+    }
+    for (i = 0; i < sizeof counts / sizeof *counts; i++) {
+        int x;
+        memcpy(&x, (const char *)s + counts[i].at, sizeof x);
+        if (x < 0) return sm__fail(error, SM_ERR_ARG, "sampler: %s is %d", counts[i].name, x);
+    }
+    if (s->mirostat > 2) return sm__fail(error, SM_ERR_ARG, "sampler: mirostat is 0, 1 or 2");
+    for (i = 0; i < (size_t)s->n_biases; i++)
+        if (!s->biases || s->biases[i].id < 0 || s->biases[i].id >= n_vocab ||
+            sm__is_nan(s->biases[i].bias))
+            return sm__fail(error, SM_ERR_ARG, "sampler: bias %d", (int)i);
+    for (i = 0; i < SMALLMIND_MAX_STAGES && s->order[i]; i++)
+        if (s->order[i] >= SM_STAGE_COUNT)
+            return sm__fail(error, SM_ERR_ARG, "sampler: order[%d] is %d", (int)i, s->order[i]);
+    if (i == SMALLMIND_MAX_STAGES)
+        return sm__fail(error, SM_ERR_ARG, "sampler: the order has no end");
+    return SM_OK;
+}
+
+SM_API int32_t sm_sample(const sm_sampler *sampler, sm_sampler_state *state, const float *logits,
+                         int n_vocab, const int32_t *recent, int n_recent, void *work) {
+    sm_sampler_state now;
     uint64_t fp;
     int32_t id;
-    if (!sampler || !logits || n_vocab < 1 || n_recent < 0 || (n_recent && !recent)) return -1;
+    if (!sampler || !logits || n_vocab < 1 || n_vocab > SM__MAX_VOCAB || n_recent < 0 ||
+        (n_recent && !recent) || sm_sampler_check(sampler, n_vocab, NULL) != SM_OK)
+        return SM_ERR_ARG;
+    memset(&now, 0, sizeof now);
+    if (state) now = *state;
+    if (now.dry_from < 0 || now.dry_from > n_recent) return SM_ERR_ARG;
+    if (!now.index && sampler->mirostat)
+        now.mu = 2.0f * (sampler->mirostat_tau > 0.0f ? sampler->mirostat_tau : 5.0f);
     fp = sm__fp_enter();
-    id = sm__choose(sampler, logits, n_vocab, recent, n_recent, stream, index,
-                    (sm__candidate *)work);
+    id = sm__choose(sampler, &now, logits, n_vocab, recent, n_recent, work);
     sm__fp_leave(fp);
+    now.index++;
+    if (state && id >= 0) *state = now;
     return id;
+}
+
+static int sm__log_best(sm__choice *c, int32_t id, sm_logprob *out, int n_best) {
+    int i, piece;
+    float log_sum;
+    if (sm__not_finite(c->best)) return SM_ERR_NUMBER;
+    log_sum = (float)(sm__log_mass(sm__mass_all(c, &piece)) + (double)c->best);
+    out[0].id = id;
+    if (n_best) sm__heap_best(c, n_best);
+    sm__heapify(c, n_best, 0);
+    for (i = 1; i <= n_best; i++) out[i].id = sm__heap_pop(c, n_best + 1 - i);
+    for (i = 0; i <= n_best; i++) out[i].logprob = c->x[out[i].id] - log_sum;
+    return n_best + 1;
+}
+
+SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob *out, int n_best,
+                       void *work) {
+    sm_sampler none;
+    sm__choice c;
+    uint64_t fp;
+    int n;
+    if (!logits || n_vocab < 1 || n_vocab > SM__MAX_VOCAB || id < 0 || id >= n_vocab || !out ||
+        n_best < 0 || n_best > n_vocab || !work)
+        return SM_ERR_ARG;
+    memset(&none, 0, sizeof none);
+    fp = sm__fp_enter();
+    sm__choice_init(&c, n_vocab, 0, work);
+    c.s = &none;
+    n = sm__first_candidates(&c, logits);
+    if (n >= 0) n = sm__log_best(&c, id, out, n_best);
+    sm__fp_leave(fp);
+    return n;
 }
 
 /* ================================================================================================
@@ -19667,6 +20422,19 @@ static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
             return sm__fail(&ctx->error, SM_ERR_ARG, "generate: stop string %d has %d bytes", i,
                             (int)sm__min_size(n, 1u << 20));
     }
+    for (i = 0; i < p->n_dry_breakers; i++) {
+        size_t n = i < SMALLMIND_MAX_BREAKERS && p->dry_breakers && p->dry_breakers[i]
+                       ? strlen(p->dry_breakers[i]) : 0;
+        if (n < 1 || n > SMALLMIND_MAX_BREAKER_BYTES)
+            return sm__fail(&ctx->error, SM_ERR_ARG,
+                            "generate: at most %d sequence breakers of 1 to %d bytes",
+                            SMALLMIND_MAX_BREAKERS, SMALLMIND_MAX_BREAKER_BYTES);
+    }
+    if (p->n_logprobs < 0 || p->n_logprobs > SMALLMIND_MAX_LOGPROBS)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: %d logprobs, at most %d",
+                        p->n_logprobs, SMALLMIND_MAX_LOGPROBS);
+    if (sm_sampler_check(&p->sampler, ctx->model->hp.n_vocab, &ctx->error) != SM_OK)
+        return SM_ERR_ARG;
     if (p->prompt && !ctx->tokenizer)
         return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED, "generate: the model has no vocabulary");
     if (sm__load32(&ctx->pass_id))
@@ -19699,20 +20467,82 @@ static sm_status sm__gen_prompt(sm_ctx *ctx, const sm_gen_params *p, int32_t *id
     return SM_OK;
 }
 
+/* Whether text [n] ends with a breaker somewhere in its last `fresh` bytes. */
+static int sm__gen_breaks(const sm_gen *g, const char *text, size_t n, size_t fresh) {
+    size_t at, bytes;
+    int i;
+    for (i = 0; i < g->n_breakers; i++) {
+        bytes = g->breaker_bytes[i];
+        at = n - fresh + 1 > bytes ? n - fresh + 1 - bytes : 0;
+        for (; at + bytes <= n; at++)
+            if (text[at] == g->breakers[i][0] && !memcmp(text + at, g->breakers[i], bytes))
+                return 1;
+    }
+    return 0;
+}
+
+/* Sequence breakers, and the ids that have one in their text. */
+static void sm__gen_breakers(sm_gen *g, const sm_gen_params *p) {
+    static const char *const usual[] = {"\n", ":", "\"", "*"};
+    const sm_model *m = g->ctx->model;
+    const char *const *list = p->n_dry_breakers ? p->dry_breakers : usual;
+    int i, n = p->n_dry_breakers ? p->n_dry_breakers : 4;
+    if (p->sampler.dry_multiplier == 0.0f || n < 1 || m->vocab.kind == SM__VOCAB_NONE ||
+        (p->sampler.dry_breakers && !p->n_dry_breakers))
+        return;
+    g->n_breakers = n;
+    for (i = 0; i < n; i++) {
+        g->breaker_bytes[i] = strlen(list[i]);
+        memcpy(g->breakers[i], list[i], g->breaker_bytes[i]);
+    }
+    for (i = 0; i < m->hp.n_vocab; i++) {
+        size_t bytes = 0;
+        const char *text = sm_token_text(m, i, &bytes);
+        uint32_t bit = (uint32_t)1 << (i & 31), given = 0;
+        if (p->sampler.dry_breakers) given = p->sampler.dry_breakers[i >> 5] & bit;
+        if (given || (text && sm__gen_breaks(g, text, bytes, bytes)))
+            g->breaker_ids[i >> 5] |= bit;
+    }
+    g->sampler.dry_breakers = g->breaker_ids;
+}
+
+/* The i-th id was said: a breaker that ends in it, though it may begin in ids before. */
+static void sm__gen_said(sm_gen *g, int i) {
+    char text[2 * SMALLMIND_MAX_BREAKER_BYTES];
+    size_t bytes = 0, said = (size_t)g->n_said, take;
+    const char *more = sm_token_text(g->ctx->model, g->ids[i], &bytes);
+    if (!g->n_breakers || !more) return;
+    take = sm__min_size(bytes, SMALLMIND_MAX_BREAKER_BYTES);
+    memcpy(text, g->said, said);
+    memcpy(text + said, more, take); /* what lies deeper in an id is in breaker_ids */
+    if (sm__gen_breaks(g, text, said + take, take) ||
+        (g->breaker_ids[g->ids[i] >> 5] >> (g->ids[i] & 31) & 1))
+        g->state.dry_from = i + 1;
+    if (bytes >= SMALLMIND_MAX_BREAKER_BYTES) {
+        memcpy(g->said, more + bytes - SMALLMIND_MAX_BREAKER_BYTES, SMALLMIND_MAX_BREAKER_BYTES);
+        g->n_said = SMALLMIND_MAX_BREAKER_BYTES;
+        return;
+    }
+    take = sm__min_size(said + bytes, SMALLMIND_MAX_BREAKER_BYTES);
+    memcpy(g->said, text + said + bytes - take, take);
+    g->n_said = (int)take;
+}
+
 /* A new generation in its slot; ids [n] are in place. */
 static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t *ids, int n) {
     size_t text = sm__gen_text_bytes(ctx->model);
     int i;
-    memset(g, 0, sizeof *g);
+    memset(g, 0, sm__gen_bytes(ctx->model));
     g->ctx = ctx;
     g->text = (char *)g + sm__round_up(sizeof *g, SM__ALIGN);
     g->piece = g->text + text;
-    g->piece[0] = 0;
+    g->breaker_ids = (uint32_t *)(void *)(g->piece + text);
     g->ids = ids;
     g->n_ids = n;
     g->seq = p->seq;
     g->sampler = p->sampler;
-    g->stream = p->stream ? p->stream : (uint64_t)p->seq;
+    g->state.stream = p->stream ? p->stream : (uint64_t)p->seq;
+    g->max_logprobs = p->n_logprobs;
     g->max_tokens = p->max_tokens;
     g->ignore_end = p->ignore_end;
     g->token = -1;
@@ -19725,6 +20555,8 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t
     for (i = 0; i < p->n_stop_ids; i++) g->stop_ids[i] = p->stop_ids[i];
     g->start = sm__now_ns();
     sm_decoder_init(&g->decoder);
+    sm__gen_breakers(g, p);
+    for (i = 0; i < n; i++) sm__gen_said(g, i);
 }
 
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out) {
@@ -19789,6 +20621,7 @@ static int sm__gen_accept(sm_gen *g, int32_t id) {
         return 1;
     }
     g->ids[g->n_ids++] = id;
+    sm__gen_said(g, g->n_ids - 1);
     if (m->vocab.kind != SM__VOCAB_NONE) {
         sm_decoder_push(&g->decoder, m, id, 0, g->text + g->n_text, room - g->n_text, &bytes);
         g->n_text += bytes;
@@ -19820,13 +20653,22 @@ static sm_status sm__gen_begin(sm_gen *g) {
 /* The logits are there: choose, and take the times. */
 static sm_status sm__gen_choose(sm_gen *g) {
     sm_ctx *ctx = g->ctx;
+    const float *logits = sm_logits(ctx, -1);
     uint64_t now = sm__now_ns();
     int32_t id;
+    int V = ctx->model->hp.n_vocab;
     g->n_done = g->n_ids;
     g->end_length = ctx->seq_length[g->seq];
     if (!g->stats.new_tokens) g->stats.prompt_ns = now - g->start;
-    id = sm_sample(&g->sampler, sm_logits(ctx, -1), ctx->model->hp.n_vocab, g->ids, g->n_ids,
-                   g->stream, (uint64_t)g->stats.new_tokens, ctx->sample_work);
+    id = sm_sample(&g->sampler, &g->state, logits, V, g->ids, g->n_ids, ctx->sample_work);
+    if (id < 0) {
+        sm__gen_finish(g, SM_FINISH_ERROR);
+        return sm__fail(&ctx->error, id == SM_ERR_NUMBER ? SM_ERR_NUMBER : SM_ERR_ARG,
+                        "generate: mask, biases and logits leave no id to choose");
+    }
+    if (g->max_logprobs) /* where one is +inf there are none */
+        g->n_logprobs = sm__max(0, sm_logprobs(logits, V, id, g->logprobs,
+                                               sm__min(g->max_logprobs, V), ctx->sample_work));
     now = sm__now_ns();
     if (!g->stats.new_tokens) g->stats.first_token_ns = now - g->start;
     else g->stats.decode_ns = now - g->start - g->stats.first_token_ns;
@@ -19839,6 +20681,7 @@ SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
     g->n_piece = 0;
     g->piece[0] = 0;
     g->token = -1;
+    g->n_logprobs = 0;
     if (g->stats.finish != SM_FINISH_NONE) return SM_OK;
     if (!g->pending) {
         status = sm__gen_begin(g);
@@ -19866,6 +20709,11 @@ SM_API const char *sm_gen_piece(const sm_gen *g, size_t *bytes) {
 }
 
 SM_API int32_t sm_gen_token(const sm_gen *g) { return g ? g->token : -1; }
+
+SM_API const sm_logprob *sm_gen_logprobs(const sm_gen *g, int *n) {
+    *n = g ? g->n_logprobs : 0;
+    return g ? g->logprobs : NULL;
+}
 
 SM_API sm_gen_stats sm_gen_get_stats(const sm_gen *g) {
     sm_gen_stats none;

@@ -594,19 +594,19 @@ static void eval_ignores_the_hosts_floating_point_state(void) {
     int32_t tokens[N];
     uint64_t normal, after;
     sm_sampler sampler;
-    uint8_t work[SMALLMIND_SAMPLE_BYTES(320)];
+    uint8_t work[SMALLMIND_SAMPLE_BYTES(320, 0)];
     int32_t id;
     memset(&sampler, 0, sizeof sampler);
     sampler.temperature = 0.7f;
     if (m) {
         run_tokens(m, tokens, N);
         run_logits(m, &w, tokens, N, want);
-        id = sm_sample(&sampler, want, 320, NULL, 0, 0, 3, work);
+        id = sm_sample(&sampler, NULL, want, 320, NULL, 0, work);
         normal = sm__fp_enter();
         sm__fp_leave(hostile);
         w.n_threads = 2;
         run_logits(m, &w, tokens, N, got);
-        CHECK(sm_sample(&sampler, want, 320, NULL, 0, 0, 3, work) == id);
+        CHECK(sm_sample(&sampler, NULL, want, 320, NULL, 0, work) == id);
         after = sm__fp_enter();
         sm__fp_leave(normal);
         CHECK((after & ~(uint64_t)63) == (hostile & ~(uint64_t)63)); /* but for sticky flags */

@@ -29,7 +29,17 @@ static void random_is_philox(void) {
 
 enum { GEN_MAX = 600 };
 
-static uint8_t gen_work[SMALLMIND_SAMPLE_BYTES(GEN_MAX)];
+static uint8_t gen_work[SMALLMIND_SAMPLE_BYTES(GEN_MAX, 100)];
+
+/* One choice from the state of a stream. */
+static int32_t sample_of(const sm_sampler *s, const float *logits, int n, const int32_t *recent,
+                         int n_recent, uint64_t stream, uint64_t index, void *work) {
+    sm_sampler_state state;
+    memset(&state, 0, sizeof state);
+    state.stream = stream;
+    state.index = index;
+    return sm_sample(s, &state, logits, n, recent, n_recent, work);
+}
 
 static sm_sampler sampler_of(float temperature, int top_k, float top_p, float min_p) {
     sm_sampler s;
@@ -101,7 +111,7 @@ static void sample_check(const char *what, const sm_sampler *s, const float *log
     sample_reference(s, logits, n, recent, n_recent, p, doubt);
     for (i = 0; i < n; i++) doubts += doubt[i];
     for (i = 0; i < draws; i++) {
-        int32_t id = sm_sample(s, logits, n, recent, n_recent, 7, (uint64_t)i, gen_work);
+        int32_t id = sample_of(s, logits, n, recent, n_recent, 7, (uint64_t)i, gen_work);
         if (!CHECK(id >= 0 && id < n)) return;
         count[id]++;
     }
@@ -200,7 +210,7 @@ static void sampler_filters_as_llama_cpp(void) {
         sm_sampler s = sampler_of(1.0f, cases[c].top_k, cases[c].top_p, cases[c].min_p);
         int count[4] = {0};
         for (i = 0; i < DRAWS; i++)
-            count[sm_sample(&s, logits, 4, NULL, 0, 0, (uint64_t)i, gen_work) & 3]++;
+            count[sample_of(&s, logits, 4, NULL, 0, 0, (uint64_t)i, gen_work) & 3]++;
         for (i = 0; i < 4; i++) {
             double p = cases[c].kept[i];
             if (p == 0) CHECK(count[i] == 0);
@@ -221,26 +231,26 @@ static void sampler_is_greedy_without_temperature(void) {
             for (i = 0; i < 50; i++) logits[i] = floorf(logits[i]);
         for (i = 1; i < 50; i++)
             if (logits[i] > logits[best]) best = i;
-        CHECK(sm_sample(&s, logits, 50, NULL, 0, 0, (uint64_t)round, NULL) == best);
-        CHECK(sm_sample(&s, logits, 50, recent, 3, 1, 5, gen_work) == best); /* no penalty */
+        CHECK(sample_of(&s, logits, 50, NULL, 0, 0, (uint64_t)round, NULL) == best);
+        CHECK(sample_of(&s, logits, 50, recent, 3, 1, 5, gen_work) == best); /* no penalty */
     }
     for (i = 0; i < 50; i++) logits[i] = i == 9 ? 2.0f : i == 4 ? 1.9f : i == 30 ? 1.0f : -1.0f;
     s.repeat_penalty = 1.9f; /* 2 / 1.9 = 1.05, 1.9 / 1.9 = 1: each id once, though 9 came twice */
-    CHECK(sm_sample(&s, logits, 50, recent, 3, 0, 0, gen_work) == 9);
-    CHECK(sm_sample(&s, logits, 50, recent, 3, 0, 0, NULL) == -1); /* it needs the workspace */
+    CHECK(sample_of(&s, logits, 50, recent, 3, 0, 0, gen_work) == 9);
+    CHECK(sample_of(&s, logits, 50, recent, 3, 0, 0, NULL) == -1); /* it needs the workspace */
     s.repeat_penalty = 2.1f;
-    CHECK(sm_sample(&s, logits, 50, recent, 3, 0, 0, gen_work) == 30);
+    CHECK(sample_of(&s, logits, 50, recent, 3, 0, 0, gen_work) == 30);
     s.repeat_window = 1; /* only the latest one, 4 */
-    CHECK(sm_sample(&s, logits, 50, recent, 3, 0, 0, gen_work) == 9);
+    CHECK(sample_of(&s, logits, 50, recent, 3, 0, 0, gen_work) == 9);
     s = sampler_of(1e-40f, 0, 0.0f, 0.0f); /* the inverse is infinite */
     random_logits(logits, 50, 3.0f);
     for (i = 0; i < 20; i++) {
-        id = sm_sample(&s, logits, 50, NULL, 0, 0, (uint64_t)i, gen_work);
+        id = sample_of(&s, logits, 50, NULL, 0, 0, (uint64_t)i, gen_work);
         CHECK(id == run_best(logits, 50));
     }
 }
 
-/* NaN is never chosen; what is infinitely likely is; nothing to choose from gives an id. */
+/* NaN is never chosen; what is infinitely likely is; nothing to choose from is an error. */
 static void sampler_rules_for_what_is_not_finite(void) {
     const float nan = sm__from_bits(0x7fc00000u), minus_nan = sm__from_bits(0xffc12345u);
     const float inf = sm__from_bits(0x7f800000u);
@@ -251,17 +261,17 @@ static void sampler_rules_for_what_is_not_finite(void) {
                                   round % 5 == 2 ? 0.9f : 0.0f, round % 7 == 3 ? 0.1f : 0.0f);
         int32_t id;
         for (i = 0; i < 20; i++) logits[i] = i % 2 ? random_float() : i % 4 ? nan : minus_nan;
-        id = sm_sample(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work);
+        id = sample_of(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work);
         CHECK(id >= 0 && id % 2 == 1);
         for (i = 0; i < 20; i++) logits[i] = i == 13 ? 0.5f : i % 2 ? -inf : nan;
-        CHECK(sm_sample(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 13);
+        CHECK(sample_of(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 13);
         logits[6] = inf;
-        CHECK(sm_sample(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 6);
+        CHECK(sample_of(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 6);
         for (i = 0; i < 20; i++) logits[i] = i % 3 ? -inf : nan;
-        id = sm_sample(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work);
-        CHECK(id >= 0 && id < 20);
+        id = sample_of(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work);
+        CHECK(id == SM_ERR_NUMBER);
         for (i = 0; i < 20; i++) logits[i] = i == 4 ? 3e38f : -3e38f;
-        CHECK(sm_sample(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 4);
+        CHECK(sample_of(&s, logits, 20, NULL, 0, 0, (uint64_t)round, gen_work) == 4);
     }
 }
 
@@ -277,15 +287,15 @@ static void sampler_is_a_pure_function(void) {
     memcpy(before, logits, sizeof logits);
     memcpy(was, recent, sizeof recent);
     for (i = 0; i < 60; i++)
-        ids[i] = sm_sample(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work);
+        ids[i] = sample_of(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work);
     for (i = 59; i >= 0; i--) { /* in another order, with garbage in the workspace */
         memset(gen_work, i, sizeof gen_work);
-        CHECK(sm_sample(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work) == ids[i]);
+        CHECK(sample_of(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work) == ids[i]);
     }
     for (i = 0; i < 60; i++) {
-        same_stream += sm_sample(&s, logits, 300, recent, 40, 4, (uint64_t)i, gen_work) == ids[i];
+        same_stream += sample_of(&s, logits, 300, recent, 40, 4, (uint64_t)i, gen_work) == ids[i];
         s.seed = 43;
-        same_seed += sm_sample(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work) == ids[i];
+        same_seed += sample_of(&s, logits, 300, recent, 40, 3, (uint64_t)i, gen_work) == ids[i];
         s.seed = 42;
     }
     CHECK(same_seed < 20 && same_stream < 20);
@@ -296,13 +306,13 @@ static void sampler_refuses_bad_arguments(void) {
     float logits[4] = {0, 1, 2, 3};
     int32_t recent[1] = {0};
     sm_sampler s = sampler_of(1.0f, 0, 0.0f, 0.0f);
-    CHECK(sm_sample(NULL, logits, 4, NULL, 0, 0, 0, gen_work) == -1);
-    CHECK(sm_sample(&s, NULL, 4, NULL, 0, 0, 0, gen_work) == -1);
-    CHECK(sm_sample(&s, logits, 0, NULL, 0, 0, 0, gen_work) == -1);
-    CHECK(sm_sample(&s, logits, 4, recent, -1, 0, 0, gen_work) == -1);
-    CHECK(sm_sample(&s, logits, 4, NULL, 1, 0, 0, gen_work) == -1);
-    CHECK(sm_sample(&s, logits, 4, NULL, 0, 0, 0, NULL) == -1);
-    CHECK(sm_sample(&s, logits, 1, NULL, 0, 0, 0, gen_work) == 0);
+    CHECK(sample_of(NULL, logits, 4, NULL, 0, 0, 0, gen_work) == -1);
+    CHECK(sample_of(&s, NULL, 4, NULL, 0, 0, 0, gen_work) == -1);
+    CHECK(sample_of(&s, logits, 0, NULL, 0, 0, 0, gen_work) == -1);
+    CHECK(sample_of(&s, logits, 4, recent, -1, 0, 0, gen_work) == -1);
+    CHECK(sample_of(&s, logits, 4, NULL, 1, 0, 0, gen_work) == -1);
+    CHECK(sample_of(&s, logits, 4, NULL, 0, 0, 0, NULL) == -1);
+    CHECK(sample_of(&s, logits, 1, NULL, 0, 0, 0, gen_work) == 0);
 }
 
 /* Workspace and logits that end at a forbidden page. */
@@ -311,15 +321,15 @@ static void sampler_stays_in_its_memory(void) {
     size_t c;
     for (c = 0; c < sizeof sizes / sizeof *sizes; c++) {
         int n = sizes[c], i;
-        guard a = guard_make((size_t)n * 4), b = guard_make(SMALLMIND_SAMPLE_BYTES(n));
+        guard a = guard_make((size_t)n * 4), b = guard_make(SMALLMIND_SAMPLE_BYTES(n, 0));
         float *logits = (float *)(void *)(a.end - (size_t)n * 4);
-        uint8_t *work = b.end - SMALLMIND_SAMPLE_BYTES(n);
+        uint8_t *work = b.end - SMALLMIND_SAMPLE_BYTES(n, 0);
         for (i = 0; i < 40; i++) {
             sm_sampler s = sampler_of(1.0f, i % 2 ? n / 2 : 0, i % 3 ? 0.9f : 0.0f,
                                       i % 5 ? 0.1f : 0.0f);
             int32_t id;
             random_logits(logits, n, 2.0f);
-            id = sm_sample(&s, logits, n, NULL, 0, 0, (uint64_t)i, work);
+            id = sample_of(&s, logits, n, NULL, 0, 0, (uint64_t)i, work);
             CHECK(id >= 0 && id < n);
         }
         guard_free(&a);
