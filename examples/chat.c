@@ -10,8 +10,8 @@ static const char usage[] =
     "usage: chat -m MODEL [options]\n"
     "  -m FILE        the model                  -z FILE      tokenizer.bin or .json\n"
     "  -s TEXT        system message             -n N         tokens of an answer (512)\n"
-    "  --temp T       temperature (0.7)          --top-p P    nucleus, 0..1 (0.9)\n"
-    "  --seed S       of the random numbers (1)  --threads T  0 = all processors (0)\n";
+    "  --threads T    0 = all processors (0); --temp is 0.7 and --top-p 0.9 unless given\n";
+#define COMMON_SAMPLING
 #include "common.h"
 
 #define MAX_LINE 4096
@@ -58,7 +58,7 @@ static int loop(chat *c) {
     sm_status status;
     c->gen.append = 1;
     c->gen.prompt = prompt;
-    if (!c->chatml) c->gen.stops = stops, c->gen.n_stops = 1;
+    if (!c->chatml && !c->gen.n_stops) c->gen.stops = stops, c->gen.n_stops = 1;
     for (;;) {
         say(stderr, "> ");
         if (!fgets(line, sizeof line, stdin)) return 0;
@@ -82,9 +82,12 @@ int main(int argc, char **argv) {
     sm_ctx_params cp = sm_ctx_default();
     sm_model *model = NULL;
     sm_error error;
+    sampling s;
     chat c;
     int i, result = 1;
+    memset(&s, 0, sizeof s);
     memset(&c, 0, sizeof c);
+    s.gen = &c.gen;
     cp.amx = 1;
     c.gen = sm_gen_default();
     c.gen.max_tokens = 512;
@@ -97,12 +100,8 @@ int main(int argc, char **argv) {
         else if (!strcmp(a, "-z")) mp.tokenizer.path = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-s")) c.system = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-n")) c.gen.max_tokens = arg_int(argc, argv, &i, 1, 1 << 30);
-        else if (!strcmp(a, "--temp"))
-            c.gen.sampler.temperature = arg_float(argc, argv, &i, 0, 100);
-        else if (!strcmp(a, "--top-p")) c.gen.sampler.top_p = arg_float(argc, argv, &i, 0, 1);
-        else if (!strcmp(a, "--seed")) c.gen.sampler.seed = arg_seed(argc, argv, &i);
         else if (!strcmp(a, "--threads")) cp.n_threads = arg_int(argc, argv, &i, 0, 256);
-        else arg_fail("what is \"%s\"?", a);
+        else if (!arg_sampling(argc, argv, &i, &s)) arg_fail("what is \"%s\"?", a);
     }
     if (!mp.file.path) arg_fail("-m MODEL is missing");
     if (c.system && strlen(c.system) >= MAX_LINE) arg_fail("-s: at most %d bytes", MAX_LINE - 1);

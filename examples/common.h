@@ -1,6 +1,7 @@
 /* common.h - what the example programs and bench/ share: text that is the same in every locale, and
  * arguments that are checked. The Makefile sets HAVE_STB where the system has stb_sprintf; without
- * it libc formats. A program defines `usage` (a string) before it includes this file. */
+ * it libc formats. A program defines `usage` (a string) before it includes this file, and
+ * COMMON_SAMPLING when it takes the options of sampling too. */
 #ifndef COMMON_H
 #define COMMON_H
 
@@ -55,6 +56,28 @@ COMMON_PRINTF(2, 3) static void say(FILE *file, const char *fmt, ...) {
     fwrite(buf, 1, strlen(buf), file);
 }
 
+#ifdef COMMON_SAMPLING
+static const char sampling_usage[] =
+    "sampling, 0 = off where nothing else is said:\n"
+    "  --temp T                temperature, 0 = greedy  --seed S           random numbers (1)\n"
+    "  --dynatemp-range R      temperature +- R         --dynatemp-exp E   its exponent (1)\n"
+    "  --top-k K               the K most likely        --top-p P          nucleus, 0..1\n"
+    "  --min-p P               share of the best        --typical P        locally typical\n"
+    "  --top-nsigma N          deviations of logits     --min-keep N       never fewer (1)\n"
+    "  --xtc-probability P     exclude top choices      --xtc-threshold T  above T (0.1)\n"
+    "  --mirostat 0|1|2        version                  --mirostat-ent T   surprise, bits (5)\n"
+    "  --mirostat-lr R         rate (0.1)               --repeat-last-n N  window (64)\n"
+    "  --repeat-penalty P      divides logits           --presence-penalty P     subtracted\n"
+    "  --frequency-penalty P   for each time\n"
+    "  --dry-multiplier M      of repetitions           --dry-base B       (1.75)\n"
+    "  --dry-allowed-length N  (2)                      --dry-penalty-last-n N  window (0 = all)\n"
+    "  --dry-sequence-breaker TEXT  none, or one more; \\n is a line's end (\\n : \" *)\n"
+    "  --logit-bias ID+V, ID-V, ID-inf                  --samplers A;B;C   stages in this order\n"
+    "  --logprobs N            with N alternatives      --stop TEXT        ends the text\n";
+#else
+static const char sampling_usage[] = "";
+#endif
+
 /* A message, what the program takes, and out with status 2. */
 COMMON_PRINTF(1, 2) static void arg_fail(const char *fmt, ...) {
     char buf[1024];
@@ -63,6 +86,7 @@ COMMON_PRINTF(1, 2) static void arg_fail(const char *fmt, ...) {
     COMMON_VSNPRINTF(buf, sizeof buf, fmt, args);
     va_end(args);
     say(stderr, "%s\n%s", buf, usage);
+    say(stderr, "%s", sampling_usage);
     exit(2);
 }
 
@@ -102,6 +126,132 @@ COMMON_UNUSED static uint64_t arg_seed(int argc, char **argv, int *i) {
         arg_fail("%s wants a whole number, not \"%s\"", name, text);
     return value;
 }
+
+#ifdef COMMON_SAMPLING
+/* Options of sampling, and where their lists lie. */
+typedef struct sampling {
+    sm_gen_params *gen;
+    sm_bias biases[64];
+    const char *stops[SMALLMIND_MAX_STOPS], *breakers[SMALLMIND_MAX_BREAKERS];
+} sampling;
+
+static const struct {
+    const char *name;
+    char kind; /* f: float, i: int */
+    size_t at; /* in sm_sampler */
+    double low, high;
+} sampling_numbers[] = {
+#define NUMBER(name, kind, field, low, high) {name, kind, offsetof(sm_sampler, field), low, high}
+    NUMBER("--temp", 'f', temperature, 0, 100),
+    NUMBER("--dynatemp-range", 'f', dynatemp_range, 0, 100),
+    NUMBER("--dynatemp-exp", 'f', dynatemp_exponent, 0, 100),
+    NUMBER("--top-k", 'i', top_k, 0, 1 << 30),
+    NUMBER("--top-p", 'f', top_p, 0, 1),
+    NUMBER("--min-p", 'f', min_p, 0, 1),
+    NUMBER("--typical", 'f', typical_p, 0, 1),
+    NUMBER("--top-nsigma", 'f', top_n_sigma, -1, 1000),
+    NUMBER("--min-keep", 'i', min_keep, 0, 1 << 30),
+    NUMBER("--xtc-probability", 'f', xtc_probability, 0, 1),
+    NUMBER("--xtc-threshold", 'f', xtc_threshold, 0, 1),
+    NUMBER("--mirostat", 'i', mirostat, 0, 2),
+    NUMBER("--mirostat-ent", 'f', mirostat_tau, 0, 1000),
+    NUMBER("--mirostat-lr", 'f', mirostat_eta, 0, 1000),
+    NUMBER("--repeat-penalty", 'f', repeat_penalty, 0, 1000),
+    NUMBER("--repeat-last-n", 'i', repeat_window, 0, 1 << 30),
+    NUMBER("--presence-penalty", 'f', presence_penalty, -1000, 1000),
+    NUMBER("--frequency-penalty", 'f', frequency_penalty, -1000, 1000),
+    NUMBER("--dry-multiplier", 'f', dry_multiplier, 0, 1000),
+    NUMBER("--dry-base", 'f', dry_base, 0, 1000),
+    NUMBER("--dry-allowed-length", 'i', dry_allowed_length, 0, 1 << 30),
+    NUMBER("--dry-penalty-last-n", 'i', dry_window, 0, 1 << 30)
+#undef NUMBER
+};
+
+/* \n, \r, \t and \\ as what they mean, in place. */
+static char *arg_unescape(char *text) {
+    static const char from[] = "nrt\\", to[] = "\n\r\t\\";
+    char *in, *out = text;
+    for (in = text; *in; in++) {
+        const char *known = in[0] == '\\' && in[1] ? strchr(from, in[1]) : NULL;
+        *out++ = known ? to[known - from] : *in;
+        in += known != NULL;
+    }
+    *out = 0;
+    return text;
+}
+
+static void arg_bias(const char *text, sampling *s) {
+    char *end, *last;
+    long id = strtol(text, &end, 10);
+    double bias = strtod(end, &last);
+    if (end == text || (*end != '+' && *end != '-') || last == end || *last || bias != bias ||
+        id < 0 || id > 1 << 30)
+        arg_fail("--logit-bias wants ID+VALUE or ID-VALUE, not \"%s\"", text);
+    if (s->gen->sampler.n_biases == 64) arg_fail("--logit-bias: at most 64");
+    s->biases[s->gen->sampler.n_biases].id = (int32_t)id;
+    s->biases[s->gen->sampler.n_biases++].bias = (float)bias;
+    s->gen->sampler.biases = s->biases;
+}
+
+/* Names of stages with ; between them. */
+static void arg_order(const char *text, sm_sampler *s) {
+    int n = 0, stage;
+    memset(s->order, 0, sizeof s->order);
+    while (*text) {
+        size_t bytes = strcspn(text, ";,");
+        for (stage = 1; stage < SM_STAGE_COUNT; stage++) {
+            const char *name = sm_stage_name(stage);
+            if (strlen(name) == bytes && !memcmp(name, text, bytes)) break;
+        }
+        if (stage == SM_STAGE_COUNT || n == SMALLMIND_MAX_STAGES - 1)
+            arg_fail("--samplers wants penalties;dry;top_n_sigma;top_k;typ_p;top_p;min_p;xtc;"
+                     "temperature in any order, at most %d, not \"%s\"",
+                     SMALLMIND_MAX_STAGES - 1, text);
+        s->order[n++] = (uint8_t)stage;
+        text += bytes + (text[bytes] != 0);
+    }
+}
+
+/* Whether argv[*i] is an option of sampling; then it is done. */
+static int arg_sampling(int argc, char **argv, int *i, sampling *s) {
+    const char *name = argv[*i];
+    sm_gen_params *p = s->gen;
+    size_t k;
+    for (k = 0; k < sizeof sampling_numbers / sizeof *sampling_numbers; k++) {
+        double low = sampling_numbers[k].low, high = sampling_numbers[k].high;
+        char *field = (char *)&p->sampler + sampling_numbers[k].at;
+        if (strcmp(name, sampling_numbers[k].name)) continue;
+        if (sampling_numbers[k].kind == 'f') {
+            float value = arg_float(argc, argv, i, low, high);
+            memcpy(field, &value, sizeof value);
+        } else {
+            int value = arg_int(argc, argv, i, (int)low, (int)high);
+            memcpy(field, &value, sizeof value);
+        }
+        return 1;
+    }
+    if (!strcmp(name, "--seed")) p->sampler.seed = arg_seed(argc, argv, i);
+    else if (!strcmp(name, "--logit-bias")) arg_bias(arg_text(argc, argv, i), s);
+    else if (!strcmp(name, "--samplers")) arg_order(arg_text(argc, argv, i), &p->sampler);
+    else if (!strcmp(name, "--logprobs"))
+        p->n_logprobs = arg_int(argc, argv, i, 0, SMALLMIND_MAX_LOGPROBS);
+    else if (!strcmp(name, "--stop")) {
+        if (p->n_stops == SMALLMIND_MAX_STOPS) arg_fail("--stop: at most %d", p->n_stops);
+        arg_text(argc, argv, i);
+        s->stops[p->n_stops++] = arg_unescape(argv[*i]);
+        p->stops = s->stops;
+    } else if (!strcmp(name, "--dry-sequence-breaker")) {
+        if (p->n_dry_breakers == SMALLMIND_MAX_BREAKERS)
+            arg_fail("--dry-sequence-breaker: at most %d", p->n_dry_breakers);
+        arg_text(argc, argv, i);
+        if (!strcmp(argv[*i], "none")) return p->n_dry_breakers = -1, 1;
+        if (p->n_dry_breakers < 0) p->n_dry_breakers = 0;
+        s->breakers[p->n_dry_breakers++] = arg_unescape(argv[*i]);
+        p->dry_breakers = s->breakers;
+    } else return 0;
+    return 1;
+}
+#endif
 
 /* The name of a level of kernels. */
 COMMON_UNUSED static int arg_isa(int argc, char **argv, int *i) {

@@ -3,52 +3,55 @@
  *     cc -O2 examples/generate.c -o generate -lpthread
  *     ./generate -m stories260K.gguf -p "Once upon a time"
  *
- * The generated text (with --ids: the ids) alone goes to stdout, timings go to stderr. Without -p
+ * The generated text (with --ids: the ids; with --logprobs N: a line for each, with its logarithm
+ * of the probability and the N most likely) alone goes to stdout, timings go to stderr. Without -p
  * the prompt is the model's begin-of-text id alone. */
 static const char usage[] =
     "usage: generate -m MODEL [options]\n"
     "  -m FILE        the model: .gguf, llama2.c .bin, .safetensors\n"
     "  -z FILE        tokenizer.bin or tokenizer.json (a .gguf has its own)\n"
     "  -p TEXT        prompt                       -n N         new tokens (256; 0 = no limit)\n"
-    "  --temp T       temperature, 0 = greedy (0)  --top-k K    the K most likely (0 = off)\n"
-    "  --top-p P      nucleus, 0..1 (0 = off)      --min-p P    share of the best, 0..1 (0 = off)\n"
-    "  --seed S       of the random numbers (1)    --threads T  0 = all processors (0)\n"
+    "  --threads T    0 = all processors (0)       --lora F[:S] a LoRA adapter [times S]\n"
     "  --isa LEVEL    scalar sse41 avx2 avx512 amx neon\n"
-    "  --ids          print token ids              --lora F[:S] a LoRA adapter [times S]\n";
+    "  --ids          print token ids\n";
+#define COMMON_SAMPLING
 #include "common.h"
 
 typedef struct options {
     const char *model, *tokenizer, *prompt, *lora;
     int max_tokens, threads, isa, ids;
-    sm_sampler sampler;
 } options;
 
-static options parse(int argc, char **argv) {
+static options parse(int argc, char **argv, sampling *s) {
     options o;
     int i;
     memset(&o, 0, sizeof o);
     o.prompt = "";
     o.max_tokens = 256;
-    o.sampler.seed = 1;
+    s->gen->sampler.seed = 1;
     for (i = 1; i < argc; i++) {
         const char *a = argv[i];
         if (!strcmp(a, "-m")) o.model = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-z")) o.tokenizer = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-p")) o.prompt = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-n")) o.max_tokens = arg_int(argc, argv, &i, 0, 1 << 30);
-        else if (!strcmp(a, "--temp")) o.sampler.temperature = arg_float(argc, argv, &i, 0, 100);
-        else if (!strcmp(a, "--top-k")) o.sampler.top_k = arg_int(argc, argv, &i, 0, 1 << 30);
-        else if (!strcmp(a, "--top-p")) o.sampler.top_p = arg_float(argc, argv, &i, 0, 1);
-        else if (!strcmp(a, "--min-p")) o.sampler.min_p = arg_float(argc, argv, &i, 0, 1);
-        else if (!strcmp(a, "--seed")) o.sampler.seed = arg_seed(argc, argv, &i);
         else if (!strcmp(a, "--threads")) o.threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
         else if (!strcmp(a, "--lora")) o.lora = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--ids")) o.ids = 1;
-        else arg_fail("what is \"%s\"?", a);
+        else if (!arg_sampling(argc, argv, &i, s)) arg_fail("what is \"%s\"?", a);
     }
     if (!o.model) arg_fail("-m MODEL is missing");
     return o;
+}
+
+/* A line: each id and its logarithm of the probability, the chosen one first. */
+static void print_logprobs(const sm_gen *gen) {
+    int i, n;
+    const sm_logprob *list = sm_gen_logprobs(gen, &n);
+    for (i = 0; i < n; i++)
+        say(stdout, "%s%d %.4f", i ? "  " : "", (int)list[i].id, (double)list[i].logprob);
+    if (n) say(stdout, "\n");
 }
 
 /* Step by step instead of sm_generate, because --ids wants the ids. */
@@ -63,7 +66,9 @@ static sm_status run(sm_ctx *ctx, const sm_gen_params *params, int ids, sm_gen_s
         status = sm_gen_step(gen, -1);
         if (status < 0) break;
         piece = sm_gen_piece(gen, &bytes);
-        if (ids && sm_gen_token(gen) >= 0) say(stdout, n++ ? " %d" : "%d", (int)sm_gen_token(gen));
+        if (params->n_logprobs) print_logprobs(gen);
+        else if (ids && sm_gen_token(gen) >= 0)
+            say(stdout, n++ ? " %d" : "%d", (int)sm_gen_token(gen));
         else if (!ids) fwrite(piece, 1, bytes, stdout);
         fflush(stdout);
     } while (status == SM_PENDING);
@@ -72,10 +77,11 @@ static sm_status run(sm_ctx *ctx, const sm_gen_params *params, int ids, sm_gen_s
 }
 
 int main(int argc, char **argv) {
-    options o = parse(argc, argv);
     sm_model_params mp = sm_model_default();
     sm_ctx_params cp = sm_ctx_default();
     sm_gen_params gp = sm_gen_default();
+    sampling s;
+    options o;
     sm_gen_stats stats;
     sm_model *model = NULL;
     sm_adapter *lora = NULL;
@@ -83,6 +89,9 @@ int main(int argc, char **argv) {
     sm_error error;
     sm_status status;
     float share = 1.0f;
+    memset(&s, 0, sizeof s);
+    s.gen = &gp;
+    o = parse(argc, argv, &s);
     mp.file.path = o.model, mp.tokenizer.path = o.tokenizer;
     cp.n_threads = o.threads, cp.isa = o.isa, cp.amx = 1;
     if (sm_model_open(&mp, &model, &error) ||
@@ -95,7 +104,6 @@ int main(int argc, char **argv) {
     }
     gp.prompt = o.prompt;
     gp.max_tokens = o.max_tokens;
-    gp.sampler = o.sampler;
     /* llama2.c's models end a story with the begin-of-text id. */
     gp.stop_ids = &sm_model_get_info(model)->bos;
     gp.n_stop_ids = *gp.stop_ids >= 0;
