@@ -20358,9 +20358,474 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 
 /* ================================================================================================
  * MARK: [SM40] GRAMMAR
- * The builder of expressions, and what reads GBNF.
+ * A language is an expression: bytes, sequences, alternatives, repetitions, calls of rules. What
+ * may follow a text is again an expression, the derivative of the first by the text's bytes
+ * (Brzozowski 1964), and that is the whole automaton: an expression is a state, its row tells the
+ * state that each byte leads to. Equal expressions are one node, so that states that were seen come
+ * back with their rows; rows are made when they are asked for. A rule that is called puts what
+ * follows the call behind its own rest: the stack of an ordinary parser is such a sequence, and
+ * many stacks at once are alternatives, in which those with equal tops are one (a graph-structured
+ * stack, Tomita 1985). Nothing recurses on the C stack; all memory is planned.
+ *
+ * Everything below sm__gb makes or reads nodes. Node 0 is the language without texts; it is also
+ * what a constructor returns when it fails: b->error then has the first reason, and the rest of the
+ * work may go on, to be thrown away.
  * ============================================================================================== */
 
+#define SM__G_NO_END 0xffffffffu /* max of a repetition, or of members, without bound */
+#define SM__G_LITERAL_MAX 64     /* bytes of one node */
+#define SM__G_MAX_NAMED 256      /* members with a name of one object: their set is in the state */
+
+enum { /* kinds of nodes */
+    SM__G_NONE,    /* nothing, not even the empty text */
+    SM__G_EMPTY,   /* the empty text alone */
+    SM__G_RANGE,   /* one byte, a <= byte <= b */
+    SM__G_LITERAL, /* the b bytes at bytes + a, b > 0 */
+    SM__G_SEQ,     /* a, then b; a is no SEQ: what comes first stands first */
+    SM__G_ALT,     /* a, no ALT, or b: a list whose heads are all different, newest first */
+    SM__G_REPEAT,  /* at least b and at most c times a */
+    SM__G_AND,     /* texts of a that are texts of b */
+    SM__G_NOT,     /* all others than those of a */
+    SM__G_CALL,    /* rule a */
+    SM__G_MEMBERS  /* what may still come of table a; b: the set of what came (a LITERAL), c of them */
+};
+enum { SM__G_NULLABLE = 1, SM__G_DEAD = 2, SM__G_CALLS = 4, SM__G_BUSY = 8 }; /* flags of a node */
+/* The first nodes are the same in every builder. ANY is every text of any bytes. */
+enum { SM__G_ID_NONE, SM__G_ID_EMPTY, SM__G_ID_ANY, SM__G_FIRST };
+
+typedef struct sm__gnode {
+    uint8_t kind, flags;
+    uint16_t n_row;    /* arcs of its row */
+    uint32_t a, b, c;
+    uint32_t row;      /* the first one's index + 1; 0 = not made yet */
+} sm__gnode;
+
+/* A part of a row: bytes low..high lead to node `to`. A row's arcs are disjoint, in order. */
+typedef struct sm__garc {
+    uint32_t to;
+    uint8_t low, high;
+} sm__garc;
+
+typedef struct sm__gb {
+    sm__gnode *nodes;
+    uint32_t n_nodes, max_nodes;
+    uint32_t *index, index_mask; /* nodes by their content, open addressing */
+    sm__garc *arcs;
+    uint32_t n_arcs, max_arcs;
+    uint8_t *bytes; /* of literals */
+    uint32_t n_bytes, max_bytes;
+    uint32_t *words; /* bodies of rules, tables of members */
+    uint32_t n_words, max_words;
+    uint32_t *stack; /* of the walks over nodes */
+    uint32_t n_stack, max_stack;
+    int checked; /* the flags of calls are known: see sm__gb_finish */
+    sm_error error;
+} sm__gb;
+
+/* Notes the first reason and returns SM__G_ID_NONE; fmt has one %s, for what. */
+static uint32_t sm__gb_fail(sm__gb *b, sm_status status, const char *fmt, const char *what) {
+    if (b->error.status == SM_OK) sm__fail(&b->error, status, fmt, what);
+    return SM__G_ID_NONE;
+}
+static uint32_t sm__gb_full(sm__gb *b, const char *what) {
+    return sm__gb_fail(b, SM_ERR_FULL, "grammar: no room for %s: give it more bytes", what);
+}
+
+/* Counts or places a builder of so many nodes. */
+SM__UNUSED static void sm__gb_layout(sm__arena *a, sm__gb *b, uint32_t max_nodes) {
+    uint32_t slots = 64;
+    while (slots < max_nodes + max_nodes / 2) slots *= 2;
+    memset(b, 0, sizeof *b);
+    b->max_nodes = max_nodes;
+    b->index_mask = slots - 1;
+    b->max_arcs = max_nodes * 4;
+    b->max_bytes = max_nodes * 4;
+    b->max_words = max_nodes;
+    b->max_stack = max_nodes * 2;
+    b->nodes = (sm__gnode *)sm__arena_take(a, max_nodes, sizeof *b->nodes);
+    b->index = (uint32_t *)sm__arena_take(a, slots, sizeof *b->index);
+    b->arcs = (sm__garc *)sm__arena_take(a, b->max_arcs, sizeof *b->arcs);
+    b->words = (uint32_t *)sm__arena_take(a, b->max_words, sizeof *b->words);
+    b->stack = (uint32_t *)sm__arena_take(a, b->max_stack, sizeof *b->stack);
+    b->bytes = (uint8_t *)sm__arena_take(a, b->max_bytes, 1);
+}
+
+/* Pushes on the walks' stack; 0 = it is full. */
+static int sm__gb_push(sm__gb *b, uint32_t x) {
+    if (b->n_stack == b->max_stack) return (int)sm__gb_full(b, "the stack");
+    b->stack[b->n_stack++] = x;
+    return 1;
+}
+
+static uint32_t sm__gb_hash(const sm__gb *b, const sm__gnode *n) {
+    uint32_t h = n->kind * 0x9E3779B1u, i;
+    if (n->kind == SM__G_LITERAL) {
+        for (i = 0; i < n->b; i++) h = (h ^ b->bytes[n->a + i]) * 0x01000193u;
+    } else {
+        h = (h ^ n->a) * 0x85EBCA6Bu;
+        h = (h ^ h >> 15 ^ n->b) * 0xC2B2AE35u;
+        h = (h ^ h >> 13 ^ n->c) * 0x27D4EB2Fu;
+    }
+    return h ^ h >> 16;
+}
+
+static int sm__gb_same(const sm__gb *b, const sm__gnode *x, const sm__gnode *y) {
+    if (x->kind != y->kind) return 0;
+    if (x->kind == SM__G_LITERAL)
+        return x->b == y->b && memcmp(b->bytes + x->a, b->bytes + y->a, x->b) == 0;
+    return x->a == y->a && x->b == y->b && x->c == y->c;
+}
+
+/* A members' table in words: these, then an item for each name (MUST: it is required) and each
+ * further kind. */
+enum { SM__GM_NAMED, SM__GM_OTHERS, SM__GM_SEPARATOR, SM__GM_MIN, SM__GM_MAX, SM__GM_ITEMS };
+#define SM__GM_MUST 0x80000000u
+
+SM__INLINE int sm__gb_seen(const sm__gb *b, const sm__gnode *n, uint32_t i) {
+    return b->bytes[b->nodes[n->b].a + i / 8] >> (i % 8) & 1;
+}
+
+static unsigned sm__gb_members_flags(const sm__gb *b, const sm__gnode *n) {
+    const uint32_t *t = b->words + n->a;
+    uint32_t i, missing = 0, dead = 0;
+    for (i = 0; i < t[SM__GM_NAMED]; i++) {
+        uint32_t item = t[SM__GM_ITEMS + i];
+        if (!(item & SM__GM_MUST) || sm__gb_seen(b, n, i)) continue;
+        missing++;
+        dead |= b->nodes[item & ~SM__GM_MUST].flags & SM__G_DEAD;
+    }
+    if (dead || missing > t[SM__GM_MAX] - n->c || t[SM__GM_MIN] > t[SM__GM_MAX])
+        return SM__G_CALLS | SM__G_DEAD;
+    return SM__G_CALLS | (!missing && n->c >= t[SM__GM_MIN] ? (unsigned)SM__G_NULLABLE : 0);
+}
+
+/* What a node's flags are by those of its children; of calls, of rules whose bodies are known. */
+static unsigned sm__gb_flags(const sm__gb *b, const sm__gnode *n) {
+    unsigned x = b->nodes[n->a < b->n_nodes ? n->a : 0].flags;
+    unsigned y = b->nodes[n->b < b->n_nodes ? n->b : 0].flags;
+    switch (n->kind) {
+    case SM__G_NONE: return SM__G_DEAD;
+    case SM__G_EMPTY: return SM__G_NULLABLE;
+    case SM__G_SEQ: return (x & y & SM__G_NULLABLE) | ((x | y) & (SM__G_DEAD | SM__G_CALLS));
+    case SM__G_ALT: return ((x | y) & (SM__G_NULLABLE | SM__G_CALLS)) | (x & y & SM__G_DEAD);
+    case SM__G_REPEAT:
+        if (!n->b) return (x & SM__G_CALLS) | SM__G_NULLABLE;
+        return x & (SM__G_NULLABLE | SM__G_DEAD | SM__G_CALLS);
+    case SM__G_AND: return (x & y & SM__G_NULLABLE) | ((x | y) & SM__G_DEAD);
+    case SM__G_NOT: return x & SM__G_NULLABLE ? 0 : SM__G_NULLABLE;
+    case SM__G_CALL:
+        if (!b->checked) return SM__G_CALLS;
+        return SM__G_CALLS | (b->nodes[b->words[n->a]].flags & (SM__G_NULLABLE | SM__G_DEAD));
+    case SM__G_MEMBERS: return sm__gb_members_flags(b, n);
+    default: return 0;
+    }
+}
+
+/* The node with this content. */
+static uint32_t sm__gb_node(sm__gb *b, unsigned kind, uint32_t x, uint32_t y, uint32_t z) {
+    sm__gnode n;
+    uint32_t at;
+    memset(&n, 0, sizeof n);
+    n.kind = (uint8_t)kind;
+    n.a = x;
+    n.b = y;
+    n.c = z;
+    for (at = sm__gb_hash(b, &n) & b->index_mask; b->index[at]; at = (at + 1) & b->index_mask)
+        if (sm__gb_same(b, &b->nodes[b->index[at]], &n)) return b->index[at];
+    if (b->n_nodes == b->max_nodes) return sm__gb_full(b, "nodes");
+    n.flags = (uint8_t)sm__gb_flags(b, &n);
+    b->nodes[b->n_nodes] = n;
+    b->index[at] = b->n_nodes;
+    return b->n_nodes++;
+}
+
+/* An empty builder; its memory is in place. */
+SM__UNUSED static void sm__gb_init(sm__gb *b) {
+    memset(b->index, 0, ((size_t)b->index_mask + 1) * sizeof *b->index);
+    memset(&b->error, 0, sizeof b->error);
+    b->n_nodes = b->n_arcs = b->n_bytes = b->n_words = b->n_stack = 0;
+    b->checked = 0;
+    memset(b->nodes, 0, sizeof *b->nodes); /* NONE is not in the index */
+    b->nodes[0].flags = SM__G_DEAD;
+    b->n_nodes = 1;
+    sm__gb_node(b, SM__G_EMPTY, 0, 0, 0);
+    sm__gb_node(b, SM__G_NOT, SM__G_ID_NONE, 0, 0);
+}
+
+SM__INLINE int sm__gb_has(const sm__gb *b, uint32_t x, unsigned flag) {
+    return (b->nodes[x].flags & flag) != 0;
+}
+SM__INLINE unsigned sm__gb_kind(const sm__gb *b, uint32_t x) { return b->nodes[x].kind; }
+
+/* Pops items and puts them before a list, down to stack height `down`. */
+static uint32_t sm__gb_cells(sm__gb *b, unsigned kind, uint32_t list, uint32_t down) {
+    while (b->n_stack > down) {
+        uint32_t x = b->stack[--b->n_stack];
+        if (list == (kind == SM__G_ALT ? SM__G_ID_NONE : SM__G_ID_EMPTY)) list = x;
+        else list = sm__gb_node(b, kind, x, list, 0);
+    }
+    return list;
+}
+
+/* At most SM__G_LITERAL_MAX bytes: short ones keep it cheap to find them again. */
+static uint32_t sm__gb_literal(sm__gb *b, const uint8_t *s, uint32_t n) {
+    uint32_t id, before = b->n_nodes;
+    if (n > b->max_bytes - b->n_bytes) return sm__gb_full(b, "literal bytes");
+    memmove(b->bytes + b->n_bytes, s, n);
+    id = sm__gb_node(b, SM__G_LITERAL, b->n_bytes, n, 0);
+    if (b->n_nodes != before) b->n_bytes += n; /* a new one */
+    return id;
+}
+
+/* n bytes; none = the empty text. */
+SM__UNUSED static uint32_t sm__gb_bytes(sm__gb *b, const void *s, size_t n) {
+    const uint8_t *p = (const uint8_t *)s;
+    uint32_t down = b->n_stack;
+    for (; n; n -= sm__min_size(n, SM__G_LITERAL_MAX), p += SM__G_LITERAL_MAX)
+        if (!sm__gb_push(b, sm__gb_literal(b, p, (uint32_t)sm__min_size(n, SM__G_LITERAL_MAX))))
+            return SM__G_ID_NONE;
+    return sm__gb_cells(b, SM__G_SEQ, SM__G_ID_EMPTY, down);
+}
+
+/* One byte of first..last. */
+static uint32_t sm__gb_range(sm__gb *b, unsigned first, unsigned last) {
+    return sm__gb_node(b, SM__G_RANGE, first, last, 0);
+}
+
+/* l, then r. */
+static uint32_t sm__gb_seq(sm__gb *b, uint32_t l, uint32_t r) {
+    uint32_t down = b->n_stack;
+    if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
+    if (l == SM__G_ID_EMPTY) return r;
+    if (l == SM__G_ID_ANY && r == SM__G_ID_ANY) return l;
+    for (; sm__gb_kind(b, l) == SM__G_SEQ; l = b->nodes[l].b)
+        if (!sm__gb_push(b, b->nodes[l].a)) return SM__G_ID_NONE;
+    if (!sm__gb_push(b, l)) return SM__G_ID_NONE;
+    return sm__gb_cells(b, SM__G_SEQ, r, down);
+}
+
+SM__INLINE uint32_t sm__gb_first(const sm__gb *b, uint32_t list) {
+    return sm__gb_kind(b, list) == SM__G_ALT ? b->nodes[list].a : list;
+}
+SM__INLINE uint32_t sm__gb_rest(const sm__gb *b, uint32_t list) {
+    return sm__gb_kind(b, list) == SM__G_ALT ? b->nodes[list].b : SM__G_ID_NONE;
+}
+SM__INLINE uint32_t sm__gb_head(const sm__gb *b, uint32_t x) {
+    return sm__gb_kind(b, x) == SM__G_SEQ ? b->nodes[x].a : x;
+}
+SM__INLINE uint32_t sm__gb_tail(const sm__gb *b, uint32_t x) {
+    return sm__gb_kind(b, x) == SM__G_SEQ ? b->nodes[x].b : SM__G_ID_EMPTY;
+}
+
+/* l or r: the union of two lists that are sorted by heads. Where heads are equal the tails are
+ * united, which is done before the lists go on: what is left of them waits on the stack. */
+static uint32_t sm__gb_alt(sm__gb *b, uint32_t l, uint32_t r) {
+    uint32_t down = b->n_stack, out = down, done;
+    int depth = 0;
+    for (;;) {
+        while (l && r && l != r && l != SM__G_ID_ANY && r != SM__G_ID_ANY) {
+            uint32_t x = sm__gb_first(b, l), y = sm__gb_first(b, r);
+            uint32_t hx = sm__gb_head(b, x), hy = sm__gb_head(b, y);
+            if (hx >= hy) l = sm__gb_rest(b, l);
+            if (hy >= hx) r = sm__gb_rest(b, r);
+            if (hx == hy && x != y) {
+                if (!sm__gb_push(b, l) || !sm__gb_push(b, r) || !sm__gb_push(b, hx) ||
+                    !sm__gb_push(b, out))
+                    return SM__G_ID_NONE;
+                l = sm__gb_tail(b, x);
+                r = sm__gb_tail(b, y);
+                out = b->n_stack;
+                depth++;
+            } else if (!sm__gb_push(b, hx > hy ? x : y)) {
+                return SM__G_ID_NONE;
+            }
+        }
+        if (l == SM__G_ID_ANY || r == SM__G_ID_ANY) {
+            done = SM__G_ID_ANY;
+            b->n_stack = out;
+        } else {
+            done = sm__gb_cells(b, SM__G_ALT, l ? l : r, out);
+        }
+        if (!depth--) return done;
+        out = b->stack[b->n_stack - 1];
+        if (done != SM__G_ID_EMPTY)
+            done = sm__gb_node(b, SM__G_SEQ, b->stack[b->n_stack - 2], done, 0);
+        else done = b->stack[b->n_stack - 2];
+        r = b->stack[b->n_stack - 3];
+        l = b->stack[b->n_stack - 4];
+        b->n_stack -= 4;
+        if (!sm__gb_push(b, done)) return SM__G_ID_NONE;
+    }
+}
+
+/* x at least min, at most max times (SM__G_NO_END). */
+SM__UNUSED static uint32_t sm__gb_repeat(sm__gb *b, uint32_t x, uint32_t min, uint32_t max) {
+    const sm__gnode *n = &b->nodes[x];
+    if (!max || x == SM__G_ID_EMPTY) return SM__G_ID_EMPTY;
+    if (sm__gb_has(b, x, SM__G_DEAD)) return min ? SM__G_ID_NONE : SM__G_ID_EMPTY;
+    if (min > max) return SM__G_ID_NONE;
+    if (x == SM__G_ID_ANY || (min == 1 && max == 1)) return x;
+    if (n->flags & SM__G_NULLABLE) min = 0;
+    if (n->kind == SM__G_ALT && n->b == SM__G_ID_EMPTY) n = &b->nodes[x = n->a]; /* (x?)* is x* */
+    if (n->kind == SM__G_REPEAT && n->c == SM__G_NO_END && n->b <= 1)
+        x = n->a, max = SM__G_NO_END; /* (x*)* and (x+)* are x*; (x+){3,5} is x{3,} */
+    if (min == 1 && max == 1) return x;
+    return sm__gb_node(b, SM__G_REPEAT, x, min, max);
+}
+
+/* x, or the empty text. */
+SM__UNUSED static uint32_t sm__gb_maybe(sm__gb *b, uint32_t x) { return sm__gb_alt(b, x, SM__G_ID_EMPTY); }
+
+static int sm__gb_regular(sm__gb *b, uint32_t x) {
+    if (!sm__gb_has(b, x, SM__G_CALLS)) return 1;
+    return (int)sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s inside \"and\" or \"not\"",
+                            "a rule");
+}
+
+/* Texts of both; without calls and members inside. */
+SM__UNUSED static uint32_t sm__gb_and(sm__gb *b, uint32_t l, uint32_t r) {
+    if (!sm__gb_regular(b, l) || !sm__gb_regular(b, r)) return SM__G_ID_NONE;
+    if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
+    if (l == r || r == SM__G_ID_ANY) return l;
+    if (l == SM__G_ID_ANY) return r;
+    return sm__gb_node(b, SM__G_AND, l > r ? l : r, l > r ? r : l, 0);
+}
+
+/* Every text of bytes (also what is no UTF-8) but those of x; without calls and members inside. */
+SM__UNUSED static uint32_t sm__gb_not(sm__gb *b, uint32_t x) {
+    if (!sm__gb_regular(b, x)) return SM__G_ID_NONE;
+    if (sm__gb_kind(b, x) == SM__G_NOT) return b->nodes[x].a;
+    return sm__gb_node(b, SM__G_NOT, sm__gb_has(b, x, SM__G_DEAD) ? SM__G_ID_NONE : x, 0, 0);
+}
+
+/* Sorts n pairs (first, last) by the first: a heap sort in place. */
+static void sm__gb_sort_pairs(uint32_t *v, uint32_t n) {
+    uint32_t end = n, start = n / 2, i, child, first, last;
+    while (end > 1) {
+        if (start) i = --start;
+        else {
+            end--;
+            first = v[2 * end], last = v[2 * end + 1];
+            v[2 * end] = v[0], v[2 * end + 1] = v[1];
+            v[0] = first, v[1] = last;
+            i = 0;
+        }
+        first = v[2 * i], last = v[2 * i + 1];
+        for (; (child = 2 * i + 1) < end; i = child) {
+            if (child + 1 < end && v[2 * child + 2] > v[2 * child]) child++;
+            if (v[2 * child] <= first) break;
+            v[2 * i] = v[2 * child], v[2 * i + 1] = v[2 * child + 1];
+        }
+        v[2 * i] = first, v[2 * i + 1] = last;
+    }
+}
+
+static int sm__gb_encode(uint32_t c, uint8_t *out) {
+    int n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4, i;
+    for (i = n - 1; i > 0; i--, c >>= 6) out[i] = (uint8_t)(0x80u | (c & 0x3fu));
+    out[0] = (uint8_t)((n > 1 ? 0xf00u >> n & 0xffu : 0u) | c);
+    return n;
+}
+
+/* Characters first..last in UTF-8 (surrogates have none): cut where the length changes, and so that
+ * in each piece every byte has a range of its own. */
+static uint32_t sm__gb_utf8(sm__gb *b, uint32_t first, uint32_t last, uint32_t list) {
+    while (first <= last) {
+        uint32_t top = first < 0x80      ? 0x7fu
+                       : first < 0x800   ? 0x7ffu
+                       : first < 0xd800  ? 0xd7ffu
+                       : first < 0x10000 ? 0xffffu
+                                         : 0x10ffffu;
+        uint32_t end = last < top ? last : top, piece = SM__G_ID_EMPTY, mask;
+        uint8_t low[4], high[4];
+        int n, i;
+        if (first >= 0xd800 && first < 0xe000) {
+            first = 0xe000;
+            continue;
+        }
+        n = sm__gb_encode(first, low);
+        for (i = 1; i < n; i++) {
+            mask = (1u << 6 * i) - 1;
+            if ((first & ~mask) == (end & ~mask)) break;
+            if (first & mask) end = first | mask;
+            else if ((end & mask) != mask) end = (end & ~mask) - 1;
+        }
+        sm__gb_encode(end, high);
+        for (i = n - 1; i >= 0; i--)
+            piece = sm__gb_seq(b, sm__gb_range(b, low[i], high[i]), piece);
+        list = sm__gb_alt(b, list, piece);
+        first = end + 1;
+    }
+    return list;
+}
+
+/* One character, in UTF-8, of n ranges [n, 2] (first, last; in any order, they may overlap), or,
+ * negated, of none of them. */
+SM__UNUSED static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_t n, int negated) {
+    uint32_t down = b->n_stack, list = SM__G_ID_NONE, next = 0, *v = b->stack + down;
+    size_t i;
+    if (n > (b->max_stack - down) / 2) return sm__gb_full(b, "a class of characters");
+    if (n) memcpy(v, ranges, n * 2 * sizeof *v);
+    sm__gb_sort_pairs(v, (uint32_t)n);
+    b->n_stack += (uint32_t)n * 2;
+    for (i = 0; i < n; i++) { /* next: the first character that was not dealt with */
+        uint32_t first = v[2 * i], last = v[2 * i + 1] < 0x10ffffu ? v[2 * i + 1] : 0x10ffffu;
+        if (first > last || last < next) continue;
+        if (first < next) first = next;
+        if (!negated) list = sm__gb_utf8(b, first, last, list);
+        else if (first > next) list = sm__gb_utf8(b, next, first - 1, list);
+        next = last + 1;
+    }
+    if (negated && next <= 0x10ffffu) list = sm__gb_utf8(b, next, 0x10ffffu, list);
+    b->n_stack = down;
+    return list;
+}
+
+/* A rule, to be defined later and called before or after that. Returns its number for the two
+ * functions below; it is no node. */
+SM__UNUSED static uint32_t sm__gb_rule(sm__gb *b) {
+    if (b->n_words == b->max_words) return sm__gb_full(b, "rules");
+    b->words[b->n_words] = SM__G_ID_NONE;
+    return b->n_words++;
+}
+SM__UNUSED static void sm__gb_define(sm__gb *b, uint32_t rule, uint32_t node) {
+    if (rule < b->n_words) b->words[rule] = node;
+}
+SM__UNUSED static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
+    return sm__gb_node(b, SM__G_CALL, rule, 0, 0);
+}
+
+/* What is between the brackets of an object: members in any order, each name once at most.
+ * Members 0 .. n_named - 1 have names of their own; of the n_others kinds behind them any number
+ * may come, and their keys must be no named ones and differ between kinds. The items (key, colon and
+ * value, one expression each, never the empty text) are set afterwards, by sm__gb_member, before
+ * sm__gb_finish; an item that is not set never comes. Between two members stands the separator. */
+SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others, uint32_t separator,
+                               uint32_t min, uint32_t max) {
+    static const uint8_t none[SM__G_MAX_NAMED / 8 + 1] = {0};
+    uint32_t at = b->n_words, seen, *t;
+    if (n_named > SM__G_MAX_NAMED)
+        return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: more than 256 %s of one object",
+                           "named members");
+    if (n_others > b->max_words || b->max_words - at < SM__GM_ITEMS + n_named + n_others)
+        return sm__gb_full(b, "tables of members");
+    t = b->words + at;
+    memset(t, 0, (SM__GM_ITEMS + n_named + n_others) * sizeof *t);
+    t[SM__GM_NAMED] = n_named;
+    t[SM__GM_OTHERS] = n_others;
+    t[SM__GM_SEPARATOR] = separator;
+    t[SM__GM_MIN] = min;
+    t[SM__GM_MAX] = max;
+    b->n_words += SM__GM_ITEMS + n_named + n_others;
+    seen = sm__gb_bytes(b, none, n_named / 8 + 1);
+    return sm__gb_node(b, SM__G_MEMBERS, at, seen, 0);
+}
+SM__UNUSED static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item, int required) {
+    const sm__gnode *n = &b->nodes[members];
+    uint32_t *t = b->words + n->a;
+    if (n->kind != SM__G_MEMBERS || i >= t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return;
+    t[SM__GM_ITEMS + i] = item | (required && i < t[SM__GM_NAMED] ? SM__GM_MUST : 0);
+}
 /* ================================================================================================
  * MARK: [SM41] JSON SCHEMA
  * Regular expressions, formats, numbers and schemas as expressions of the builder.
