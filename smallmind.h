@@ -342,6 +342,8 @@ typedef struct sm_model_params {
     sm_source tokenizer; /* llama2.c's tokenizer.bin, or Hugging Face's tokenizer.json (BPE, byte-
                             level or with byte fallback); when absent, what lies beside a
                             safetensors file under that name; not needed for GGUF */
+    const char *pre;     /* how a byte-level vocabulary cuts text into words, whatever the file
+                            says: a name as tokenizer.ggml.pre has it, such as "llama-bpe" */
     sm_source config;    /* HF config.json; when absent, a safetensors file has it beside it */
     int load;            /* sm_load */
     int vocab_only;      /* do not require tensors: for tokenizing only */
@@ -384,7 +386,7 @@ typedef struct sm_model_info {
     int encoder; /* 1: every token sees the whole text (bert): there are embeddings, no logits */
     int pooling; /* sm_pooling that the file names for embeddings; 0 = it names none */
     int has_vocab;
-    const char *tokenizer;           /* "spm", "bpe" or "" */
+    const char *tokenizer;           /* "spm", "bpe", "wordpiece", "unigram" or "" */
     int32_t bos, eos, eot, unk, pad; /* ids, or -1 */
 } sm_model_info;
 
@@ -430,18 +432,21 @@ SM_API int sm_adapter_rank(const sm_adapter *adapter);
 
 /* ================================================================================================
  * MARK: [SM08] TOKENIZER API
- * Text to ids and back. SentencePiece-style (scores, byte fallback) and byte-level BPE (merges).
+ * Text to ids and back: SentencePiece's BPE (scores, byte fallback), byte-level BPE (merges),
+ * WordPiece and Unigram. GGUF vocabularies give llama.cpp's ids, a tokenizer.json Hugging Face's.
  * ============================================================================================== */
 
 typedef struct sm_tokenizer sm_tokenizer;
 
 enum sm_text_flags {
-    SM_TEXT_BOS = 1,     /* put the BOS id in front if the vocabulary asks for one */
+    SM_TEXT_BOS = 1,     /* what the vocabulary asks for around a text: the BOS (CLS) id in front,
+                            the EOS (SEP) id behind */
     SM_TEXT_SPECIAL = 2, /* text such as "<|im_end|>" in the input becomes its special id */
-    SM_TEXT_RAW = 4      /* detokenize: also write the text of control tokens */
+    SM_TEXT_RAW = 4,     /* detokenize: also write the text of control tokens */
+    SM_TEXT_BYTES = 8    /* BPE: what is no UTF-8 is kept; without, it is as in llama.cpp */
 };
 
-/* A tokenizer holds the workspace for texts of up to max_text_bytes bytes (about 50 bytes a byte).
+/* A tokenizer holds the workspace for texts of up to max_text_bytes bytes (about 55 bytes a byte).
  * Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (no vocabulary) | SM_ERR_NOMEM.
  * Threads one caller per tokenizer; the model is shared. */
 SM_API sm_status sm_tokenizer_create(const sm_model *model, size_t max_text_bytes,
@@ -450,14 +455,14 @@ SM_API sm_status sm_tokenizer_create(const sm_model *model, size_t max_text_byte
 SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer);
 
 /* Text to ids.
- *   text   [bytes]  UTF-8; invalid bytes become byte tokens (or the unknown id)
- *   flags           SM_TEXT_BOS | SM_TEXT_SPECIAL
- *   ids    [max]    out, int32; NULL with max 0 = count only; 2 * bytes + 2 ids always suffice
+ *   text   [bytes]  UTF-8; a byte that is none becomes U+FFFD, with SPM a byte token
+ *   flags           SM_TEXT_BOS | SM_TEXT_SPECIAL | SM_TEXT_BYTES
+ *   ids    [max]    out, int32; NULL with max 0 = count only; 3 * bytes + 3 ids always suffice
  *   n_ids           out, how many ids the text has, also when max is too small (SM_ERR_FULL)
  * Control tokens are formed by SM_TEXT_SPECIAL only, never by merging. Bytes for which there is
  * neither a token nor an unknown id are dropped.
  * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (more than max ids; or more text than the workspace,
- *         then *n_ids = 0).
+ *         also after U+FFFD or a normalizer made it longer: then *n_ids = 0).
  * Source  Sennrich et al. 2016 (arXiv:1508.07909), Kudo and Richardson 2018 (arXiv:1808.06226). */
 SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t bytes, int flags,
                              int32_t *ids, int max, int *n_ids);
@@ -11353,7 +11358,18 @@ static void sm__hparams_default(sm__hparams *hp) {
     hp->expert_scale = 1.0f;
 }
 
-enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE };
+enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE, SM__VOCAB_WPM, SM__VOCAB_UGM };
+enum { /* what is done to a text before it becomes tokens */
+    SM__TEXT_NFC = 1,
+    SM__TEXT_LOWER = 2,   /* WPM: lower case */
+    SM__TEXT_STRIP = 4,   /* WPM: accents off */
+    SM__TEXT_CLEAN = 8,   /* WPM: control characters off */
+    SM__TEXT_HAN = 16,    /* WPM: Chinese characters are words */
+    SM__TEXT_MERGE = 32,  /* UGM: spaces in a row are one, none at the ends */
+    SM__TEXT_WORDS = 64,  /* UGM: the text is cut at white space */
+    SM__TEXT_HF = 128     /* as Hugging Face's library does it where llama.cpp differs */
+};
+enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2 };
 enum { /* token kinds, as GGUF numbers them */
     SM__TOKEN_NORMAL = 1,
     SM__TOKEN_UNKNOWN = 2,
@@ -11369,15 +11385,24 @@ typedef struct sm__vocab {
     int n;
     sm__str *tokens;   /* [n] as in the file: views of it, or of the model's memory */
     float *scores;     /* [n] or NULL */
+    double *weights;   /* [n] or NULL: UGM's scores where a file has more digits */
     uint8_t *kinds;    /* [n] SM__TOKEN_* */
     sm__str *merges;   /* [n_merges] "left right", best first (BPE) */
     int n_merges;
     sm__str pre;       /* tokenizer.ggml.pre, or empty */
+    uint8_t *strips;   /* [n] SM__STRIP_*, or NULL: special tokens that take white space along */
     int32_t bos, eos, eot, unk, pad; /* -1 = none */
+    int32_t sep;                     /* WPM: what ends a text */
     int add_bos, add_eos;            /* what the file asks for; -1 = it does not say */
     int add_space_prefix;            /* SPM: a space before the text; -1 = it does not say */
     int plain_spaces;                /* SPM: pieces hold ' ' (llama2.c), not U+2581 */
+    int plain_bytes;                 /* BPE: tokens are bytes (tiktoken), merged by their rank */
+    const char *given_pre;           /* sm_model_params.pre: instead of pre, or NULL */
     int fuse_unknown;                /* SPM: the unknown id once for all that follow each other */
+    int byte_fallback;               /* UGM: bytes for what has no token */
+    int text_flags;                  /* SM__TEXT_* */
+    int max_word;                    /* WPM: characters of a word that is not unknown; 0 = any */
+    sm__str charsmap;                /* UGM: SentencePiece's normalizer, or empty */
     char *text;                      /* the reader's memory for the tokens' texts, or NULL */
 
     /* made by sm__vocab_build */
@@ -13023,36 +13048,107 @@ static int32_t sm__gguf_id(const sm_model *m, const char *key, int32_t missing) 
     return -1;
 }
 
+/* Whether s has a text in it, whatever the case of ASCII letters in s. */
+static int sm__str_has(sm__str s, const char *text) {
+    size_t i, k, n = strlen(text);
+    for (i = 0, k = 0; i + n <= s.n && k < n; i++)
+        for (k = 0; k < n; k++) {
+            int c = (unsigned char)s.p[i + k];
+            if ((c >= 'A' && c <= 'Z' ? c + 32 : c) != text[k]) break;
+        }
+    return k == n;
+}
+
+/* WordPiece and Unigram: how text is normalized. */
+static sm_status sm__gguf_normalizer(sm_model *m, sm_error *error) {
+    const sm__meta *map = sm__meta_find(m, "tokenizer.ggml.precompiled_charsmap");
+    sm__vocab *v = &m->vocab;
+    int lower = sm__meta_bool(m, "tokenizer.ggml.normalizer.lowercase") != 0;
+    int strip = sm__meta_bool(m, "tokenizer.ggml.normalizer.strip_accents");
+    if (v->kind == SM__VOCAB_WPM)
+        v->text_flags = SM__TEXT_CLEAN | SM__TEXT_HAN | (lower ? SM__TEXT_LOWER : 0) |
+                        ((strip < 0 ? lower : strip) ? SM__TEXT_STRIP : 0);
+    if (v->kind != SM__VOCAB_UGM) return SM_OK;
+    if (sm__meta_bool(m, "tokenizer.ggml.remove_extra_whitespaces") > 0)
+        v->text_flags = SM__TEXT_MERGE;
+    if (!map) return SM_OK;
+    if (map->type != SM__GGUF_ARRAY ||
+        (map->elem_type != SM__GGUF_I8 && map->elem_type != SM__GGUF_U8))
+        return sm__fail(error, SM_ERR_FORMAT, "key %s is no array of bytes",
+                        "tokenizer.ggml.precompiled_charsmap");
+    v->charsmap.p = (const char *)map->data;
+    v->charsmap.n = map->bytes;
+    return SM_OK;
+}
+
+/* The kinds of vocabularies, and the ids that llama.cpp takes when a file names none. */
+static const struct {
+    const char *name;
+    int kind;
+    int32_t bos, eos, unk, sep, pad;
+} sm__vocab_kinds[] = {
+    {"llama", SM__VOCAB_SPM, 1, 2, 0, -1, -1},
+    {"gpt2", SM__VOCAB_BPE, -1, -1, -1, -1, -1},
+    {"bert", SM__VOCAB_WPM, 101, -1, 100, 102, 0},
+    {"t5", SM__VOCAB_UGM, -1, 1, 2, -1, 0},
+};
+
+/* Which special tokens take the white space beside them along: files don't say, llama.cpp knows by
+ * the names of the models. */
+static sm_status sm__gguf_strips(sm_model *m, sm_error *error) {
+    static const char *const kept[] = {"<unk>", "<s>", "<|endoftext|>"};
+    sm__vocab *v = &m->vocab;
+    sm__str name = sm__meta_string(m, "general.name"), pre = v->pre, text;
+    int phi = sm__str_has(name, "phi-3") || sm__str_has(name, "phi3");
+    int mask = sm__str_has(pre, "jina-v2-de") || sm__str_has(pre, "jina-v2-es") ||
+               sm__str_has(pre, "jina-v2-code");
+    int modern = sm__str_has(name, "modern-bert"), i;
+    if (!phi && !mask && !modern) return SM_OK;
+    v->strips = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
+    if (!v->strips) return sm__fail(error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    memset(v->strips, 0, (size_t)v->n);
+    for (i = 0; i < v->n; i++) {
+        int k = 0;
+        text = v->tokens[i];
+        while (k < 3 && !sm__str_is(text, kept[k])) k++;
+        if (!mask && phi && k == 3) v->strips[i] = SM__STRIP_RIGHT;
+        if (sm__str_is(text, mask ? "<mask>" : "[MASK]") && !phi) v->strips[i] = SM__STRIP_LEFT;
+    }
+    return SM_OK;
+}
+
 static sm_status sm__gguf_vocab(sm_model *m, sm_error *error) {
     sm__str model = sm__meta_string(m, "tokenizer.ggml.model");
     sm__vocab *v = &m->vocab;
     sm_status status;
     char q[SM__QUOTE];
-    int spm;
-    if (model.n == 0 || sm__str_is(model, "none")) return SM_OK;
-    spm = sm__str_is(model, "llama");
-    if (!spm && !sm__str_is(model, "gpt2"))
+    int k = 0;
+    if (model.n == 0 || sm__str_is(model, "none") || sm__str_is(model, "no_vocab")) return SM_OK;
+    while (k < 4 && !sm__str_is(model, sm__vocab_kinds[k].name)) k++;
+    if (k == 4)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "a tokenizer of kind %s", sm__quote(q, model));
     if ((status = sm__gguf_strings(m, "tokenizer.ggml.tokens", &v->tokens, &v->n, error)))
         return status;
     if (v->n == 0) return sm__fail(error, SM_ERR_FORMAT, "tokenizer.ggml.tokens is empty");
-    v->kind = spm ? SM__VOCAB_SPM : SM__VOCAB_BPE;
+    v->kind = sm__vocab_kinds[k].kind;
     if ((status = sm__gguf_scores(m, error))) return status;
     if ((status = sm__gguf_kinds(m, error))) return status;
-    if (!spm) {
+    if ((status = sm__gguf_normalizer(m, error))) return status;
+    if (v->kind == SM__VOCAB_BPE) {
         status = sm__gguf_strings(m, "tokenizer.ggml.merges", &v->merges, &v->n_merges, error);
         if (status) return status;
     }
     v->pre = sm__meta_string(m, "tokenizer.ggml.pre");
-    v->bos = sm__gguf_id(m, "tokenizer.ggml.bos_token_id", spm ? 1 : -1);
-    v->eos = sm__gguf_id(m, "tokenizer.ggml.eos_token_id", spm ? 2 : -1);
-    v->unk = sm__gguf_id(m, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1);
+    v->bos = sm__gguf_id(m, "tokenizer.ggml.bos_token_id", sm__vocab_kinds[k].bos);
+    v->eos = sm__gguf_id(m, "tokenizer.ggml.eos_token_id", sm__vocab_kinds[k].eos);
+    v->unk = sm__gguf_id(m, "tokenizer.ggml.unknown_token_id", sm__vocab_kinds[k].unk);
+    v->sep = sm__gguf_id(m, "tokenizer.ggml.seperator_token_id", sm__vocab_kinds[k].sep);
     v->eot = sm__gguf_id(m, "tokenizer.ggml.eot_token_id", -1);
-    v->pad = sm__gguf_id(m, "tokenizer.ggml.padding_token_id", -1);
+    v->pad = sm__gguf_id(m, "tokenizer.ggml.padding_token_id", sm__vocab_kinds[k].pad);
     v->add_bos = sm__meta_bool(m, "tokenizer.ggml.add_bos_token");
     v->add_eos = sm__meta_bool(m, "tokenizer.ggml.add_eos_token");
     v->add_space_prefix = sm__meta_bool(m, "tokenizer.ggml.add_space_prefix");
-    return SM_OK;
+    return sm__gguf_strips(m, error);
 }
 
 /* general.architecture; a file without weights may have any, or none. */
@@ -15250,6 +15346,7 @@ static sm_model *sm__model_new(const sm_allocator *allocator) {
     m->info.format = m->info.arch = m->info.name = m->info.tokenizer = "";
     sm__hparams_default(&m->hp);
     m->vocab.bos = m->vocab.eos = m->vocab.eot = m->vocab.unk = m->vocab.pad = -1;
+    m->vocab.sep = -1;
     m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_space_prefix = -1;
     return m;
 }
@@ -15258,6 +15355,7 @@ static sm_model *sm__model_new(const sm_allocator *allocator) {
 static void sm__model_info(sm_model *m, const sm__bytes *file) {
     sm_model_info *info = &m->info;
     const sm__hparams *h = &m->hp;
+    static const char *const names[] = {"", "spm", "bpe", "wordpiece", "unigram"};
     size_t best = 0, bytes[SM__N_TYPES];
     int i;
     memset(bytes, 0, sizeof bytes);
@@ -15285,9 +15383,7 @@ static void sm__model_info(sm_model *m, const sm__bytes *file) {
     info->encoder = m->arch && (m->arch->flags & SM__ARCH_ENCODER);
     info->pooling = sm__max(h->pooling, 0);
     info->has_vocab = m->vocab.kind != SM__VOCAB_NONE;
-    info->tokenizer = m->vocab.kind == SM__VOCAB_SPM   ? "spm"
-                      : m->vocab.kind == SM__VOCAB_BPE ? "bpe"
-                                                       : "";
+    info->tokenizer = names[m->vocab.kind];
     info->bos = m->vocab.bos;
     info->eos = m->vocab.eos;
     info->eot = m->vocab.eot;
@@ -15360,6 +15456,7 @@ static sm_status sm__model_read(sm_model *m, const sm_model_params *given, sm_er
     sm_model_params params = *given;
     sm_status status = sm__model_file(m, &params, &file, error);
     if (status) return status;
+    m->vocab.given_pre = params.pre;
     if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params.vocab_only, error);
     else status = sm__other_read(m, &params, &file, &tokenizer, error);
     if (!status && m->vocab.kind != SM__VOCAB_NONE) status = sm__vocab_build(m, error);
@@ -15646,7 +15743,8 @@ SM_API int sm_adapter_rank(const sm_adapter *adapter) { return adapter ? adapter
  * MARK: [SM33] UTF-8 AND UNICODE
  * Text is bytes that should be UTF-8 and may be anything. One function reads a character; what is
  * none is answered with the length of the bad part, so that no caller can run past it. Of Unicode
- * only what the pre-tokenizers ask is kept: letter, number, white space, punctuation, or none.
+ * only what tokenizers ask is kept: what kind of character one is, its lower case, and what it is
+ * composed of.
  * ============================================================================================== */
 
 #define SM__BAD_CHAR 0xFFFDu
@@ -15683,115 +15781,565 @@ static int sm__utf8_read(const unsigned char *s, size_t n, uint32_t *code) {
     return length;
 }
 
-/* Classes of characters, as bits: sets of them are masks. `other` is everything else, also marks,
- * symbols, controls and what is not assigned. */
+/* Classes of characters, as bits: sets of them are masks. */
 enum {
-    SM__CHAR_OTHER = 1,
-    SM__CHAR_LETTER = 2, /* categories L* */
-    SM__CHAR_NUMBER = 4, /* N* */
-    SM__CHAR_SPACE = 8,  /* the property White_Space */
-    SM__CHAR_PUNCT = 16, /* P* */
-    SM__CHAR_SIGN = SM__CHAR_OTHER | SM__CHAR_PUNCT /* [^\s\p{L}\p{N}] of the regular expressions */
+    SM__CHAR_OTHER = 1,     /* not assigned, or no UTF-8 */
+    SM__CHAR_CONTROL = 2,   /* categories C* */
+    SM__CHAR_UPPER = 4,     /* Lu, Lt */
+    SM__CHAR_LOWER = 8,     /* Ll */
+    SM__CHAR_UNCASED = 16,  /* Lm, Lo */
+    SM__CHAR_NUMBER = 32,   /* N* */
+    SM__CHAR_SPACE = 64,    /* the property White_Space, whatever the category */
+    SM__CHAR_PUNCT = 128,   /* P* */
+    SM__CHAR_SYMBOL = 256,  /* S* */
+    SM__CHAR_ACCENT = 512,  /* Mn: marks that take no place of their own */
+    SM__CHAR_SPACING = 1024, /* Mc, Me */
+    SM__CHAR_LETTER = SM__CHAR_UPPER | SM__CHAR_LOWER | SM__CHAR_UNCASED,
+    SM__CHAR_MARK = SM__CHAR_ACCENT | SM__CHAR_SPACING,
+    SM__CHAR_ALL = 2047,
+    /* [^\s\p{L}\p{N}] of the regular expressions */
+    SM__CHAR_SIGN = SM__CHAR_ALL & ~(SM__CHAR_LETTER | SM__CHAR_NUMBER | SM__CHAR_SPACE)
 };
+#define SM__CHAR_PAIRS 11 /* a run of upper and lower case in turns */
 
 /* BEGIN generated by tests/make_unicode.py */
-/* Unicode 14.0.0. Runs of characters of one class, from U+0080 on: length << 3 | class. */
-#define SM__CHARS_END 0x3134B /* from here on everything is of class other */
+/* Unicode 15.1. Runs of characters of one class, from U+0080 on: length << 4 | class. */
+#define SM__CHARS_END 0x10FFFE /* from here on everything is of class other */
 #define SM__CHAR_STEP 32
-#define SM__CHAR_RUNS 1756
-#define SM__CHAR_INDEX 55
+#define SM__CHAR_RUNS 2944
+#define SM__CHAR_INDEX 92
 static const uint16_t sm__char_runs[SM__CHAR_RUNS] = {
-    40, 11, 208, 11, 12, 40, 12, 16, 9, 12, 48, 18, 8, 9, 20, 8, 10, 9, 12, 26, 12, 185, 8, 249, 8,
-    3665, 32, 97, 112, 41, 56, 9, 8, 9, 1032, 41, 8, 17, 16, 33, 12, 9, 48, 9, 12, 25, 8, 9, 8,
-    161, 8, 665, 8, 1113, 64, 1329, 8, 305, 16, 9, 52, 329, 20, 408, 12, 8, 12, 16, 12, 16, 12, 72,
-    217, 32, 33, 20, 160, 20, 8, 20, 104, 12, 8, 28, 345, 168, 82, 36, 17, 8, 793, 12, 9, 120, 17,
-    56, 17, 82, 25, 16, 9, 116, 16, 9, 8, 241, 232, 713, 88, 9, 112, 82, 265, 72, 17, 8, 28, 9, 40,
-    177, 32, 9, 72, 9, 24, 9, 56, 124, 8, 201, 40, 12, 8, 89, 40, 193, 8, 49, 136, 337, 464, 433,
-    24, 9, 144, 9, 56, 81, 16, 20, 82, 12, 129, 32, 65, 16, 17, 16, 177, 8, 57, 8, 9, 24, 33, 24,
-    9, 128, 9, 104, 17, 8, 25, 32, 82, 17, 16, 50, 16, 9, 12, 56, 49, 32, 17, 16, 177, 8, 57, 8,
-    17, 8, 17, 8, 17, 248, 33, 8, 9, 56, 82, 16, 25, 8, 12, 112, 73, 8, 25, 8, 177, 8, 57, 8, 17,
-    8, 41, 24, 9, 144, 9, 120, 17, 32, 82, 12, 64, 9, 88, 65, 16, 17, 16, 177, 8, 57, 8, 17, 8, 41,
-    24, 9, 240, 17, 8, 25, 32, 82, 8, 9, 50, 88, 9, 8, 49, 24, 25, 8, 33, 24, 17, 8, 9, 8, 17, 24,
-    17, 24, 25, 24, 97, 176, 9, 168, 106, 144, 65, 8, 25, 8, 185, 8, 129, 24, 9, 208, 25, 16, 9,
-    16, 17, 32, 82, 56, 12, 58, 8, 9, 24, 12, 65, 8, 25, 8, 185, 8, 81, 8, 41, 24, 9, 248, 17, 8,
-    17, 32, 82, 8, 17, 136, 73, 8, 25, 8, 329, 16, 9, 128, 9, 40, 25, 8, 58, 25, 32, 154, 8, 49,
-    40, 145, 24, 193, 8, 73, 8, 9, 16, 57, 248, 82, 32, 12, 96, 385, 8, 17, 96, 57, 64, 12, 82, 20,
-    296, 17, 8, 9, 8, 41, 8, 193, 8, 9, 8, 81, 8, 17, 72, 9, 16, 41, 8, 9, 72, 82, 16, 33, 256, 9,
-    24, 124, 8, 12, 88, 162, 48, 36, 16, 65, 8, 289, 192, 12, 16, 41, 536, 44, 32, 20, 296, 345,
-    160, 9, 82, 52, 49, 32, 33, 24, 9, 24, 17, 56, 25, 32, 105, 96, 9, 8, 82, 48, 305, 8, 9, 40, 9,
-    16, 345, 12, 2665, 8, 33, 16, 57, 8, 9, 8, 33, 16, 329, 8, 33, 16, 265, 8, 33, 16, 57, 8, 9, 8,
-    33, 16, 121, 8, 457, 8, 33, 16, 537, 40, 76, 162, 24, 129, 128, 689, 16, 49, 16, 12, 4961, 8,
-    12, 137, 11, 209, 20, 24, 601, 28, 26, 65, 56, 145, 104, 153, 24, 20, 72, 145, 112, 105, 8, 25,
-    120, 417, 256, 28, 9, 28, 8, 9, 24, 82, 48, 82, 48, 92, 40, 82, 48, 713, 56, 41, 16, 273, 8, 9,
-    40, 561, 80, 249, 296, 20, 82, 241, 16, 41, 88, 353, 32, 209, 48, 90, 296, 185, 56, 20, 425,
-    344, 82, 48, 82, 48, 60, 9, 52, 696, 377, 136, 65, 24, 82, 60, 224, 20, 32, 241, 104, 17, 82,
-    353, 176, 36, 289, 184, 44, 82, 24, 25, 82, 289, 20, 73, 56, 345, 16, 25, 68, 88, 12, 168, 33,
-    8, 49, 8, 17, 24, 9, 40, 1537, 512, 2225, 16, 49, 16, 305, 16, 49, 16, 65, 8, 9, 8, 9, 8, 9, 8,
-    249, 16, 425, 8, 57, 8, 9, 24, 25, 8, 57, 24, 33, 16, 49, 32, 105, 40, 25, 8, 57, 24, 91, 40,
-    196, 19, 40, 11, 164, 8, 108, 8, 100, 11, 128, 10, 9, 16, 50, 24, 20, 9, 82, 24, 20, 8, 105,
-    808, 9, 32, 9, 16, 81, 8, 9, 24, 41, 48, 9, 8, 9, 8, 9, 8, 33, 8, 89, 16, 33, 40, 41, 32, 9, 8,
-    410, 17, 42, 3056, 36, 232, 20, 2472, 482, 624, 178, 4928, 116, 242, 392, 20, 248, 84, 3224,
-    180, 504, 36, 256, 20, 4112, 1833, 48, 33, 24, 17, 40, 36, 10, 20, 305, 8, 9, 40, 9, 16, 449,
-    56, 9, 12, 120, 185, 72, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 8, 57, 264, 380, 9, 260,
-    16, 100, 3344, 11, 28, 8, 17, 10, 84, 16, 100, 8, 74, 48, 12, 41, 16, 26, 17, 12, 24, 689, 48,
-    25, 12, 721, 12, 33, 40, 345, 8, 753, 24, 34, 80, 257, 384, 129, 256, 82, 240, 66, 8, 122, 256,
-    82, 312, 122, 2560, 52737, 512, 65529, 65529, 46201, 536, 369, 20, 2153, 28, 129, 82, 17, 160,
-    377, 32, 12, 80, 12, 249, 16, 561, 82, 16, 52, 248, 73, 16, 825, 16, 513, 40, 17, 8, 9, 8, 41,
-    192, 129, 8, 25, 8, 33, 8, 185, 104, 50, 80, 417, 36, 80, 401, 208, 20, 82, 192, 49, 28, 9, 12,
-    17, 8, 82, 225, 64, 20, 185, 192, 12, 233, 56, 377, 112, 108, 8, 9, 82, 32, 20, 41, 8, 81, 82,
-    41, 8, 329, 184, 25, 8, 65, 32, 82, 16, 36, 185, 24, 9, 24, 401, 8, 9, 24, 17, 16, 41, 16, 9,
-    8, 9, 192, 25, 20, 89, 40, 20, 25, 96, 49, 16, 49, 16, 49, 72, 57, 8, 57, 8, 345, 8, 113, 48,
-    921, 64, 12, 32, 82, 48, 65529, 23849, 96, 185, 32, 393, 65528, 2088, 2929, 16, 849, 304, 57,
-    96, 41, 40, 9, 8, 81, 8, 105, 8, 41, 8, 9, 8, 17, 8, 17, 8, 865, 264, 2905, 20, 128, 513, 16,
-    433, 320, 97, 160, 84, 176, 284, 8, 116, 8, 12, 32, 12, 8, 20, 32, 41, 8, 1081, 32, 28, 8, 52,
-    8, 36, 82, 20, 24, 20, 209, 28, 8, 12, 8, 209, 12, 8, 12, 8, 60, 713, 24, 49, 16, 49, 16, 49,
-    16, 25, 280, 97, 8, 209, 8, 153, 8, 17, 8, 121, 16, 113, 272, 985, 40, 28, 32, 362, 96, 458,
-    136, 18, 1952, 233, 24, 393, 128, 218, 32, 257, 34, 72, 161, 10, 65, 10, 40, 305, 80, 241, 8,
-    12, 289, 32, 65, 12, 42, 336, 1265, 16, 82, 48, 289, 32, 289, 32, 321, 64, 417, 88, 12, 89, 8,
-    121, 8, 57, 8, 17, 8, 89, 8, 121, 8, 57, 8, 17, 536, 2489, 72, 177, 80, 65, 192, 49, 8, 337, 8,
-    73, 552, 49, 16, 9, 8, 353, 8, 17, 24, 9, 16, 185, 8, 12, 66, 185, 16, 58, 249, 64, 74, 384,
-    153, 8, 17, 40, 42, 177, 50, 24, 12, 209, 40, 12, 512, 449, 32, 18, 17, 130, 16, 370, 9, 120,
-    33, 8, 25, 8, 233, 80, 74, 56, 76, 56, 233, 18, 12, 233, 26, 256, 65, 8, 225, 48, 42, 60, 72,
-    433, 24, 60, 177, 16, 66, 153, 40, 66, 145, 56, 36, 96, 58, 640, 585, 440, 409, 104, 409, 56,
-    50, 289, 96, 82, 2352, 250, 8, 337, 24, 12, 16, 17, 624, 233, 82, 9, 64, 177, 88, 34, 44, 176,
-    145, 32, 36, 304, 169, 58, 160, 185, 96, 425, 120, 60, 32, 242, 8, 17, 16, 9, 104, 361, 88, 20,
-    8, 36, 112, 201, 56, 82, 72, 289, 120, 82, 36, 9, 16, 9, 64, 281, 8, 20, 9, 96, 385, 112, 33,
-    36, 32, 12, 16, 82, 9, 12, 9, 28, 8, 162, 88, 145, 8, 201, 96, 52, 528, 57, 8, 9, 8, 33, 8,
-    121, 8, 81, 12, 48, 377, 136, 82, 88, 65, 16, 17, 16, 177, 8, 57, 8, 17, 8, 41, 24, 9, 144, 9,
-    96, 41, 1264, 425, 144, 33, 44, 82, 20, 8, 12, 8, 25, 240, 385, 160, 17, 12, 9, 64, 82, 1328,
-    377, 144, 188, 33, 288, 385, 136, 28, 9, 88, 82, 48, 108, 152, 345, 104, 9, 12, 48, 82, 432,
-    217, 168, 98, 28, 8, 57, 1480, 353, 120, 12, 800, 513, 154, 96, 65, 16, 9, 16, 65, 8, 17, 8,
-    193, 120, 9, 8, 9, 16, 28, 72, 82, 560, 65, 16, 313, 128, 9, 12, 9, 224, 9, 80, 321, 56, 9, 32,
-    68, 72, 9, 88, 369, 128, 28, 9, 44, 104, 585, 2104, 73, 8, 297, 136, 9, 44, 80, 234, 24, 20,
-    241, 896, 57, 8, 17, 8, 305, 168, 9, 72, 82, 48, 49, 8, 17, 8, 257, 112, 9, 56, 82, 2480, 153,
-    32, 20, 1464, 9, 120, 170, 336, 12, 7377, 816, 890, 8, 44, 88, 1569, 21088, 777, 20, 104, 8569,
-    32392, 4665, 65528, 3536, 4553, 56, 249, 8, 82, 32, 20, 633, 8, 82, 48, 241, 56, 12, 80, 385,
-    56, 44, 32, 33, 12, 88, 82, 8, 58, 8, 169, 40, 153, 5504, 513, 186, 36, 808, 601, 40, 9, 528,
-    105, 512, 17, 12, 9, 224, 49089, 64, 9905, 336, 73, 65528, 5952, 33, 8, 57, 8, 17, 8, 2329,
-    360, 25, 136, 33, 64, 3169, 18464, 857, 40, 105, 24, 73, 56, 81, 40, 12, 45568, 162, 864, 202,
-    1080, 681, 8, 569, 8, 17, 16, 9, 16, 17, 16, 33, 8, 97, 8, 9, 8, 57, 8, 521, 8, 33, 16, 65, 8,
-    57, 8, 225, 8, 33, 8, 41, 8, 9, 24, 57, 8, 2721, 16, 201, 8, 201, 8, 249, 8, 201, 8, 249, 8,
-    201, 8, 249, 8, 201, 8, 249, 8, 201, 8, 65, 16, 402, 5176, 44, 9120, 249, 3848, 361, 80, 57,
-    16, 82, 32, 9, 2568, 241, 144, 353, 32, 82, 10032, 57, 8, 33, 8, 17, 8, 121, 8, 1577, 16, 74,
-    384, 545, 56, 9, 32, 82, 32, 20, 6280, 474, 8, 26, 8, 34, 608, 362, 8, 122, 1552, 33, 8, 217,
-    8, 17, 8, 9, 16, 9, 8, 81, 8, 33, 8, 9, 8, 9, 48, 9, 32, 9, 8, 9, 8, 9, 8, 25, 8, 17, 8, 9, 16,
-    9, 8, 9, 8, 9, 8, 9, 8, 9, 8, 17, 8, 9, 16, 33, 8, 57, 8, 33, 8, 33, 8, 9, 8, 81, 8, 137, 40,
-    25, 8, 41, 8, 137, 4640, 106, 22296, 82, 8240, 65529, 65529, 65529, 65529, 65529, 14121, 256,
-    33225, 56, 1777, 16, 46097, 112, 59785, 24824, 4337, 12048, 39513,
+    81, 22, 417, 22, 23, 88, 23, 40, 20, 23, 24, 17, 72, 37, 24, 19, 39, 24, 21, 20, 23, 53, 23,
+    370, 24, 114, 387, 24, 131, 907, 19, 267, 19, 747, 34, 19, 75, 35, 34, 19, 43, 34, 19, 50, 35,
+    66, 19, 34, 19, 50, 51, 34, 19, 34, 19, 75, 34, 19, 43, 19, 43, 34, 19, 50, 19, 43, 34, 35, 20,
+    43, 35, 68, 34, 19, 34, 19, 34, 19, 267, 19, 299, 19, 34, 19, 43, 50, 19, 939, 99, 34, 19, 34,
+    35, 43, 66, 19, 139, 1091, 20, 435, 292, 72, 196, 232, 84, 120, 20, 24, 20, 280, 1801, 75, 20,
+    24, 43, 32, 20, 51, 23, 18, 64, 40, 18, 23, 50, 16, 18, 16, 34, 19, 274, 16, 146, 563, 43, 19,
+    50, 51, 395, 67, 43, 24, 43, 34, 35, 818, 771, 555, 24, 89, 42, 875, 34, 19, 203, 19, 1547, 16,
+    610, 32, 20, 103, 659, 39, 32, 56, 16, 729, 23, 25, 23, 41, 23, 41, 23, 25, 128, 436, 64, 68,
+    39, 176, 97, 56, 39, 24, 39, 40, 185, 23, 17, 55, 692, 345, 165, 71, 36, 25, 1588, 23, 20, 121,
+    17, 24, 105, 36, 41, 24, 73, 36, 165, 52, 40, 20, 231, 16, 17, 20, 25, 484, 441, 32, 1428, 185,
+    20, 224, 165, 532, 153, 36, 24, 55, 20, 32, 25, 40, 356, 73, 20, 153, 20, 57, 20, 89, 32, 247,
+    16, 404, 57, 32, 23, 16, 180, 80, 388, 24, 100, 16, 33, 96, 137, 676, 393, 17, 521, 26, 868,
+    25, 26, 25, 20, 58, 137, 74, 25, 42, 20, 121, 164, 41, 39, 165, 23, 260, 25, 42, 16, 132, 32,
+    36, 32, 356, 16, 116, 16, 20, 48, 68, 32, 25, 20, 58, 73, 32, 42, 32, 42, 25, 20, 128, 26, 64,
+    36, 16, 52, 41, 32, 165, 36, 40, 101, 40, 20, 23, 25, 32, 41, 26, 16, 100, 64, 36, 32, 356, 16,
+    116, 16, 36, 16, 36, 16, 36, 32, 25, 16, 58, 41, 64, 41, 32, 57, 48, 25, 112, 68, 16, 20, 112,
+    165, 41, 52, 25, 23, 160, 41, 26, 16, 148, 16, 52, 16, 356, 16, 116, 16, 36, 16, 84, 32, 25,
+    20, 58, 89, 16, 41, 26, 16, 42, 25, 32, 20, 240, 36, 41, 32, 165, 23, 24, 112, 20, 105, 16, 25,
+    42, 16, 132, 32, 36, 32, 356, 16, 116, 16, 36, 16, 84, 32, 25, 20, 26, 25, 26, 73, 32, 42, 32,
+    42, 25, 112, 41, 26, 64, 36, 16, 52, 41, 32, 165, 24, 20, 101, 160, 25, 20, 16, 100, 48, 52,
+    16, 68, 48, 36, 16, 20, 16, 36, 48, 36, 48, 52, 48, 196, 64, 42, 25, 42, 48, 58, 16, 58, 25,
+    32, 20, 96, 26, 224, 213, 136, 80, 25, 58, 25, 132, 16, 52, 16, 372, 16, 260, 32, 25, 20, 57,
+    74, 16, 57, 16, 73, 112, 41, 16, 52, 32, 20, 32, 36, 41, 32, 165, 112, 23, 117, 24, 20, 25, 42,
+    23, 132, 16, 52, 16, 372, 16, 164, 16, 84, 32, 25, 20, 26, 25, 90, 16, 25, 42, 16, 42, 41, 112,
+    42, 96, 36, 16, 36, 41, 32, 165, 16, 36, 26, 192, 41, 42, 148, 16, 52, 16, 660, 41, 20, 58, 73,
+    16, 58, 16, 58, 25, 20, 24, 64, 52, 26, 117, 52, 41, 32, 309, 24, 100, 16, 25, 42, 16, 292, 48,
+    388, 16, 148, 16, 20, 32, 116, 48, 25, 64, 58, 57, 16, 25, 16, 138, 96, 165, 32, 42, 23, 192,
+    772, 25, 36, 121, 64, 24, 116, 137, 23, 165, 39, 592, 36, 16, 20, 16, 84, 16, 388, 16, 20, 16,
+    164, 25, 36, 153, 20, 32, 84, 16, 20, 16, 121, 16, 165, 32, 68, 512, 20, 56, 247, 24, 23, 56,
+    41, 104, 325, 24, 25, 24, 25, 24, 25, 71, 42, 132, 16, 580, 64, 233, 26, 89, 23, 41, 84, 185,
+    16, 585, 16, 136, 25, 104, 16, 40, 87, 72, 39, 592, 692, 42, 73, 26, 105, 26, 41, 42, 41, 20,
+    165, 103, 100, 42, 41, 68, 57, 20, 58, 36, 122, 52, 73, 212, 25, 42, 41, 106, 25, 20, 26, 165,
+    58, 25, 40, 610, 16, 18, 80, 18, 32, 691, 23, 20, 51, 5268, 16, 68, 32, 116, 16, 20, 16, 68,
+    32, 660, 16, 68, 32, 532, 16, 68, 32, 116, 16, 20, 16, 68, 32, 244, 16, 916, 16, 68, 32, 1076,
+    32, 57, 151, 325, 48, 260, 168, 96, 1378, 32, 99, 32, 23, 9924, 24, 23, 276, 22, 420, 39, 48,
+    1204, 55, 53, 132, 112, 292, 57, 26, 144, 308, 41, 26, 39, 144, 292, 41, 192, 212, 16, 52, 16,
+    41, 192, 836, 41, 26, 121, 138, 25, 42, 185, 55, 20, 55, 24, 20, 25, 32, 165, 96, 165, 96, 183,
+    57, 17, 25, 165, 96, 1428, 112, 84, 41, 548, 25, 20, 80, 1124, 160, 500, 16, 57, 74, 41, 58,
+    64, 42, 25, 106, 57, 64, 24, 48, 39, 165, 484, 32, 84, 176, 708, 64, 420, 96, 181, 48, 552,
+    372, 41, 42, 25, 32, 39, 852, 26, 25, 26, 121, 16, 25, 26, 25, 42, 137, 106, 169, 32, 25, 165,
+    96, 165, 96, 119, 20, 103, 32, 233, 26, 265, 784, 73, 26, 756, 25, 26, 89, 26, 25, 90, 25, 42,
+    132, 48, 165, 119, 168, 153, 152, 39, 16, 41, 26, 484, 26, 73, 42, 41, 26, 57, 36, 165, 708,
+    25, 26, 41, 58, 25, 26, 57, 42, 128, 71, 580, 138, 137, 42, 41, 48, 87, 165, 48, 52, 165, 580,
+    39, 147, 112, 690, 32, 50, 135, 128, 57, 23, 217, 26, 121, 68, 25, 100, 25, 36, 26, 41, 20, 80,
+    707, 1012, 211, 20, 547, 596, 1033, 2411, 131, 1579, 131, 130, 99, 32, 98, 32, 131, 130, 131,
+    130, 99, 32, 98, 32, 131, 16, 18, 16, 18, 16, 18, 16, 43, 115, 130, 227, 32, 131, 130, 131,
+    130, 131, 130, 83, 16, 35, 82, 24, 19, 56, 51, 16, 35, 82, 56, 67, 32, 35, 66, 16, 56, 131, 82,
+    56, 32, 51, 16, 35, 82, 40, 16, 182, 81, 391, 38, 81, 22, 327, 24, 215, 24, 199, 22, 81, 16,
+    161, 21, 20, 32, 101, 56, 39, 20, 165, 56, 39, 16, 212, 48, 536, 240, 217, 74, 25, 58, 201,
+    240, 40, 18, 72, 18, 40, 19, 50, 35, 50, 19, 24, 18, 56, 82, 104, 18, 24, 18, 24, 18, 24, 66,
+    24, 19, 66, 19, 68, 19, 40, 35, 34, 88, 43, 51, 72, 19, 24, 821, 43, 85, 40, 64, 6024, 71, 472,
+    39, 4040, 400, 184, 336, 965, 1256, 357, 9864, 231, 485, 792, 39, 504, 167, 6456, 359, 1016,
+    71, 520, 39, 5992, 32, 520, 16, 1688, 770, 771, 43, 50, 35, 107, 66, 19, 43, 19, 43, 83, 36,
+    50, 19, 1579, 19, 104, 75, 57, 43, 80, 71, 21, 39, 611, 16, 19, 80, 19, 32, 900, 112, 20, 23,
+    224, 25, 372, 144, 116, 16, 116, 16, 116, 16, 116, 16, 116, 16, 116, 16, 116, 16, 116, 16, 521,
+    759, 20, 519, 40, 199, 544, 424, 16, 1432, 192, 3432, 416, 264, 22, 55, 24, 36, 21, 167, 40,
+    199, 24, 149, 73, 42, 23, 84, 40, 53, 36, 23, 40, 16, 1380, 32, 41, 40, 52, 23, 1444, 23, 68,
+    80, 692, 16, 1508, 16, 40, 69, 168, 516, 584, 176, 24, 260, 504, 16, 165, 488, 133, 24, 245,
+    520, 165, 632, 245, 5128, 65524, 39956, 1032, 65524, 65524, 65524, 65524, 65524, 26916, 48,
+    888, 144, 740, 39, 4308, 55, 260, 165, 36, 320, 747, 20, 25, 58, 23, 169, 23, 20, 459, 36, 41,
+    1124, 165, 41, 103, 128, 376, 148, 40, 235, 35, 1003, 20, 131, 75, 34, 19, 139, 20, 40, 75, 20,
+    75, 35, 331, 82, 19, 82, 19, 235, 66, 19, 43, 80, 43, 16, 19, 16, 19, 75, 384, 52, 43, 52, 19,
+    116, 25, 52, 25, 68, 25, 372, 42, 41, 26, 72, 25, 48, 101, 72, 96, 836, 71, 128, 42, 804, 266,
+    41, 128, 39, 165, 96, 297, 100, 55, 20, 23, 36, 25, 165, 452, 137, 39, 372, 185, 42, 176, 23,
+    468, 48, 57, 26, 756, 25, 42, 73, 42, 41, 58, 215, 16, 20, 165, 64, 39, 84, 25, 164, 165, 84,
+    16, 660, 105, 42, 41, 42, 41, 144, 52, 25, 132, 25, 26, 32, 165, 32, 71, 372, 56, 20, 26, 25,
+    26, 804, 25, 20, 57, 36, 41, 84, 41, 20, 25, 20, 384, 52, 39, 180, 26, 41, 42, 39, 52, 26, 25,
+    160, 100, 32, 100, 32, 100, 144, 116, 16, 116, 16, 691, 24, 68, 147, 20, 40, 64, 1283, 564, 42,
+    25, 42, 25, 42, 23, 26, 25, 32, 165, 96, 65524, 65524, 47716, 192, 372, 64, 788, 64, 65521,
+    65521, 4129, 5860, 32, 1700, 608, 115, 192, 83, 80, 20, 25, 164, 24, 212, 16, 84, 16, 20, 16,
+    36, 16, 36, 16, 1732, 280, 256, 5812, 39, 264, 1028, 32, 868, 112, 24, 512, 196, 72, 265, 167,
+    96, 265, 567, 16, 231, 24, 23, 56, 16, 23, 24, 39, 64, 84, 16, 2164, 32, 17, 16, 55, 24, 103,
+    24, 71, 165, 39, 56, 39, 418, 55, 24, 23, 24, 419, 23, 24, 23, 24, 119, 1428, 48, 100, 32, 100,
+    32, 100, 32, 52, 48, 120, 16, 120, 160, 49, 40, 32, 196, 16, 420, 16, 308, 16, 36, 16, 244, 32,
+    228, 544, 1972, 80, 55, 64, 725, 48, 152, 917, 280, 37, 56, 16, 216, 48, 24, 752, 728, 25,
+    2080, 468, 48, 788, 240, 25, 437, 64, 516, 69, 144, 324, 21, 132, 21, 80, 612, 89, 80, 484, 16,
+    23, 580, 64, 132, 23, 85, 672, 642, 643, 1252, 32, 165, 96, 578, 64, 579, 64, 644, 128, 836,
+    176, 23, 178, 16, 242, 16, 114, 16, 34, 16, 179, 16, 243, 16, 115, 16, 35, 1072, 4980, 144,
+    356, 160, 132, 384, 100, 16, 676, 16, 148, 1104, 100, 32, 20, 16, 708, 16, 36, 48, 20, 32, 372,
+    16, 23, 133, 372, 40, 117, 500, 128, 149, 768, 308, 16, 36, 80, 85, 356, 101, 48, 23, 420, 80,
+    23, 1024, 900, 64, 37, 36, 261, 32, 741, 20, 57, 16, 41, 80, 73, 68, 16, 52, 16, 468, 32, 57,
+    64, 25, 149, 112, 151, 112, 468, 37, 23, 468, 53, 512, 132, 24, 452, 41, 64, 85, 119, 144, 868,
+    48, 119, 356, 32, 133, 308, 80, 133, 292, 112, 71, 192, 117, 1280, 1172, 880, 818, 208, 819,
+    112, 101, 580, 73, 128, 165, 4704, 501, 16, 676, 16, 41, 23, 32, 36, 1200, 57, 468, 165, 20,
+    128, 356, 185, 69, 87, 352, 292, 73, 71, 608, 340, 117, 320, 372, 144, 26, 25, 26, 852, 249,
+    119, 64, 485, 25, 36, 41, 20, 144, 57, 26, 724, 58, 73, 42, 41, 39, 17, 71, 25, 160, 17, 32,
+    404, 112, 165, 96, 57, 580, 89, 26, 137, 16, 165, 71, 20, 42, 20, 128, 564, 25, 39, 20, 144,
+    41, 26, 772, 58, 153, 42, 68, 71, 73, 23, 26, 25, 165, 20, 23, 20, 55, 16, 325, 176, 292, 16,
+    404, 58, 57, 42, 25, 26, 41, 103, 25, 36, 25, 992, 116, 16, 20, 16, 68, 16, 244, 16, 164, 23,
+    96, 756, 25, 58, 137, 80, 165, 96, 41, 42, 16, 132, 32, 36, 32, 356, 16, 116, 16, 36, 16, 84,
+    16, 41, 20, 42, 25, 74, 32, 42, 32, 58, 32, 20, 96, 26, 80, 84, 42, 32, 121, 48, 89, 2224, 852,
+    58, 137, 42, 57, 26, 25, 68, 87, 165, 39, 16, 23, 25, 52, 480, 772, 58, 105, 26, 25, 74, 41,
+    26, 41, 36, 23, 20, 128, 165, 2656, 756, 58, 73, 32, 74, 41, 26, 41, 375, 68, 41, 544, 772, 58,
+    137, 42, 25, 26, 41, 55, 20, 176, 165, 96, 215, 304, 692, 25, 26, 25, 42, 105, 26, 25, 20, 23,
+    96, 165, 864, 436, 32, 57, 42, 73, 26, 89, 64, 197, 55, 24, 116, 2960, 708, 58, 153, 26, 41,
+    23, 1600, 514, 515, 309, 192, 132, 32, 20, 32, 132, 16, 36, 16, 388, 106, 16, 42, 32, 41, 26,
+    25, 20, 26, 20, 26, 25, 55, 144, 165, 1120, 132, 32, 628, 58, 73, 32, 41, 74, 25, 20, 23, 20,
+    26, 432, 20, 169, 644, 105, 26, 20, 73, 135, 25, 128, 20, 105, 42, 57, 740, 217, 26, 41, 55,
+    20, 87, 208, 1172, 112, 167, 3936, 148, 16, 596, 26, 121, 16, 105, 26, 25, 20, 87, 160, 469,
+    48, 39, 484, 32, 361, 16, 26, 121, 26, 41, 26, 41, 1168, 116, 16, 36, 16, 612, 105, 48, 25, 16,
+    41, 16, 121, 20, 25, 128, 165, 96, 100, 16, 36, 16, 516, 90, 16, 41, 16, 42, 25, 26, 25, 20,
+    112, 165, 4960, 308, 41, 42, 39, 112, 41, 20, 26, 212, 16, 548, 42, 89, 48, 42, 25, 26, 25,
+    215, 165, 1376, 20, 240, 341, 472, 208, 23, 14756, 1632, 1781, 16, 87, 176, 3140, 42176, 1556,
+    39, 208, 17156, 257, 25, 100, 249, 64160, 9332, 65520, 65520, 7088, 9108, 112, 500, 16, 165,
+    64, 39, 1268, 16, 165, 96, 484, 32, 89, 23, 160, 772, 121, 87, 72, 68, 23, 24, 160, 165, 16,
+    117, 16, 340, 80, 308, 11008, 514, 515, 373, 71, 1616, 1204, 64, 25, 20, 890, 112, 73, 212,
+    1024, 36, 23, 20, 25, 176, 42, 224, 65524, 32660, 128, 19812, 672, 148, 65520, 65520, 11920,
+    68, 16, 116, 16, 36, 16, 4660, 240, 20, 464, 52, 32, 20, 224, 68, 128, 6340, 36928, 1716, 80,
+    212, 48, 148, 112, 164, 32, 24, 41, 23, 65, 65520, 9680, 745, 32, 377, 144, 1864, 960, 3944,
+    160, 632, 32, 968, 42, 57, 56, 106, 129, 137, 40, 121, 488, 73, 984, 336, 1064, 57, 24, 1952,
+    325, 192, 325, 192, 1400, 144, 405, 2160, 418, 419, 418, 115, 16, 291, 418, 419, 18, 16, 34,
+    32, 18, 32, 34, 32, 66, 16, 130, 67, 16, 19, 16, 115, 16, 179, 418, 419, 34, 16, 66, 32, 130,
+    16, 114, 16, 419, 34, 16, 66, 16, 82, 16, 18, 48, 114, 16, 419, 418, 419, 418, 419, 418, 419,
+    418, 419, 418, 419, 418, 451, 32, 402, 24, 403, 24, 99, 402, 24, 403, 24, 99, 402, 24, 403, 24,
+    99, 402, 24, 403, 24, 99, 402, 24, 403, 24, 99, 43, 32, 805, 8200, 889, 72, 809, 136, 25, 232,
+    25, 40, 87, 240, 89, 16, 249, 17664, 163, 20, 323, 96, 99, 3408, 121, 16, 281, 32, 121, 16, 41,
+    16, 89, 80, 996, 528, 25, 1792, 724, 48, 121, 116, 32, 165, 64, 20, 24, 5120, 484, 25, 272,
+    708, 73, 165, 80, 24, 7424, 452, 73, 165, 11872, 116, 16, 68, 16, 36, 16, 244, 16, 3156, 32,
+    149, 121, 656, 546, 547, 121, 20, 64, 165, 64, 39, 12560, 949, 24, 53, 24, 69, 1216, 725, 24,
+    245, 3104, 68, 16, 436, 16, 36, 16, 20, 32, 20, 16, 164, 16, 68, 16, 20, 16, 20, 96, 20, 64,
+    20, 16, 20, 16, 20, 16, 52, 16, 36, 16, 20, 32, 20, 16, 20, 16, 20, 16, 20, 16, 20, 16, 36, 16,
+    20, 32, 68, 16, 116, 16, 68, 16, 68, 16, 20, 16, 164, 16, 276, 80, 52, 16, 84, 16, 276, 832,
+    40, 4320, 712, 64, 1608, 192, 248, 32, 248, 16, 248, 16, 600, 160, 213, 2584, 896, 472, 208,
+    712, 64, 152, 112, 40, 224, 104, 2464, 15752, 64, 280, 48, 216, 48, 1912, 64, 1528, 96, 200,
+    64, 24, 240, 200, 64, 904, 128, 168, 96, 648, 128, 488, 32, 40, 1248, 5448, 192, 232, 32, 216,
+    48, 152, 112, 744, 16, 120, 128, 232, 64, 152, 112, 152, 112, 2360, 16, 888, 592, 165, 16480,
+    65524, 65524, 65524, 65524, 65524, 65524, 65524, 65524, 65524, 65524, 28324, 512, 65524, 948,
+    96, 3556, 32, 65524, 26676, 224, 65524, 54052, 240, 9956, 39456, 8676, 24096, 65524, 13508, 80,
+    65524, 1556, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 53216, 17, 480, 1537, 2048, 3849, 65520, 65520,
+    65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520, 65520,
+    57840, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521,
+    65521, 65521, 65521, 65521, 225, 32, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521,
+    65521, 65521, 65521, 65521, 65521, 65521, 65521, 65521, 225,
 };
 /* The first character of every SM__CHAR_STEP-th run. */
 static const uint32_t sm__char_index[SM__CHAR_INDEX] = {
-    128, 749, 1470, 1774, 2111, 2474, 2613, 2790, 2958, 3165, 3332, 3573, 3802, 4186, 4704, 5121,
-    6109, 6619, 7227, 8008, 8192, 8469, 10088, 11633, 12308, 12880, 42744, 43256, 43588, 43793,
-    64285, 65124, 65480, 66257, 66864, 67590, 67904, 68343, 69294, 69808, 70108, 70442, 71087,
-    71904, 72250, 73030, 77809, 93026, 110592, 119977, 120540, 123536, 126209, 126545, 126625,
+    128, 329, 436, 584, 910, 1369, 1568, 1969, 2185, 2445, 2548, 2641, 2759, 2874, 2961, 3073,
+    3199, 3298, 3430, 3633, 3791, 3981, 4197, 4696, 5018, 5997, 6272, 6608, 6832, 7083, 7360, 7968,
+    8126, 8274, 8458, 8528, 11158, 11566, 11904, 12448, 19968, 42744, 42964, 43214, 43471, 43646,
+    43823, 63744, 64975, 65308, 65549, 66257, 66776, 67505, 67871, 68221, 68800, 69573, 69865,
+    70096, 70314, 70478, 70842, 71237, 71724, 72007, 72330, 72881, 73109, 73714, 92864, 94033,
+    110931, 119141, 119964, 120127, 120629, 122624, 123567, 125280, 126536, 126589, 127504, 129200,
+    155642, 230314, 361354, 492394, 623434, 754474, 885514, 995325,
 };
 /* U+0000..007F, one by one. */
 static const uint8_t sm__char_ascii[128] = {
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 3, 3, 3, 3, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    3, 4, 4, 4, 0, 4, 4, 4, 4, 4, 4, 0, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 4, 4, 0, 0, 0, 4,
-    4, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 4, 4, 0, 4,
-    0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4, 0, 4, 0, 0,
+    1, 1, 1, 1, 1, 1, 1, 1, 1, 6, 6, 6, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+    6, 7, 7, 7, 8, 7, 7, 7, 7, 7, 7, 8, 7, 7, 7, 7, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 7, 7, 8, 8, 8, 7,
+    7, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 7, 7, 7, 8, 7,
+    8, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 7, 8, 7, 8, 1,
+};
+/* Lower case: the first of some characters, how many, the step between them, and
+ * what to add. */
+#define SM__LOWER_ROWS 181
+static const int32_t sm__lower[4 * SM__LOWER_ROWS] = {
+    192, 23, 1, 32, 216, 7, 1, 32, 256, 24, 2, 1, 304, 1, 1, -199, 306, 3, 2, 1, 313, 8, 2, 1, 330,
+    23, 2, 1, 376, 1, 1, -121, 377, 3, 2, 1, 385, 1, 1, 210, 386, 2, 2, 1, 390, 1, 1, 206, 391, 1,
+    1, 1, 393, 2, 1, 205, 395, 1, 1, 1, 398, 1, 1, 79, 399, 1, 1, 202, 400, 1, 1, 203, 401, 1, 1,
+    1, 403, 1, 1, 205, 404, 1, 1, 207, 406, 1, 1, 211, 407, 1, 1, 209, 408, 1, 1, 1, 412, 1, 1,
+    211, 413, 1, 1, 213, 415, 1, 1, 214, 416, 3, 2, 1, 422, 1, 1, 218, 423, 1, 1, 1, 425, 1, 1,
+    218, 428, 1, 1, 1, 430, 1, 1, 218, 431, 1, 1, 1, 433, 2, 1, 217, 435, 2, 2, 1, 439, 1, 1, 219,
+    440, 1, 1, 1, 444, 1, 1, 1, 452, 1, 1, 2, 453, 1, 1, 1, 455, 1, 1, 2, 456, 1, 1, 1, 458, 1, 1,
+    2, 459, 9, 2, 1, 478, 9, 2, 1, 497, 1, 1, 2, 498, 2, 2, 1, 502, 1, 1, -97, 503, 1, 1, -56, 504,
+    20, 2, 1, 544, 1, 1, -130, 546, 9, 2, 1, 570, 1, 1, 10795, 571, 1, 1, 1, 573, 1, 1, -163, 574,
+    1, 1, 10792, 577, 1, 1, 1, 579, 1, 1, -195, 580, 1, 1, 69, 581, 1, 1, 71, 582, 5, 2, 1, 880, 2,
+    2, 1, 886, 1, 1, 1, 895, 1, 1, 116, 902, 1, 1, 38, 904, 3, 1, 37, 908, 1, 1, 64, 910, 2, 1, 63,
+    913, 17, 1, 32, 931, 9, 1, 32, 975, 1, 1, 8, 984, 12, 2, 1, 1012, 1, 1, -60, 1015, 1, 1, 1,
+    1017, 1, 1, -7, 1018, 1, 1, 1, 1021, 3, 1, -130, 1024, 16, 1, 80, 1040, 32, 1, 32, 1120, 17, 2,
+    1, 1162, 27, 2, 1, 1216, 1, 1, 15, 1217, 7, 2, 1, 1232, 48, 2, 1, 1329, 38, 1, 48, 4256, 38, 1,
+    7264, 4295, 1, 1, 7264, 4301, 1, 1, 7264, 5024, 80, 1, 38864, 5104, 6, 1, 8, 7312, 43, 1,
+    -3008, 7357, 3, 1, -3008, 7680, 75, 2, 1, 7838, 1, 1, -7615, 7840, 48, 2, 1, 7944, 8, 1, -8,
+    7960, 6, 1, -8, 7976, 8, 1, -8, 7992, 8, 1, -8, 8008, 6, 1, -8, 8025, 4, 2, -8, 8040, 8, 1, -8,
+    8072, 8, 1, -8, 8088, 8, 1, -8, 8104, 8, 1, -8, 8120, 2, 1, -8, 8122, 2, 1, -74, 8124, 1, 1,
+    -9, 8136, 4, 1, -86, 8140, 1, 1, -9, 8152, 2, 1, -8, 8154, 2, 1, -100, 8168, 2, 1, -8, 8170, 2,
+    1, -112, 8172, 1, 1, -7, 8184, 2, 1, -128, 8186, 2, 1, -126, 8188, 1, 1, -9, 8486, 1, 1, -7517,
+    8490, 1, 1, -8383, 8491, 1, 1, -8262, 8498, 1, 1, 28, 8544, 16, 1, 16, 8579, 1, 1, 1, 9398, 26,
+    1, 26, 11264, 48, 1, 48, 11360, 1, 1, 1, 11362, 1, 1, -10743, 11363, 1, 1, -3814, 11364, 1, 1,
+    -10727, 11367, 3, 2, 1, 11373, 1, 1, -10780, 11374, 1, 1, -10749, 11375, 1, 1, -10783, 11376,
+    1, 1, -10782, 11378, 1, 1, 1, 11381, 1, 1, 1, 11390, 2, 1, -10815, 11392, 50, 2, 1, 11499, 2,
+    2, 1, 11506, 1, 1, 1, 42560, 23, 2, 1, 42624, 14, 2, 1, 42786, 7, 2, 1, 42802, 31, 2, 1, 42873,
+    2, 2, 1, 42877, 1, 1, -35332, 42878, 5, 2, 1, 42891, 1, 1, 1, 42893, 1, 1, -42280, 42896, 2, 2,
+    1, 42902, 10, 2, 1, 42922, 1, 1, -42308, 42923, 1, 1, -42319, 42924, 1, 1, -42315, 42925, 1, 1,
+    -42305, 42926, 1, 1, -42308, 42928, 1, 1, -42258, 42929, 1, 1, -42282, 42930, 1, 1, -42261,
+    42931, 1, 1, 928, 42932, 8, 2, 1, 42948, 1, 1, -48, 42949, 1, 1, -42307, 42950, 1, 1, -35384,
+    42951, 2, 2, 1, 42960, 1, 1, 1, 42966, 2, 2, 1, 42997, 1, 1, 1, 65313, 26, 1, 32, 66560, 40, 1,
+    40, 66736, 36, 1, 40, 66928, 11, 1, 39, 66940, 15, 1, 39, 66956, 7, 1, 39, 66964, 2, 1, 39,
+    68736, 51, 1, 64, 71840, 32, 1, 32, 93760, 32, 1, 32, 125184, 34, 1, 34,
+};
+/* Canonical decompositions: groups of characters that follow each other (the
+ * first, and the place of its row), the first part, and the second: an index
+ * below, + 128 when the two do not compose again. */
+#define SM__PARTS 2061
+#define SM__PART_GROUPS 231
+static const uint32_t sm__part_groups[2 * SM__PART_GROUPS] = {
+    192, 0, 199, 6, 209, 15, 217, 21, 224, 26, 231, 32, 241, 41, 249, 47, 255, 52, 274, 69, 296,
+    89, 308, 98, 313, 102, 323, 108, 332, 114, 340, 120, 360, 138, 416, 161, 431, 163, 461, 165,
+    478, 181, 486, 187, 500, 198, 504, 200, 542, 236, 550, 238, 832, 252, 835, 254, 884, 256, 894,
+    257, 901, 258, 908, 264, 910, 265, 938, 268, 970, 275, 979, 280, 1024, 282, 1027, 284, 1031,
+    285, 1036, 286, 1049, 289, 1081, 290, 1104, 291, 1107, 293, 1111, 294, 1116, 295, 1142, 298,
+    1217, 300, 1232, 302, 1238, 306, 1242, 308, 1250, 314, 1258, 320, 1272, 332, 1570, 334, 1728,
+    339, 1730, 340, 1747, 341, 2345, 342, 2353, 343, 2356, 344, 2392, 345, 2507, 353, 2524, 355,
+    2527, 357, 2611, 358, 2614, 359, 2649, 360, 2654, 363, 2888, 364, 2891, 365, 2908, 367, 2964,
+    369, 3018, 370, 3144, 373, 3264, 374, 3271, 375, 3274, 377, 3402, 379, 3546, 382, 3548, 383,
+    3907, 386, 3917, 387, 3922, 388, 3927, 389, 3932, 390, 3945, 391, 3955, 392, 3957, 393, 3960,
+    395, 3969, 396, 3987, 397, 3997, 398, 4002, 399, 4007, 400, 4012, 401, 4025, 402, 4134, 403,
+    6918, 404, 6920, 405, 6922, 406, 6924, 407, 6926, 408, 6930, 409, 6971, 410, 6973, 411, 6976,
+    412, 6979, 414, 7680, 415, 7835, 569, 7840, 570, 7936, 660, 7960, 682, 7968, 688, 8008, 726,
+    8016, 732, 8025, 740, 8027, 741, 8029, 742, 8031, 743, 8064, 774, 8118, 827, 8126, 834, 8129,
+    835, 8134, 839, 8150, 853, 8157, 859, 8178, 878, 8182, 881, 8192, 889, 8486, 891, 8490, 892,
+    8602, 894, 8622, 896, 8653, 897, 8708, 900, 8713, 901, 8716, 902, 8740, 903, 8742, 904, 8769,
+    905, 8772, 906, 8775, 907, 8777, 908, 8800, 909, 8802, 910, 8813, 911, 8820, 916, 8824, 918,
+    8832, 920, 8836, 922, 8840, 924, 8876, 926, 8928, 930, 8938, 934, 9001, 938, 10972, 940, 12364,
+    941, 12366, 942, 12368, 943, 12370, 944, 12372, 945, 12374, 946, 12376, 947, 12378, 948, 12380,
+    949, 12382, 950, 12384, 951, 12386, 952, 12389, 953, 12391, 954, 12393, 955, 12400, 956, 12403,
+    958, 12406, 960, 12409, 962, 12412, 964, 12436, 966, 12446, 967, 12460, 968, 12462, 969, 12464,
+    970, 12466, 971, 12468, 972, 12470, 973, 12472, 974, 12474, 975, 12476, 976, 12478, 977, 12480,
+    978, 12482, 979, 12485, 980, 12487, 981, 12489, 982, 12496, 983, 12499, 985, 12502, 987, 12505,
+    989, 12508, 991, 12532, 993, 12535, 994, 12542, 998, 63744, 999, 64016, 1269, 64018, 1270,
+    64021, 1271, 64032, 1281, 64034, 1282, 64037, 1283, 64042, 1285, 64112, 1353, 64285, 1459,
+    64287, 1460, 64298, 1461, 64312, 1474, 64318, 1479, 64320, 1480, 64323, 1482, 64326, 1484,
+    69786, 1493, 69788, 1494, 69803, 1495, 69934, 1496, 70475, 1498, 70843, 1500, 70846, 1502,
+    71098, 1503, 71992, 1505, 119134, 1506, 119227, 1513, 194560, 1519,
+};
+static const uint32_t sm__part_first[SM__PARTS] = {
+    65, 65, 65, 65, 65, 65, 67, 69, 69, 69, 69, 73, 73, 73, 73, 78, 79, 79, 79, 79, 79, 85, 85, 85,
+    85, 89, 97, 97, 97, 97, 97, 97, 99, 101, 101, 101, 101, 105, 105, 105, 105, 110, 111, 111, 111,
+    111, 111, 117, 117, 117, 117, 121, 121, 65, 97, 65, 97, 65, 97, 67, 99, 67, 99, 67, 99, 67, 99,
+    68, 100, 69, 101, 69, 101, 69, 101, 69, 101, 69, 101, 71, 103, 71, 103, 71, 103, 71, 103, 72,
+    104, 73, 105, 73, 105, 73, 105, 73, 105, 73, 74, 106, 75, 107, 76, 108, 76, 108, 76, 108, 78,
+    110, 78, 110, 78, 110, 79, 111, 79, 111, 79, 111, 82, 114, 82, 114, 82, 114, 83, 115, 83, 115,
+    83, 115, 83, 115, 84, 116, 84, 116, 85, 117, 85, 117, 85, 117, 85, 117, 85, 117, 85, 117, 87,
+    119, 89, 121, 89, 90, 122, 90, 122, 90, 122, 79, 111, 85, 117, 65, 97, 73, 105, 79, 111, 85,
+    117, 220, 252, 220, 252, 220, 252, 220, 252, 196, 228, 550, 551, 198, 230, 71, 103, 75, 107,
+    79, 111, 490, 491, 439, 658, 106, 71, 103, 78, 110, 197, 229, 198, 230, 216, 248, 65, 97, 65,
+    97, 69, 101, 69, 101, 73, 105, 73, 105, 79, 111, 79, 111, 82, 114, 82, 114, 85, 117, 85, 117,
+    83, 115, 84, 116, 72, 104, 65, 97, 69, 101, 214, 246, 213, 245, 79, 111, 558, 559, 89, 121,
+    768, 769, 787, 776, 697, 59, 168, 913, 183, 917, 919, 921, 927, 933, 937, 970, 921, 933, 945,
+    949, 951, 953, 971, 953, 965, 959, 965, 969, 978, 978, 1045, 1045, 1043, 1030, 1050, 1048,
+    1059, 1048, 1080, 1077, 1077, 1075, 1110, 1082, 1080, 1091, 1140, 1141, 1046, 1078, 1040, 1072,
+    1040, 1072, 1045, 1077, 1240, 1241, 1046, 1078, 1047, 1079, 1048, 1080, 1048, 1080, 1054, 1086,
+    1256, 1257, 1069, 1101, 1059, 1091, 1059, 1091, 1059, 1091, 1063, 1095, 1067, 1099, 1575, 1575,
+    1608, 1575, 1610, 1749, 1729, 1746, 2344, 2352, 2355, 2325, 2326, 2327, 2332, 2337, 2338, 2347,
+    2351, 2503, 2503, 2465, 2466, 2479, 2610, 2616, 2582, 2583, 2588, 2603, 2887, 2887, 2887, 2849,
+    2850, 2962, 3014, 3015, 3014, 3142, 3263, 3270, 3270, 3270, 3274, 3398, 3399, 3398, 3545, 3545,
+    3548, 3545, 3906, 3916, 3921, 3926, 3931, 3904, 3953, 3953, 4018, 4019, 3953, 3986, 3996, 4001,
+    4006, 4011, 3984, 4133, 6917, 6919, 6921, 6923, 6925, 6929, 6970, 6972, 6974, 6975, 6978, 65,
+    97, 66, 98, 66, 98, 66, 98, 199, 231, 68, 100, 68, 100, 68, 100, 68, 100, 68, 100, 274, 275,
+    274, 275, 69, 101, 69, 101, 552, 553, 70, 102, 71, 103, 72, 104, 72, 104, 72, 104, 72, 104, 72,
+    104, 73, 105, 207, 239, 75, 107, 75, 107, 75, 107, 76, 108, 7734, 7735, 76, 108, 76, 108, 77,
+    109, 77, 109, 77, 109, 78, 110, 78, 110, 78, 110, 78, 110, 213, 245, 213, 245, 332, 333, 332,
+    333, 80, 112, 80, 112, 82, 114, 82, 114, 7770, 7771, 82, 114, 83, 115, 83, 115, 346, 347, 352,
+    353, 7778, 7779, 84, 116, 84, 116, 84, 116, 84, 116, 85, 117, 85, 117, 85, 117, 360, 361, 362,
+    363, 86, 118, 86, 118, 87, 119, 87, 119, 87, 119, 87, 119, 87, 119, 88, 120, 88, 120, 89, 121,
+    90, 122, 90, 122, 90, 122, 104, 116, 119, 121, 383, 65, 97, 65, 97, 194, 226, 194, 226, 194,
+    226, 194, 226, 7840, 7841, 258, 259, 258, 259, 258, 259, 258, 259, 7840, 7841, 69, 101, 69,
+    101, 69, 101, 202, 234, 202, 234, 202, 234, 202, 234, 7864, 7865, 73, 105, 73, 105, 79, 111,
+    79, 111, 212, 244, 212, 244, 212, 244, 212, 244, 7884, 7885, 416, 417, 416, 417, 416, 417, 416,
+    417, 416, 417, 85, 117, 85, 117, 431, 432, 431, 432, 431, 432, 431, 432, 431, 432, 89, 121, 89,
+    121, 89, 121, 89, 121, 945, 945, 7936, 7937, 7936, 7937, 7936, 7937, 913, 913, 7944, 7945,
+    7944, 7945, 7944, 7945, 949, 949, 7952, 7953, 7952, 7953, 917, 917, 7960, 7961, 7960, 7961,
+    951, 951, 7968, 7969, 7968, 7969, 7968, 7969, 919, 919, 7976, 7977, 7976, 7977, 7976, 7977,
+    953, 953, 7984, 7985, 7984, 7985, 7984, 7985, 921, 921, 7992, 7993, 7992, 7993, 7992, 7993,
+    959, 959, 8000, 8001, 8000, 8001, 927, 927, 8008, 8009, 8008, 8009, 965, 965, 8016, 8017, 8016,
+    8017, 8016, 8017, 933, 8025, 8025, 8025, 969, 969, 8032, 8033, 8032, 8033, 8032, 8033, 937,
+    937, 8040, 8041, 8040, 8041, 8040, 8041, 945, 940, 949, 941, 951, 942, 953, 943, 959, 972, 965,
+    973, 969, 974, 7936, 7937, 7938, 7939, 7940, 7941, 7942, 7943, 7944, 7945, 7946, 7947, 7948,
+    7949, 7950, 7951, 7968, 7969, 7970, 7971, 7972, 7973, 7974, 7975, 7976, 7977, 7978, 7979, 7980,
+    7981, 7982, 7983, 8032, 8033, 8034, 8035, 8036, 8037, 8038, 8039, 8040, 8041, 8042, 8043, 8044,
+    8045, 8046, 8047, 945, 945, 8048, 945, 940, 945, 8118, 913, 913, 913, 902, 913, 953, 168, 8052,
+    951, 942, 951, 8134, 917, 904, 919, 905, 919, 8127, 8127, 8127, 953, 953, 970, 912, 953, 970,
+    921, 921, 921, 906, 8190, 8190, 8190, 965, 965, 971, 944, 961, 961, 965, 971, 933, 933, 933,
+    910, 929, 168, 901, 96, 8060, 969, 974, 969, 8182, 927, 908, 937, 911, 937, 180, 8194, 8195,
+    937, 75, 197, 8592, 8594, 8596, 8656, 8660, 8658, 8707, 8712, 8715, 8739, 8741, 8764, 8771,
+    8773, 8776, 61, 8801, 8781, 60, 62, 8804, 8805, 8818, 8819, 8822, 8823, 8826, 8827, 8834, 8835,
+    8838, 8839, 8866, 8872, 8873, 8875, 8828, 8829, 8849, 8850, 8882, 8883, 8884, 8885, 12296,
+    12297, 10973, 12363, 12365, 12367, 12369, 12371, 12373, 12375, 12377, 12379, 12381, 12383,
+    12385, 12388, 12390, 12392, 12399, 12399, 12402, 12402, 12405, 12405, 12408, 12408, 12411,
+    12411, 12358, 12445, 12459, 12461, 12463, 12465, 12467, 12469, 12471, 12473, 12475, 12477,
+    12479, 12481, 12484, 12486, 12488, 12495, 12495, 12498, 12498, 12501, 12501, 12504, 12504,
+    12507, 12507, 12454, 12527, 12528, 12529, 12530, 12541, 35912, 26356, 36554, 36040, 28369,
+    20018, 21477, 40860, 40860, 22865, 37329, 21895, 22856, 25078, 30313, 32645, 34367, 34746,
+    35064, 37007, 27138, 27931, 28889, 29662, 33853, 37226, 39409, 20098, 21365, 27396, 29211,
+    34349, 40478, 23888, 28651, 34253, 35172, 25289, 33240, 34847, 24266, 26391, 28010, 29436,
+    37070, 20358, 20919, 21214, 25796, 27347, 29200, 30439, 32769, 34310, 34396, 36335, 38706,
+    39791, 40442, 30860, 31103, 32160, 33737, 37636, 40575, 35542, 22751, 24324, 31840, 32894,
+    29282, 30922, 36034, 38647, 22744, 23650, 27155, 28122, 28431, 32047, 32311, 38475, 21202,
+    32907, 20956, 20940, 31260, 32190, 33777, 38517, 35712, 25295, 27138, 35582, 20025, 23527,
+    24594, 29575, 30064, 21271, 30971, 20415, 24489, 19981, 27852, 25976, 32034, 21443, 22622,
+    30465, 33865, 35498, 27578, 36784, 27784, 25342, 33509, 25504, 30053, 20142, 20841, 20937,
+    26753, 31975, 33391, 35538, 37327, 21237, 21570, 22899, 24300, 26053, 28670, 31018, 38317,
+    39530, 40599, 40654, 21147, 26310, 27511, 36706, 24180, 24976, 25088, 25754, 28451, 29001,
+    29833, 31178, 32244, 32879, 36646, 34030, 36899, 37706, 21015, 21155, 21693, 28872, 35010,
+    35498, 24265, 24565, 25467, 27566, 31806, 29557, 20196, 22265, 23527, 23994, 24604, 29618,
+    29801, 32666, 32838, 37428, 38646, 38728, 38936, 20363, 31150, 37300, 38584, 24801, 20102,
+    20698, 23534, 23615, 26009, 27138, 29134, 30274, 34044, 36988, 40845, 26248, 38446, 21129,
+    26491, 26611, 27969, 28316, 29705, 30041, 30827, 32016, 39006, 20845, 25134, 38520, 20523,
+    23833, 28138, 36650, 24459, 24900, 26647, 29575, 38534, 21033, 21519, 23653, 26131, 26446,
+    26792, 27877, 29702, 30178, 32633, 35023, 35041, 37324, 38626, 21311, 28346, 21533, 29136,
+    29848, 34298, 38563, 40023, 40607, 26519, 28107, 33256, 31435, 31520, 31890, 29376, 28825,
+    35672, 20160, 33590, 21050, 20999, 24230, 25299, 31958, 23429, 27934, 26292, 36667, 34892,
+    38477, 35211, 24275, 20800, 21952, 22618, 26228, 20958, 29482, 30410, 31036, 31070, 31077,
+    31119, 38742, 31934, 32701, 34322, 35576, 36920, 37117, 39151, 39164, 39208, 40372, 37086,
+    38583, 20398, 20711, 20813, 21193, 21220, 21329, 21917, 22022, 22120, 22592, 22696, 23652,
+    23662, 24724, 24936, 24974, 25074, 25935, 26082, 26257, 26757, 28023, 28186, 28450, 29038,
+    29227, 29730, 30865, 31038, 31049, 31048, 31056, 31062, 31069, 31117, 31118, 31296, 31361,
+    31680, 32244, 32265, 32321, 32626, 32773, 33261, 33401, 33401, 33879, 35088, 35222, 35585,
+    35641, 36051, 36104, 36790, 36920, 38627, 38911, 38971, 24693, 148206, 33304, 20006, 20917,
+    20840, 20352, 20805, 20864, 21191, 21242, 21917, 21845, 21913, 21986, 22618, 22707, 22852,
+    22868, 23138, 23336, 24274, 24281, 24425, 24493, 24792, 24910, 24840, 24974, 24928, 25074,
+    25140, 25540, 25628, 25682, 25942, 26228, 26391, 26395, 26454, 27513, 27578, 27969, 28379,
+    28363, 28450, 28702, 29038, 30631, 29237, 29359, 29482, 29809, 29958, 30011, 30237, 30239,
+    30410, 30427, 30452, 30538, 30528, 30924, 31409, 31680, 31867, 32091, 32244, 32574, 32773,
+    33618, 33775, 34681, 35137, 35206, 35222, 35519, 35576, 35531, 35585, 35582, 35565, 35641,
+    35722, 36104, 36664, 36978, 37273, 37494, 38524, 38627, 38742, 38875, 38911, 38923, 38971,
+    39698, 40860, 141386, 141380, 144341, 15261, 16408, 16441, 152137, 154832, 163539, 40771,
+    40846, 1497, 1522, 1513, 1513, 64329, 64329, 1488, 1488, 1488, 1489, 1490, 1491, 1492, 1493,
+    1494, 1496, 1497, 1498, 1499, 1500, 1502, 1504, 1505, 1507, 1508, 1510, 1511, 1512, 1513, 1514,
+    1493, 1489, 1499, 1508, 69785, 69787, 69797, 69937, 69938, 70471, 70471, 70841, 70841, 70841,
+    71096, 71097, 71989, 119127, 119128, 119135, 119135, 119135, 119135, 119135, 119225, 119226,
+    119227, 119228, 119227, 119228, 20029, 20024, 20033, 131362, 20320, 20398, 20411, 20482, 20602,
+    20633, 20711, 20687, 13470, 132666, 20813, 20820, 20836, 20855, 132380, 13497, 20839, 20877,
+    132427, 20887, 20900, 20172, 20908, 20917, 168415, 20981, 20995, 13535, 21051, 21062, 21106,
+    21111, 13589, 21191, 21193, 21220, 21242, 21253, 21254, 21271, 21321, 21329, 21338, 21363,
+    21373, 21375, 21375, 21375, 133676, 28784, 21450, 21471, 133987, 21483, 21489, 21510, 21662,
+    21560, 21576, 21608, 21666, 21750, 21776, 21843, 21859, 21892, 21892, 21913, 21931, 21939,
+    21954, 22294, 22022, 22295, 22097, 22132, 20999, 22766, 22478, 22516, 22541, 22411, 22578,
+    22577, 22700, 136420, 22770, 22775, 22790, 22810, 22818, 22882, 136872, 136938, 23020, 23067,
+    23079, 23000, 23142, 14062, 14076, 23304, 23358, 23358, 137672, 23491, 23512, 23527, 23539,
+    138008, 23551, 23558, 24403, 23586, 14209, 23648, 23662, 23744, 23693, 138724, 23875, 138726,
+    23918, 23915, 23932, 24033, 24034, 14383, 24061, 24104, 24125, 24169, 14434, 139651, 14460,
+    24240, 24243, 24246, 24266, 172946, 24318, 140081, 140081, 33281, 24354, 24354, 14535, 144056,
+    156122, 24418, 24427, 14563, 24474, 24525, 24535, 24569, 24705, 14650, 14620, 24724, 141012,
+    24775, 24904, 24908, 24910, 24908, 24954, 24974, 25010, 24996, 25007, 25054, 25074, 25078,
+    25104, 25115, 25181, 25265, 25300, 25424, 142092, 25405, 25340, 25448, 25475, 25572, 142321,
+    25634, 25541, 25513, 14894, 25705, 25726, 25757, 25719, 14956, 25935, 25964, 143370, 26083,
+    26360, 26185, 15129, 26257, 15112, 15076, 20882, 20885, 26368, 26268, 32941, 17369, 26391,
+    26395, 26401, 26462, 26451, 144323, 15177, 26618, 26501, 26706, 26757, 144493, 26766, 26655,
+    26900, 15261, 26946, 27043, 27114, 27304, 145059, 27355, 15384, 27425, 145575, 27476, 15438,
+    27506, 27551, 27578, 27579, 146061, 138507, 146170, 27726, 146620, 27839, 27853, 27751, 27926,
+    27966, 28023, 27969, 28009, 28024, 28037, 146718, 27956, 28207, 28270, 15667, 28363, 28359,
+    147153, 28153, 28526, 147294, 147342, 28614, 28729, 28702, 28699, 15766, 28746, 28797, 28791,
+    28845, 132389, 28997, 148067, 29084, 148395, 29224, 29237, 29264, 149000, 29312, 29333, 149301,
+    149524, 29562, 29579, 16044, 29605, 16056, 16056, 29767, 29788, 29809, 29829, 29898, 16155,
+    29988, 150582, 30014, 150674, 30064, 139679, 30224, 151457, 151480, 151620, 16380, 16392,
+    30452, 151795, 151794, 151833, 151859, 30494, 30495, 30495, 30538, 16441, 30603, 16454, 16534,
+    152605, 30798, 30860, 30924, 16611, 153126, 31062, 153242, 153285, 31119, 31211, 16687, 31296,
+    31306, 31311, 153980, 154279, 154279, 31470, 16898, 154539, 31686, 31689, 16935, 154752, 31954,
+    17056, 31976, 31971, 32000, 155526, 32099, 17153, 32199, 32258, 32325, 17204, 156200, 156231,
+    17241, 156377, 32634, 156478, 32661, 32762, 32773, 156890, 156963, 32864, 157096, 32880,
+    144223, 17365, 32946, 33027, 17419, 33086, 23221, 157607, 157621, 144275, 144284, 33281, 33284,
+    36766, 17515, 33425, 33419, 33437, 21171, 33457, 33459, 33469, 33510, 158524, 33509, 33565,
+    33635, 33709, 33571, 33725, 33767, 33879, 33619, 33738, 33740, 33756, 158774, 159083, 158933,
+    17707, 34033, 34035, 34070, 160714, 34148, 159532, 17757, 17761, 159665, 159954, 17771, 34384,
+    34396, 34407, 34409, 34473, 34440, 34574, 34530, 34681, 34600, 34667, 34694, 17879, 34785,
+    34817, 17913, 34912, 34915, 161383, 35031, 35038, 17973, 35066, 13499, 161966, 162150, 18110,
+    18119, 35488, 35565, 35722, 35925, 162984, 36011, 36033, 36123, 36215, 163631, 133124, 36299,
+    36284, 36336, 133342, 36564, 36664, 165330, 165357, 37012, 37105, 37137, 165678, 37147, 37432,
+    37591, 37592, 37500, 37881, 37909, 166906, 38283, 18837, 38327, 167287, 18918, 38595, 23986,
+    38691, 168261, 168474, 19054, 19062, 38880, 168970, 19122, 169110, 38923, 38923, 38953, 169398,
+    39138, 19251, 39209, 39335, 39362, 39422, 19406, 170800, 39698, 40000, 40189, 19662, 19693,
+    40295, 172238, 19704, 172293, 172558, 172689, 40635, 19798, 40697, 40702, 40709, 40719, 40726,
+    40763, 173568,
+};
+static const uint8_t sm__part_second[SM__PARTS] = {
+    1, 2, 3, 4, 8, 10, 22, 1, 2, 3, 8, 1, 2, 3, 8, 4, 1, 2, 3, 4, 8, 1, 2, 3, 8, 2, 1, 2, 3, 4, 8,
+    10, 22, 1, 2, 3, 8, 1, 2, 3, 8, 4, 1, 2, 3, 4, 8, 1, 2, 3, 8, 2, 8, 5, 5, 6, 6, 23, 23, 2, 2,
+    3, 3, 7, 7, 12, 12, 12, 12, 5, 5, 6, 6, 7, 7, 23, 23, 12, 12, 3, 3, 6, 6, 7, 7, 22, 22, 3, 3,
+    4, 4, 5, 5, 6, 6, 23, 23, 7, 3, 3, 22, 22, 2, 2, 22, 22, 12, 12, 2, 2, 22, 22, 12, 12, 5, 5, 6,
+    6, 11, 11, 2, 2, 22, 22, 12, 12, 2, 2, 3, 3, 22, 22, 12, 12, 22, 22, 12, 12, 4, 4, 5, 5, 6, 6,
+    10, 10, 11, 11, 23, 23, 3, 3, 3, 3, 8, 2, 2, 7, 7, 12, 12, 17, 17, 17, 17, 12, 12, 12, 12, 12,
+    12, 12, 12, 5, 5, 2, 2, 12, 12, 1, 1, 5, 5, 5, 5, 5, 5, 12, 12, 12, 12, 23, 23, 5, 5, 12, 12,
+    12, 2, 2, 1, 1, 2, 2, 2, 2, 2, 2, 13, 13, 14, 14, 13, 13, 14, 14, 13, 13, 14, 14, 13, 13, 14,
+    14, 13, 13, 14, 14, 13, 13, 14, 14, 21, 21, 21, 21, 12, 12, 7, 7, 22, 22, 5, 5, 5, 5, 7, 7, 5,
+    5, 5, 5, 128, 128, 128, 130, 128, 128, 2, 2, 128, 2, 2, 2, 2, 2, 2, 2, 8, 8, 2, 2, 2, 2, 2, 8,
+    8, 2, 2, 2, 2, 8, 1, 8, 2, 8, 2, 1, 6, 6, 6, 1, 8, 2, 8, 2, 1, 6, 13, 13, 6, 6, 6, 6, 8, 8, 6,
+    6, 8, 8, 8, 8, 8, 8, 5, 5, 8, 8, 8, 8, 8, 8, 8, 8, 5, 5, 8, 8, 11, 11, 8, 8, 8, 8, 39, 40, 40,
+    41, 40, 40, 40, 40, 42, 42, 42, 170, 170, 170, 170, 170, 170, 170, 170, 44, 45, 171, 171, 171,
+    174, 174, 174, 174, 174, 174, 49, 48, 50, 175, 175, 52, 51, 51, 52, 53, 55, 55, 56, 54, 55, 57,
+    57, 58, 59, 60, 59, 61, 194, 194, 194, 194, 194, 193, 190, 191, 192, 192, 192, 194, 194, 194,
+    194, 194, 193, 67, 68, 68, 68, 68, 68, 68, 68, 68, 68, 68, 68, 20, 20, 7, 7, 18, 18, 27, 27, 2,
+    2, 7, 7, 18, 18, 27, 27, 22, 22, 24, 24, 1, 1, 2, 2, 24, 24, 26, 26, 6, 6, 7, 7, 5, 5, 7, 7,
+    18, 18, 8, 8, 22, 22, 25, 25, 26, 26, 2, 2, 2, 2, 18, 18, 27, 27, 18, 18, 5, 5, 27, 27, 24, 24,
+    2, 2, 7, 7, 18, 18, 7, 7, 18, 18, 27, 27, 24, 24, 2, 2, 8, 8, 1, 1, 2, 2, 2, 2, 7, 7, 7, 7, 18,
+    18, 5, 5, 27, 27, 7, 7, 18, 18, 7, 7, 7, 7, 7, 7, 7, 7, 18, 18, 27, 27, 24, 24, 19, 19, 26, 26,
+    24, 24, 2, 2, 8, 8, 4, 4, 18, 18, 1, 1, 2, 2, 8, 8, 7, 7, 18, 18, 7, 7, 8, 8, 7, 7, 3, 3, 18,
+    18, 27, 27, 27, 8, 10, 10, 7, 18, 18, 9, 9, 2, 2, 1, 1, 9, 9, 4, 4, 3, 3, 2, 2, 1, 1, 9, 9, 4,
+    4, 6, 6, 18, 18, 9, 9, 4, 4, 2, 2, 1, 1, 9, 9, 4, 4, 3, 3, 9, 9, 18, 18, 18, 18, 9, 9, 2, 2, 1,
+    1, 9, 9, 4, 4, 3, 3, 2, 2, 1, 1, 9, 9, 4, 4, 18, 18, 18, 18, 9, 9, 2, 2, 1, 1, 9, 9, 4, 4, 18,
+    18, 1, 1, 18, 18, 9, 9, 4, 4, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16,
+    1, 1, 2, 2, 15, 16, 1, 1, 2, 2, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16,
+    1, 1, 2, 2, 29, 29, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16, 1, 1, 2, 2, 15, 16, 1, 1, 2, 2, 15, 16,
+    1, 1, 2, 2, 29, 29, 16, 1, 2, 29, 15, 16, 1, 1, 2, 2, 29, 29, 15, 16, 1, 1, 2, 2, 29, 29, 1,
+    128, 1, 128, 1, 128, 1, 128, 1, 128, 1, 128, 1, 128, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30,
+    30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30,
+    30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 30, 6, 5, 30, 30, 30, 29, 30, 6, 5, 1, 128,
+    30, 128, 29, 30, 30, 30, 29, 30, 1, 128, 1, 128, 30, 1, 2, 29, 6, 5, 1, 128, 29, 29, 6, 5, 1,
+    128, 1, 2, 29, 6, 5, 1, 128, 15, 16, 29, 29, 6, 5, 1, 128, 16, 1, 128, 128, 30, 30, 30, 29, 30,
+    1, 128, 1, 128, 30, 128, 128, 128, 128, 128, 128, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28, 28,
+    28, 28, 28, 28, 28, 28, 28, 28, 28, 128, 128, 156, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 70, 69, 70, 69, 70, 69, 70, 69, 70, 69, 69, 69, 69, 69, 69, 69, 69, 69, 69,
+    69, 69, 69, 69, 69, 69, 69, 69, 70, 69, 70, 69, 70, 69, 70, 69, 70, 69, 69, 69, 69, 69, 69,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 159, 160, 165, 166, 165, 166, 160, 161, 163, 163, 163, 163, 163, 163, 163,
+    163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 163, 162, 164, 164, 164,
+    71, 71, 71, 72, 72, 73, 74, 76, 75, 77, 78, 78, 79, 208, 208, 209, 210, 211, 212, 213, 208,
+    208, 209, 209, 210, 210, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+    128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128, 128,
+};
+static const uint32_t sm__part_marks[86] = {
+    0, 768, 769, 770, 771, 772, 774, 775, 776, 777, 778, 779, 780, 783, 785, 787, 788, 795, 803,
+    804, 805, 806, 807, 808, 813, 814, 816, 817, 824, 834, 837, 1460, 1463, 1464, 1465, 1468, 1471,
+    1473, 1474, 1619, 1620, 1621, 2364, 2492, 2494, 2519, 2620, 2876, 2878, 2902, 2903, 3006, 3031,
+    3158, 3266, 3285, 3286, 3390, 3415, 3530, 3535, 3551, 3954, 3956, 3968, 4021, 4023, 4142, 6965,
+    12441, 12442, 69818, 69927, 70462, 70487, 70832, 70842, 70845, 71087, 71984, 119141, 119150,
+    119151, 119152, 119153, 119154,
+};
+/* Runs of one combining class that is not 0: the first, length << 8 | class. */
+#define SM__COMBINING_RUNS 389
+static const uint32_t sm__combining[2 * SM__COMBINING_RUNS] = {
+    768, 5606, 789, 488, 790, 1244, 794, 488, 795, 472, 796, 1500, 801, 714, 803, 1244, 807, 714,
+    809, 3036, 820, 1281, 825, 1244, 829, 2278, 837, 496, 838, 486, 839, 988, 842, 998, 845, 732,
+    848, 998, 851, 1244, 855, 486, 856, 488, 857, 732, 859, 486, 860, 489, 861, 746, 863, 489, 864,
+    746, 866, 489, 867, 3558, 1155, 1510, 1425, 476, 1426, 1254, 1430, 476, 1431, 998, 1434, 478,
+    1435, 476, 1436, 1766, 1442, 1756, 1448, 742, 1450, 476, 1451, 742, 1453, 478, 1454, 484, 1455,
+    486, 1456, 266, 1457, 267, 1458, 268, 1459, 269, 1460, 270, 1461, 271, 1462, 272, 1463, 273,
+    1464, 274, 1465, 531, 1467, 276, 1468, 277, 1469, 278, 1471, 279, 1473, 280, 1474, 281, 1476,
+    486, 1477, 476, 1479, 274, 1552, 2278, 1560, 286, 1561, 287, 1562, 288, 1611, 283, 1612, 284,
+    1613, 285, 1614, 286, 1615, 287, 1616, 288, 1617, 289, 1618, 290, 1619, 742, 1621, 732, 1623,
+    1510, 1628, 476, 1629, 742, 1631, 476, 1648, 291, 1750, 2022, 1759, 1254, 1763, 476, 1764, 486,
+    1767, 742, 1770, 476, 1771, 742, 1773, 476, 1809, 292, 1840, 486, 1841, 476, 1842, 742, 1844,
+    476, 1845, 742, 1847, 988, 1850, 486, 1851, 732, 1853, 486, 1854, 476, 1855, 998, 1858, 476,
+    1859, 486, 1860, 476, 1861, 486, 1862, 476, 1863, 486, 1864, 476, 1865, 742, 2027, 2022, 2034,
+    476, 2035, 486, 2045, 476, 2070, 1254, 2075, 2534, 2085, 998, 2089, 1510, 2137, 988, 2200, 486,
+    2201, 988, 2204, 1254, 2250, 1510, 2255, 1500, 2260, 3814, 2275, 476, 2276, 742, 2278, 476,
+    2279, 742, 2281, 476, 2282, 998, 2285, 988, 2288, 283, 2289, 284, 2290, 285, 2291, 998, 2294,
+    476, 2295, 742, 2297, 732, 2299, 1510, 2364, 263, 2381, 265, 2385, 486, 2386, 476, 2387, 742,
+    2492, 263, 2509, 265, 2558, 486, 2620, 263, 2637, 265, 2748, 263, 2765, 265, 2876, 263, 2893,
+    265, 3021, 265, 3132, 263, 3149, 265, 3157, 340, 3158, 347, 3260, 263, 3277, 265, 3387, 521,
+    3405, 265, 3530, 265, 3640, 615, 3642, 265, 3656, 1131, 3768, 630, 3770, 265, 3784, 1146, 3790,
+    378, 3864, 732, 3893, 476, 3895, 476, 3897, 472, 3953, 385, 3954, 386, 3956, 388, 3962, 1154,
+    3968, 386, 3970, 742, 3972, 265, 3974, 742, 4038, 476, 4151, 263, 4153, 521, 4237, 476, 4957,
+    998, 5908, 521, 5940, 265, 6098, 265, 6109, 486, 6313, 484, 6457, 478, 6458, 486, 6459, 476,
+    6679, 486, 6680, 476, 6752, 265, 6773, 2278, 6783, 476, 6832, 1510, 6837, 1756, 6843, 742,
+    6845, 476, 6847, 732, 6849, 742, 6851, 732, 6853, 1510, 6858, 476, 6859, 1254, 6964, 263, 6980,
+    265, 7019, 486, 7020, 476, 7021, 2022, 7082, 521, 7142, 263, 7154, 521, 7223, 263, 7376, 998,
+    7380, 257, 7381, 1500, 7386, 742, 7388, 1244, 7392, 486, 7394, 1793, 7405, 476, 7412, 486,
+    7416, 742, 7616, 742, 7618, 476, 7619, 2022, 7626, 476, 7627, 742, 7629, 490, 7630, 470, 7631,
+    476, 7632, 458, 7633, 9702, 7670, 488, 7671, 740, 7673, 476, 7674, 474, 7675, 486, 7676, 489,
+    7677, 476, 7678, 486, 7679, 476, 8400, 742, 8402, 513, 8404, 1254, 8408, 769, 8411, 742, 8417,
+    486, 8421, 513, 8423, 486, 8424, 476, 8425, 486, 8426, 513, 8428, 1244, 8432, 486, 11503, 998,
+    11647, 265, 11744, 8422, 12330, 474, 12331, 484, 12332, 488, 12333, 478, 12334, 736, 12441,
+    520, 42607, 486, 42612, 2790, 42654, 742, 42736, 742, 43014, 265, 43052, 265, 43204, 265,
+    43232, 4838, 43307, 988, 43347, 265, 43443, 263, 43456, 265, 43696, 486, 43698, 742, 43700,
+    476, 43703, 742, 43710, 742, 43713, 486, 43766, 265, 44013, 265, 64286, 282, 65056, 2022,
+    65063, 2012, 65070, 742, 66045, 476, 66272, 476, 66422, 1510, 68109, 476, 68111, 486, 68152,
+    486, 68153, 257, 68154, 476, 68159, 265, 68325, 486, 68326, 476, 68900, 1254, 69291, 742,
+    69373, 988, 69446, 732, 69448, 998, 69451, 476, 69452, 486, 69453, 1244, 69506, 486, 69507,
+    476, 69508, 486, 69509, 476, 69702, 265, 69744, 265, 69759, 265, 69817, 265, 69818, 263, 69888,
+    998, 69939, 521, 70003, 263, 70080, 265, 70090, 263, 70197, 265, 70198, 263, 70377, 263, 70378,
+    265, 70459, 519, 70477, 265, 70502, 2022, 70512, 1510, 70722, 265, 70726, 263, 70750, 486,
+    70850, 265, 70851, 263, 71103, 265, 71104, 263, 71231, 265, 71350, 265, 71351, 263, 71467, 265,
+    71737, 265, 71738, 263, 71997, 521, 72003, 263, 72160, 265, 72244, 265, 72263, 265, 72345, 265,
+    72767, 265, 73026, 263, 73028, 521, 73111, 265, 73537, 521, 92912, 1281, 92976, 2022, 94192,
+    518, 113822, 257, 119141, 728, 119143, 769, 119149, 482, 119150, 1496, 119163, 2268, 119173,
+    1510, 119178, 732, 119210, 1254, 119362, 998, 122880, 2022, 122888, 4582, 122907, 2022, 122915,
+    742, 122918, 1510, 123023, 486, 123184, 2022, 123566, 486, 123628, 1254, 124140, 744, 124142,
+    476, 124143, 486, 125136, 2012, 125252, 1766, 125258, 263,
 };
 /* END */
 
@@ -15809,9 +16357,83 @@ static int sm__char_class(uint32_t code) {
     }
     at = sm__char_index[low];
     for (run = low * SM__CHAR_STEP;; run++) {
-        at += (uint32_t)sm__char_runs[run] >> 3;
-        if (code < at) return 1 << (sm__char_runs[run] & 7);
+        uint32_t length = (uint32_t)sm__char_runs[run] >> 4;
+        int kind = sm__char_runs[run] & 15;
+        if (code - at < length)
+            return kind < SM__CHAR_PAIRS ? 1 << kind
+                   : (code - at) & 1     ? SM__CHAR_LOWER
+                                         : SM__CHAR_UPPER;
+        at += length;
     }
+}
+
+/* The lower case of a character that has one of one character; else the character. */
+static uint32_t sm__char_lower(uint32_t code) {
+    int low = 0, high = SM__LOWER_ROWS;
+    const int32_t *row = sm__lower;
+    uint32_t offset;
+    if (code < 128) return code - 'A' < 26u ? code + 32 : code;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if ((uint32_t)sm__lower[4 * middle] <= code) low = middle;
+        else high = middle;
+    }
+    row += 4 * low;
+    if (code < (uint32_t)row[0]) return code;
+    offset = code - (uint32_t)row[0];
+    if (offset % (uint32_t)row[2] || offset / (uint32_t)row[2] >= (uint32_t)row[1]) return code;
+    return code + (uint32_t)row[3];
+}
+
+enum { SM__HANGUL = 0xAC00, SM__HANGUL_N = 11172, SM__JAMO_L = 0x1100, SM__JAMO_V = 0x1161,
+       SM__JAMO_T = 0x11A7 };
+
+/* The two parts that a character is composed of, or the one that it is the same as (*second = 0).
+ * 0 = it has none. The first part may have parts of its own. */
+static int sm__char_parts(uint32_t code, uint32_t *first, uint32_t *second) {
+    int low = 0, high = SM__PART_GROUPS;
+    uint32_t i = code - SM__HANGUL, end;
+    if (i < SM__HANGUL_N) { /* three letters at most: the last of 28, the middle of 21 */
+        *first = i % 28 ? code - i % 28 : SM__JAMO_L + i / 588;
+        *second = i % 28 ? SM__JAMO_T + i % 28 : SM__JAMO_V + i % 588 / 28;
+        return 1;
+    }
+    if (code < sm__part_groups[0]) return 0;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (sm__part_groups[2 * middle] <= code) low = middle;
+        else high = middle;
+    }
+    end = low + 1 < SM__PART_GROUPS ? sm__part_groups[2 * low + 3] : SM__PARTS;
+    i = sm__part_groups[2 * low + 1] + (code - sm__part_groups[2 * low]);
+    if (i >= end) return 0;
+    *first = sm__part_first[i];
+    *second = sm__part_marks[sm__part_second[i] & 127];
+    return 1;
+}
+
+/* Writes a character as UTF-8 to out [4]; returns its length. Surrogates are written, too. */
+static size_t sm__utf8_write(uint32_t code, unsigned char *out) {
+    if (code < 0x80) {
+        out[0] = (unsigned char)code;
+        return 1;
+    }
+    if (code < 0x800) {
+        out[0] = (unsigned char)(0xC0 | code >> 6);
+        out[1] = (unsigned char)(0x80 | (code & 63));
+        return 2;
+    }
+    if (code < 0x10000) {
+        out[0] = (unsigned char)(0xE0 | code >> 12);
+        out[1] = (unsigned char)(0x80 | (code >> 6 & 63));
+        out[2] = (unsigned char)(0x80 | (code & 63));
+        return 3;
+    }
+    out[0] = (unsigned char)(0xF0 | code >> 18);
+    out[1] = (unsigned char)(0x80 | (code >> 12 & 63));
+    out[2] = (unsigned char)(0x80 | (code >> 6 & 63));
+    out[3] = (unsigned char)(0x80 | (code & 63));
+    return 4;
 }
 
 /* The character at s[at]. At the end of the text length and kind are 0; a byte that is no UTF-8 is
@@ -15822,24 +16444,33 @@ typedef struct sm__char {
     size_t length;
 } sm__char;
 
-static sm__char sm__char_at(const unsigned char *s, size_t n, size_t at) {
-    sm__char c = {0, 0, 0};
-    int length;
-    if (at >= n) return c;
-    length = sm__utf8_read(s + at, n - at, &c.code);
+static sm__char sm__char_read(const unsigned char *s, size_t n) {
+    sm__char c;
+    int length = sm__utf8_read(s, n, &c.code);
     c.length = length > 0 ? (size_t)length : 1;
     c.kind = length > 0 ? sm__char_class(c.code) : SM__CHAR_OTHER;
     return c;
 }
 
+SM__INLINE sm__char sm__char_at(const unsigned char *s, size_t n, size_t at) {
+    sm__char c = {0, 0, 0};
+    if (at >= n) return c;
+    if (s[at] >= 128) return sm__char_read(s + at, n - at);
+    c.code = s[at];
+    c.kind = 1 << sm__char_ascii[s[at]];
+    c.length = 1;
+    return c;
+}
+
 /* The end of the run of characters of the classes in mask, from `at`. */
 static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask) {
-    sm__char c = sm__char_at(s, n, at);
-    while (c.kind & mask) {
-        at += c.length;
+    sm__char c;
+    for (;;) {
+        while (at < n && s[at] < 128 && (mask >> sm__char_ascii[s[at]] & 1)) at++;
         c = sm__char_at(s, n, at);
+        if (!(c.kind & mask)) return at;
+        at += c.length;
     }
-    return at;
 }
 
 /* ================================================================================================
@@ -15864,44 +16495,266 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 #define SM__MAX_TEXT ((size_t)1 << 29)
 
 /* How byte-level vocabularies cut text into words before merging (tokenizer.ggml.pre). The names
- * and what belongs to them are llama.cpp's. */
-enum { SM__WORDS_GPT2, SM__WORDS_LLAMA3 };
-enum { SM__SPLIT_NONE, SM__SPLIT_DIGIT, SM__SPLIT_DEFAULT };
+ * and what belongs to them are llama.cpp's. A rule is a list of cuts: the first cuts the text, each
+ * further one the pieces of the one before. Where llama.cpp has regular expressions, a cut finds
+ * their matches by hand; what lies between two matches is a piece, too. */
+enum {
+    SM__CUT_NONE,
+    SM__CUT_RUNS,      /* [set]+, or [set]{1,most} */
+    SM__CUT_SPACED,    /* \s?[set]+ */
+    SM__CUT_CLAUSES,   /*  ?[^\s set]+ */
+    SM__CUT_TRIPLES,   /* [0-9][0-9][0-9] */
+    SM__CUT_TRAILING,  /* \s+$ */
+    SM__CUT_THREES,    /* numbers by three from the right; the first has what is before it */
+    SM__CUT_THOUSANDS, /* (?=(\d{3})+(?!\d)): before every three digits from the right */
+    SM__CUT_SENTINEL,  /* <sentinel:[0-9]+> */
+    SM__CUT_IMAGE,     /* IMGIMG[A-I]{1,4}Z */
+    SM__CUT_TABS,      /* [\t\n]|    |  (four spaces, or two) */
+    SM__CUT_GPT2,      /* from here on words: see the functions of these names */
+    SM__CUT_LLAMA3,
+    SM__CUT_CASES,
+    SM__CUT_SIGNS,
+    SM__CUT_PHRASES
+};
+enum { /* of words, whose `most` is how many digits stand together (0 = any number) */
+    SM__WORD_SHORT = 1,      /* 's 't 're 've 'm 'll 'd are words, or the ends of words */
+    SM__WORD_LINES = 2,      /* [\r\n]* belongs to the signs before it */
+    SM__WORD_SLASHES = 4,    /* [\r\n/]* does */
+    SM__WORD_MARKS = 8,      /* marks are letters */
+    SM__WORD_CASE = 16,      /* a word ends where upper case follows lower case */
+    SM__WORD_ASCII_CASE = 32, /* the same, but letters that are not ASCII are of both cases */
+    SM__WORD_HAN = 64,       /* Chinese characters make words of their own */
+    SM__WORD_SPACES = 128    /* white space in powers of two */
+};
+
+typedef struct sm__cut {
+    uint8_t how, set, most, flags;
+} sm__cut;
+
+/* Sets of characters: classes, some ASCII, and ranges, of which white space is no part. */
+enum {
+    SM__SET_NUMBER, SM__SET_DIGIT, SM__SET_NEWLINE, SM__SET_LINE_END, SM__SET_LETTER,
+    SM__SET_PUNCT, SM__SET_MATH, SM__SET_FALCON, SM__SET_STOPS, SM__SET_CASED, SM__SET_WIDE,
+    SM__SET_ASIAN, SM__SET_CJK, SM__SET_SCRIPTS, SM__SET_HANGUL, SM__SET_QUOTES,
+    SM__SET_BOPOMOFO, SM__SET_HAN, SM__SET_IDEOGRAPHS
+};
+
+static const struct {
+    int kinds;
+    const char *ascii;
+    int first, n; /* of sm__ranges */
+} sm__sets[] = {
+    {SM__CHAR_NUMBER, "", 0, 0},
+    {0, "0123456789", 0, 0},
+    {0, "\n", 0, 0},
+    {0, "\r\n", 0, 0},
+    {SM__CHAR_LETTER, "", 0, 0},
+    {SM__CHAR_PUNCT, "", 0, 0},
+    {SM__CHAR_PUNCT, "$+<=>^~|", 0, 0},
+    {SM__CHAR_PUNCT, "$+<=>^~|`", 0, 0},
+    {0, "(|.,!?)", 0, 6},
+    {0, "", 6, 84}, /* letters with case, as deepseek-llm counts them */
+    {0, "", 90, 6}, /* signs, as it counts them */
+    {0, "", 96, 2},
+    {0, "", 98, 2},
+    {0, "", 100, 9},
+    {0, "", 109, 2},
+    {0, "", 111, 9},
+    {0, "", 120, 1},
+    {0, "", 121, 6},
+    {0, "", 127, 8}, /* BERT's, with its own gap at U+2B820 */
+};
+
+static const uint32_t sm__ranges[2 * 135] = { /* first, last */
+    0x60C, 0x60C, 0x6D4, 0x6D4, 0x964, 0x964, 0x2026, 0x2026, 0x3001, 0x3002, 0xFF0C, 0xFF0C,
+    0x41, 0x5A, 0x61, 0x7A, 0xB5, 0xB5, 0xC0, 0xD6, 0xD8, 0xF6, 0xF8, 0x1BA, 0x1BC, 0x1BF,
+    0x1C4, 0x293, 0x295, 0x2AF, 0x370, 0x373, 0x376, 0x377, 0x37B, 0x37D, 0x37F, 0x37F, 0x386,
+    0x386, 0x388, 0x38A, 0x38C, 0x38C, 0x38E, 0x3A1, 0x3A3, 0x3F5, 0x3F7, 0x481, 0x48A, 0x52F,
+    0x531, 0x556, 0x10A0, 0x10C5, 0x13A0, 0x13F5, 0x13F8, 0x13FD, 0x1C90, 0x1CBA, 0x1CBD,
+    0x1CBF, 0x1D00, 0x1D2B, 0x1D6B, 0x1D77, 0x1D79, 0x1D9A, 0x1E00, 0x1F15, 0x1F18, 0x1F1D,
+    0x1F20, 0x1F45, 0x1F48, 0x1F4D, 0x1F50, 0x1F57, 0x1F59, 0x1F59, 0x1F5B, 0x1F5B, 0x1F5D,
+    0x1F5D, 0x1F5F, 0x1F7D, 0x1F80, 0x1FB4, 0x1FB6, 0x1FBC, 0x1FBE, 0x1FBE, 0x1FC2, 0x1FC4,
+    0x1FC6, 0x1FCC, 0x1FD0, 0x1FD3, 0x1FD6, 0x1FDB, 0x1FE0, 0x1FEC, 0x1FF2, 0x1FF4, 0x1FF6,
+    0x1FFC, 0x2102, 0x2102, 0x2107, 0x2107, 0x210A, 0x2113, 0x2115, 0x2115, 0x2119, 0x211D,
+    0x2124, 0x2124, 0x2126, 0x2126, 0x2128, 0x2128, 0x212A, 0x212D, 0x212F, 0x2134, 0x2139,
+    0x2139, 0x213C, 0x213F, 0x2145, 0x2149, 0x214E, 0x214E, 0x2183, 0x2184, 0x2C00, 0x2C7B,
+    0x2C7E, 0x2CE4, 0x2CEB, 0x2CEE, 0x2CF2, 0x2CF3, 0xA640, 0xA66D, 0xA680, 0xA69B, 0xA722,
+    0xA76F, 0xA771, 0xA787, 0xA78B, 0xA78E, 0xAB70, 0xABBF, 0xFB00, 0xFB06, 0xFB13, 0xFB17,
+    0xFF21, 0xFF3A, 0xFF41, 0xFF5A, 0x10400, 0x1044F, 0x104B0, 0x104D3, 0x104D8, 0x104FB,
+    0x10C80, 0x10CB2, 0x10CC0, 0x10CF2, 0x118A0, 0x118DF, 0x1E900, 0x1E943,
+    0x21, 0x2F, 0x3A, 0x7E, 0x2018, 0x201F, 0x3001, 0x3002, 0xFF01, 0xFF0F, 0xFF1A, 0xFF5E,
+    0x800, 0x9FA5, 0xAC00, 0xD7FF, 0x3040, 0x30FF, 0x4E00, 0x9FA5,
+    0xE40, 0xEFF, 0x1000, 0x109F, 0x1100, 0x11FF, 0x1780, 0x17FF, 0x2F00, 0x2FDF, 0x3040, 0x30FF,
+    0x3400, 0x4DBF, 0x4E00, 0xFAFF, 0xFF65, 0xFF9F,
+    0x3131, 0x318E, 0xAC00, 0xD7A3,
+    0x2014, 0x2014, 0x2018, 0x2019, 0x201C, 0x201D, 0x2026, 0x2026, 0x3001, 0x303F, 0xFE30, 0xFE4F,
+    0xFF01, 0xFF01, 0xFF0C, 0xFF0C, 0xFF1A, 0xFF1B, 0x3105, 0x312F,
+    0x3400, 0x4DBF, 0x4E00, 0x9FFF, 0xF900, 0xFAFF, 0x20000, 0x2A6DF, 0x2A700, 0x2EBEF,
+    0x2F800, 0x2FA1F,
+    0x3400, 0x4DBF, 0x4E00, 0x9FFF, 0xF900, 0xFAFF, 0x20000, 0x2A6DF, 0x2A700, 0x2B73F,
+    0x2B740, 0x2B81F, 0x2B920, 0x2CEAF, 0x2F800, 0x2FA1F,
+};
+
+#define SM__MAX_CUTS 6
+enum {
+    SM__RULE_DEFAULT, SM__RULE_GPT2, SM__RULE_DIGITS, SM__RULE_FALCON, SM__RULE_LLAMA3,
+    SM__RULE_QWEN2, SM__RULE_QWEN35, SM__RULE_JAIS2, SM__RULE_MINICPM5, SM__RULE_SEED,
+    SM__RULE_UFAKZEKA, SM__RULE_LAGUNA, SM__RULE_GPT4O, SM__RULE_TEKKEN, SM__RULE_GRANITE,
+    SM__RULE_AYA, SM__RULE_YOUTU, SM__RULE_KIMI, SM__RULE_O200K, SM__RULE_TEKKEN_CASE,
+    SM__RULE_DEEPSEEK3, SM__RULE_SPARK, SM__RULE_AFMOE, SM__RULE_DEEPSEEK, SM__RULE_CODER,
+    SM__RULE_BLOOM, SM__RULE_VIKING, SM__RULE_SUPERBPE, SM__RULE_EXAONE, SM__RULE_CHAMELEON
+};
+enum { /* what most rows have */
+    SM__W_LLAMA3 = SM__WORD_SHORT | SM__WORD_LINES,
+    SM__W_CASES = SM__WORD_SHORT | SM__WORD_SLASHES
+};
+
+static const sm__cut sm__rules[][SM__MAX_CUTS] = {
+    {{SM__CUT_RUNS, SM__SET_MATH, 0, 0}, {SM__CUT_GPT2, 0, 0, 0},
+     {SM__CUT_RUNS, SM__SET_NUMBER, 0, 0}, {SM__CUT_TRIPLES, 0, 0, 0}},
+    {{SM__CUT_GPT2, 0, 0, 0}},
+    {{SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}, {SM__CUT_GPT2, 0, 0, 0}},
+    {{SM__CUT_RUNS, SM__SET_FALCON, 0, 0}, {SM__CUT_GPT2, 0, 0, 0}, {SM__CUT_TRIPLES, 0, 0, 0}},
+    {{SM__CUT_LLAMA3, 0, 3, SM__W_LLAMA3}},
+    {{SM__CUT_LLAMA3, 0, 1, SM__W_LLAMA3}},
+    {{SM__CUT_LLAMA3, 0, 1, SM__W_LLAMA3 | SM__WORD_MARKS}},
+    {{SM__CUT_LLAMA3, 0, 3, SM__W_LLAMA3 | SM__WORD_SPACES}},
+    {{SM__CUT_RUNS, SM__SET_NUMBER, 3, 0}, {SM__CUT_LLAMA3, 0, 0, SM__W_LLAMA3}},
+    {{SM__CUT_LLAMA3, 0, 1, SM__WORD_SHORT}},
+    {{SM__CUT_LLAMA3, 0, 1, SM__WORD_LINES}},
+    {{SM__CUT_RUNS, SM__SET_NEWLINE, 0, 0}, {SM__CUT_LLAMA3, 0, 1, SM__W_LLAMA3}},
+    {{SM__CUT_CASES, 0, 3, SM__W_CASES | SM__WORD_ASCII_CASE}},
+    {{SM__CUT_CASES, 0, 1, SM__WORD_SLASHES | SM__WORD_ASCII_CASE}},
+    {{SM__CUT_CASES, 0, 3, SM__W_CASES | SM__WORD_ASCII_CASE | SM__WORD_MARKS}},
+    {{SM__CUT_THREES, 0, 0, 0}, {SM__CUT_CASES, 0, 3, SM__W_CASES | SM__WORD_MARKS}},
+    {{SM__CUT_RUNS, SM__SET_HANGUL, 0, 0}, {SM__CUT_RUNS, SM__SET_QUOTES, 0, 0},
+     {SM__CUT_RUNS, SM__SET_BOPOMOFO, 0, 0}, {SM__CUT_RUNS, SM__SET_CJK, 0, 0},
+     {SM__CUT_CASES, 0, 1, SM__W_CASES | SM__WORD_MARKS}},
+    {{SM__CUT_CASES, 0, 3, SM__W_LLAMA3 | SM__WORD_HAN}},
+    {{SM__CUT_CASES, 0, 3, SM__W_CASES | SM__WORD_CASE | SM__WORD_MARKS}},
+    {{SM__CUT_CASES, 0, 1, SM__WORD_SLASHES | SM__WORD_CASE | SM__WORD_MARKS}},
+    {{SM__CUT_RUNS, SM__SET_NUMBER, 3, 0}, {SM__CUT_RUNS, SM__SET_CJK, 0, 0},
+     {SM__CUT_SIGNS, 0, 0, SM__WORD_LINES}},
+    {{SM__CUT_RUNS, SM__SET_NUMBER, 3, 0}, {SM__CUT_RUNS, SM__SET_CJK, 0, 0},
+     {SM__CUT_SIGNS, 0, 0, 0}, {SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}},
+    {{SM__CUT_THREES, 0, 0, 0}, {SM__CUT_RUNS, SM__SET_SCRIPTS, 0, 0},
+     {SM__CUT_SIGNS, 0, 0, SM__WORD_LINES}},
+    {{SM__CUT_RUNS, SM__SET_LINE_END, 1, 0}, {SM__CUT_SPACED, SM__SET_CASED, 0, 0},
+     {SM__CUT_SPACED, SM__SET_WIDE, 0, 0}, {SM__CUT_TRAILING, 0, 0, 0},
+     {SM__CUT_RUNS, SM__SET_ASIAN, 0, 0}, {SM__CUT_RUNS, SM__SET_NUMBER, 0, 0}},
+    {{SM__CUT_RUNS, SM__SET_LINE_END, 1, 0}, {SM__CUT_SPACED, SM__SET_LETTER, 0, 0},
+     {SM__CUT_SPACED, SM__SET_PUNCT, 0, 0}, {SM__CUT_RUNS, SM__SET_ASIAN, 0, 0},
+     {SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}},
+    {{SM__CUT_CLAUSES, SM__SET_STOPS, 0, 0}},
+    {{SM__CUT_CLAUSES, SM__SET_STOPS, 0, 0}, {SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}},
+    {{SM__CUT_RUNS, SM__SET_NUMBER, 0, 0}, {SM__CUT_THOUSANDS, 0, 0, 0}},
+    {{SM__CUT_PHRASES, 0, 1, SM__WORD_SHORT}},
+    {{SM__CUT_SENTINEL, 0, 0, 0}, {SM__CUT_IMAGE, 0, 0, 0}, {SM__CUT_TABS, 0, 0, 0},
+     {SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}, {SM__CUT_RUNS, SM__SET_FALCON, 1, 0},
+     {SM__CUT_GPT2, 0, 0, 0}},
+};
+
 enum {
     SM__PRE_WHOLE = 1, /* a word that is a token is not merged (ignore_merges) */
-    SM__PRE_BOS = 2    /* BOS goes in front unless the file says no */
+    SM__PRE_BOS = 2,   /* BOS goes in front unless the file says no */
+    SM__PRE_BOTH = SM__PRE_WHOLE | SM__PRE_BOS
 };
 
 typedef struct sm__pre {
     const char *name;
-    uint8_t words, split;
-    uint8_t digits; /* SM__WORDS_LLAMA3: digits of a word at most */
-    uint8_t flags;
+    uint8_t rule, flags;
 } sm__pre;
 
 static const sm__pre sm__pres[] = {
-    {"default", SM__WORDS_GPT2, SM__SPLIT_DEFAULT, 0, 0}, /* the first: for files without a name */
-    {"gpt-2", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
-    {"phi-2", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
-    {"mpt", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
-    {"olmo", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
-    {"exaone4", SM__WORDS_GPT2, SM__SPLIT_NONE, 0, 0},
-    {"llama-bpe", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
-    {"llama-v3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
-    {"llama3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
-    {"falcon3", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
-    {"lfm2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, SM__PRE_WHOLE | SM__PRE_BOS},
-    {"smaug-bpe", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 3, 0},
-    {"qwen2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
-    {"deepseek-r1-qwen", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
-    {"stablelm2", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
-    {"megrez", SM__WORDS_LLAMA3, SM__SPLIT_NONE, 1, 0},
-    {"smollm", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
-    {"starcoder", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
-    {"refact", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
-    {"command-r", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
-    {"codeshell", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
-    {"exaone", SM__WORDS_GPT2, SM__SPLIT_DIGIT, 0, 0},
+    {"default", SM__RULE_DEFAULT, 0}, /* the first: for files without a name */
+    {"gpt-2", SM__RULE_GPT2, 0},
+    {"phi-2", SM__RULE_GPT2, 0},
+    {"mpt", SM__RULE_GPT2, 0},
+    {"olmo", SM__RULE_GPT2, 0},
+    {"jais", SM__RULE_GPT2, 0},
+    {"trillion", SM__RULE_GPT2, 0},
+    {"granite-docling", SM__RULE_GPT2, 0},
+    {"exaone4", SM__RULE_GPT2, 0},
+    {"gigachat", SM__RULE_GPT2, 0},
+    {"a.x-4.0", SM__RULE_GPT2, 0},
+    {"mellum", SM__RULE_GPT2, 0},
+    {"modern-bert", SM__RULE_GPT2, 0},
+    {"jina-es", SM__RULE_GPT2, 0},
+    {"jina-de", SM__RULE_GPT2, 0},
+    {"jina-v2-es", SM__RULE_GPT2, 0},
+    {"jina-v2-de", SM__RULE_GPT2, 0},
+    {"jina-v1-en", SM__RULE_GPT2, 0},
+    {"jina-v2-code", SM__RULE_GPT2, 0},
+    {"roberta-bpe", SM__RULE_GPT2, 0},
+    {"llama-bpe", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"llama-v3", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"llama3", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"falcon3", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"falcon-h1", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"pixtral", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"midm-2.0", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"lfm2", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"jina-v5-nano", SM__RULE_LLAMA3, SM__PRE_BOTH},
+    {"smaug-bpe", SM__RULE_LLAMA3, 0},
+    {"dbrx", SM__RULE_LLAMA3, 0},
+    {"glm4", SM__RULE_LLAMA3, 0},
+    {"chatglm-bpe", SM__RULE_LLAMA3, 0},
+    {"qwen2", SM__RULE_QWEN2, 0},
+    {"deepseek-r1-qwen", SM__RULE_QWEN2, 0},
+    {"stablelm2", SM__RULE_QWEN2, 0},
+    {"megrez", SM__RULE_QWEN2, 0},
+    {"kormo", SM__RULE_QWEN2, 0},
+    {"f2llmv2", SM__RULE_QWEN2, 0},
+    {"hunyuan", SM__RULE_QWEN2, 0},
+    {"solar-open", SM__RULE_QWEN2, 0},
+    {"grok-2", SM__RULE_QWEN2, 0},
+    {"bailingmoe", SM__RULE_QWEN2, 0},
+    {"bailingmoe2", SM__RULE_QWEN2, 0},
+    {"llada-moe", SM__RULE_QWEN2, 0},
+    {"qwen35", SM__RULE_QWEN35, 0},
+    {"smollm", SM__RULE_DIGITS, 0},
+    {"starcoder", SM__RULE_DIGITS, 0},
+    {"refact", SM__RULE_DIGITS, 0},
+    {"command-r", SM__RULE_DIGITS, 0},
+    {"codeshell", SM__RULE_DIGITS, 0},
+    {"exaone", SM__RULE_DIGITS, 0},
+    {"minerva-7b", SM__RULE_DIGITS, 0},
+    {"mellum2", SM__RULE_DIGITS, 0},
+    {"falcon", SM__RULE_FALCON, 0},
+    {"deepseek-llm", SM__RULE_DEEPSEEK, 0},
+    {"deepseek-coder", SM__RULE_CODER, 0},
+    {"deepseek-v3", SM__RULE_DEEPSEEK3, 0},
+    {"hunyuan-dense", SM__RULE_DEEPSEEK3, 0},
+    {"joyai-llm", SM__RULE_DEEPSEEK3, 0},
+    {"hy_v4", SM__RULE_DEEPSEEK3, 0},
+    {"spark2_5", SM__RULE_SPARK, 0},
+    {"afmoe", SM__RULE_AFMOE, 0},
+    {"gpt-4o", SM__RULE_GPT4O, 0},
+    {"llama4", SM__RULE_GPT4O, 0},
+    {"kanana2", SM__RULE_GPT4O, 0},
+    {"talkie", SM__RULE_GPT4O, 0},
+    {"minimax-m2", SM__RULE_GPT4O, 0},
+    {"tekken", SM__RULE_TEKKEN, SM__PRE_BOTH},
+    {"granite-embed-multi-97m", SM__RULE_GRANITE, SM__PRE_WHOLE},
+    {"tiny_aya", SM__RULE_AYA, 0},
+    {"cohere2moe", SM__RULE_AYA, 0},
+    {"youtu", SM__RULE_YOUTU, SM__PRE_WHOLE},
+    {"kimi-k2", SM__RULE_KIMI, 0},
+    {"jais-2", SM__RULE_JAIS2, 0},
+    {"minicpm5", SM__RULE_MINICPM5, SM__PRE_WHOLE},
+    {"seed-coder", SM__RULE_SEED, 0},
+    {"ufakzeka", SM__RULE_UFAKZEKA, 0},
+    {"laguna", SM__RULE_LAGUNA, 0},
+    {"bloom", SM__RULE_BLOOM, 0},
+    {"poro-chat", SM__RULE_BLOOM, 0},
+    {"gpt3-finnish", SM__RULE_BLOOM, 0},
+    {"viking", SM__RULE_VIKING, 0},
+    {"superbpe", SM__RULE_SUPERBPE, 0},
+    {"exaone-moe", SM__RULE_EXAONE, 0},
+    {"chameleon", SM__RULE_CHAMELEON, SM__PRE_BOS},
+    /* the rest has no name in GGUF: cases as tokenizer.json and tiktoken tell them apart */
+    {"o200k", SM__RULE_O200K, 0},
+    {"tekken-case", SM__RULE_TEKKEN_CASE, SM__PRE_WHOLE},
 };
 
 typedef struct sm__slot { /* of the table text -> id */
@@ -15923,6 +16776,14 @@ struct sm__vocab_tables {
     sm__pair *pairs; /* [pair_mask + 1] BPE */
     size_t pair_mask;
     uint32_t *order;      /* [n] SPM: scores as integers, the best is the smallest */
+    int n_nodes;          /* WPM, UGM: of the trie that pairs hold, see sm__trie_add */
+    double *weights;      /* [n] UGM: log-probabilities */
+    double unknown_weight;
+    const uint8_t *map;   /* UGM: the units of charsmap's trie, 4 bytes each */
+    uint32_t n_map;
+    const uint8_t *map_text; /* what it replaces by, each up to a NUL */
+    uint32_t n_map_text;
+    int32_t *users; /* [n_specials + 1] UGM: how many user-defined ones stand before it */
     int space_inside;     /* SPM: some token has a space after another character */
     int32_t byte_id[256]; /* -1 = none */
     int16_t byte_of[324]; /* GPT-2's characters for bytes, back to the bytes; -1 = none */
@@ -15932,7 +16793,7 @@ struct sm__vocab_tables {
     uint8_t special_start[256];   /* 1: a user-defined token begins so; 2: another special one */
     uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
     const sm__pre *pre;           /* BPE */
-    int add_bos, space_prefix;    /* what the file says, or what the kind of vocabulary does */
+    int add_bos, add_eos, space_prefix; /* what the file or the kind of vocabulary says */
 };
 
 /* --- Texts of tokens -------------------------------------------------------------------------- */
@@ -16002,8 +16863,8 @@ static size_t sm__spaces_decode(const char *s, size_t n, unsigned char *out) {
 
 /* The text of a token or of half a merge, in out [s.n]. Returns its length, or -1. */
 static int sm__piece_decode(const sm__vocab *v, sm__str s, unsigned char *out) {
-    if (v->kind == SM__VOCAB_BPE) return sm__bytes_decode(v->tables, s, out);
-    if (!v->plain_spaces) return (int)sm__spaces_decode(s.p, s.n, out);
+    if (v->kind == SM__VOCAB_BPE && !v->plain_bytes) return sm__bytes_decode(v->tables, s, out);
+    if (!v->plain_spaces && !v->plain_bytes) return (int)sm__spaces_decode(s.p, s.n, out);
     memcpy(out, s.p, s.n);
     return (int)s.n;
 }
@@ -16019,9 +16880,9 @@ static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, i
         return 1;
     }
     if (!sm__is_special(kind)) {
-        if (v->kind == SM__VOCAB_SPM) {
-            *plain = 1;
-            if (!v->plain_spaces) return sm__spaces_decode(s.p, s.n, out);
+        if (v->kind != SM__VOCAB_BPE || v->plain_bytes) {
+            *plain = v->kind != SM__VOCAB_UGM || v->plain_spaces || !memchr(s.p, ' ', s.n);
+            if (!v->plain_spaces && !v->plain_bytes) return sm__spaces_decode(s.p, s.n, out);
         } else {
             n = sm__bytes_decode(v->tables, s, out);
             *plain = n >= 0;
@@ -16110,10 +16971,10 @@ static size_t sm__table_size(size_t n) {
 
 /* What the reader gave, before anything is made of it. */
 static sm_status sm__vocab_check(const sm__vocab *v, sm_error *error) {
-    const char *const names[] = {"bos", "eos", "eot", "unknown", "padding"};
-    int32_t ids[5];
+    const char *const names[] = {"bos", "eos", "eot", "unknown", "padding", "separator"};
+    int32_t ids[6];
     int i;
-    if (v->kind != SM__VOCAB_SPM && v->kind != SM__VOCAB_BPE)
+    if (v->kind < SM__VOCAB_SPM || v->kind > SM__VOCAB_UGM)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: kind %d is not known", v->kind);
     if (v->n < 1 || v->n > SM__MAX_VOCAB || !v->tokens)
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: %d tokens, 1 to %d are possible", v->n,
@@ -16122,7 +16983,8 @@ static sm_status sm__vocab_check(const sm__vocab *v, sm_error *error) {
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: %d merges, at most %d are possible",
                         v->n_merges, SM__MAX_MERGES);
     ids[0] = v->bos, ids[1] = v->eos, ids[2] = v->eot, ids[3] = v->unk, ids[4] = v->pad;
-    for (i = 0; i < 5; i++)
+    ids[5] = v->sep;
+    for (i = 0; i < 6; i++)
         if (ids[i] < -1 || ids[i] >= v->n)
             return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the %s id is %d, there are %d tokens",
                             names[i], (int)ids[i], v->n);
@@ -16193,7 +17055,7 @@ static void sm__vocab_bytes(const sm__vocab *v) {
         t->byte_id[i] = v->kind == SM__VOCAB_BPE ? sm__text_find(t, &byte, 1) : -1;
     }
     for (i = v->n - 1; i >= 0; i--) /* downwards: the lowest id stays */
-        if (v->kinds[i] == SM__TOKEN_BYTE && v->kind == SM__VOCAB_SPM)
+        if (v->kinds[i] == SM__TOKEN_BYTE && v->kind != SM__VOCAB_BPE)
             t->byte_id[t->bytes[t->offsets[i]]] = i;
 }
 
@@ -16273,34 +17135,155 @@ static sm_status sm__vocab_merges(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+/* --- The trie of WPM and UGM ------------------------------------------------------------------ */
+
+/* Entries are pairs (node, byte) -> node; rank is the id of the token that ends there, or all ones.
+ * Node 0 is the root. It grows as a hash table does. */
+
+static sm_status sm__trie_grow(sm_model *m, sm_error *error) {
+    struct sm__vocab_tables *t = m->vocab.tables;
+    sm__pair *old = t->pairs, *pairs;
+    size_t n = old ? t->pair_mask + 1 : 0, size = sm__max_size(2 * n, 1024), i;
+    pairs = (sm__pair *)sm__model_alloc(m, size, sizeof *pairs);
+    if (!pairs) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
+    memset(pairs, 0xFF, size * sizeof *pairs);
+    t->pairs = pairs;
+    t->pair_mask = size - 1;
+    for (i = 0; i < n; i++) {
+        sm__pair *pair;
+        if (old[i].left < 0) continue;
+        pair = sm__pair_find(t, old[i].left, old[i].right);
+        if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the texts collide");
+        *pair = old[i];
+    }
+    sm__model_drop(m, old);
+    return SM_OK;
+}
+
+static sm_status sm__trie_add(sm_model *m, int32_t id, sm_error *error) {
+    struct sm__vocab_tables *t = m->vocab.tables;
+    sm__str s = sm__token_str(t, id);
+    sm__pair *pair = NULL;
+    int32_t node = 0;
+    size_t i;
+    for (i = 0; i < s.n; i++, node = pair->merged) {
+        if ((size_t)t->n_nodes * 3 >= t->pair_mask * 2) {
+            sm_status status = sm__trie_grow(m, error);
+            if (status) return status;
+        }
+        pair = sm__pair_find(t, node, (unsigned char)s.p[i]);
+        if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides", (int)id);
+        if (pair->left >= 0) continue;
+        pair->left = node;
+        pair->right = (unsigned char)s.p[i];
+        pair->merged = ++t->n_nodes;
+    }
+    if (pair && pair->rank == 0xFFFFFFFFu) pair->rank = (uint32_t)id; /* the first one stays */
+    return SM_OK;
+}
+
+/* The node after byte b, or -1; *id becomes the token that ends there, if any. */
+static int32_t sm__trie_next(const struct sm__vocab_tables *t, int32_t node, int b, int32_t *id) {
+    const sm__pair *pair = sm__pair_find(t, node, b);
+    if (!pair || pair->left < 0) return -1;
+    *id = (int32_t)pair->rank;
+    return pair->merged;
+}
+
+/* Tokens that text can become; of WPM also the others, as llama.cpp has it. */
+static sm_status sm__vocab_trie(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    sm_status status = sm__trie_grow(m, error);
+    int i;
+    for (i = 0; i < v->n && !status; i++) {
+        int kind = v->kinds[i];
+        if (v->kind == SM__VOCAB_UGM &&
+            ((kind != SM__TOKEN_NORMAL && kind != SM__TOKEN_USER && kind != SM__TOKEN_UNUSED) ||
+             (!v->plain_spaces && memchr(v->tokens[i].p, ' ', v->tokens[i].n))))
+            continue;
+        if (v->kind == SM__VOCAB_WPM && kind == SM__TOKEN_UNUSED && !v->tokens[i].n) continue;
+        status = sm__trie_add(m, i, error);
+    }
+    return status;
+}
+
+/* UGM: log-probabilities; what has no token is 10 worse than the worst. The units of the charsmap,
+ * a XOR-compressed compact double array (Kanda 2018), are read with every index checked. */
+static sm_status sm__vocab_weights(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    size_t n = v->charsmap.n;
+    uint32_t bytes;
+    uint8_t *map;
+    float worst = 3.4e38f;
+    int i;
+    t->weights = (double *)sm__model_alloc(m, (size_t)v->n, sizeof *t->weights);
+    if (!t->weights) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for the scores");
+    for (i = 0; i < v->n; i++) {
+        float score = v->scores ? v->scores[i] : 0.0f;
+        t->weights[i] = v->weights ? v->weights[i] : (double)score;
+        if (v->kinds[i] == SM__TOKEN_NORMAL && score < worst) worst = score;
+        if (v->kinds[i] == SM__TOKEN_USER) t->weights[i] = 0.0;
+    }
+    t->unknown_weight = (double)(worst - 10.0f);
+    if (v->weights) {
+        t->unknown_weight = v->weights[0];
+        for (i = 0; i < v->n; i++)
+            if (v->weights[i] < t->unknown_weight) t->unknown_weight = v->weights[i];
+        t->unknown_weight -= 10.0;
+    }
+    if (!n) return SM_OK;
+    bytes = n > 4 ? sm__get32((const uint8_t *)v->charsmap.p) : 0;
+    if (!bytes || bytes % 4 || bytes >= n - 4 || n > 0x7FFFFFFFu || v->charsmap.p[n - 1])
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the charsmap of %llu bytes is none",
+                        (unsigned long long)n);
+    map = (uint8_t *)sm__model_alloc(m, n, 1);
+    if (!map) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for the charsmap");
+    memcpy(map, v->charsmap.p, n);
+    t->map = map + 4;
+    t->n_map = bytes / 4;
+    t->map_text = map + 4 + bytes;
+    t->n_map_text = (uint32_t)(n - 4 - bytes);
+    return SM_OK;
+}
+
 /* What chat and instruct models end their turn with, besides the eos and eot ids: files often name
  * one id only. */
 static const char *const sm__end_names[] = {
     "</s>",          "<eos>",          "<|endoftext|>",   "<|end_of_text|>", "<|im_end|>",
     "<|eot_id|>",    "<|eom_id|>",     "<|end|>",         "<end_of_turn>",   "<end_of_utterance>",
     "<|fim_pad|>",   "<|repo_name|>",  "<|file_sep|>",    "<EOT>",           "[EOT]",
+    "_<EOT>",        "[EOS]",          "<|return|>",      "<|call|>",        "<|calls|>",
+    "<|flush|>",     "<turn|>",        "[e~[",
+    "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>",
 };
 
 /* Marks the ids that end a generation, by id and by name. A user-defined token with such a name is
- * a control token that was filed wrongly, and becomes one. */
+ * a control token that was filed wrongly, and becomes one; a normal one can also come from text. */
 static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
-    size_t i, n = ((size_t)v->n + 7) / 8;
+    size_t i, n = ((size_t)v->n + 7) / 8, names = sizeof sm__end_names / sizeof *sm__end_names;
     uint8_t *ends = (uint8_t *)sm__model_alloc(m, n, 1);
     int id;
     if (!ends) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
     memset(ends, 0, n);
     v->tables->ends = ends;
     for (id = 0; id < v->n; id++) {
-        int end = id == v->eos || id == v->eot;
-        if (v->kinds[id] == SM__TOKEN_CONTROL || v->kinds[id] == SM__TOKEN_USER) {
-            for (i = 0; i < sizeof sm__end_names / sizeof *sm__end_names && !end; i++)
-                end = sm__str_is(v->tokens[id], sm__end_names[i]);
-            if (end) v->kinds[id] = SM__TOKEN_CONTROL;
-        }
-        if (end) ends[id >> 3] = (uint8_t)(ends[id >> 3] | 1 << (id & 7));
+        int end = 0, c = v->tokens[id].n ? v->tokens[id].p[0] : 0;
+        for (i = 0; (c == '<' || c == '[' || c == '_') && i < names && !end; i++)
+            end = sm__str_is(v->tokens[id], sm__end_names[i]);
+        if (end && v->kinds[id] == SM__TOKEN_USER) v->kinds[id] = SM__TOKEN_CONTROL;
+        if (end || id == v->eos || id == v->eot)
+            ends[id >> 3] = (uint8_t)(ends[id >> 3] | 1 << (id & 7));
     }
     return SM_OK;
+}
+
+/* Whether SM_TEXT_SPECIAL finds a token in text. */
+static int sm__is_marked(const sm__vocab *v, int id) {
+    return v->tokens[id].n && (sm__is_special(v->kinds[id]) ||
+                               (v->kinds[id] == SM__TOKEN_NORMAL &&
+                                (v->tables->ends[id >> 3] >> (id & 7) & 1)));
 }
 
 /* The order of special tokens: by text; of equal texts user-defined ones first, then by id. */
@@ -16338,11 +17321,11 @@ static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
     int i, n = 0, kept = 0, b = 0;
-    for (i = 0; i < v->n; i++) n += sm__is_special(v->kinds[i]) && v->tokens[i].n;
+    for (i = 0; i < v->n; i++) n += sm__is_marked(v, i);
     t->specials = (int32_t *)sm__model_alloc(m, (size_t)n, sizeof *t->specials);
     if (!t->specials) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
     for (i = 0, n = 0; i < v->n; i++)
-        if (sm__is_special(v->kinds[i]) && v->tokens[i].n) t->specials[n++] = i;
+        if (sm__is_marked(v, i)) t->specials[n++] = i;
     sm__special_sort(v, t->specials, n);
     for (i = 0; i < n; i++) {
         sm__str s = sm__token_str(t, t->specials[i]), last;
@@ -16357,7 +17340,24 @@ static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
     }
     for (; b <= 256; b++) t->special_first[b] = kept;
     t->n_specials = kept;
+    t->users = (int32_t *)sm__model_alloc(m, (size_t)kept + 1, sizeof *t->users);
+    if (!t->users) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
+    for (i = 0, n = 0; i <= kept; i++) {
+        t->users[i] = n;
+        n += i < kept && v->kinds[t->specials[i]] == SM__TOKEN_USER;
+    }
     return SM_OK;
+}
+
+/* The first of specials[low, high) whose byte number `depth` is not below b. */
+static int sm__special_bound(const struct sm__vocab_tables *t, int low, int high, size_t depth,
+                             int b) {
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        if ((unsigned char)sm__token_str(t, t->specials[middle]).p[depth] < b) low = middle + 1;
+        else high = middle;
+    }
+    return low;
 }
 
 static const sm__pre *sm__pre_find(sm__str name) {
@@ -16373,6 +17373,7 @@ static sm_status sm__vocab_pre(sm_model *m, sm_error *error) {
     char name[64];
     size_t i, n;
     v->tables->pre = &sm__pres[0];
+    if (v->given_pre) v->pre = sm__str_of(v->given_pre);
     if (v->pre.n == 0) {
         sm__log(m, 2, "tokenizer: the file names no pre-tokenizer; \"default\" may be wrong");
         return SM_OK;
@@ -16390,12 +17391,15 @@ static void sm__vocab_drop_lists(sm_model *m) {
     sm__vocab *v = &m->vocab;
     sm__model_drop(m, v->merges);
     sm__model_drop(m, v->scores);
+    sm__model_drop(m, v->weights);
     sm__model_drop(m, v->tokens);
     sm__model_drop(m, v->text);
     v->merges = NULL;
     v->text = NULL;
     v->scores = NULL;
+    v->weights = NULL;
     v->tokens = NULL;
+    v->charsmap.n = 0;
 }
 
 /* Checks the vocabulary that a reader filled in and makes the tables; of what the reader made only
@@ -16425,23 +17429,56 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     if (!status) status = sm__vocab_texts(m, error);
     if (!status) status = sm__vocab_specials(m, error);
     if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
-    if (!status && (v->kind == SM__VOCAB_BPE || by_merges)) status = sm__vocab_merges(m, error);
-    if (!status && v->kind == SM__VOCAB_SPM) status = sm__vocab_scores(m, error);
+    if (!status && ((v->kind == SM__VOCAB_BPE && !v->plain_bytes) || by_merges))
+        status = sm__vocab_merges(m, error);
+    if (!status && (v->kind == SM__VOCAB_SPM || v->plain_bytes))
+        status = sm__vocab_scores(m, error);
+    if (!status && v->kind >= SM__VOCAB_WPM) status = sm__vocab_trie(m, error);
+    if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
     if (status) {
         v->tables = NULL;
         return status;
     }
     sm__vocab_bytes(v);
     sm__vocab_drop_lists(m);
-    t->space_prefix = v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0;
-    t->add_bos = v->add_bos >= 0 ? v->add_bos : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0 : 1;
+    t->space_prefix = (v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0) ||
+                      v->kind == SM__VOCAB_WPM ||
+                      (v->kind == SM__VOCAB_UGM && v->add_space_prefix > 0);
+    t->add_bos = v->kind == SM__VOCAB_WPM ? v->bos >= 0
+                 : v->add_bos >= 0 ? v->add_bos
+                 : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0
+                          : v->kind == SM__VOCAB_SPM;
+    t->add_eos = v->add_eos >= 0 ? v->add_eos : v->kind == SM__VOCAB_UGM;
     return SM_OK;
 }
 
 /* --- Words: what the regular expressions of the pre-tokenizers say, by hand ------------------- */
 
+static int sm__set_has(int set, sm__char c) {
+    const uint32_t *r = sm__ranges + 2 * sm__sets[set].first, *end = r + 2 * sm__sets[set].n;
+    if (c.kind & sm__sets[set].kinds) return 1;
+    if (c.code < 128 && c.code && strchr(sm__sets[set].ascii, (int)c.code)) return 1;
+    if (c.kind & SM__CHAR_SPACE) return 0;
+    for (; r < end && r[0] <= c.code; r += 2)
+        if (c.code <= r[1]) return 1;
+    return 0;
+}
+
+/* The end of the run of characters from `at` that the set has, or has not; of `most` at most,
+ * unless that is 0. */
+static size_t sm__set_run(int set, int in, const unsigned char *s, size_t n, size_t at, int most) {
+    sm__char c = sm__char_at(s, n, at);
+    int count = 0;
+    while (c.kind && sm__set_has(set, c) == in && (!most || count < most)) {
+        at += c.length;
+        count++;
+        c = sm__char_at(s, n, at);
+    }
+    return at;
+}
+
 /* 's 't 'm 'd 're 've 'll at the start of s [n]: the length, or 0. */
-static size_t sm__word_contraction(const unsigned char *s, size_t n, int any_case) {
+static size_t sm__word_short(const unsigned char *s, size_t n, int any_case) {
     int a, b, fold = any_case ? 0x20 : 0;
     if (n < 2 || s[0] != '\'') return 0;
     a = s[1] | fold;
@@ -16464,9 +17501,27 @@ static size_t sm__word_space(const unsigned char *s, size_t n) {
     return at == n || last == 0 ? at : last;
 }
 
+/* \s{512}(?!\S)|\s{256}(?!\S)| ... |\s{4}(?!\S)|\s{1,2}(?!\S)|\s : the largest of the powers of two
+ * that leaves white space for the word after it, unless the text ends. */
+static size_t sm__word_spaces(const unsigned char *s, size_t n) {
+    size_t at = 0, ends[12], count = 0, power = 1;
+    sm__char c = sm__char_at(s, n, 0);
+    int k = 0;
+    for (; (c.kind & SM__CHAR_SPACE) && power <= 512; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (++count == power) {
+            ends[k++] = at;
+            power *= 2;
+        }
+    }
+    for (k--; k > 0; k--)
+        if (ends[k] == n || (sm__char_at(s, n, ends[k]).kind & SM__CHAR_SPACE)) break;
+    return ends[k];
+}
+
 /* GPT-2: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
 static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
-    size_t length = sm__word_contraction(s, n, 0), at = s[0] == ' ';
+    size_t length = sm__word_short(s, n, 0), at = s[0] == ' ';
     int kind = sm__char_at(s, n, at).kind;
     if (length) return length;
     if (kind & SM__CHAR_LETTER) return sm__char_run(s, n, at, SM__CHAR_LETTER);
@@ -16475,81 +17530,285 @@ static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
     return sm__word_space(s, n);
 }
 
+/* The state of a text that is being cut. */
+typedef struct sm__cutter {
+    const sm__cut *cuts;        /* [SM__MAX_CUTS] */
+    size_t left[SM__MAX_CUTS];  /* of the piece that each cut has made */
+    const unsigned char *known; /* up to here a cut knows what comes: digits, space in a line */
+} sm__cutter;
+
+static sm__cutter sm__cutter_make(const sm__pre *pre) {
+    sm__cutter k;
+    memset(&k, 0, sizeof k);
+    k.cuts = sm__rules[pre->rule];
+    return k;
+}
+
+/* How many bytes of s are known. */
+static size_t sm__cutter_known(const sm__cutter *k, const unsigned char *s) {
+    return k->known && s < k->known ? (size_t)(k->known - s) : 0;
+}
+
+/* \s*[\r\n]+|\s+(?!\S)|\s+ ; or, for SM__WORD_SPACES, powers of two after the first part. */
+static size_t sm__word_white(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    int powers = cut->flags & SM__WORD_SPACES;
+    size_t at = 0, line_end = 0;
+    sm__char c = sm__char_at(s, n, 0);
+    if (powers && sm__cutter_known(k, s)) return sm__word_spaces(s, n);
+    for (; c.kind & SM__CHAR_SPACE; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (c.code == '\r' || c.code == '\n') line_end = at;
+    }
+    if (line_end) return line_end;
+    k->known = powers ? s + at : k->known;
+    return powers ? sm__word_spaces(s, n) : sm__word_space(s, n);
+}
+
+/* What is no word with letters:
+ * \p{N}{1,most}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t sm__word_rest(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = s[0] == ' ';
+    int sign = SM__CHAR_SIGN;
+    sm__char c = sm__char_at(s, n, 0);
+    if (c.kind & SM__CHAR_NUMBER) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, cut->most);
+    if (cut->how == SM__CUT_LLAMA3 && (cut->flags & SM__WORD_MARKS)) sign &= ~SM__CHAR_MARK;
+    if (sm__char_at(s, n, at).kind & sign) {
+        at = sm__char_run(s, n, at, sign);
+        if (cut->how == SM__CUT_PHRASES) return at + (at < n && (s[at] == '\r' || s[at] == '\n'));
+        while (at < n && (((s[at] == '\r' || s[at] == '\n') &&
+                           (cut->flags & (SM__WORD_LINES | SM__WORD_SLASHES))) ||
+                          (s[at] == '/' && (cut->flags & SM__WORD_SLASHES))))
+            at++;
+        return at;
+    }
+    return sm__word_white(k, cut, s, n);
+}
+
 /* Llama 3 and Qwen 2, which differ in the number of digits:
- * (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|
- * \s*[\r\n]+|\s+(?!\S)|\s+ */
-static size_t sm__word_llama3(const unsigned char *s, size_t n, int digits) {
-    size_t length = sm__word_contraction(s, n, 1), at, line_end = 0;
+ * (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| and the rest */
+static size_t sm__word_llama3(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t length = cut->flags & SM__WORD_SHORT ? sm__word_short(s, n, 1) : 0;
+    int letters = SM__CHAR_LETTER | (cut->flags & SM__WORD_MARKS ? SM__CHAR_MARK : 0);
     sm__char c = sm__char_at(s, n, 0);
     if (length) return length;
-    if (c.kind & SM__CHAR_LETTER) return sm__char_run(s, n, 0, SM__CHAR_LETTER);
-    if (c.kind & SM__CHAR_NUMBER) {
-        for (at = 0; (c.kind & SM__CHAR_NUMBER) && digits > 0; digits--) {
-            at += c.length;
-            c = sm__char_at(s, n, at);
+    if (c.kind & letters) return sm__char_run(s, n, c.length, letters);
+    if (c.code != '\r' && c.code != '\n' && !(c.kind & SM__CHAR_NUMBER) &&
+        (sm__char_at(s, n, c.length).kind & letters))
+        return sm__char_run(s, n, c.length, letters);
+    return sm__word_rest(k, cut, s, n);
+}
+
+/* Whether a character can stand in the first part of a word (1: as upper case does), in the second
+ * (2: as lower case does), or in both (3). */
+static int sm__word_part(const sm__cut *cut, sm__char c) {
+    if (c.kind & SM__CHAR_MARK) return cut->flags & SM__WORD_MARKS ? 3 : 0;
+    if (!(c.kind & SM__CHAR_LETTER)) return 0;
+    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c)) return 0;
+    if ((cut->flags & SM__WORD_CASE) || ((cut->flags & SM__WORD_ASCII_CASE) && c.code < 128))
+        return c.kind & SM__CHAR_UPPER ? 1 : c.kind & SM__CHAR_LOWER ? 2 : 3;
+    return 3;
+}
+
+/* The end of A*B+ from `at`, or 0, where A and B are the parts of sm__word_part; or of A+B* when
+ * `open`, where A*B+ was tried before. */
+static size_t sm__word_parts(const sm__cut *cut, const unsigned char *s, size_t n, size_t at,
+                             int open) {
+    size_t end = at, both = 0;
+    sm__char c = sm__char_at(s, n, end);
+    int part = sm__word_part(cut, c);
+    while (part & 1) {
+        end += c.length;
+        if (part == 3) both = end; /* A gives it back to B when no other one comes */
+        c = sm__char_at(s, n, end);
+        part = sm__word_part(cut, c);
+    }
+    if (open) return end > at ? end : 0;
+    if (!part) return both;
+    while (part & 2) {
+        end += c.length;
+        c = sm__char_at(s, n, end);
+        part = sm__word_part(cut, c);
+    }
+    return end;
+}
+
+/* GPT-4o: with A = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], B = [\p{Ll}\p{Lm}\p{Lo}\p{M}]
+ * [^\r\n\p{L}\p{N}]?A*B+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?A+B*(?i: ... )?|
+ * and the rest */
+static size_t sm__word_cases(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t front = 0, at = 0;
+    int open;
+    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c))
+        return sm__set_run(SM__SET_HAN, 1, s, n, 0, 0);
+    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
+        front = c.length;
+    for (open = 0; open < 2 && !at; open++) {
+        if (front) at = sm__word_parts(cut, s, n, front, open);
+        if (!at) at = sm__word_parts(cut, s, n, 0, open);
+    }
+    if (!at) return sm__word_rest(k, cut, s, n);
+    return cut->flags & SM__WORD_SHORT ? at + sm__word_short(s + at, n - at, 1) : at;
+}
+
+/* DeepSeek 3, with every ASCII sign in the first set:
+ * [!-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|
+ * \s+(?!\S)|\s+ ; without SM__WORD_LINES ` ?[\p{P}\p{S}]+|[\r\n]` stand in the middle. 0 = none of
+ * them: a number, or what has no class. */
+static size_t sm__word_signs(const sm__cut *cut, const unsigned char *s, size_t n) {
+    const int letters = SM__CHAR_LETTER | SM__CHAR_MARK, signs = SM__CHAR_PUNCT | SM__CHAR_SYMBOL;
+    sm__char c = sm__char_at(s, n, 0), next = sm__char_at(s, n, c.length);
+    size_t at, line_end = 0;
+    int line = c.code == '\r' || c.code == '\n';
+    if (c.code < 128 && (c.kind & signs) && next.code < 128 && (next.kind & SM__CHAR_LETTER)) {
+        for (at = 2; at < n && s[at] < 128 && sm__char_at(s, n, at).kind & SM__CHAR_LETTER; at++) {
         }
         return at;
     }
-    if (c.code != '\r' && c.code != '\n' && (sm__char_at(s, n, c.length).kind & SM__CHAR_LETTER))
-        return sm__char_run(s, n, c.length, SM__CHAR_LETTER);
+    if (c.kind & letters) return sm__char_run(s, n, 0, letters);
+    if (!line && !(c.kind & signs) && (next.kind & letters))
+        return sm__char_run(s, n, c.length, letters);
     at = s[0] == ' ';
-    if (sm__char_at(s, n, at).kind & SM__CHAR_SIGN) {
-        at = sm__char_run(s, n, at, SM__CHAR_SIGN);
-        while (at < n && (s[at] == '\r' || s[at] == '\n')) at++;
+    if (sm__char_at(s, n, at).kind & signs) {
+        at = sm__char_run(s, n, at, signs);
+        while (at < n && (s[at] == '\r' || s[at] == '\n') && (cut->flags & SM__WORD_LINES)) at++;
         return at;
     }
-    for (at = 0; c.kind & SM__CHAR_SPACE; c = sm__char_at(s, n, at)) {
+    if (line && !(cut->flags & SM__WORD_LINES)) return 1;
+    for (at = 0; (c.kind & SM__CHAR_SPACE) && (cut->flags & SM__WORD_LINES);
+         c = sm__char_at(s, n, at)) {
         at += c.length;
         if (c.code == '\r' || c.code == '\n') line_end = at;
     }
     return line_end ? line_end : sm__word_space(s, n);
 }
 
-/* SM__SPLIT_DIGIT: every \p{N} stands alone before words are looked for. */
-static size_t sm__piece_digit(const unsigned char *s, size_t n) {
+/* EXAONE MoE: (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(\p{L}\p{M}*( \p{L}\p{M}*)*)+|\p{N}|
+ *  ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+ */
+static size_t sm__word_phrase(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = sm__word_short(s, n, 1), next;
     sm__char c = sm__char_at(s, n, 0);
-    if (c.kind & SM__CHAR_NUMBER) return c.length;
-    return sm__char_run(s, n, 0, ~SM__CHAR_NUMBER);
-}
-
-/* SM__SPLIT_DEFAULT: runs of [\p{P}$+<=>^~|] stand alone before words are looked for ... */
-static size_t sm__piece_default(const unsigned char *s, size_t n) {
-    size_t at = 0;
-    int first = -1;
+    if (at) return at;
+    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
+        at = c.length;
+    if (!(sm__char_at(s, n, at).kind & SM__CHAR_LETTER)) return sm__word_rest(k, cut, s, n);
     for (;;) {
-        sm__char c = sm__char_at(s, n, at);
-        int sign = (c.kind & SM__CHAR_PUNCT) ||
-                   (c.code > 0 && c.code < 128 && strchr("$+<=>^~|", (int)c.code));
-        if (first < 0) first = sign;
-        if (!c.kind || sign != first) return at;
-        at += c.length;
+        at = sm__char_run(s, n, at, SM__CHAR_LETTER | SM__CHAR_MARK);
+        next = at < n && s[at] == ' ' ? at + 1 : n;
+        if (!(sm__char_at(s, n, next).kind & SM__CHAR_LETTER)) return at;
+        at = next;
     }
 }
 
-/* ... and a word of digits is cut: off the space before it, then into [0-9][0-9][0-9]. */
-static size_t sm__word_cut_digits(const unsigned char *s, size_t n) {
+/* --- Cuts that are simpler than words --------------------------------------------------------- */
+
+/* The length of the match of a cut at the start of s [n]; 0 = none. */
+static size_t sm__cut_match(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
     size_t at = 0;
-    if (s[0] == ' ' && (sm__char_at(s, n, 1).kind & SM__CHAR_NUMBER)) return 1;
-    if (!(sm__char_at(s, n, 0).kind & SM__CHAR_NUMBER)) return n;
-    for (; at + 3 <= n; at++)
-        if (s[at] - 48u < 10 && s[at + 1] - 48u < 10 && s[at + 2] - 48u < 10)
-            return at ? at : 3;
+    sm__char c;
+    switch (cut->how) {
+    case SM__CUT_GPT2: return sm__word_gpt2(s, n);
+    case SM__CUT_LLAMA3: return sm__word_llama3(k, cut, s, n);
+    case SM__CUT_CASES: return sm__word_cases(k, cut, s, n);
+    case SM__CUT_SIGNS: return sm__word_signs(cut, s, n);
+    case SM__CUT_PHRASES: return sm__word_phrase(k, cut, s, n);
+    case SM__CUT_RUNS: return sm__set_run(cut->set, 1, s, n, 0, cut->most);
+    case SM__CUT_SPACED:
+        c = sm__char_at(s, n, 0);
+        if (c.kind & SM__CHAR_SPACE) at = c.length;
+        return sm__set_has(cut->set, sm__char_at(s, n, at))
+                   ? sm__set_run(cut->set, 1, s, n, at, 0) : 0;
+    case SM__CUT_CLAUSES:
+        at = s[0] == ' ';
+        c = sm__char_at(s, n, at);
+        for (; c.kind && !(c.kind & SM__CHAR_SPACE) && !sm__set_has(cut->set, c);
+             c = sm__char_at(s, n, at))
+            at += c.length;
+        return at == 1 && s[0] == ' ' ? 0 : at;
+    case SM__CUT_TRIPLES:
+        return n >= 3 && s[0] - 48u < 10 && s[1] - 48u < 10 && s[2] - 48u < 10 ? 3 : 0;
+    case SM__CUT_SENTINEL:
+        if (n < 12 || memcmp(s, "<sentinel:", 10) != 0) return 0;
+        for (at = 10; at < n && s[at] - 48u < 10; at++) {
+        }
+        return at > 10 && at < n && s[at] == '>' ? at + 1 : 0;
+    case SM__CUT_IMAGE:
+        if (n < 8 || memcmp(s, "IMGIMG", 6) != 0) return 0;
+        for (at = 6; at < n && at < 10 && s[at] - 65u < 9; at++) {
+        }
+        return at > 6 && at < n && s[at] == 'Z' ? at + 1 : 0;
+    case SM__CUT_TABS:
+        if (s[0] == '\t' || s[0] == '\n') return 1;
+        return n >= 4 && memcmp(s, "    ", 4) == 0   ? 4
+               : n >= 2 && memcmp(s, "  ", 2) == 0 ? 2
+                                                     : 0;
+    default: return n;
+    }
+}
+
+/* SM__CUT_THREES. What is known are numbers, whose count is a multiple of three. */
+static size_t sm__cut_threes(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t at, end, digits;
+    if (sm__cutter_known(k, s)) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, 3);
+    at = sm__char_run(s, n, 0, SM__CHAR_ALL & ~SM__CHAR_NUMBER);
+    if (at == n) return n;
+    for (end = at, digits = 0; sm__char_at(s, n, end).kind & SM__CHAR_NUMBER; digits++)
+        end += sm__char_at(s, n, end).length;
+    k->known = s + end;
+    return sm__set_run(SM__SET_NUMBER, 1, s, n, at, digits % 3 ? (int)(digits % 3) : 3);
+}
+
+/* SM__CUT_THOUSANDS. What is known are digits, whose count is a multiple of three. */
+static size_t sm__cut_thousands(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t at = sm__cutter_known(k, s) ? 3 : 0, end, first;
+    if (sm__cutter_known(k, s) > 3) return 3;
+    for (; at < n; at = end) {
+        for (end = at; end < n && s[end] - 48u < 10; end++) {
+        }
+        first = at ? at + (end - at) % 3 : (end - 1) % 3 + 1; /* never at 0 */
+        if (end > at && first > 0 && first < end) {
+            k->known = s + end;
+            return first;
+        }
+        while (end < n && s[end] - 48u >= 10) end++;
+    }
     return n;
 }
 
-/* The length of the word at the start of s [n], n >= 1. *piece is what is left of the piece that
- * the splits made; it is 0 at the start of the text. */
-static size_t sm__word_next(const sm__pre *pre, const unsigned char *s, size_t n, size_t *piece) {
-    size_t length;
-    if (*piece == 0) {
-        *piece = pre->split == SM__SPLIT_DIGIT     ? sm__piece_digit(s, n)
-                 : pre->split == SM__SPLIT_DEFAULT ? sm__piece_default(s, n)
-                                                   : n;
+/* SM__CUT_TRAILING: all but the white space at the end, then that. */
+static size_t sm__cut_trailing(const unsigned char *s, size_t n) {
+    size_t at = 0, tail = 0;
+    sm__char c = sm__char_at(s, n, 0);
+    for (; c.kind; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (!(c.kind & SM__CHAR_SPACE)) tail = at;
     }
-    length = pre->words == SM__WORDS_LLAMA3 ? sm__word_llama3(s, *piece, pre->digits)
-                                            : sm__word_gpt2(s, *piece);
-    if (pre->split == SM__SPLIT_DEFAULT) length = sm__word_cut_digits(s, length);
-    *piece -= length;
+    return tail ? tail : n;
+}
+
+/* The length of the first piece that a cut makes of s [n]: a match, or what is before one. */
+static size_t sm__cut_next(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    if (cut->how == SM__CUT_THREES) return sm__cut_threes(k, s, n);
+    if (cut->how == SM__CUT_THOUSANDS) return sm__cut_thousands(k, s, n);
+    if (cut->how == SM__CUT_TRAILING) return sm__cut_trailing(s, n);
+    at = sm__cut_match(k, cut, s, n);
+    if (at) return at;
+    if (cut->how == SM__CUT_RUNS) return sm__set_run(cut->set, 0, s, n, 0, 0);
+    do at += sm__char_at(s, n, at).length;
+    while (at < n && !sm__cut_match(k, cut, s + at, n - at));
+    return at;
+}
+
+/* The length of the word at the start of s [n], n >= 1: what is left of the text. */
+static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t length = n;
+    int i, cuts;
+    for (cuts = 0; cuts < SM__MAX_CUTS && k->cuts[cuts].how; cuts++) {
+        if (!k->left[cuts]) k->left[cuts] = sm__cut_next(k, &k->cuts[cuts], s, length);
+        length = k->left[cuts];
+    }
+    for (i = 0; i < cuts; i++) k->left[i] -= length;
     return length;
 }
 
@@ -16562,6 +17821,8 @@ typedef struct sm__symbol {
     int32_t id;         /* -1 = none, or not looked up yet */
 } sm__symbol;
 
+enum { SM__KEPT_BYTES = 26, SM__KEPT_IDS = 9 }; /* an entry is a cache line */
+
 /* Two neighbours that may merge. It is outdated when one of them has merged elsewhere: symbols only
  * grow, so the sum of their lengths tells. */
 typedef struct sm__merge {
@@ -16569,6 +17830,20 @@ typedef struct sm__merge {
     uint32_t n;   /* bytes of both */
     int32_t id;   /* the token they become */
 } sm__merge;
+
+/* UGM: the best way to the place that the entry is for. */
+typedef struct sm__best {
+    double weight; /* sum of the way's tokens */
+    int32_t id;    /* the last of them */
+    int32_t from;  /* the place where it begins */
+} sm__best;
+
+/* A word and its ids, kept for the next time. */
+typedef struct sm__kept {
+    uint8_t n, n_ids; /* n 0 = free */
+    unsigned char text[SM__KEPT_BYTES];
+    int32_t ids[SM__KEPT_IDS];
+} sm__kept;
 
 struct sm_tokenizer {
     const sm_model *model;
@@ -16578,10 +17853,16 @@ struct sm_tokenizer {
     sm__merge *queue;    /* [2 * (max_text + 1)] a heap: the smallest key first. Every symbol but
                             one begins with a candidate, a merge takes one and adds two at most */
     size_t n_queue;
-    unsigned char *text; /* [max_text + 1] SPM: spaces for U+2581, one more in front */
+    sm__best *best;      /* [3 * (max_text + 1)] UGM: instead of symbols and queue */
+    sm__kept *kept;      /* [kept_mask + 1] by the hash of the word */
+    size_t kept_mask;
+    unsigned char *text; /* [3 * max_text + 16] what the text was made to */
+    size_t used;         /* bytes of it: WPM's word, UGM's text */
+    int space_due;       /* UGM: words were seen, a space comes before the next one */
     int32_t *ids;        /* of the call that runs */
     int max_ids, n_ids;
     int unknown; /* SPM: what came last had no token */
+    int full;    /* the text became longer than there is room */
 };
 
 static void sm__queue_push(sm_tokenizer *t, uint64_t key, uint32_t n, int32_t id) {
@@ -16657,26 +17938,70 @@ static void sm__emit(sm_tokenizer *t, int32_t id) {
 }
 
 /* What has no token of its own: its bytes when all of them have one, else the unknown id; nothing
- * when the vocabulary has neither. */
+ * when the vocabulary has neither. A space (in what is no UTF-8) is U+2581. */
 static void sm__emit_bytes(sm_tokenizer *t, const unsigned char *s, size_t n) {
     const sm__vocab *v = &t->model->vocab;
+    const int32_t *ids = v->tables->byte_id;
     size_t i;
     for (i = 0; i < n; i++)
-        if (v->tables->byte_id[s[i]] < 0) {
+        if (ids[s[i]] < 0) {
             if (!t->unknown || !v->fuse_unknown) sm__emit(t, v->unk);
             t->unknown = 1;
             return;
         }
-    for (i = 0; i < n; i++) sm__emit(t, v->tables->byte_id[s[i]]);
+    for (i = 0; i < n; i++) {
+        if (s[i] == ' ' && n > 1) sm__emit(t, ids[0xE2]), sm__emit(t, ids[0x96]);
+        sm__emit(t, ids[s[i] == ' ' && n > 1 ? 0x81 : s[i]]);
+    }
     t->unknown = 0;
 }
 
-static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+/* The ids of a word that was met before: 1. Else 0, and *slot is where to keep them. */
+static int sm__kept_find(sm_tokenizer *t, const unsigned char *s, size_t n, sm__kept **slot) {
+    sm__kept *kept;
+    int i;
+    *slot = NULL;
+    if (n > SM__KEPT_BYTES) return 0;
+    kept = *slot = &t->kept[(size_t)sm__hash_bytes(s, n) & t->kept_mask];
+    if (kept->n != n || memcmp(kept->text, s, n) != 0) return 0;
+    for (i = 0; i < kept->n_ids; i++) sm__emit(t, kept->ids[i]);
+    t->unknown = 0;
+    return 1;
+}
+
+/* Keeps what a word has emitted since `first`, when it fits and was written. */
+static void sm__kept_put(sm_tokenizer *t, sm__kept *slot, const unsigned char *s, size_t n,
+                         int first) {
+    int count = t->n_ids - first;
+    if (!slot || t->unknown || count > SM__KEPT_IDS || t->n_ids > t->max_ids) return;
+    slot->n = (uint8_t)n;
+    slot->n_ids = (uint8_t)count;
+    memcpy(slot->text, s, n);
+    if (count) memcpy(slot->ids, t->ids + first, (size_t)count * sizeof *slot->ids);
+}
+
+/* Bytes of a character by its first byte alone, as llama.cpp's SPM takes them. */
+static size_t sm__lead_length(int c) { return c < 0xC0 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4; }
+
+/* The same of s [n], where spaces stand for U+2581: a broken character ends in the one that it runs
+ * into. */
+static size_t sm__lead_span(const unsigned char *s, size_t n) {
+    size_t length = sm__min_size(sm__lead_length(s[0]), n), i;
+    for (i = 1; i < length; i++)
+        if (s[i] == ' ') return i + 1;
+    return length;
+}
+
+/* `broken`: some of it is no UTF-8, which with SM_TEXT_BYTES (2) becomes bytes one by one. */
+static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
     size_t at = 0;
     int32_t prev = -1, i;
+    int first = t->n_ids;
+    sm__kept *slot = NULL;
+    if (!broken && sm__kept_find(t, s, n, &slot)) return;
     while (at < n) {
-        size_t length = sm__char_at(s, n, at).length;
+        size_t length = broken == 2 ? sm__char_at(s, n, at).length : sm__lead_span(s + at, n - at);
         sm__symbol *symbol = &t->symbols[at];
         symbol->prev = prev;
         symbol->n = (uint32_t)length;
@@ -16692,15 +18017,30 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
         if (id >= 0) sm__emit(t, id), t->unknown = 0;
         else sm__emit_bytes(t, s + i, t->symbols[i].n);
     }
+    sm__kept_put(t, slot, s, n, first);
+}
+
+/* Whether a text is UTF-8. */
+static int sm__utf8_ok(const unsigned char *s, size_t n) {
+    size_t at = 0;
+    uint32_t code;
+    while (at < n) {
+        int length = s[at] < 128 ? 1 : sm__utf8_read(s + at, n - at, &code);
+        if (length <= 0) return 0;
+        at += (size_t)length;
+    }
+    return 1;
 }
 
 /* A piece of text between special tokens. SentencePiece merges the piece as a whole; when no token
  * has a space inside, nothing can merge across the start of a word, and word by word gives the same
  * ids with a queue that stays in the cache. */
-static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
     const sm__vocab *v = &t->model->vocab;
     unsigned char *text = t->text;
     size_t used = 0, start = 0, end;
+    int broken = sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1;
+    int whole = v->tables->space_inside || broken;
     if (n == 0) return;
     t->unknown = 0;
     if (v->tables->space_prefix) text[used++] = ' ';
@@ -16709,9 +18049,9 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
         used += n;
     } else used += sm__spaces_decode((const char *)s, n, text + used);
     for (; start < used; start = end) {
-        end = v->tables->space_inside ? used : start + 1;
+        end = whole ? used : start + 1;
         while (end < used && (text[end] != ' ' || text[end - 1] == ' ')) end++;
-        sm__spm_word(t, text + start, end - start);
+        sm__spm_word(t, text + start, end - start, broken);
     }
 }
 
@@ -16720,10 +18060,14 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     const sm__vocab *v = &t->model->vocab;
     const struct sm__vocab_tables *tables = v->tables;
     int32_t i, count = (int32_t)n;
-    if ((tables->pre->flags & SM__PRE_WHOLE) && n <= v->max_token_bytes) {
+    int first = t->n_ids;
+    sm__kept *slot;
+    if (sm__kept_find(t, s, n, &slot)) return;
+    if (((tables->pre->flags & SM__PRE_WHOLE) || v->plain_bytes) && n <= v->max_token_bytes) {
         int32_t id = sm__text_find(tables, s, n);
         if (id >= 0) {
             sm__emit(t, id);
+            sm__kept_put(t, slot, s, n, first);
             return;
         }
     }
@@ -16737,28 +18081,312 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     sm__symbols_merge(t, s);
     for (i = 0; i >= 0; i = t->symbols[i].next)
         sm__emit(t, t->symbols[i].id >= 0 ? t->symbols[i].id : v->unk);
+    sm__kept_put(t, slot, s, n, first);
 }
 
-static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
-    size_t at = 0, length, piece = 0;
-    for (; at < n; at += length) {
-        length = sm__word_next(t->model->vocab.tables->pre, s + at, n - at, &piece);
+/* Reads a character as llama.cpp does: what is bad is U+FFFD, a byte long; but overlong forms and
+ * surrogates count for what they would be. */
+static size_t sm__loose_read(const unsigned char *s, size_t n, uint32_t *code) {
+    size_t length, i;
+    int read = sm__utf8_read(s, n, code);
+    if (read > 0) return (size_t)read;
+    *code = SM__BAD_CHAR;
+    length = sm__lead_length(s[0]);
+    if (s[0] < 0xC0 || s[0] > 0xF7 || length > n) return 1;
+    for (i = 1; i < length; i++)
+        if ((s[i] & 0xC0) != 0x80) return 1;
+    *code = s[0] & (0x7Fu >> length);
+    for (i = 1; i < length; i++) *code = *code << 6 | (s[i] & 63);
+    if (*code > 0x10FFFF) {
+        *code = SM__BAD_CHAR;
+        return 1;
+    }
+    return length;
+}
+
+/* A piece of text made to UTF-8 in t->text, in the way above; NULL when it became too long. */
+static const unsigned char *sm__loose_text(sm_tokenizer *t, const unsigned char *s, size_t *n) {
+    size_t at = 0, used = 0;
+    while (at < *n && used <= t->max_text) {
+        uint32_t code;
+        at += sm__loose_read(s + at, *n - at, &code);
+        used += sm__utf8_write(code, t->text + used);
+    }
+    t->full |= used > t->max_text;
+    *n = used;
+    return t->full ? NULL : t->text;
+}
+
+static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
+    sm__cutter k = sm__cutter_make(t->model->vocab.tables->pre);
+    size_t at = 0, length;
+    if (!(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
+    for (; s && at < n; at += length) {
+        length = sm__word_next(&k, s + at, n - at);
         sm__bpe_word(t, s + at, length);
     }
 }
 
-/* --- Special tokens in text ------------------------------------------------------------------- */
+/* --- WordPiece: the longest tokens from the left (Schuster and Nakajima 2012; Devlin et al. 2018,
+ * arXiv:1810.04805). A word begins with a space, as GGUF has U+2581 in front of the tokens that
+ * begin words; one without tokens for all of it is unknown. */
 
-/* The first of specials[low, high) whose byte number `depth` is not below b. */
-static int sm__special_bound(const struct sm__vocab_tables *t, int low, int high, size_t depth,
-                             int b) {
-    while (low < high) {
-        int middle = low + (high - low) / 2;
-        if ((unsigned char)sm__token_str(t, t->specials[middle]).p[depth] < b) low = middle + 1;
-        else high = middle;
+static void sm__wpm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    size_t at = 0, i, chars = 0;
+    int first = t->n_ids;
+    sm__kept *slot;
+    if (sm__kept_find(t, s, n, &slot)) return;
+    for (i = 1; i < n && v->max_word; i++) chars += (s[i] & 0xC0) != 0x80;
+    while (at < n && chars <= (size_t)v->max_word) {
+        int32_t node = 0, best = -1, id = -1;
+        size_t end = at;
+        for (i = at; i < n; i++, id = -1) {
+            node = sm__trie_next(v->tables, node, s[i], &id);
+            if (node < 0) break;
+            if (id >= 0) best = id, end = i + 1;
+        }
+        if (best < 0) break;
+        sm__emit(t, best);
+        at = end;
     }
-    return low;
+    if (at < n) {
+        t->n_ids = first;
+        sm__emit(t, v->unk);
+    }
+    sm__kept_put(t, slot, s, n, first);
 }
+
+/* Ends the word in t->text and begins the next one. */
+static void sm__wpm_flush(sm_tokenizer *t) {
+    if (t->used > 1) sm__wpm_word(t, t->text, t->used);
+    t->text[0] = ' ';
+    t->used = 1;
+}
+
+/* A character of the normalized text. */
+static void sm__wpm_put(sm_tokenizer *t, uint32_t code, int kind) {
+    int flags = t->model->vocab.text_flags, alone;
+    sm__char c = {0, 0, 0};
+    if (kind & SM__CHAR_SPACE) {
+        sm__wpm_flush(t);
+        return;
+    }
+    c.code = code;
+    alone = (kind & SM__CHAR_PUNCT) || (code < 128 && (kind & SM__CHAR_SYMBOL)) ||
+            ((flags & SM__TEXT_HAN) && code >= 0x3400 && sm__set_has(SM__SET_IDEOGRAPHS, c));
+    if (alone) sm__wpm_flush(t);
+    if (t->used + 4 > 3 * t->max_text + 16) {
+        t->full = 1;
+        return;
+    }
+    if (flags & SM__TEXT_LOWER) code = sm__char_lower(code);
+    if (code == 0x2581) t->text[t->used++] = ' ';
+    else t->used += sm__utf8_write(code, t->text + t->used);
+    if (alone) sm__wpm_flush(t);
+}
+
+/* A character through the normalizer: its parts without accents. llama.cpp takes the first part of
+ * all and drops what are marks alone; Hugging Face's library drops the accents among the parts. */
+static void sm__wpm_char(sm_tokenizer *t, uint32_t code) {
+    int flags = t->model->vocab.text_flags, hf = flags & SM__TEXT_HF, kind, n = 1;
+    uint32_t parts[8], second;
+    kind = sm__char_class(code);
+    if (hf && (flags & SM__TEXT_CLEAN) && !(kind & SM__CHAR_SPACE) &&
+        ((kind & SM__CHAR_CONTROL) || code == SM__BAD_CHAR))
+        return;
+    for (parts[0] = code; n > 0;) {
+        code = parts[--n];
+        while ((flags & SM__TEXT_STRIP) && n < 7 && sm__char_parts(code, &code, &second))
+            if (hf && second) parts[n++] = second; /* marks have no parts of that many parts */
+        kind = sm__char_class(code);
+        if (!hf && !(kind & SM__CHAR_SPACE) && (code == SM__BAD_CHAR || (kind & SM__CHAR_CONTROL)))
+            return;
+        if ((flags & SM__TEXT_STRIP) && (kind & (hf ? SM__CHAR_ACCENT : SM__CHAR_MARK))) continue;
+        sm__wpm_put(t, code, kind);
+        if (hf && code == 0x130 && (flags & SM__TEXT_LOWER))
+            sm__wpm_put(t, 0x307, SM__CHAR_ACCENT);
+    }
+}
+
+static void sm__wpm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    uint32_t code;
+    t->used = 0;
+    t->unknown = 0;
+    sm__wpm_flush(t);
+    while (at < n) {
+        at += sm__loose_read(s + at, n - at, &code);
+        sm__wpm_char(t, code);
+    }
+    sm__wpm_flush(t);
+}
+
+/* --- Unigram: the most probable tokens (Kudo 2018, arXiv:1804.10959) -------------------------- */
+
+/* The node that byte c leads to from the unit at *node; 0 = none. Unit: base 22 bits (shifted by 8
+ * when bit 9 is set), leaf bit 8, the byte that leads here in bits 0 to 7. */
+static int sm__map_next(const struct sm__vocab_tables *t, uint32_t *node, unsigned c,
+                        uint32_t *value) {
+    uint32_t unit, next = *node ^ c;
+    *value = 0xFFFFFFFFu;
+    if (next >= t->n_map) return 0;
+    unit = sm__get32(t->map + 4 * (size_t)next);
+    if ((unit & 0x800000FFu) != c) return 0;
+    next ^= (unit >> 10) << ((unit & 512) >> 6);
+    if (unit >> 8 & 1) {
+        if (next >= t->n_map) return 0;
+        *value = sm__get32(t->map + 4 * (size_t)next) & 0x7FFFFFFFu;
+    }
+    *node = next;
+    return 1;
+}
+
+/* What s [n] begins with in the charsmap, the longest such text: its length, or 0; *by is what
+ * replaces it, up to a NUL. */
+static size_t sm__map_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
+                           const uint8_t **by) {
+    uint32_t node, value, unit = t->n_map ? sm__get32(t->map) : 0;
+    size_t at = 0, best = 0;
+    node = (unit >> 10) << ((unit & 512) >> 6);
+    while (t->n_map && at < n && s[at] && sm__map_next(t, &node, s[at], &value)) {
+        at++;
+        if (value >= t->n_map_text) continue;
+        best = at;
+        *by = t->map_text + value;
+    }
+    return best;
+}
+
+/* How many bytes of s [n] are the beginning of a user-defined token: the charsmap leaves them. */
+static size_t sm__user_prefix(const struct sm__vocab_tables *t, const unsigned char *s, size_t n) {
+    int low = t->special_first[s[0]], high = t->special_first[s[0] + 1];
+    size_t depth = 0;
+    while (t->users[high] > t->users[low]) {
+        depth++;
+        while (low < high && sm__token_str(t, t->specials[low]).n == depth) low++;
+        if (depth == n) break;
+        low = sm__special_bound(t, low, high, depth, s[depth]);
+        high = sm__special_bound(t, low, high, depth, s[depth] + 1);
+    }
+    return depth;
+}
+
+/* A byte of the normalized text: spaces as the vocabulary wants them. */
+static void sm__ugm_put(sm_tokenizer *t, int c) {
+    const sm__vocab *v = &t->model->vocab;
+    int merge = v->text_flags & SM__TEXT_MERGE;
+    if (t->used + 2 > 3 * t->max_text) {
+        t->full = 1;
+        return;
+    }
+    if (c == ' ') {
+        t->space_due = 1;
+        if (!merge) t->text[t->used++] = ' ';
+        return;
+    }
+    if (t->space_due && (merge || (v->tables->space_prefix && t->unknown))) {
+        t->text[t->used++] = ' ';
+        t->unknown = 0; /* it was put in front */
+    }
+    t->space_due = 0;
+    t->text[t->used++] = (unsigned char)c;
+}
+
+/* The text as SentencePiece normalizes it: what the charsmap knows is replaced. */
+static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const struct sm__vocab_tables *tables = t->model->vocab.tables;
+    size_t at = 0, length, i;
+    const uint8_t *by = NULL;
+    uint32_t code;
+    t->used = 0;
+    t->space_due = t->unknown = 1;
+    for (; at < n && !t->full; at += length) {
+        length = sm__user_prefix(tables, s + at, n - at);
+        if (!length && (length = sm__map_find(tables, s + at, n - at, &by)) > 0) {
+            for (; *by; by++) sm__ugm_put(t, *by);
+            continue;
+        }
+        if (!length) {
+            length = sm__loose_read(s + at, n - at, &code);
+            if (length == 1 && s[at] >= 128) {
+                for (i = 0; i < 3; i++) sm__ugm_put(t, (unsigned char)sm__bad_text[i]);
+                continue;
+            }
+        }
+        for (i = 0; i < length; i++) sm__ugm_put(t, s[at + i]);
+    }
+    t->used = sm__spaces_decode((const char *)t->text, t->used, t->text);
+}
+
+/* The best way to every place of s [n], then back along the best way to the end. */
+static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    const struct sm__vocab_tables *tables = v->tables;
+    sm__best *best = t->best;
+    size_t at, end;
+    int32_t node, id, next, i;
+    int first = t->n_ids;
+    sm__kept *slot = NULL;
+    if (!n || ((v->text_flags & SM__TEXT_WORDS) && sm__kept_find(t, s, n, &slot))) return;
+    for (at = 0; at <= n; at++) {
+        best[at].weight = at ? -1.7976931348623157e308 : 0.0;
+        best[at].id = v->unk;
+        best[at].from = 0;
+    }
+    for (at = 0; at < n; at += end) {
+        double weight = best[at].weight;
+        int single = 0;
+        size_t place;
+        end = sm__lead_span(s + at, n - at);
+        for (place = at, node = 0; place < n; place++) {
+            sm__best *b = &best[place + 1];
+            id = -1;
+            node = sm__trie_next(tables, node, s[place], &id);
+            if (node < 0) break;
+            if (id < 0) continue;
+            single |= place + 1 - at == end;
+            if (weight + tables->weights[id] > b->weight) {
+                b->weight = weight + tables->weights[id];
+                b->id = id;
+                b->from = (int32_t)at;
+            }
+        }
+        if (!single && weight + tables->unknown_weight > best[at + end].weight) {
+            best[at + end].weight = weight + tables->unknown_weight;
+            best[at + end].id = v->unk;
+            best[at + end].from = (int32_t)at;
+        }
+    }
+    for (i = (int32_t)n, next = -1; i > 0; i = id) { /* turn the links round */
+        id = best[i].from;
+        best[i].from = next;
+        next = i;
+    }
+    t->unknown = 0;
+    for (i = 0; next > 0; i = next, next = id) {
+        id = best[next].from;
+        if (best[next].id != v->unk) sm__emit(t, best[next].id), t->unknown = 0;
+        else if (v->byte_fallback) sm__emit_bytes(t, s + i, (size_t)(next - i));
+        else {
+            if (!t->unknown) sm__emit(t, v->unk);
+            t->unknown = 1;
+        }
+    }
+    sm__kept_put(t, slot, s, n, first);
+}
+
+static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    size_t start = 0, end;
+    sm__ugm_normalize(t, s, n);
+    for (; start < t->used && !t->full; start = end) {
+        end = t->model->vocab.text_flags & SM__TEXT_WORDS ? start + 1 : t->used;
+        while (end < t->used && t->text[end] != ' ') end++;
+        sm__ugm_word(t, t->text + start, end - start);
+    }
+}
+
+/* --- Special tokens in text ------------------------------------------------------------------- */
 
 /* The longest special token at the start of s [n], or -1: the sorted list is narrowed byte by byte.
  * `all` = 0: user-defined ones only. */
@@ -16799,13 +18427,18 @@ static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_
 static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memory) {
     sm__arena arena = {NULL, 0, 0};
     sm_tokenizer scratch;
+    size_t kept = 64;
     if (max_text > SM__MAX_TEXT) return 0;
     arena.base = (unsigned char *)memory;
     if (!t) t = &scratch;
     sm__arena_take(&arena, 1, sizeof *t);
-    t->symbols = (sm__symbol *)sm__arena_take(&arena, max_text + 1, sizeof *t->symbols);
-    t->queue = (sm__merge *)sm__arena_take(&arena, max_text + 1, 2 * sizeof *t->queue);
-    t->text = (unsigned char *)sm__arena_take(&arena, max_text + 1, 1);
+    t->best = (sm__best *)sm__arena_take(&arena, max_text + 1, 3 * sizeof *t->best);
+    t->symbols = (sm__symbol *)(void *)t->best;
+    t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
+    t->text = (unsigned char *)sm__arena_take(&arena, 3 * max_text + 16, 1);
+    while (kept < 16384 && 16 * kept < max_text) kept *= 2;
+    t->kept = (sm__kept *)sm__arena_take(&arena, kept, sizeof *t->kept);
+    t->kept_mask = kept - 1;
     return arena.overflow ? 0 : arena.used;
 }
 
@@ -16821,6 +18454,7 @@ static sm_tokenizer *sm__tokenizer_place(const sm_model *m, size_t max_text, voi
     t->model = m;
     t->max_text = max_text;
     sm__tokenizer_layout(t, max_text, memory);
+    memset(t->kept, 0, (t->kept_mask + 1) * sizeof *t->kept);
     return t;
 }
 
@@ -16859,6 +18493,8 @@ SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer) {
     sm__heap_free(&heap, tokenizer);
 }
 
+static int sm__is_white(int c) { return c == ' ' || (c >= 9 && c <= 13); }
+
 /* Text is cut at special tokens, the longest at the leftmost place first. SPM's space goes in front
  * of what begins the text or follows a special token, as llama.cpp has it. */
 static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
@@ -16868,12 +18504,20 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
     while (at < n) {
         int32_t id = -1;
         size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, &id);
-        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, s + at, next - at);
-        else sm__bpe_encode(t, s + at, next - at);
-        if (id < 0) break;
+        size_t end = next, strip = id < 0 || !v->strips ? 0 : v->strips[id];
+        while ((strip & SM__STRIP_LEFT) && end > at && sm__is_white(s[end - 1])) end--;
+        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, s + at, end - at, flags);
+        else if (v->kind == SM__VOCAB_WPM) sm__wpm_encode(t, s + at, end - at);
+        else if (v->kind == SM__VOCAB_UGM) sm__ugm_encode(t, s + at, end - at);
+        else sm__bpe_encode(t, s + at, end - at, flags);
+        if (id < 0 || t->full) break;
         sm__emit(t, id);
         at = next + sm__token_str(v->tables, id).n;
+        while ((strip & SM__STRIP_RIGHT) && at < n && sm__is_white(s[at])) at++;
     }
+    if (!(flags & SM_TEXT_BOS)) return;
+    if (v->kind == SM__VOCAB_WPM) sm__emit(t, v->sep);
+    else if (v->tables->add_eos) sm__emit(t, v->eos);
 }
 
 SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t bytes, int flags,
@@ -16883,9 +18527,10 @@ SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t b
     if (bytes > tokenizer->max_text) return SM_ERR_FULL;
     tokenizer->ids = ids;
     tokenizer->max_ids = max;
-    tokenizer->n_ids = 0;
+    tokenizer->n_ids = tokenizer->full = 0;
     sm__encode(tokenizer, (const unsigned char *)text, bytes, flags);
     tokenizer->ids = NULL;
+    if (tokenizer->full) return SM_ERR_FULL;
     if (n_ids) *n_ids = tokenizer->n_ids;
     return tokenizer->n_ids > max && ids ? SM_ERR_FULL : SM_OK;
 }
@@ -24443,6 +26088,10 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
     }
     if (v->kind == SM__VOCAB_SPM)
         p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.scores"), 1, SM_META_F32, n, 4 * n);
+    if (v->kind == SM__VOCAB_UGM) {
+        p = sm__writer_meta(w, sm__str_of("tokenizer.ggml.scores"), 1, SM_META_F32, n, 4 * n);
+        for (i = 0; p && i < v->n; i++) p = sm__set32(p, sm__bits((float)v->tables->weights[i]));
+    }
     for (i = 0; p && v->kind == SM__VOCAB_SPM && i < v->n; i++) {
         uint32_t order = v->tables->order[i]; /* back from what sm__vocab_scores made of them */
         p = sm__set32(p, order >> 31 ? order : 0x7FFFFFFFu - order);
@@ -24453,10 +26102,16 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
 
 static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     int none = v->kind == SM__VOCAB_NONE, bpe = v->kind == SM__VOCAB_BPE;
-    uint8_t add_bos, add_eos = v->add_eos > 0, add_space;
+    int wpm = v->kind == SM__VOCAB_WPM, ugm = v->kind == SM__VOCAB_UGM;
+    uint8_t add_bos, add_eos = v->add_eos > 0, add_space, flag;
     sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
-                    none ? "none" : bpe ? "gpt2" : "llama");
+                    none ? "none" : sm__vocab_kinds[v->kind - 1].name);
     if (none || w->error.status) return;
+    if (v->plain_bytes || v->byte_fallback) {
+        SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no vocabulary of this kind: %s",
+                        v->plain_bytes ? "tiktoken" : "Unigram with bytes");
+        return;
+    }
     if (bpe) sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->tables->pre->name);
     sm__describe_tokens(w, v);
     if (bpe) sm__describe_merges(w, v);
@@ -24467,7 +26122,19 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     add_bos = v->tables->add_bos != 0, add_space = v->tables->space_prefix != 0;
     sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &add_bos);
     if (add_eos) sm_writer_value(w, "tokenizer.ggml.add_eos_token", SM_META_BOOL, &add_eos);
-    if (!bpe) sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &add_space);
+    if (!bpe && !wpm)
+        sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &add_space);
+    flag = (v->text_flags & SM__TEXT_LOWER) != 0;
+    if (wpm) sm_writer_value(w, "tokenizer.ggml.normalizer.lowercase", SM_META_BOOL, &flag);
+    flag = (v->text_flags & SM__TEXT_STRIP) != 0;
+    if (wpm) sm_writer_value(w, "tokenizer.ggml.normalizer.strip_accents", SM_META_BOOL, &flag);
+    if (wpm && v->sep >= 0)
+        sm_writer_value(w, "tokenizer.ggml.seperator_token_id", SM_META_U32, &v->sep);
+    flag = (v->text_flags & (SM__TEXT_MERGE | SM__TEXT_WORDS)) != 0;
+    if (ugm) sm_writer_value(w, "tokenizer.ggml.remove_extra_whitespaces", SM_META_BOOL, &flag);
+    if (ugm && v->tables->n_map)
+        sm_writer_array(w, "tokenizer.ggml.precompiled_charsmap", SM_META_U8, v->tables->map - 4,
+                        4 + 4 * (size_t)v->tables->n_map + v->tables->n_map_text);
 }
 
 /* Mistral's files are llama's. */
@@ -25181,18 +26848,19 @@ static size_t sm__bpe_special(const sm__bpe *b, size_t at, size_t *length) {
 }
 
 static sm_status sm__bpe_count(sm__bpe *b, sm_error *error) {
-    size_t at = 0, shown = 0, end, skip, length, piece;
+    size_t at = 0, shown = 0, end, skip, length;
     sm_status status;
     for (; at < b->bytes; at = end + skip) {
+        sm__cutter k = sm__cutter_make(b->pre);
         end = sm__bpe_special(b, at, &skip);
-        for (piece = 0; at < end; at += length) {
+        for (; at < end; at += length) {
             if (at >= shown) {
                 shown = at + SM__PROGRESS_BYTES;
                 if (sm__bpe_cancelled(b))
                     return sm__fail(error, SM_ERR_CANCELLED, "vocabulary: cancelled");
             }
             length = b->params.characters ? sm__char_at(b->text, end, at).length
-                                          : sm__word_next(b->pre, b->text + at, end - at, &piece);
+                                          : sm__word_next(&k, b->text + at, end - at);
             status = sm__bpe_word_add(b, b->text + at, length);
             if (status)
                 return sm__fail(error, status, "vocabulary: %s",

@@ -61,13 +61,13 @@ static int32_t *text_ids(const sm_model *model, const char *path, int least, int
                          sm_error *error) {
     size_t bytes = 0;
     char *text = read_file(path, &bytes);
-    int32_t *all = bytes < 1u << 28 ? (int32_t *)malloc((2 * bytes + 2) * sizeof *all) : NULL;
+    int32_t *all = bytes < 1u << 28 ? (int32_t *)malloc((3 * bytes + 3) * sizeof *all) : NULL;
     sm_tokenizer *tokenizer = NULL;
     *n = 0;
     format(error->text, sizeof error->text, !text ? "cannot read %s" : bytes ? "%s is too large"
                                                                              : "%s is empty", path);
     if (bytes && all && !sm_tokenizer_create(model, bytes, NULL, &tokenizer, error)) {
-        sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, all, (int)(2 * bytes + 2), n);
+        sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, all, (int)(3 * bytes + 3), n);
         format(error->text, sizeof error->text, "%s has %d tokens, more than %d are needed", path,
                *n, least);
     }

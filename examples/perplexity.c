@@ -90,11 +90,11 @@ int main(int argc, char **argv) {
     if (sm_model_open(&mp, &model, &error)) fail(error.text);
     longest = sm_model_get_info(model)->n_ctx_train;
     if (!window) window = longest > 4 && longest < 512 ? longest : 512;
-    ids = (int32_t *)malloc((2 * bytes + 2) * sizeof *ids);
+    ids = (int32_t *)malloc((3 * bytes + 3) * sizeof *ids);
     if (!ids) fail("no memory");
     if (sm_tokenizer_create(model, bytes, NULL, &tokenizer, &error)) fail(error.text);
     sm_tokenize(tokenizer, "", 0, SM_TEXT_BOS, &bos, 1, &n_bos);
-    sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, ids, (int)(2 * bytes + 2), &n);
+    sm_tokenize(tokenizer, text, bytes, SM_TEXT_BOS, ids, (int)(3 * bytes + 3), &n);
     if (n < window) fail("the text has fewer ids than a window");
     cp.n_ctx = cp.n_batch = window;
     cp.max_logits = window - 1 - window / 2;

@@ -223,8 +223,8 @@ static corpus tokenize(const sm_model *vocab, const char *text, size_t bytes, co
             c.ids = more;
         }
         to = bytes - from > 1 << 16 ? last_end(text, from, from + (1 << 16), end) : bytes;
-        sm_tokenize(tokenizer, text + from, to - from, end ? SM_TEXT_SPECIAL : 0, c.ids + c.n,
-                    most, &n);
+        sm_tokenize(tokenizer, text + from, to - from,
+                    end ? SM_TEXT_BYTES | SM_TEXT_SPECIAL : SM_TEXT_BYTES, c.ids + c.n, most, &n);
         c.n += n;
     }
     sm_tokenizer_destroy(tokenizer);

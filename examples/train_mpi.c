@@ -50,7 +50,7 @@ static int read_ids(run *r, const char *path) {
     if (sm_vocab_train(&vp, text, n, &vocab, &error) ||
         sm_vocab_open(vocab, NULL, &model, &error) ||
         sm_tokenizer_create(model, n, NULL, &tokenizer, &error) ||
-        sm_tokenize(tokenizer, text, n, 0, r->ids, (int)(2 * n + 2), &r->n_ids))
+        sm_tokenize(tokenizer, text, n, SM_TEXT_BYTES, r->ids, (int)(2 * n + 2), &r->n_ids))
         fail(error.text);
     n_vocab = vocab->n_tokens;
     sm_tokenizer_destroy(tokenizer);

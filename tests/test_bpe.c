@@ -123,7 +123,8 @@ typedef struct naive {
 
 static void naive_start(naive *v, const char *text, size_t bytes, const char *pre_name) {
     sm__str name;
-    size_t at, piece = 0, length, k;
+    sm__cutter cutter;
+    size_t at, length, k;
     int16_t byte_of[324];
     int32_t id_of[256];
     int i;
@@ -138,9 +139,9 @@ static void naive_start(naive *v, const char *text, size_t bytes, const char *pr
         v->texts[v->n_tokens++][0] = (char)byte_of[i];
     }
     v->ids = (int32_t *)malloc((2 * bytes + 1) * sizeof *v->ids);
+    cutter = sm__cutter_make(sm__pre_find(name));
     for (at = 0; at < bytes; at += length) {
-        length = sm__word_next(sm__pre_find(name), (const unsigned char *)text + at, bytes - at,
-                               &piece);
+        length = sm__word_next(&cutter, (const unsigned char *)text + at, bytes - at);
         for (k = 0; k < length; k++) v->ids[v->n++] = id_of[(unsigned char)text[at + k]];
         v->ids[v->n++] = -1;
     }
@@ -216,7 +217,7 @@ static void naive_compare(const char *text, size_t bytes, sm_vocab_params p) {
         CHECK(k == (int)strlen(v.texts[v.right[i]]) && !memcmp(byte_texts, v.texts[v.right[i]],
                                                                (size_t)k));
     }
-    CHECK_STATUS(sm_tokenize(t, text, bytes, 0, ids, (int)(2 * bytes + 2), &n), SM_OK);
+    CHECK_STATUS(sm_tokenize(t, text, bytes, SM_TEXT_BYTES, ids, (int)(2 * bytes + 2), &n), SM_OK);
     if (v.n_merges == v.n_tokens - 256) { /* no text was merged in two ways */
         for (i = k = 0; i < v.n; i++)
             if (v.ids[i] >= 0 && k < n && !CHECK(ids[k++] == v.ids[i])) break;

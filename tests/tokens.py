@@ -1,0 +1,398 @@
+"""tokens.py - ids of random texts beside llama.cpp's, for every kind of vocabulary.
+
+Called by tokens.sh, which names everything by environment variables. Vocabulary-only GGUF files are
+written for every name of tokenizer.ggml.pre in smallmind.h that llama.cpp knows (with the tokens
+and merges of GPT-2), for WordPiece and for Unigram (vocabularies made here); the texts have
+characters of all planes, broken UTF-8, and long repeats. Both engines read the same file; every id
+must be equal. llama.cpp throws an exception, and the program ends, on a sequence for a number above
+U+10FFFF: such texts are left out."""
+import ctypes
+import os
+import random
+import re
+import struct
+import subprocess
+import sys
+import unicodedata
+
+OUT, IDS, PEER, DATA = (os.environ[k] for k in ('OUT', 'IDS', 'PEER', 'DATA'))
+COUNT = int(os.environ.get('TEXTS', '2000'))
+ONLY = os.environ.get('ONLY', '')
+U8, I8, I32, F32, BOOL, STRING, ARRAY, U32 = 0, 1, 5, 6, 7, 8, 9, 4
+SIZES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8]
+
+
+# --- GGUF: metadata alone -------------------------------------------------------------------------
+
+def read_gguf(path):
+    """{key: (type, element type, value)}; arrays of numbers stay bytes."""
+    with open(path, 'rb') as file:
+        data = file.read()
+    at, meta = 8, {}
+
+    def take(form):
+        nonlocal at
+        at += struct.calcsize(form)
+        return struct.unpack_from(form, data, at - struct.calcsize(form))[0]
+
+    def string():
+        nonlocal at
+        n = take('<Q')
+        at += n
+        return data[at - n:at]
+
+    def value(kind):
+        nonlocal at
+        if kind == STRING:
+            return string()
+        at += SIZES[kind]
+        return data[at - SIZES[kind]:at]
+
+    take('<Q')
+    for _ in range(take('<Q')):
+        key, kind, of = string().decode(), take('<I'), None
+        if kind == ARRAY:
+            of = take('<I')
+            meta[key] = (kind, of, [value(of) for _ in range(take('<Q'))])
+        else:
+            meta[key] = (kind, of, value(kind))
+    return meta
+
+
+def write_gguf(path, meta):
+    def string(s):
+        s = s if isinstance(s, bytes) else s.encode()
+        return struct.pack('<Q', len(s)) + s
+
+    def value(kind, v):
+        if kind == STRING:
+            return string(v)
+        if isinstance(v, bytes):
+            return v
+        return struct.pack({U8: 'B', I8: 'b', I32: '<i', U32: '<I', F32: '<f', BOOL: '?'}[kind], v)
+
+    parts = [b'GGUF', struct.pack('<IQQ', 3, 0, len(meta))]
+    for key, (kind, of, v) in meta.items():
+        parts += [string(key), struct.pack('<I', kind)]
+        if kind == ARRAY:
+            parts += [struct.pack('<IQ', of, len(v))] + [value(of, x) for x in v]
+        else:
+            parts.append(value(kind, v))
+    with open(path, 'wb') as file:
+        file.write(b''.join(parts))
+
+
+# --- the texts ------------------------------------------------------------------------------------
+
+WORDS = ('the cat sat on a mat. Once upon a time there was a little girl named Lily! It\'s DON\'T '
+         'I\'LL we\'ve \'S 12 1234567 3.14159 1,000,000 x=y+1; {} ... --- \u00e9t\u00e9 na\u00efve '
+         'stra\u00dfe \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \u30ab\u30bf\u30ab\u30ca '
+         '\u043f\u0440\u0438\u0432\u0435\u0442 \u041c\u041e\u0421\u041a\u0412\u0410 '
+         '\u0645\u0631\u062d\u0628\u0627 \ud55c\uad6d\uc5b4 \u0e20\u0e32\u0e29\u0e32\u0e44 '
+         '\U0001f600\U0001f680 \u0905\u0928\u0941\u0935\u093e\u0926 \u2581 \u00a0 e\u0301 A\u030a '
+         'camelCase XMLHttpRequest ABC123def foo_bar <s> </s> [CLS] <|im_end|> http://a.b/c?d=e '
+         '\u00bd \u2167 \u0967\u0968\u0969 \ufb01 \uff21\uff22 \u212b \u01c5 \u0130 \u2019s '
+         '<sentinel:123> IMGIMGABCZ IMGIMGZ <sentinel:> ABCDEFGHIJKLMNOP').split(' ')
+GAPS = [' ', ' ', ' ', ' ', '  ', '   ', '    ', '\n', '\n\n', '\r\n', '\t', '', '', ' \n ',
+        '\u3000', '\u00a0', '\u2028', '\x85', '/', '\n/', ' \n\n  ']
+UNITS = ['a', ' ', '\n', '1', '!', '\u00e9', '\u4e2d', '\U0001f600', 'ab', ' a', '\u0301', '/', 'A',
+         '\x01', '\r\n', '12', "'s", '\u00bd', '\u2581', '.', 'aB', '\u3000', '<', 'IMG', '\t']
+
+
+def character(rng):
+    kind = rng.randrange(9)
+    if kind == 0:
+        return chr(rng.randrange(1, 128))
+    if kind == 1:
+        return chr(rng.randrange(0x80, 0x600))
+    if kind == 2:
+        return chr(rng.randrange(0x600, 0x3400))
+    if kind == 3:
+        return chr(rng.randrange(0x3400, 0xd800))
+    if kind == 4:
+        return chr(rng.randrange(0xe000, 0x10000))
+    if kind == 5:
+        return chr(rng.randrange(0x10000, 0x20000))
+    if kind == 6:
+        return chr(rng.randrange(0x20000, 0x110000))
+    return chr(rng.choice([0x300, 0x301, 0x4e00, 0x1f600, 0xac01, 0x200d, 0xfe0f, 0xad, 0x2000,
+                           0x37e]))
+
+
+def too_high(data):
+    return re.search(rb'[\xf5-\xf7][\x80-\xbf]{3}|\xf4[\x90-\xbf][\x80-\xbf]{2}', data)
+
+
+def text(rng):
+    parts = []
+    for _ in range(rng.randrange(1, 12)):
+        kind = rng.randrange(12)
+        if kind < 6:
+            parts.append(rng.choice(WORDS).encode())
+        elif kind < 9:
+            parts.append(''.join(character(rng) for _ in range(rng.randrange(1, 5))).encode())
+        elif kind == 9:
+            parts.append(rng.choice(UNITS).encode() * rng.randrange(1, rng.choice([9, 40, 400])))
+        elif kind == 10:
+            whole = character(rng).encode() + rng.choice(WORDS).encode()
+            parts.append(whole[:rng.randrange(len(whole))])
+        else:
+            parts.append(bytes(rng.randrange(1, 256) for _ in range(rng.randrange(1, 5))))
+        parts.append(rng.choice(GAPS).encode())
+    data = b''.join(parts)
+    return text(rng) if too_high(data) or b'\0' in data else data
+
+
+# --- the engines ----------------------------------------------------------------------------------
+
+class Params(ctypes.Structure):
+    """llama.cpp's parameters by value: more room than they take."""
+    _fields_ = [('bytes', ctypes.c_ubyte * 1024)]
+
+
+QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+
+
+def peer_library():
+    names = sorted(os.listdir(PEER))
+    libraries = [ctypes.CDLL(os.path.join(PEER, name), ctypes.RTLD_GLOBAL)
+                 for part in ('libggml-base', 'libggml.', 'libllama.')
+                 for name in names if name.startswith(part)]
+    llama = libraries[-1]
+    llama.llama_log_set(QUIET, None)
+    llama.llama_model_default_params.restype = Params
+    for name, *args in (('llama_model_load_from_file', ctypes.c_char_p, Params),
+                        ('llama_model_get_vocab', ctypes.c_void_p)):
+        llama[name].restype, llama[name].argtypes = ctypes.c_void_p, args
+    llama.llama_model_free.argtypes = [ctypes.c_void_p]
+    llama.llama_tokenize.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32,
+                                     ctypes.c_void_p, ctypes.c_int32, ctypes.c_bool, ctypes.c_bool]
+    return llama
+
+
+def peer_ids(path, texts, special):
+    llama = peer_library()
+    params = llama.llama_model_default_params()
+    # Behind pointers and numbers come the switches: vocab_only, and soon one that is on.
+    first = next(i for i in range(64, 96, 8) if not params.bytes[i] and 1 in params.bytes[i:i + 4])
+    params.bytes[first] = 1
+    model = llama.llama_model_load_from_file(path.encode(), params)
+    if not model:
+        return None
+    vocab, room = llama.llama_model_get_vocab(model), 1 << 16
+    out, ids = (ctypes.c_int32 * room)(), []
+    for t in texts:
+        n = llama.llama_tokenize(vocab, t, len(t), out, room, True, special)
+        ids.append(list(out[:n]))
+    llama.llama_model_free(model)
+    return ids
+
+
+def our_ids(path, texts, special):
+    name = os.path.join(OUT, 'texts')
+    with open(name, 'wb') as file:
+        file.write(b'\0'.join(texts))
+    p = subprocess.run([IDS, path, name] + (['special'] if special else []),
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if p.returncode:
+        return p.stderr.decode().strip()
+    return [[int(i) for i in line.split()] for line in p.stdout.decode().split('\n')[:-1]]
+
+
+passed = failed = 0
+
+
+def compare(name, path, texts, special=False):
+    global passed, failed
+    theirs = peer_ids(path, texts, special)
+    ours = our_ids(path, texts, special)
+    if theirs is None or isinstance(ours, str):
+        print('%s: %s' % (name, 'llama.cpp does not open it' if theirs is None else ours))
+        failed += 1
+        return
+    bad = [i for i in range(len(texts)) if i >= len(ours) or ours[i] != theirs[i]]
+    n = len(texts)
+    print('%s: %d of %d texts have the ids of llama.cpp' % (name, n - len(bad), n))
+    for i in bad[:3]:
+        a, b = ours[i], theirs[i]
+        k = next((j for j in range(min(len(a), len(b))) if a[j] != b[j]), min(len(a), len(b)))
+        print('   %r\n      at %d: ours %s peer %s' % (texts[i][:200], k, a[k:k + 9], b[k:k + 9]))
+    passed, failed = passed + (not bad), failed + bool(bad)
+
+
+# --- the vocabularies -----------------------------------------------------------------------------
+
+def pre_names():
+    with open('smallmind.h', encoding='utf-8') as file:
+        header = file.read()
+    start = header.index('static const sm__pre sm__pres[]')
+    rows = header[start:header.index('};', start)]
+    rows = rows[:rows.index('no name in GGUF')]
+    return re.findall(r'\{"([^"]+)", SM__RULE', rows)
+
+
+def bpe_files():
+    meta = read_gguf(os.path.join(DATA, 'tokenizers', 'ggml-vocab-gpt-2.gguf'))
+    path = os.path.join(OUT, 'bpe.gguf')
+    for name in pre_names():
+        if name == 'default':
+            meta['tokenizer.ggml.pre'] = (STRING, None, b'default')
+        meta['tokenizer.ggml.pre'] = (STRING, None, name.encode())
+        write_gguf(path, meta)
+        yield 'pre ' + name, path
+
+
+def vocabulary(rng):
+    """Texts of tokens: single characters and pieces of words."""
+    pieces = {c for w in WORDS for c in w} | {chr(c) for c in range(33, 127)}
+    pieces |= {chr(rng.randrange(0xa1, 0x250)) for _ in range(150)}
+    pieces |= {chr(rng.randrange(0x370, 0x3000)) for _ in range(300)}
+    pieces |= {chr(rng.randrange(0x4e00, 0x9fff)) for _ in range(200)}
+    words = [w for w in WORDS if w] + [w.lower() for w in WORDS]
+    words += [''.join(rng.choice('etaoinshrdlu') for _ in range(rng.randrange(2, 6)))
+              for _ in range(400)]
+    for w in words:
+        for _ in range(6):
+            a = rng.randrange(len(w))
+            pieces.add(w[a:rng.randrange(a, len(w)) + 1])
+        pieces.add(w)
+    return sorted(p for p in pieces if p and not p.isspace() and '\u2581' not in p)
+
+
+def wpm_files(rng):
+    base = [('[PAD]', 3), ('[UNK]', 2), ('[CLS]', 3), ('[SEP]', 3), ('[MASK]', 3)]
+    for lower, strip in ((None, None), (False, None), (True, False), (False, True)):
+        pieces = {unicodedata.normalize('NFD', p)[:1] if len(p) == 1 else p
+                  for p in vocabulary(rng)}
+        pieces -= {t for t, _ in base}
+        tokens = base + [('\u2581' + p, 1) for p in sorted(pieces)]
+        tokens += [(p, 1) for p in sorted(pieces) if rng.randrange(3) or len(p) == 1]
+        meta = {
+            'general.architecture': (STRING, None, 'bert'),
+            'tokenizer.ggml.model': (STRING, None, 'bert'),
+            'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _ in tokens]),
+            'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k in tokens]),
+            'tokenizer.ggml.bos_token_id': (U32, None, 2),
+            'tokenizer.ggml.unknown_token_id': (U32, None, 1),
+            'tokenizer.ggml.seperator_token_id': (U32, None, 3),
+            'tokenizer.ggml.padding_token_id': (U32, None, 0),
+        }
+        if lower is not None:
+            meta['tokenizer.ggml.normalizer.lowercase'] = (BOOL, None, lower)
+        if strip is not None:
+            meta['tokenizer.ggml.normalizer.strip_accents'] = (BOOL, None, strip)
+        path = os.path.join(OUT, 'wpm.gguf')
+        write_gguf(path, meta)
+        yield 'wordpiece lowercase %s strip_accents %s' % (lower, strip), path
+
+
+def double_array(pairs):
+    """A charsmap: for every text what replaces it. Units as SentencePiece (Darts) has them: base
+    << 10 | leaf << 8 | label; the value of a text is the unit at base ^ 0, with bit 31 set."""
+    trie, texts = {}, bytearray()
+    for source, target in sorted(pairs.items()):
+        node = trie
+        for b in source:
+            node = node.setdefault(b, {})
+        node[-1] = len(texts)
+        texts += target + b'\0'
+    units, used = {0: 0}, {0}
+
+    def place(index, node):
+        labels = [0 if b < 0 else b for b in node]
+        base = 1
+        while any((index ^ base ^ b) in used for b in labels):
+            base += 1
+        units[index] = units.get(index, 0) | base << 10 | (256 if -1 in node else 0)
+        for b, child in node.items():
+            used.add(index ^ base ^ max(b, 0))
+        for b, child in node.items():
+            at = index ^ base ^ max(b, 0)
+            if b < 0:
+                units[at] = 1 << 31 | child
+            else:
+                units[at] = b
+                stack.append((at, child))
+
+    stack = [(0, trie)]
+    while stack:
+        place(*stack.pop())
+    size = (max(units) // 256 + 1) * 256
+    blob = b''.join(struct.pack('<I', units.get(i, 0)) for i in range(size))
+    return struct.pack('<I', len(blob)) + blob + bytes(texts)
+
+
+def charsmap():
+    """Something like nmt_nfkc: controls off, white space to spaces, NFKC of some characters."""
+    pairs = {}
+    for code in list(range(1, 0x500)) + list(range(0x1e00, 0x2190)) + list(range(0x3000, 0x3100)) + \
+            list(range(0xfb00, 0xfb07)) + list(range(0xff00, 0xff80)):
+        c = chr(code)
+        norm = unicodedata.normalize('NFKC', c)
+        if c in '\t\n\r' or (c.isspace() and c != ' '):
+            norm = ' '
+        elif unicodedata.category(c) == 'Cc':
+            norm = ''
+        if norm != c:
+            pairs[c.encode()] = norm.encode()
+        nfd = unicodedata.normalize('NFD', c)
+        if nfd != c and len(nfd) > 1:
+            pairs[nfd.encode()] = c.encode()
+    return double_array(pairs)
+
+
+def ugm_files(rng):
+    maps = charsmap()
+    for mapped, prefix, merge in ((True, True, True), (False, None, None), (True, True, False),
+                                  (True, False, True)):
+        pieces = vocabulary(rng)
+        tokens = [('<pad>', 3, 0.0), ('</s>', 3, 0.0), ('<unk>', 2, 0.0), ('\u2581', 1, -2.5)]
+        tokens += [(p, 1, -rng.uniform(2, 14)) for p in pieces]
+        tokens += [('\u2581' + p, 1, -rng.uniform(2, 14)) for p in pieces if rng.randrange(2)]
+        tokens += [('\u2581%s\u2581%s' % (rng.choice(pieces), rng.choice(pieces)), 1,
+                    -rng.uniform(2, 9)) for _ in range(20)]
+        seen, kept = set(), []
+        for t in tokens:
+            if t[0] not in seen:
+                kept.append(t)
+                seen.add(t[0])
+        kept += [('<extra_id_%d>' % i, 4, 0.0) for i in range(3)] + [('\uff21user', 4, -1.0)]
+        meta = {
+            'general.architecture': (STRING, None, 't5'),
+            'tokenizer.ggml.model': (STRING, None, 't5'),
+            'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _, _ in kept]),
+            'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k, _ in kept]),
+            'tokenizer.ggml.scores': (ARRAY, F32, [s for _, _, s in kept]),
+            'tokenizer.ggml.eos_token_id': (U32, None, 1),
+            'tokenizer.ggml.unknown_token_id': (U32, None, 2),
+        }
+        if mapped:
+            meta['tokenizer.ggml.precompiled_charsmap'] = (ARRAY, U8, list(maps))
+        if prefix is not None:
+            meta['tokenizer.ggml.add_space_prefix'] = (BOOL, None, prefix)
+        if merge is not None:
+            meta['tokenizer.ggml.remove_extra_whitespaces'] = (BOOL, None, merge)
+        path = os.path.join(OUT, 'ugm.gguf')
+        write_gguf(path, meta)
+        yield 'unigram charsmap %s prefix %s merge %s' % (mapped, prefix, merge), path
+
+
+def main():
+    rng = random.Random(1)
+    texts = [text(rng) for _ in range(COUNT)]
+    files = [(n, os.path.join(DATA, 'tokenizers', 'ggml-vocab-%s.gguf' % n))
+             for n in ('llama-spm', 'phi-3', 'gpt-2', 'llama-bpe', 'qwen2')]
+    for name, path in files:
+        if ONLY in name:
+            compare(name, path, texts)
+            compare(name + ', special tokens in text', path, texts, True)
+    for make in (bpe_files(), wpm_files(rng), ugm_files(rng)):
+        for name, path in make:
+            if ONLY in name:
+                compare(name, path, texts)
+    print('%d passed, %d failed, 0 skipped' % (passed, failed))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
