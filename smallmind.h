@@ -876,8 +876,82 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 
 /* ================================================================================================
  * MARK: [SM13] TEMPLATE API
- * A chat's messages as the text that its model was trained on.
+ * A chat's messages as the text that its model was trained on. A chat template is a program in
+ * Jinja; here it runs as Hugging Face's apply_chat_template runs it (jinja2, sandboxed and
+ * immutable, trim_blocks and lstrip_blocks), to the byte. What is not supported, or not surely the
+ * same, is an error with line and column. SMALLMIND_NO_CHAT leaves this section and the next out.
  * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_CHAT
+
+typedef struct sm_template sm_template;
+
+typedef struct sm_template_params {
+    const char *source;  /* Jinja text, UTF-8; NULL: the model's, or by name */
+    size_t source_bytes; /* 0 = strlen(source); at most 1 MB */
+    const char *name;    /* which one of the model's ("tool_use"), else one of sm_template_name;
+                            NULL: the model's own */
+    size_t max_text;     /* bytes of a rendering, and a fourth of what may be made on the way; at
+                            most 2^28; 0 = 131072. Takes ten times as much memory */
+    int max_values;      /* numbers, strings, list items ... that a rendering makes; at most 2^28;
+                            0 = 65536. Takes 20 bytes each */
+    int64_t max_steps;   /* operations of a rendering, and bytes copied / 16; 0 = 10,000,000 */
+    sm_allocator allocator;
+} sm_template_params;
+
+SM_API sm_template_params sm_template_default(void);
+/* Compiles a template. The model (may be NULL when a text or one of our names is given) has the
+ * texts of bos_token, eos_token, unk_token and pad_token and is not needed afterwards, but for
+ * these texts: it must stay open.
+ * Returns  SM_OK | SM_ERR_ARG | SM_ERR_NOMEM | SM_ERR_FORMAT (not Jinja) | SM_ERR_UNSUPPORTED (a
+ *          construct, filter or test that is not known here; no template) | SM_ERR_FULL (too long,
+ *          too deep: 64 blocks or brackets).
+ * Memory   one allocation: about 22 bytes a byte of the text, and what params say. None later.
+ * Threads  one caller per template. */
+SM_API sm_status sm_template_create(const sm_model *model, const sm_template_params *params,
+                                    sm_template **tmpl, sm_error *error);
+SM_API void sm_template_destroy(sm_template *tmpl);
+/* The i-th name of a template that comes along, for models without one; NULL behind the last. */
+SM_API const char *sm_template_name(int i);
+
+/* What somebody said. json: an object with what else the message has, like
+ * {"tool_calls": [...]}, {"name": "..."}, or {"content": [{"type": "text", ...}]}; or all of it. */
+typedef struct sm_message {
+    const char *role;    /* "system", "user", "assistant", "tool" ...; NULL: in json */
+    const char *content; /* UTF-8; NULL: in json, or none */
+    const char *json;    /* or NULL */
+} sm_message;
+
+typedef struct sm_render_params {
+    const sm_message *messages; /* [n_messages] */
+    int n_messages;
+    const char *messages_json;  /* instead: a JSON array of all messages */
+    const char *tools_json;     /* `tools`, a JSON value; NULL = None, as Hugging Face has it */
+    const char *documents_json; /* `documents`, likewise */
+    const char *extra_json;     /* an object: more variables; may replace those above */
+    int add_generation_prompt;  /* 1: up to where the model's answer begins */
+    int64_t now;                /* for strftime_now: seconds since 1970 as a clock on the wall has
+                                   them; 0: the date is not known, and strftime_now undefined */
+} sm_render_params;
+
+/* Zero, but for add_generation_prompt. */
+SM_API sm_render_params sm_render_default(void);
+/* Renders messages.
+ *   text   out, NUL-terminated; valid until the next call with this template
+ *   bytes  out (may be NULL), its length
+ * Returns  SM_OK | SM_ERR_ARG (JSON or UTF-8 that is none; what the template raises by
+ *          raise_exception) | SM_ERR_FORMAT (an operation that Python would refuse, too) |
+ *          SM_ERR_UNSUPPORTED | SM_ERR_FULL (one of the maxima of the params; 64 calls of macros). */
+SM_API sm_status sm_template_render(sm_template *tmpl, const sm_render_params *params,
+                                    const char **text, size_t *bytes, sm_error *error);
+/* The ids of what was rendered last: as sm_tokenize, with SM_TEXT_SPECIAL for what the template
+ * wrote itself but never for what came from messages, tools or documents: "<|im_end|>" in a
+ * question stays a question, wherever the template copied, cut or quoted it. flags: 0, or
+ * SM_TEXT_BOS: the BOS id in front unless the text begins with it. */
+SM_API sm_status sm_template_tokenize(const sm_template *tmpl, sm_tokenizer *tokenizer, int flags,
+                                      int32_t *ids, int max, int *n_ids);
+
+#endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
  * MARK: [SM14] CHAT API
@@ -17846,6 +17920,7 @@ typedef struct sm__kept {
 } sm__kept;
 
 struct sm_tokenizer {
+    const uint8_t *marks; /* of the text, or NULL: 1 = this byte is not part of a control token */
     const sm_model *model;
     size_t max_text;
     sm__heap heap;       /* unused when somebody else owns the memory */
@@ -18412,11 +18487,13 @@ static int32_t sm__special_at(const sm__vocab *v, const unsigned char *s, size_t
 
 /* The place of the next special token in s [n], from `at`; n when there is none. */
 static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_t n, size_t at,
-                               int all, int32_t *id) {
+                               int all, const uint8_t *marks, int32_t *id) {
     int starts = all ? 3 : 1;
     for (; at < n; at++) {
         if (!(v->tables->special_start[s[at]] & starts)) continue;
         *id = sm__special_at(v, s + at, n - at, all);
+        if (*id >= 0 && marks && memchr(marks + at, 1, sm__token_str(v->tables, *id).n))
+            *id = sm__special_at(v, s + at, n - at, 0); /* not a control token, then */
         if (*id >= 0) return at;
     }
     return n;
@@ -18503,7 +18580,7 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
     if ((flags & SM_TEXT_BOS) && v->tables->add_bos) sm__emit(t, v->bos);
     while (at < n) {
         int32_t id = -1;
-        size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, &id);
+        size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, t->marks, &id);
         size_t end = next, strip = id < 0 || !v->strips ? 0 : v->strips[id];
         while ((strip & SM__STRIP_LEFT) && end > at && sm__is_white(s[end - 1])) end--;
         if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, s + at, end - at, flags);
@@ -22850,8 +22927,4225 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 
 /* ================================================================================================
  * MARK: [SM44] TEMPLATES
- * An interpreter of the part of Jinja that chat templates use.
+ * An interpreter of the part of Jinja that chat templates use. The text is compiled once into a
+ * list of operations for a stack machine (brackets, precedences and blocks on explicit stacks: no
+ * depth of a template is a depth of ours), then run on values as Python has them. Values never
+ * change but for namespaces, so a list, a slice or a string may share the memory of another; what
+ * is made lies in areas that fill up and are emptied before the next rendering.
+ *
+ * Every byte of text carries a mark: whether it came from a message. It goes with the byte wherever
+ * the template copies it, so that a user who writes "<|im_end|>" cannot end a turn.
+ *
+ * The reference is jinja2 as Hugging Face sets it up: sandboxed and immutable, trim_blocks,
+ * lstrip_blocks, break and continue. Where Python would answer and we cannot, or not surely, it is
+ * an error.
  * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_CHAT
+
+enum {
+    SM__V_MISSING, /* an argument that was not given */
+    SM__V_UNDEFINED,
+    SM__V_NONE,
+    SM__V_BOOL,
+    SM__V_INT,
+    SM__V_FLOAT,
+    SM__V_STRING,
+    SM__V_MARKUP, /* a string that |safe or |escape made: Python escapes what is added to it */
+    SM__V_LIST,
+    SM__V_TUPLE,
+    SM__V_RANGE,
+    SM__V_VIEW,      /* of a dict: items(), keys(), values() */
+    SM__V_GENERATOR, /* of map, select ...: can be read once */
+    SM__V_DICT,
+    SM__V_NAMESPACE,
+    SM__V_MACRO,
+    SM__V_FUNCTION,
+    SM__V_LOOP,
+    SM__V_KINDS
+};
+
+typedef struct sm__value { /* 16 bytes */
+    uint32_t kind;
+    uint32_t n; /* bytes of a string, items, pairs; the number of a macro or function */
+    union {
+        int64_t i;
+        double d;
+        const char *s;
+        struct sm__value *v;     /* items; keys and values in turn; a generator's list */
+        struct sm__scope *scope; /* names of a namespace; what a macro sees */
+        struct sm__tp_loop *loop;
+    } u;
+} sm__value;
+
+typedef struct sm__binding {
+    sm__str name;
+    sm__value value; /* missing: not set in this turn of the loop */
+    struct sm__binding *next;
+} sm__binding;
+
+typedef struct sm__scope {
+    struct sm__scope *parent;
+    sm__binding *first;
+    int captured; /* a macro may still look into it */
+} sm__scope;
+
+typedef struct sm__tp_loop {
+    sm__value items, changed;
+    uint32_t at; /* of the item that is next: 1 in the first turn */
+    sm__scope *outer;
+    sm__value *kept; /* of a filter `for x in y if z` */
+    uint32_t n_kept;
+    int watch; /* of the body: the filter has read a namespace, which must not change then */
+    int ended; /* a turn came to its end */
+} sm__tp_loop;
+
+typedef struct sm__tp_frame { /* a macro that runs */
+    int32_t back;
+    int n_loops;
+    uint32_t n_stack;
+    sm__scope *scope;
+    const struct sm__tp_macro *macro;
+} sm__tp_frame;
+
+#define SM__TP_MACRO_PARAMS 24
+typedef struct sm__tp_macro {
+    int32_t entry; /* operation */
+    int32_t n_params, n_needed;
+    int32_t params[SM__TP_MACRO_PARAMS]; /* constants: names */
+} sm__tp_macro;
+
+typedef struct sm__tp_op {
+    uint8_t code, a;
+    uint16_t b;
+    int32_t arg;
+    uint32_t at; /* in the source */
+} sm__tp_op;
+
+#define SM__TP_DEPTH 64 /* brackets and operators, blocks, loops, macros, nested values */
+#define SM__TP_ARGS 250 /* of a call; items of a literal: 65,535 */
+#define SM__TP_SOURCE (1u << 20)
+#define SM__TP_RANGE 100000 /* as jinja2's sandbox has it */
+
+struct sm_template {
+    sm__heap heap;
+    char *source;
+    sm__tp_op *ops;
+    sm__value *consts;
+    char *literals;
+    sm__tp_macro *macros;
+    uint32_t n_source, n_ops, n_consts, n_literals, n_macros, cap_macros;
+    sm__str special[4]; /* texts of bos, eos, unk, pad; empty: there is none */
+    /* one rendering */
+    char *text, *out;
+    uint8_t *text_marks, *out_marks;
+    sm__value *cells, *stack;
+    uint32_t n_text, max_text, n_out, max_out, n_cells, max_cells, n_stack, max_stack;
+    int64_t steps, max_steps;
+    int64_t now;
+    sm__tp_loop *loops;
+    sm__tp_frame *frames;
+    uint32_t captures[SM__TP_DEPTH];
+    int n_loops, n_frames, n_captures;
+    sm__scope *scope;
+    uint32_t at;     /* where in the source we are */
+    int watch;       /* a loop's filter is being computed: 1; and has read a namespace: 2 */
+    int filter_read; /* the last filter has */
+    sm_status status;
+    sm_error *error;
+};
+
+/* The first error counts; from then on nothing is done. */
+static void sm__tp_fail(sm_template *t, sm_status status, const char *what, sm__str name) {
+    char q[SM__QUOTE];
+    int line = 1, column = 1;
+    uint32_t i;
+    if (t->status) return;
+    for (i = 0; i < t->at && i < t->n_source; i++) {
+        column++;
+        if (t->source[i] == '\n') line++, column = 1;
+    }
+    t->status = sm__fail(t->error, status, "template, line %d, column %d: %s%s%s", line, column,
+                         what, name.n ? " " : "", sm__quote(q, name));
+}
+
+static const sm__str sm__no_str = {"", 0};
+
+static void sm__tp_bad(sm_template *t, const char *what) {
+    sm__tp_fail(t, SM_ERR_FORMAT, what, sm__no_str);
+}
+static void sm__tp_refuse(sm_template *t, const char *what) {
+    sm__tp_fail(t, SM_ERR_UNSUPPORTED, what, sm__no_str);
+}
+static void sm__tp_full(sm_template *t, const char *what) {
+    sm__tp_fail(t, SM_ERR_FULL, what, sm__no_str);
+}
+
+/* Work that is not an operation counts as some. */
+static int sm__tp_charge(sm_template *t, size_t steps) {
+    t->steps -= (int64_t)sm__min_size(steps, 1u << 30);
+    if (t->steps < 0) sm__tp_full(t, "more steps than max_steps");
+    return t->status != SM_OK;
+}
+
+static sm__value sm__v_make(int kind, uint32_t n) {
+    sm__value v;
+    memset(&v, 0, sizeof v);
+    v.kind = (uint32_t)kind;
+    v.n = n;
+    return v;
+}
+static sm__value sm__v_int(int64_t i) {
+    sm__value v = sm__v_make(SM__V_INT, 0);
+    v.u.i = i;
+    return v;
+}
+static sm__value sm__v_bool(int i) {
+    sm__value v = sm__v_make(SM__V_BOOL, 0);
+    v.u.i = i != 0;
+    return v;
+}
+static sm__value sm__v_float(double d) {
+    sm__value v = sm__v_make(SM__V_FLOAT, 0);
+    v.u.d = d;
+    return v;
+}
+static sm__value sm__v_none(void) { return sm__v_make(SM__V_NONE, 0); }
+static sm__value sm__v_undefined(sm__str name) {
+    sm__value v = sm__v_make(SM__V_UNDEFINED, (uint32_t)name.n);
+    v.u.s = name.p;
+    return v;
+}
+static sm__value sm__v_string(const char *p, size_t n) {
+    sm__value v = sm__v_make(SM__V_STRING, (uint32_t)n);
+    v.u.s = p;
+    return v;
+}
+static sm__value sm__v_items(int kind, sm__value *items, uint32_t n) {
+    sm__value v = sm__v_make(kind, n);
+    v.u.v = items;
+    return v;
+}
+static sm__str sm__v_str(sm__value v) { /* of a string */
+    sm__str s;
+    s.p = v.u.s;
+    s.n = v.n;
+    return s;
+}
+static int sm__v_is_string(sm__value v) { return v.kind == SM__V_STRING || v.kind == SM__V_MARKUP; }
+static int sm__v_is_number(sm__value v) { return v.kind >= SM__V_BOOL && v.kind <= SM__V_FLOAT; }
+static int sm__v_is_items(sm__value v) { return v.kind >= SM__V_LIST && v.kind <= SM__V_VIEW; }
+
+/* Room for n values; the sizes of structures are counted in values, too. */
+static void *sm__tp_take(sm_template *t, size_t bytes) {
+    size_t n = (bytes + sizeof *t->cells - 1) / sizeof *t->cells;
+    sm__value *p = t->cells + t->n_cells;
+    if (n > t->max_cells - t->n_cells) {
+        sm__tp_full(t, "more values than max_values");
+        return NULL;
+    }
+    if (sm__tp_charge(t, n / 4)) return NULL;
+    t->n_cells += (uint32_t)n;
+    return p;
+}
+
+static void sm__tp_push(sm_template *t, sm__value v) {
+    if (t->n_stack == t->max_stack) sm__tp_full(t, "more values at once than max_values / 4");
+    else t->stack[t->n_stack++] = v;
+}
+
+/* A list of the n values on top of the stack. */
+static sm__value sm__tp_gather(sm_template *t, int kind, uint32_t n, uint32_t cells) {
+    sm__value *items = (sm__value *)sm__tp_take(t, cells * sizeof *items);
+    if (!items) return sm__v_none();
+    t->n_stack -= cells;
+    if (cells) memcpy(items, t->stack + t->n_stack, cells * sizeof *items);
+    return sm__v_items(kind, items, n);
+}
+
+/* Text at the end of the area, with the marks of where it comes from. */
+static void sm__tp_put_as(sm_template *t, const char *p, size_t n, int mark) {
+    if (n > t->max_text - t->n_text) sm__tp_full(t, "more text is made than max_text allows");
+    if (sm__tp_charge(t, n / 16) || !n) return;
+    memcpy(t->text + t->n_text, p, n);
+    if (mark < 0) memcpy(t->text_marks + t->n_text, t->text_marks + (p - t->text), n);
+    else memset(t->text_marks + t->n_text, mark, n);
+    t->n_text += (uint32_t)n;
+}
+
+static int sm__tp_is_made(const sm_template *t, const char *p) {
+    return (uintptr_t)p >= (uintptr_t)t->text && (uintptr_t)p < (uintptr_t)t->text + t->max_text;
+}
+static int sm__tp_mark(const sm_template *t, const char *p) { /* of one byte */
+    return sm__tp_is_made(t, p) ? t->text_marks[p - t->text] : 0;
+}
+static void sm__tp_put(sm_template *t, sm__str s) {
+    sm__tp_put_as(t, s.p, s.n, s.n && sm__tp_is_made(t, s.p) ? -1 : 0);
+}
+static void sm__tp_puts(sm_template *t, const char *text) { sm__tp_put(t, sm__str_of(text)); }
+
+static void sm__tp_put_char(sm_template *t, uint32_t c, int mark) {
+    unsigned char utf8[4];
+    sm__tp_put_as(t, (const char *)utf8, sm__utf8_write(c, utf8), mark);
+}
+/* What was put since `from`, as a string. */
+static sm__value sm__tp_made(const sm_template *t, uint32_t from) {
+    return sm__v_string(t->text + from, t->n_text - from);
+}
+
+static void sm__tp_out(sm_template *t, sm__str s) {
+    if (s.n > t->max_out - t->n_out) sm__tp_full(t, "the output is longer than max_text");
+    if (sm__tp_charge(t, s.n / 16) || !s.n) return;
+    memcpy(t->out + t->n_out, s.p, s.n);
+    if (sm__tp_is_made(t, s.p))
+        memcpy(t->out_marks + t->n_out, t->text_marks + (s.p - t->text), s.n);
+    else memset(t->out_marks + t->n_out, 0, s.n);
+    t->n_out += (uint32_t)s.n;
+}
+
+/* All text is UTF-8 (checked where it comes in); strings are indexed by characters. */
+static size_t sm__chars_in(sm__str s) {
+    size_t i, n = 0;
+    for (i = 0; i < s.n; i++) n += ((unsigned char)s.p[i] & 0xC0u) != 0x80u;
+    return n;
+}
+static size_t sm__char_offset(sm__str s, size_t index) { /* of a character; s.n behind the last */
+    size_t i;
+    for (i = 0; i < s.n; i++)
+        if (((unsigned char)s.p[i] & 0xC0u) != 0x80u && index-- == 0) return i;
+    return s.n;
+}
+/* What Python strips: white space, and four separators of ASCII. */
+static int sm__is_space(uint32_t c) {
+    return sm__char_class(c) == SM__CHAR_SPACE || (c >= 0x1C && c <= 0x1F);
+}
+
+/* ---- what Python does with values ---- */
+
+static const char *sm__v_name(sm__value v) {
+    static const char *const names[SM__V_KINDS] = {
+        "missing",   "undefined", "None",      "bool",  "int",      "float",
+        "str",       "Markup",    "list",      "tuple", "range",    "view",
+        "generator", "dict",      "namespace", "macro", "function", "loop"};
+    return names[v.kind];
+}
+
+static void sm__tp_type(sm_template *t, const char *what, sm__value v) {
+    if (v.kind == SM__V_UNDEFINED && v.n)
+        sm__tp_fail(t, SM_ERR_FORMAT, "this is undefined:", sm__v_str(v));
+    else sm__tp_fail(t, SM_ERR_FORMAT, what, sm__str_of(sm__v_name(v)));
+}
+
+static int sm__v_truth(sm__value v) {
+    switch (v.kind) {
+    case SM__V_UNDEFINED:
+    case SM__V_NONE: return 0;
+    case SM__V_BOOL:
+    case SM__V_INT: return v.u.i != 0;
+    case SM__V_FLOAT: return v.u.d != 0.0;
+    case SM__V_STRING:
+    case SM__V_MARKUP:
+    case SM__V_LIST:
+    case SM__V_TUPLE:
+    case SM__V_RANGE:
+    case SM__V_VIEW:
+    case SM__V_DICT: return v.n != 0;
+    default: return 1;
+    }
+}
+
+/* Numbers in order: -1, 0, 1; 2 = one of them is no number. An integer that a double cannot hold is
+ * not compared with one. */
+static int sm__v_compare(sm_template *t, sm__value a, sm__value b) {
+    double x, y;
+    if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT) return a.u.i < b.u.i ? -1 : a.u.i > b.u.i;
+    x = a.kind == SM__V_FLOAT ? a.u.d : (double)a.u.i;
+    y = b.kind == SM__V_FLOAT ? b.u.d : (double)b.u.i;
+    if ((a.kind == SM__V_FLOAT ? y : x) > 9007199254740992.0 ||
+        (a.kind == SM__V_FLOAT ? y : x) < -9007199254740992.0)
+        if (a.kind != b.kind) sm__tp_refuse(t, "a float beside an integer beyond 2^53");
+    if (a.kind != SM__V_FLOAT) a.u.d = 0;
+    if (b.kind != SM__V_FLOAT) b.u.d = 0;
+    if ((!sm__real_finite(a.u.d) && a.u.d != a.u.d) || (!sm__real_finite(b.u.d) && b.u.d != b.u.d))
+        return 2;
+    return x < y ? -1 : x > y;
+}
+
+static int sm__v_find(sm_template *t, sm__value dict, sm__value key);
+
+/* Of values that hold no others; -1: they do, and might be equal. */
+static int sm__v_equal_flat(sm_template *t, sm__value a, sm__value b) {
+    if (sm__v_is_number(a) && sm__v_is_number(b)) return sm__v_compare(t, a, b) == 0;
+    if (sm__v_is_string(a) && sm__v_is_string(b)) {
+        if (a.n != b.n || sm__tp_charge(t, a.n / 16)) return 0;
+        return sm__str_same(sm__v_str(a), sm__v_str(b));
+    }
+    if (a.kind != b.kind) return 0;
+    switch (a.kind) {
+    case SM__V_UNDEFINED:
+    case SM__V_NONE: return 1;
+    case SM__V_LIST:
+    case SM__V_TUPLE:
+    case SM__V_RANGE:
+    case SM__V_DICT: return a.n != b.n ? 0 : -1;
+    case SM__V_NAMESPACE:
+    case SM__V_MACRO: return a.n == b.n && a.u.scope == b.u.scope;
+    case SM__V_FUNCTION: return a.n == b.n;
+    default: sm__tp_type(t, "not compared here:", a); return 0;
+    }
+}
+
+static int sm__v_equal(sm_template *t, sm__value a, sm__value b) {
+    struct {
+        sm__value a, b;
+        uint32_t i;
+    } open[SM__TP_DEPTH];
+    int n = 0, same = sm__v_equal_flat(t, a, b);
+    if (same >= 0) return same;
+    open[0].a = a, open[0].b = b, open[0].i = 0, n = 1;
+    while (n) { /* all that was compared so far is equal */
+        uint32_t i = open[n - 1].i++;
+        a = open[n - 1].a, b = open[n - 1].b;
+        if (sm__tp_charge(t, 1)) return 0;
+        if (i == a.n) {
+            n--;
+            continue;
+        }
+        if (a.kind == SM__V_DICT) {
+            int at = sm__v_find(t, b, a.u.v[2 * i]);
+            if (at < 0) return 0;
+            a = a.u.v[2 * i + 1], b = b.u.v[2 * at + 1];
+        } else {
+            a = a.u.v[i], b = b.u.v[i];
+        }
+        same = sm__v_equal_flat(t, a, b);
+        if (same == 0 || t->status) return 0;
+        if (same > 0) continue;
+        if (n == SM__TP_DEPTH) return sm__tp_full(t, "values are nested too deeply"), 0;
+        open[n].a = a, open[n].b = b, open[n].i = 0, n++;
+    }
+    return 1;
+}
+
+/* The number of the pair with a key, or -1. Keys are strings, numbers or None: equal at once. */
+static int sm__v_find(sm_template *t, sm__value dict, sm__value key) {
+    uint32_t i;
+    if (sm__tp_charge(t, dict.n / 4)) return -1;
+    if (key.kind >= SM__V_LIST && key.kind != SM__V_TUPLE) sm__tp_type(t, "no key of a dict:", key);
+    if (key.kind == SM__V_TUPLE) sm__tp_refuse(t, "a tuple as a key");
+    for (i = 0; i < dict.n && !t->status; i++)
+        if (sm__v_equal_flat(t, dict.u.v[2 * i], key) == 1) return (int)i;
+    return -1;
+}
+
+/* a < b, == or >: -1, 0, 1; 2: neither. */
+static int sm__v_order(sm_template *t, sm__value a, sm__value b) {
+    int depth, order;
+    for (depth = 0; depth < SM__TP_DEPTH && !t->status; depth++) {
+        uint32_t i = 0;
+        if (sm__v_is_number(a) && sm__v_is_number(b)) return sm__v_compare(t, a, b);
+        if (sm__v_is_string(a) && sm__v_is_string(b)) { /* bytes are in the order of characters */
+            if (sm__tp_charge(t, sm__min_size(a.n, b.n) / 16)) return 0;
+            order = sm__str_order(sm__v_str(a), sm__v_str(b));
+            return order < 0 ? -1 : order > 0;
+        }
+        if (a.kind != b.kind || (a.kind != SM__V_LIST && a.kind != SM__V_TUPLE)) {
+            sm__tp_type(t, "no order among values of this kind:", a.kind == SM__V_LIST ? b : a);
+            return 2;
+        }
+        while (i < a.n && i < b.n && sm__v_equal(t, a.u.v[i], b.u.v[i])) i++;
+        if (i == a.n || i == b.n) return a.n < b.n ? -1 : a.n > b.n;
+        a = a.u.v[i], b = b.u.v[i];
+    }
+    sm__tp_full(t, "values are nested too deeply");
+    return 2;
+}
+
+/* A float as Python writes it. Digits and powers of ten are exact up to 15 and 22. */
+static void sm__tp_put_float(sm_template *t, double v, int json) {
+    char buf[40];
+    sm__text text = sm__text_make(buf, sizeof buf);
+    size_t i, digits = 0, e;
+    int exponent = 0;
+    if (!sm__real_finite(v)) {
+        sm__tp_puts(t, v != v  ? (json ? "NaN" : "nan")
+                       : v < 0 ? (json ? "-Infinity" : "-inf")
+                               : (json ? "Infinity" : "inf"));
+        return;
+    }
+    if (v == 0.0) {
+        uint64_t bits;
+        memcpy(&bits, &v, 8);
+        sm__tp_puts(t, bits ? "-0.0" : "0.0");
+        return;
+    }
+    sm__put_real(&text, v, 0);
+    for (e = 0; e < text.at && buf[e] != 'e'; e++)
+        if (buf[e] >= '0' && buf[e] <= '9' && (digits || buf[e] != '0')) digits++;
+    for (i = e; i > 0 && digits > 15 && buf[i - 1] == '0' && !memchr(buf, '.', e); i--) digits--;
+    for (i = e + 1; i < text.at; i++)
+        if (buf[i] != '-') exponent = exponent * 10 + (buf[i] - '0');
+    if (digits > 15 || exponent > 22)
+        sm__tp_refuse(t, "a float of more than 15 digits, or beyond 1e22");
+    sm__tp_put_as(t, buf, e, 0);
+    if (e == text.at) {
+        if (!memchr(buf, '.', e)) sm__tp_puts(t, ".0");
+        return;
+    }
+    sm__tp_puts(t, buf[e + 1] == '-' ? "e-" : "e+");
+    if (exponent < 10) sm__tp_puts(t, "0");
+    i = e + 1 + (buf[e + 1] == '-');
+    sm__tp_put_as(t, buf + i, text.at - i, 0);
+}
+
+static void sm__tp_put_int(sm_template *t, int64_t v) {
+    char buf[24];
+    sm__text text = sm__text_make(buf, sizeof buf);
+    sm__put_i64(&text, v);
+    sm__tp_put_as(t, buf, text.at, 0);
+}
+
+static void sm__tp_put_hex(sm_template *t, const char *prefix, uint32_t c, int digits, int mark) {
+    sm__tp_put_as(t, prefix, strlen(prefix), mark);
+    while (digits-- > 0) sm__tp_put_as(t, &"0123456789abcdef"[c >> 4 * digits & 15u], 1, mark);
+}
+
+/* json.dumps(s), json 2: with ensure_ascii; or repr(s), json 0. */
+static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
+    static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
+    char quote = json || (memchr(s.p, '\'', s.n) && !memchr(s.p, '"', s.n)) ? '"' : '\'';
+    size_t i = 0, plain = 0;
+    sm__str run;
+    sm__tp_put_as(t, &quote, 1, 0);
+    while (i < s.n && !t->status) {
+        uint32_t c;
+        int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c), mark;
+        const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
+        int escaped = c < 32 || c == '\\' || c == (uint32_t)quote || (json != 1 && c >= 127);
+        if (json == 2 && c == 127) escaped = 0;
+        if (!json && c >= 128) {
+            escaped = 0;
+            if (!(sm__char_class(c) & (SM__CHAR_LETTER | SM__CHAR_NUMBER | SM__CHAR_PUNCT)))
+                sm__tp_refuse(t, "Python's repr of a character that is no letter or number");
+        }
+        if (!escaped) {
+            i += (size_t)sm__max(n, 1);
+            continue;
+        }
+        mark = sm__tp_mark(t, s.p + i);
+        run.p = s.p + plain, run.n = i - plain;
+        sm__tp_put(t, run);
+        plain = i += (size_t)sm__max(n, 1);
+        if (!json && (c == '\b' || c == '\f')) e = NULL;
+        if (c == '\'' || (e && *e)) {
+            sm__tp_put_as(t, "\\", 1, mark);
+            sm__tp_put_as(t, c == '\'' ? "'" : &to[e - from], 1, mark);
+        } else {
+            if (c >= 0x10000) {
+                sm__tp_put_hex(t, "\\u", 0xD800 + ((c - 0x10000) >> 10), 4, mark);
+                c = 0xDC00 + (c & 0x3FF);
+            }
+            sm__tp_put_hex(t, json ? "\\u" : "\\x", c, json ? 4 : 2, mark);
+        }
+    }
+    run.p = s.p + plain, run.n = s.n - plain;
+    sm__tp_put(t, run);
+    sm__tp_put_as(t, &quote, 1, 0);
+}
+
+typedef struct sm__tp_style { /* of json.dumps; all zero: Python's repr */
+    int json, sort;
+    sm__value indent; /* text in front of a line, for each level; or none */
+    sm__str comma, colon;
+} sm__tp_style;
+
+/* A value that holds no others; 0 = it does. */
+static int sm__tp_put_flat(sm_template *t, sm__value v, const sm__tp_style *s) {
+    int json = s->json;
+    switch (v.kind) {
+    case SM__V_NONE: sm__tp_puts(t, json ? "null" : "None"); return 1;
+    case SM__V_BOOL:
+        sm__tp_puts(t, v.u.i ? (json ? "true" : "True") : (json ? "false" : "False"));
+        return 1;
+    case SM__V_INT: sm__tp_put_int(t, v.u.i); return 1;
+    case SM__V_FLOAT: sm__tp_put_float(t, v.u.d, json); return 1;
+    case SM__V_STRING: sm__tp_put_quoted(t, sm__v_str(v), json); return 1;
+    case SM__V_LIST:
+    case SM__V_TUPLE:
+    case SM__V_DICT: return 0;
+    case SM__V_UNDEFINED:
+        if (!json) sm__tp_puts(t, "Undefined");
+        else sm__tp_type(t, "no JSON:", v);
+        return 1;
+    default:
+        if (json && v.kind == SM__V_MARKUP) sm__tp_put_quoted(t, sm__v_str(v), 1);
+        else if (json) sm__tp_type(t, "no JSON:", v);
+        else sm__tp_fail(t, SM_ERR_UNSUPPORTED, "text of a", sm__str_of(sm__v_name(v)));
+        return 1;
+    }
+}
+
+static void sm__tp_put_key(sm_template *t, sm__value key, const sm__tp_style *s) {
+    if (!s->json || sm__v_is_string(key)) {
+        if (!sm__tp_put_flat(t, key, s)) sm__tp_type(t, "no key of a dict:", key);
+        return;
+    }
+    if (key.kind > SM__V_FLOAT || key.kind < SM__V_NONE) sm__tp_type(t, "no key in JSON:", key);
+    sm__tp_puts(t, "\"");
+    if (!t->status) sm__tp_put_flat(t, key, s);
+    sm__tp_puts(t, "\"");
+}
+
+static void sm__tp_put_line(sm_template *t, const sm__tp_style *s, int depth) {
+    if (s->indent.kind == SM__V_NONE) return;
+    sm__tp_puts(t, "\n");
+    while (depth-- > 0 && !t->status) sm__tp_put(t, sm__v_str(s->indent));
+}
+
+static void sm__v_sort(sm_template *t, sm__value *v, sm__value *keys, uint32_t n, uint32_t width,
+                       int reverse);
+
+/* The pairs of a dict in the order of their keys. */
+static sm__value sm__v_sorted(sm_template *t, sm__value dict) {
+    sm__value *pairs = (sm__value *)sm__tp_take(t, 2 * dict.n * sizeof *pairs);
+    sm__value *keys = (sm__value *)sm__tp_take(t, dict.n * sizeof *keys);
+    uint32_t i;
+    if (!pairs || !keys || !dict.n) return dict;
+    memcpy(pairs, dict.u.v, 2 * dict.n * sizeof *pairs);
+    for (i = 0; i < dict.n; i++) keys[i] = pairs[2 * i];
+    sm__v_sort(t, pairs, keys, dict.n, 2, 0);
+    dict.u.v = pairs;
+    return dict;
+}
+
+static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
+    struct {
+        sm__value v;
+        uint32_t i;
+    } open[SM__TP_DEPTH];
+    int n = 0;
+    for (;;) {
+        const char *brackets;
+        if (t->status || sm__tp_charge(t, 1)) return;
+        if (!sm__tp_put_flat(t, v, s)) { /* open it */
+            if (n == SM__TP_DEPTH) {
+                sm__tp_full(t, "values are nested too deeply");
+                return;
+            }
+            if (v.kind == SM__V_DICT && s->sort) v = sm__v_sorted(t, v);
+            open[n].v = v;
+            open[n++].i = 0;
+            sm__tp_puts(t, v.kind == SM__V_DICT              ? "{"
+                           : s->json || v.kind == SM__V_LIST ? "["
+                                                             : "(");
+        }
+        for (;;) { /* what comes next */
+            if (!n) return;
+            v = open[n - 1].v;
+            if (open[n - 1].i < v.n) break;
+            n--;
+            if (v.n) sm__tp_put_line(t, s, n);
+            brackets = v.kind == SM__V_DICT              ? "}"
+                       : s->json || v.kind == SM__V_LIST ? "]"
+                       : v.n == 1                        ? ",)"
+                                                         : ")";
+            sm__tp_puts(t, brackets);
+        }
+        if (open[n - 1].i) sm__tp_put(t, s->comma);
+        sm__tp_put_line(t, s, n);
+        if (v.kind == SM__V_DICT) {
+            sm__tp_put_key(t, v.u.v[2 * open[n - 1].i], s);
+            sm__tp_put(t, s->colon);
+            v = v.u.v[2 * open[n - 1].i++ + 1];
+        } else {
+            v = v.u.v[open[n - 1].i++];
+        }
+    }
+}
+
+/* str(v), at the end of the text. */
+static void sm__tp_put_value(sm_template *t, sm__value v) {
+    sm__tp_style style;
+    memset(&style, 0, sizeof style);
+    style.indent = sm__v_none();
+    style.comma = sm__str_of(", ");
+    style.colon = sm__str_of(": ");
+    if (sm__v_is_string(v)) sm__tp_put(t, sm__v_str(v));
+    else if (v.kind != SM__V_UNDEFINED) sm__tp_write(t, v, &style);
+}
+
+static sm__str sm__tp_str(sm_template *t, sm__value v) {
+    uint32_t from = t->n_text;
+    if (sm__v_is_string(v)) return sm__v_str(v);
+    sm__tp_put_value(t, v);
+    return sm__v_str(sm__tp_made(t, from));
+}
+
+/* a and b one after the other; a that ends where the area does is only made longer, so that a text
+ * that grows piece by piece does not cost its square. */
+static sm__value sm__tp_concat(sm_template *t, sm__value a, sm__value b) {
+    uint32_t from = t->n_text;
+    sm__str s = sm__tp_str(t, b); /* before anything is behind a */
+    if (sm__v_is_string(b) && sm__v_is_string(a) && a.n && a.u.s + a.n == t->text + t->n_text) {
+        from = (uint32_t)(a.u.s - t->text);
+    } else {
+        from = t->n_text;
+        sm__tp_put_value(t, a);
+    }
+    sm__tp_put(t, s);
+    return sm__tp_made(t, from);
+}
+
+/* Stable, as Python's: pieces of 1, 2, 4 ... are merged. Values have `width` cells each. */
+static void sm__v_sort(sm_template *t, sm__value *v, sm__value *keys, uint32_t n, uint32_t width,
+                       int reverse) {
+    sm__value *v2 = (sm__value *)sm__tp_take(t, (size_t)n * width * sizeof *v2);
+    sm__value *k2 = (sm__value *)sm__tp_take(t, n * sizeof *k2);
+    uint32_t run, from, i, j, out;
+    for (run = 1; run < n && !t->status; run *= 2) {
+        for (from = 0; from < n && !t->status; from += 2 * run) {
+            uint32_t middle = from + run < n ? from + run : n;
+            uint32_t end = middle + run < n ? middle + run : n;
+            for (i = from, j = middle, out = from; out < end; out++) {
+                int order = i < middle && j < end ? sm__v_order(t, keys[i], keys[j]) : 0;
+                int second = i == middle || (j < end && (reverse ? order < 0 : order > 0));
+                uint32_t src = second ? j++ : i++;
+                if (order == 2) sm__tp_refuse(t, "sorting what has no order");
+                k2[out] = keys[src];
+                memcpy(v2 + (size_t)out * width, v + (size_t)src * width, width * sizeof *v);
+            }
+        }
+        if (t->status || sm__tp_charge(t, n)) return;
+        memcpy(v, v2, (size_t)n * width * sizeof *v);
+        memcpy(keys, k2, n * sizeof *keys);
+    }
+}
+
+/* The items of what can be iterated, as one of the kinds with u.v. */
+static sm__value sm__tp_iterate(sm_template *t, sm__value v) {
+    uint32_t i, n = 0;
+    if (sm__v_is_items(v)) return v;
+    switch (v.kind) {
+    case SM__V_UNDEFINED: return sm__v_items(SM__V_LIST, NULL, 0);
+    case SM__V_GENERATOR: {
+        sm__value list = v.u.v[0];
+        if (list.kind == SM__V_MISSING) sm__tp_refuse(t, "a generator is read twice");
+        v.u.v[0] = sm__v_make(SM__V_MISSING, 0);
+        return t->status ? sm__v_items(SM__V_LIST, NULL, 0) : list;
+    }
+    case SM__V_DICT: {
+        sm__value *keys = (sm__value *)sm__tp_take(t, v.n * sizeof *keys);
+        for (i = 0; keys && i < v.n; i++) keys[i] = v.u.v[2 * i];
+        return sm__v_items(SM__V_LIST, keys, keys ? v.n : 0);
+    }
+    case SM__V_STRING: {
+        size_t chars = sm__chars_in(sm__v_str(v)), at = 0;
+        sm__value *items = (sm__value *)sm__tp_take(t, chars * sizeof *items);
+        for (n = 0; items && n < chars; n++) {
+            size_t end = at + 1;
+            while (end < v.n && ((unsigned char)v.u.s[end] & 0xC0u) == 0x80u) end++;
+            items[n] = sm__v_string(v.u.s + at, end - at);
+            at = end;
+        }
+        return sm__v_items(SM__V_LIST, items, n);
+    }
+    default: sm__tp_type(t, "not iterable:", v); return sm__v_items(SM__V_LIST, NULL, 0);
+    }
+}
+
+static sm__value sm__tp_generator(sm_template *t, sm__value list) {
+    sm__value *cell = (sm__value *)sm__tp_take(t, sizeof *cell);
+    if (cell) *cell = list;
+    return sm__v_items(SM__V_GENERATOR, cell, 1);
+}
+
+/* len(v), or -1: it has none. */
+static int64_t sm__v_length(sm_template *t, sm__value v) {
+    if (sm__v_is_string(v))
+        return sm__tp_charge(t, v.n / 16) ? 0 : (int64_t)sm__chars_in(sm__v_str(v));
+    if (sm__v_is_items(v) || v.kind == SM__V_DICT) return v.n;
+    return v.kind == SM__V_UNDEFINED ? 0 : -1;
+}
+
+/* Where a text begins in another one, from `at` on; hay.n + 1: nowhere. */
+static size_t sm__str_find(sm_template *t, sm__str hay, sm__str needle, size_t at) {
+    for (; needle.n <= hay.n && at <= hay.n - needle.n; at++) {
+        const char *p = needle.n ? (const char *)memchr(hay.p + at, needle.p[0], hay.n - at) : NULL;
+        if (!needle.n) return at;
+        if (!p || (size_t)(p - hay.p) > hay.n - needle.n) break;
+        if (sm__tp_charge(t, ((size_t)(p - hay.p) - at) / 16 + needle.n / 16 + 1)) break;
+        at = (size_t)(p - hay.p);
+        if (memcmp(p, needle.p, needle.n) == 0) return at;
+    }
+    return hay.n + 1;
+}
+
+static int sm__v_in(sm_template *t, sm__value item, sm__value v) {
+    uint32_t i;
+    if (sm__v_is_string(v)) {
+        if (!sm__v_is_string(item))
+            return sm__tp_type(t, "in a string only a string can be:", item), 0;
+        return sm__str_find(t, sm__v_str(v), sm__v_str(item), 0) <= v.n;
+    }
+    if (v.kind == SM__V_DICT) return sm__v_find(t, v, item) >= 0;
+    if (v.kind == SM__V_GENERATOR) return sm__tp_refuse(t, "`in` a generator"), 0;
+    v = sm__tp_iterate(t, v);
+    for (i = 0; i < v.n && !t->status; i++)
+        if (sm__v_equal(t, item, v.u.v[i])) return 1;
+    return 0;
+}
+
+/* ---- operators ---- */
+
+enum {
+    SM__TP_ADD = 1,
+    SM__TP_SUB,
+    SM__TP_MUL,
+    SM__TP_DIV,
+    SM__TP_FLOORDIV,
+    SM__TP_MOD,
+    SM__TP_POW,
+    SM__TP_TILDE,
+    SM__TP_EQ,
+    SM__TP_NE,
+    SM__TP_LT,
+    SM__TP_LE,
+    SM__TP_GT,
+    SM__TP_GE,
+    SM__TP_IN,
+    SM__TP_NOTIN
+};
+
+/* Whole numbers that a double holds, so that what is computed with them is what Python computes. */
+static double sm__v_double(sm_template *t, sm__value v) {
+    if (v.kind == SM__V_FLOAT) return v.u.d;
+    if (v.u.i > ((int64_t)1 << 53) || v.u.i < -((int64_t)1 << 53))
+        sm__tp_refuse(t, "a float beside an integer beyond 2^53");
+    return (double)v.u.i;
+}
+
+static int sm__int_mul(int64_t a, int64_t b, int64_t *out) { /* 1 = it overflows */
+    uint64_t x = a < 0 ? 0 - (uint64_t)a : (uint64_t)a, y = b < 0 ? 0 - (uint64_t)b : (uint64_t)b;
+    if (x && y > (uint64_t)INT64_MAX / x) return 1;
+    *out = (a < 0) == (b < 0) ? (int64_t)(x * y) : -(int64_t)(x * y);
+    return 0;
+}
+
+static int sm__int_add(int64_t a, int64_t b, int64_t *out) {
+    if (b > 0 ? a > INT64_MAX - b : a < INT64_MIN - b) return 1;
+    *out = a + b;
+    return 0;
+}
+
+static sm__value sm__tp_int_math(sm_template *t, int op, int64_t a, int64_t b) {
+    int64_t r = 0;
+    int over = 0;
+    switch (op) {
+    case SM__TP_ADD: over = sm__int_add(a, b, &r); break;
+    case SM__TP_SUB: over = b == INT64_MIN || sm__int_add(a, -b, &r); break;
+    case SM__TP_MUL: over = sm__int_mul(a, b, &r); break;
+    case SM__TP_POW:
+        if (b < 0) sm__tp_refuse(t, "a power with a negative exponent");
+        if (a >= -1 && a <= 1 && b > 2) b = 2 - (b & 1); /* -1, 0, 1: only the sign is left */
+        for (r = 1; b > 0 && !over; b--) over = sm__int_mul(r, a, &r);
+        break;
+    default: /* // and %, rounded down */
+        if (b == 0) return sm__tp_bad(t, "division by zero"), sm__v_none();
+        if (b == -1) {
+            over = op == SM__TP_FLOORDIV && a == INT64_MIN;
+            r = op == SM__TP_MOD || over ? 0 : -a;
+        } else {
+            int down = a % b != 0 && (a < 0) != (b < 0);
+            r = op == SM__TP_MOD ? a % b + (down ? b : 0) : a / b - down;
+        }
+    }
+    if (over) sm__tp_refuse(t, "an integer beyond 64 bits");
+    return sm__v_int(r);
+}
+
+static sm__value sm__tp_float_math(sm_template *t, int op, double a, double b) {
+    switch (op) {
+    case SM__TP_ADD: return sm__v_float(a + b);
+    case SM__TP_SUB: return sm__v_float(a - b);
+    case SM__TP_MUL: return sm__v_float(a * b);
+    case SM__TP_DIV:
+        if (b == 0.0) sm__tp_bad(t, "division by zero");
+        return sm__v_float(b == 0.0 ? 0.0 : a / b);
+    default: sm__tp_refuse(t, "this operation with a float"); return sm__v_none();
+    }
+}
+
+static sm__value sm__tp_repeat(sm_template *t, sm__value v, int64_t times) {
+    uint32_t from = t->n_text, n = 0, cells = v.kind == SM__V_STRING ? 0 : v.n;
+    sm__value *items;
+    if (times < 0 || v.n == 0) times = 0;
+    if (times > (int64_t)t->max_text) sm__tp_full(t, "more repeats than max_text");
+    if (v.kind == SM__V_STRING) {
+        while (times-- > 0 && !t->status) sm__tp_put(t, sm__v_str(v));
+        return sm__tp_made(t, from);
+    }
+    items = t->status ? NULL : (sm__value *)sm__tp_take(t, (size_t)times * cells * sizeof *items);
+    for (; items && times > 0; times--, n += cells) memcpy(items + n, v.u.v, cells * sizeof *items);
+    return sm__v_items((int)v.kind, items, n);
+}
+
+static sm__value sm__tp_format_percent(sm_template *t, sm__value format, const sm__value *args,
+                                       uint32_t n);
+
+static sm__value sm__tp_binary(sm_template *t, int op, sm__value a, sm__value b) {
+    if (op == SM__TP_TILDE) return sm__tp_concat(t, a, b);
+    if (sm__v_is_number(a) && sm__v_is_number(b)) {
+        if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT && op != SM__TP_DIV)
+            return sm__tp_int_math(t, op, a.u.i, b.u.i);
+        return sm__tp_float_math(t, op, sm__v_double(t, a), sm__v_double(t, b));
+    }
+    if (op == SM__TP_ADD && a.kind == SM__V_STRING && b.kind == SM__V_STRING)
+        return sm__tp_concat(t, a, b);
+    if (op == SM__TP_ADD && a.kind == b.kind && (a.kind == SM__V_LIST || a.kind == SM__V_TUPLE)) {
+        sm__value *items = (sm__value *)sm__tp_take(t, ((size_t)a.n + b.n) * sizeof *items);
+        if (items && a.n) memcpy(items, a.u.v, a.n * sizeof *items);
+        if (items && b.n) memcpy(items + a.n, b.u.v, b.n * sizeof *items);
+        return sm__v_items((int)a.kind, items, a.n + b.n);
+    }
+    if (op == SM__TP_MUL && sm__v_is_number(a) && a.kind != SM__V_FLOAT) {
+        sm__value swap = a;
+        a = b, b = swap;
+    }
+    if (op == SM__TP_MUL && sm__v_is_number(b) && b.kind != SM__V_FLOAT &&
+        (a.kind == SM__V_STRING || a.kind == SM__V_LIST || a.kind == SM__V_TUPLE))
+        return sm__tp_repeat(t, a, b.u.i);
+    if (op == SM__TP_MOD && a.kind == SM__V_STRING)
+        return b.kind == SM__V_TUPLE ? sm__tp_format_percent(t, a, b.u.v, b.n)
+                                     : sm__tp_format_percent(t, a, &b, 1);
+    if (a.kind == SM__V_MARKUP || b.kind == SM__V_MARKUP)
+        return sm__tp_refuse(t, "Markup in an operation"), sm__v_none();
+    sm__tp_type(t, "this operator does not take", sm__v_is_string(a) || sm__v_is_number(a) ? b : a);
+    return sm__v_none();
+}
+
+static int sm__tp_compare(sm_template *t, int op, sm__value a, sm__value b) {
+    int order;
+    if (op == SM__TP_EQ) return sm__v_equal(t, a, b);
+    if (op == SM__TP_NE) return !sm__v_equal(t, a, b);
+    if (op == SM__TP_IN) return sm__v_in(t, a, b);
+    if (op == SM__TP_NOTIN) return !sm__v_in(t, a, b);
+    order = sm__v_order(t, a, b);
+    if (order == 2) return 0;
+    return op == SM__TP_LT   ? order < 0
+           : op == SM__TP_LE ? order <= 0
+           : op == SM__TP_GT ? order > 0
+                             : order >= 0;
+}
+
+/* ---- parts of values: what jinja2 calls getattr and getitem ---- */
+
+/* Names that Python's own types have, parted by spaces: they come before the keys of a dict in
+ * x.name, and are what x['name'] falls back to. */
+static const char sm__v_dict_names[] =
+    " clear copy fromkeys get items keys pop popitem setdefault update values ";
+static const char sm__v_list_names[] =
+    " append clear copy count extend index insert pop remove reverse sort ";
+static const char sm__v_string_names[] =
+    " capitalize casefold center count encode endswith expandtabs find format format_map index "
+    "isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace "
+    "istitle isupper join ljust lower lstrip maketrans partition removeprefix removesuffix replace "
+    "rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title "
+    "translate upper zfill ";
+static const char sm__v_number_names[] =
+    " as_integer_ratio bit_count bit_length conjugate denominator from_bytes fromhex hex imag "
+    "is_integer numerator real to_bytes ";
+static const char sm__v_other_names[] =
+    " arguments caller catch_kwargs catch_varargs count index isdisjoint mapping name start step "
+    "stop close gi_code gi_frame gi_running gi_suspended gi_yieldfrom send throw explicit_caller ";
+
+/* Whether a word stands in a text of words between spaces. */
+static int sm__word_in(const char *words, sm__str name) {
+    const char *p = words;
+    if (!name.n || memchr(name.p, ' ', name.n)) return 0;
+    for (; (p = strchr(p, ' ')) != NULL && p[1]; p++)
+        if (strncmp(p + 1, name.p, name.n) == 0 && p[1 + name.n] == ' ') return 1;
+    return 0;
+}
+
+static int sm__v_has_name(sm__value v, sm__str name) {
+    if (name.n > 4 && name.p[0] == '_' && name.p[1] == '_' && name.p[name.n - 1] == '_') return 1;
+    switch (v.kind) {
+    case SM__V_DICT: return sm__word_in(sm__v_dict_names, name);
+    case SM__V_LIST: return sm__word_in(sm__v_list_names, name);
+    case SM__V_STRING:
+    case SM__V_MARKUP: return sm__word_in(sm__v_string_names, name);
+    case SM__V_BOOL:
+    case SM__V_INT:
+    case SM__V_FLOAT: return sm__word_in(sm__v_number_names, name);
+    case SM__V_NAMESPACE:
+    case SM__V_NONE: return 0;
+    default: return sm__word_in(sm__v_other_names, name);
+    }
+}
+
+static sm__binding *sm__scope_find(sm_template *t, sm__scope *scope, sm__str name) {
+    sm__binding *b;
+    for (b = scope->first; b; b = b->next) {
+        t->steps--;
+        if (sm__str_same(b->name, name)) return b;
+    }
+    return NULL;
+}
+
+static void sm__scope_set(sm_template *t, sm__scope *scope, sm__str name, sm__value v) {
+    sm__binding *b = sm__scope_find(t, scope, name);
+    if (!b) {
+        b = (sm__binding *)sm__tp_take(t, sizeof *b);
+        if (!b) return;
+        b->name = name;
+        b->next = scope->first;
+        scope->first = b;
+    }
+    b->value = v;
+}
+
+static sm__value sm__tp_loop_part(sm_template *t, const sm__tp_loop *l, sm__str name) {
+    static const char *const names[] = {"index0", "index",    "first",     "last",
+                                        "length", "revindex", "revindex0", "depth",
+                                        "depth0", "previtem", "nextitem"};
+    int64_t at = (int64_t)l->at - 1, n = l->items.n;
+    int i;
+    for (i = 0; i < 11 && !sm__str_is(name, names[i]);) i++;
+    switch (i) {
+    case 0: return sm__v_int(at);
+    case 1: return sm__v_int(at + 1);
+    case 2: return sm__v_bool(at == 0);
+    case 3: return sm__v_bool(at + 1 == n);
+    case 4: return sm__v_int(n);
+    case 5: return sm__v_int(n - at);
+    case 6: return sm__v_int(n - at - 1);
+    case 7: return sm__v_int(1); /* these two count recursion, which there is none of */
+    case 8: return sm__v_int(0);
+    case 9: return at > 0 ? l->items.u.v[at - 1] : sm__v_undefined(name);
+    case 10: return at + 1 < n ? l->items.u.v[at + 1] : sm__v_undefined(name);
+    default: sm__tp_fail(t, SM_ERR_UNSUPPORTED, "part of a loop:", name); return sm__v_none();
+    }
+}
+
+/* x.name (dotted) or x['name'] */
+static sm__value sm__tp_name(sm_template *t, sm__value v, sm__str name, int dotted) {
+    int i;
+    if (v.kind == SM__V_UNDEFINED) return sm__tp_type(t, "undefined", v), v;
+    if (v.kind == SM__V_LOOP) return sm__tp_loop_part(t, v.u.loop, name);
+    if (v.kind == SM__V_NAMESPACE) {
+        const sm__binding *b = sm__scope_find(t, v.u.scope, name);
+        if (t->watch) t->watch = 2;
+        if (b) return b->value;
+    }
+    if (v.kind == SM__V_DICT && !(dotted && sm__v_has_name(v, name))) {
+        i = sm__v_find(t, v, sm__v_string(name.p, name.n));
+        if (i >= 0) return v.u.v[2 * i + 1];
+    }
+    if (sm__v_has_name(v, name)) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "Python's attribute", name);
+    return sm__v_undefined(name);
+}
+
+static sm__value sm__tp_slice_string(sm_template *t, sm__value v, int64_t from, int64_t to,
+                                     int64_t step) {
+    sm__str s = sm__v_str(v);
+    uint32_t start = t->n_text;
+    size_t a;
+    if (step == 1) {
+        if (from >= to) return sm__v_string(s.p, 0);
+        a = sm__char_offset(s, (size_t)from);
+        s.p += a, s.n -= a;
+        return sm__v_string(s.p, sm__char_offset(s, (size_t)(to - from)));
+    }
+    for (; step > 0 ? from < to : from > to; from += step) {
+        sm__str c = s;
+        a = sm__char_offset(s, (size_t)from);
+        c.p += a, c.n -= a;
+        c.n = sm__char_offset(c, 1);
+        sm__tp_put(t, c);
+        if (sm__tp_charge(t, a / 16)) break;
+    }
+    return sm__tp_made(t, start);
+}
+
+static int64_t sm__tp_index(sm_template *t, sm__value v) {
+    if (v.kind != SM__V_INT && v.kind != SM__V_BOOL) sm__tp_type(t, "no index:", v);
+    return t->status ? 0 : v.u.i;
+}
+
+/* v[parts[0]:parts[1]:parts[2]]; None: left out. */
+static sm__value sm__tp_slice(sm_template *t, sm__value v, const sm__value *parts) {
+    int64_t n = sm__v_length(t, v), step, from, to, i;
+    sm__value *items;
+    uint32_t k = 0;
+    if (v.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
+    if (v.kind != SM__V_STRING && v.kind != SM__V_LIST && v.kind != SM__V_TUPLE)
+        sm__tp_type(t, "slices are not taken of", v);
+    step = parts[2].kind == SM__V_NONE ? 1 : sm__tp_index(t, parts[2]);
+    if (!step) sm__tp_bad(t, "a slice with step 0");
+    if (step > INT32_MAX || step < -INT32_MAX) step = step > 0 ? INT32_MAX : -INT32_MAX;
+    from = parts[0].kind == SM__V_NONE ? (step < 0 ? INT64_MAX : 0) : sm__tp_index(t, parts[0]);
+    to = parts[1].kind == SM__V_NONE ? (step < 0 ? -n - 1 : n) : sm__tp_index(t, parts[1]);
+    if (t->status) return sm__v_none();
+    if (from < 0) from = from + n < 0 ? (step < 0 ? -1 : 0) : from + n;
+    if (to < 0) to = to + n < 0 ? (step < 0 ? -1 : 0) : to + n;
+    if (from > n - (step < 0)) from = n - (step < 0);
+    if (to > n - (step < 0)) to = n - (step < 0);
+    if (v.kind == SM__V_STRING) return sm__tp_slice_string(t, v, from, to, step);
+    if (step == 1)
+        return sm__v_items((int)v.kind, v.u.v + from, from < to ? (uint32_t)(to - from) : 0);
+    items = (sm__value *)sm__tp_take(t, (size_t)n * sizeof *items);
+    for (i = from; items && (step > 0 ? i < to : i > to); i += step) items[k++] = v.u.v[i];
+    return sm__v_items((int)v.kind, items, k);
+}
+
+static sm__value sm__tp_item(sm_template *t, sm__value v, sm__value key) {
+    int i;
+    if (v.kind == SM__V_UNDEFINED) return sm__tp_type(t, "undefined", v), v;
+    if (v.kind == SM__V_DICT && key.kind != SM__V_UNDEFINED) {
+        if (key.kind >= SM__V_LIST) return sm__v_undefined(sm__no_str); /* cannot be hashed */
+        i = sm__v_find(t, v, key);
+        if (i >= 0) return v.u.v[2 * i + 1];
+    }
+    if (sm__v_is_string(key)) return sm__tp_name(t, v, sm__v_str(key), 0);
+    if (v.kind == SM__V_MARKUP) return sm__tp_refuse(t, "Markup in an operation"), v;
+    if ((key.kind == SM__V_INT || key.kind == SM__V_BOOL) &&
+        (v.kind == SM__V_STRING || (sm__v_is_items(v) && v.kind != SM__V_VIEW))) {
+        int64_t n = sm__v_length(t, v), at = key.u.i < 0 ? key.u.i + n : key.u.i;
+        if (at >= 0 && at < n)
+            return v.kind == SM__V_STRING ? sm__tp_slice_string(t, v, at, at + 1, 1) : v.u.v[at];
+    }
+    return sm__v_undefined(sm__no_str);
+}
+
+/* ---- filters, tests, methods and functions: rows of one table ---- */
+
+typedef struct sm__tp_args {
+    const sm__value *v;  /* [n] in the order of the row's parameters, missing ones too */
+    const sm__value *kw; /* names and values in turn, of a row that takes anything */
+    uint32_t n, n_kw;
+} sm__tp_args;
+
+typedef struct sm__tp_row {
+    const char *name;
+    const char *params; /* parted by spaces; those behind a bar may be missing; "*": anything */
+    sm__value (*run)(sm_template *t, int how, sm__value self, const sm__tp_args *a);
+    uint8_t kinds; /* SM__TP_FILTER ... */
+    uint8_t how;
+} sm__tp_row;
+
+enum {
+    SM__TP_FILTER = 1,
+    SM__TP_TEST = 2,
+    SM__TP_STRING = 4, /* a method of strings */
+    SM__TP_DICT = 8,
+    SM__TP_GLOBAL = 16,
+    SM__TP_NESTS = 32 /* calls other rows */
+};
+
+static int sm__tp_row_find(int kinds, sm__str name);
+static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const sm__value *args,
+                                uint32_t n, uint32_t n_kw);
+
+/* A Markup among what a row takes would come out escaped, or as Markup. */
+static sm__str sm__tp_plain(sm_template *t, sm__value v) {
+    if (v.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
+    return sm__tp_str(t, v);
+}
+
+static sm__str sm__tp_need_string(sm_template *t, sm__value v) {
+    if (!sm__v_is_string(v)) return sm__tp_type(t, "a string is wanted here, not", v), sm__no_str;
+    return sm__tp_plain(t, v);
+}
+
+static int64_t sm__tp_need_int(sm_template *t, sm__value v, int64_t missing) {
+    return v.kind == SM__V_MISSING ? missing : sm__tp_index(t, v);
+}
+
+static int sm__tp_flag(sm__value v) { return v.kind != SM__V_MISSING && sm__v_truth(v); }
+
+/* -- letters -- */
+
+enum { SM__CASE_LOWER, SM__CASE_UPPER, SM__CASE_CAPITAL, SM__CASE_TITLE, SM__CASE_WORDS };
+
+/* Characters beyond Latin-1 of scripts and blocks that know no case. */
+static int sm__caseless(uint32_t c) {
+    static const uint32_t ranges[][2] = {
+        {0x5D0, 0x109F},    {0x1100, 0x139F},   {0x2000, 0x2070},  {0x2080, 0x208F},
+        {0x20A0, 0x20FF},   {0x2190, 0x24B5},   {0x24EA, 0x2BFF},  {0x2E00, 0xA63F},
+        {0xA802, 0xAB2F},   {0xABC0, 0xFAFF},   {0xFB1D, 0xFF20},  {0xFF5B, 0xFFFF},
+        {0x1F000, 0x1F12F}, {0x1F18A, 0x1FAFF}, {0x20000, 0x3FFFF}};
+    size_t i;
+    for (i = 0; i < sizeof ranges / sizeof *ranges; i++)
+        if (c >= ranges[i][0] && c <= ranges[i][1]) return 1;
+    return 0;
+}
+
+/* A character in lower or upper case: exact in Latin-1 and where there is no case. */
+static void sm__tp_put_case(sm_template *t, uint32_t c, int upper, int mark) {
+    uint32_t letter = c & ~32u, latin = c >= 0xC0 && c < 0x100 && (c & 31) != 23;
+    if (c == 0xDF && upper) {
+        sm__tp_put_as(t, "SS", 2, mark);
+        return;
+    }
+    if (c == 0xFF && upper) c = 0x178;
+    else if (c == 0xB5 && upper) c = 0x39C;
+    else if (c == 0xDF || c == 0xFF) letter = 0;
+    else if ((letter >= 'A' && letter <= 'Z' && c < 128) || latin) c = upper ? letter : c | 32u;
+    else if (c >= 0x100 && !sm__caseless(c)) sm__tp_refuse(t, "the case of letters beyond Latin-1");
+    sm__tp_put_char(t, c, mark);
+}
+
+/* What begins a word for the filter title: white space, brackets and a hyphen are between. */
+static int sm__is_gap(uint32_t c) {
+    return sm__is_space(c) || (c && c < 128 && strchr("-({[<", (int)c) != NULL);
+}
+
+static sm__value sm__tp_case(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self);
+    uint32_t from = t->n_text, c;
+    size_t i = 0;
+    int first = 1, upper;
+    (void)a;
+    while (i < s.n && !t->status) {
+        int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c);
+        upper = how == SM__CASE_UPPER || (how > SM__CASE_UPPER && first);
+        if (how == SM__CASE_CAPITAL && first && c == 0xDF) sm__tp_refuse(t, "the title case of ss");
+        if (how == SM__CASE_TITLE && c >= 128) sm__tp_refuse(t, "title() of what is not ASCII");
+        sm__tp_put_case(t, c, upper, sm__tp_mark(t, s.p + i));
+        first = how == SM__CASE_TITLE   ? !((c | 32) >= 'a' && (c | 32) <= 'z')
+                : how == SM__CASE_WORDS ? sm__is_gap(c)
+                                        : 0;
+        i += (size_t)sm__max(n, 1);
+    }
+    return sm__tp_made(t, from);
+}
+
+/* -- parts of strings -- */
+
+static int sm__char_in(sm__str set, const char *p, size_t n) { /* a character in a set of them */
+    size_t i;
+    for (i = 0; i + n <= set.n; i++)
+        if (memcmp(set.p + i, p, n) == 0) return 1;
+    return 0;
+}
+
+/* how: 1 = left, 2 = right, 3 = both. Without a set: white space. */
+static sm__str sm__str_strip(sm__str s, const sm__str *set, int how) {
+    uint32_t c;
+    while ((how & 1) && s.n) {
+        size_t n = (size_t)sm__max(1, sm__utf8_read((const unsigned char *)s.p, s.n, &c));
+        if (set ? !sm__char_in(*set, s.p, n) : !sm__is_space(c)) break;
+        s.p += n, s.n -= n;
+    }
+    while ((how & 2) && s.n) {
+        size_t n = 1;
+        while (n < s.n && ((unsigned char)s.p[s.n - n] & 0xC0u) == 0x80u) n++;
+        sm__utf8_read((const unsigned char *)s.p + s.n - n, n, &c);
+        if (set ? !sm__char_in(*set, s.p + s.n - n, n) : !sm__is_space(c)) break;
+        s.n -= n;
+    }
+    return s;
+}
+
+static sm__value sm__tp_strip(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self), set;
+    if (a->v[0].kind == SM__V_MISSING || a->v[0].kind == SM__V_NONE) {
+        s = sm__str_strip(s, NULL, how);
+    } else {
+        set = sm__tp_need_string(t, a->v[0]);
+        if (sm__tp_charge(t, set.n > 64 ? s.n * (set.n / 16) : s.n / 4)) return self;
+        s = sm__str_strip(s, &set, how);
+    }
+    return sm__v_string(s.p, s.n);
+}
+
+static sm__value sm__tp_replace(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self), old, with, part;
+    int64_t left = a->v[2].kind == SM__V_NONE ? -1 : sm__tp_need_int(t, a->v[2], -1);
+    uint32_t from;
+    size_t at = 0, end;
+    old = how ? sm__tp_need_string(t, a->v[0]) : sm__tp_plain(t, a->v[0]);
+    with = how ? sm__tp_need_string(t, a->v[1]) : sm__tp_plain(t, a->v[1]);
+    from = t->n_text;
+    for (; left != 0 && !t->status; left--) {
+        end = sm__str_find(t, s, old, at);
+        if (end > s.n) break;
+        part.p = s.p + at, part.n = end - at;
+        sm__tp_put(t, part);
+        sm__tp_put(t, with);
+        at = end + old.n;
+        if (old.n) continue;
+        if (at == s.n) return sm__tp_made(t, from); /* between all characters, and at the ends */
+        part.p = s.p + at, part.n = s.n - at;
+        part.n = sm__char_offset(part, 1);
+        sm__tp_put(t, part);
+        at += part.n;
+    }
+    part.p = s.p + at, part.n = s.n - at;
+    sm__tp_put(t, part);
+    return sm__tp_made(t, from);
+}
+
+static void sm__tp_reverse(sm__value *v, uint32_t n) {
+    uint32_t i;
+    for (i = 0; i < n / 2; i++) {
+        sm__value x = v[i];
+        v[i] = v[n - 1 - i];
+        v[n - 1 - i] = x;
+    }
+}
+
+/* Pieces between white space; the rest is one piece after `left` cuts. */
+static void sm__tp_split_space(sm_template *t, sm__str s, int64_t left) {
+    for (s = sm__str_strip(s, NULL, 1); s.n && !t->status; s = sm__str_strip(s, NULL, 1)) {
+        size_t n = 0;
+        while (n < s.n) {
+            uint32_t c;
+            int k = sm__utf8_read((const unsigned char *)s.p + n, s.n - n, &c);
+            if (left != 0 && sm__is_space(c)) break;
+            n += (size_t)sm__max(k, 1);
+        }
+        sm__tp_push(t, sm__v_string(s.p, n));
+        s.p += n, s.n -= n;
+        left -= left > 0;
+        if (sm__tp_charge(t, n / 16)) return;
+    }
+}
+
+static sm__value sm__tp_split(sm_template *t, int right, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__v_str(self), sep, piece = s;
+    uint32_t base = t->n_stack;
+    int64_t left = sm__tp_need_int(t, a->v[1], -1);
+    sm__value list;
+    if (a->v[0].kind == SM__V_MISSING || a->v[0].kind == SM__V_NONE) {
+        if (right && left >= 0) sm__tp_refuse(t, "rsplit() at white space with a limit");
+        sm__tp_split_space(t, s, left);
+        return sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
+    }
+    sep = sm__tp_need_string(t, a->v[0]);
+    if (!sep.n) sm__tp_bad(t, "an empty separator");
+    for (; left != 0 && !t->status; left--) {
+        size_t at;
+        if (right) {
+            for (at = s.n + 1; at > sep.n; at--)
+                if (memcmp(s.p + at - 1 - sep.n, sep.p, sep.n) == 0) break;
+            if (at <= sep.n || sm__tp_charge(t, (s.n - at) / 16 + 1)) break;
+            piece.p = s.p + at - 1, piece.n = s.n - (at - 1);
+            s.n = at - 1 - sep.n;
+        } else {
+            at = sm__str_find(t, s, sep, 0);
+            if (at > s.n) break;
+            piece.p = s.p, piece.n = at;
+            s.p += at + sep.n, s.n -= at + sep.n;
+        }
+        sm__tp_push(t, sm__v_string(piece.p, piece.n));
+    }
+    sm__tp_push(t, sm__v_string(s.p, s.n));
+    if (t->status) return self;
+    list = sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
+    if (right && list.u.v) sm__tp_reverse(list.u.v, list.n);
+    return list;
+}
+
+/* The end of the line at s.p[at], and (in next) where the following one begins, as splitlines(). */
+static size_t sm__str_line(sm__str s, size_t at, size_t *next) {
+    while (at < s.n) {
+        uint32_t c;
+        size_t n = (size_t)sm__max(1, sm__utf8_read((const unsigned char *)s.p + at, s.n - at, &c));
+        *next = at + n;
+        if (c == '\r' && at + 1 < s.n && s.p[at + 1] == '\n') ++*next;
+        if ((c >= 10 && c <= 13) || (c >= 28 && c <= 30) || c == 0x85 || c == 0x2028 || c == 0x2029)
+            return at;
+        at += n;
+    }
+    *next = s.n;
+    return s.n;
+}
+
+static sm__value sm__tp_splitlines(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__v_str(self);
+    uint32_t base = t->n_stack;
+    size_t at = 0, next = 0, end;
+    (void)how;
+    for (; at < s.n && !t->status; at = next) {
+        end = sm__str_line(s, at, &next);
+        if (sm__tp_flag(a->v[0])) end = next;
+        sm__tp_push(t, sm__v_string(s.p + at, end - at));
+        if (sm__tp_charge(t, (next - at) / 16)) break;
+    }
+    return t->status ? self : sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
+}
+
+static sm__value sm__tp_indent(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self), width, line;
+    uint32_t from = t->n_text;
+    int64_t spaces = 4;
+    size_t at = 0, next = 0, end;
+    int first = 1;
+    (void)how;
+    if (sm__v_is_string(a->v[0])) {
+        width = sm__tp_plain(t, a->v[0]);
+    } else {
+        spaces = sm__tp_need_int(t, a->v[0], 4);
+        while (spaces-- > 0 && !t->status) sm__tp_puts(t, " ");
+        width = sm__v_str(sm__tp_made(t, from));
+        from = t->n_text;
+    }
+    if (sm__tp_flag(a->v[1])) sm__tp_put(t, width);
+    do { /* the text and a newline behind it, without what the last newline begins */
+        end = sm__str_line(s, at, &next);
+        line.p = s.p + at, line.n = end - at;
+        if (!first) sm__tp_puts(t, "\n");
+        if (!first && (line.n || sm__tp_flag(a->v[2]))) sm__tp_put(t, width);
+        sm__tp_put(t, line);
+        first = 0;
+        at = next;
+        if (sm__tp_charge(t, line.n / 16 + 1)) break;
+    } while (end < s.n);
+    return sm__tp_made(t, from);
+}
+
+/* how: 0 startswith, 1 endswith, 2 find, 3 count, 4 removeprefix, 5 removesuffix, 6 index */
+static sm__value sm__tp_search(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__v_str(self), part, head = s;
+    uint32_t i, n = a->v[0].kind == SM__V_TUPLE && how < 2 ? a->v[0].n : 1;
+    int64_t count = 0;
+    size_t at;
+    for (i = 0; i < n && !t->status; i++) {
+        part = sm__tp_need_string(t, a->v[0].kind == SM__V_TUPLE && how < 2 ? a->v[0].u.v[i]
+                                                                            : a->v[0]);
+        if (how == 2 || how == 3 || how == 6) break;
+        at = how == 0 || how == 4 ? 0 : s.n - sm__min_size(part.n, s.n);
+        if (part.n > s.n || (part.n && memcmp(s.p + at, part.p, part.n) != 0)) continue;
+        if (how < 2) return sm__v_bool(1);
+        return sm__v_string(how == 4 ? s.p + part.n : s.p, s.n - part.n);
+    }
+    if (how < 2) return sm__v_bool(0);
+    if (how == 4 || how == 5 || t->status) return self;
+    at = sm__str_find(t, s, part, 0);
+    if (how == 3 && !part.n) return sm__v_int((int64_t)sm__chars_in(s) + 1);
+    if (how == 3) {
+        for (; at <= s.n && !t->status; count++) at = sm__str_find(t, s, part, at + part.n);
+        return sm__v_int(count);
+    }
+    if (at > s.n && how == 6) sm__tp_bad(t, "index(): not found");
+    head.n = sm__min_size(at, s.n);
+    return sm__v_int(at > s.n ? -1 : (int64_t)sm__chars_in(head));
+}
+
+/* how: 0 isdigit, 1 isalpha, 2 isalnum, 3 isspace, 4 isupper, 5 islower: of ASCII */
+static sm__value sm__tp_is(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self);
+    size_t i;
+    int cased = 0;
+    (void)a;
+    for (i = 0; i < s.n; i++) {
+        int c = (unsigned char)s.p[i], digit = c >= '0' && c <= '9', upper = c >= 'A' && c <= 'Z';
+        int lower = c >= 'a' && c <= 'z', ok = digit;
+        if (c >= 128) sm__tp_refuse(t, "the kind of letters beyond ASCII");
+        cased |= upper | lower;
+        if (how == 1) ok = upper | lower;
+        if (how == 2) ok = upper | lower | digit;
+        if (how == 3) ok = sm__is_space((uint32_t)c);
+        if (how == 4) ok = !lower;
+        if (how == 5) ok = !upper;
+        if (!ok) return sm__v_bool(0);
+    }
+    return sm__v_bool(s.n && (how < 4 || cased));
+}
+
+static sm__value sm__tp_join(sm_template *t, int how, sm__value self, const sm__tp_args *a);
+
+/* %s, %d, %i, %r? and %%, with a minus, a zero and a width. */
+static sm__value sm__tp_format_percent(sm_template *t, sm__value format, const sm__value *args,
+                                       uint32_t n) {
+    uint32_t from = t->n_text, used = 0;
+    sm__str f = sm__v_str(format), run;
+    sm__value *made;
+    size_t i;
+    /* arguments become text first: they would come to stand in the middle of what is made */
+    made = (sm__value *)sm__tp_take(t, n * sizeof *made);
+    if (!made) return format;
+    for (used = 0; used < n; used++) {
+        sm__str s = sm__tp_plain(t, args[used]);
+        made[used] = sm__v_string(s.p, s.n);
+    }
+    from = t->n_text;
+    used = 0;
+    for (i = 0; i < f.n && !t->status;) {
+        run.p = f.p + i, run.n = 0;
+        while (i < f.n && f.p[i] != '%') i++, run.n++;
+        sm__tp_put(t, run);
+        if (i == f.n) break;
+        if (i + 1 < f.n && f.p[i + 1] == '%') sm__tp_puts(t, "%");
+        else if (i + 1 == f.n || !strchr("sdi", f.p[i + 1]))
+            sm__tp_refuse(t, "a % format other than %s, %d, %i and %%");
+        else if (used == n) sm__tp_bad(t, "not enough arguments for the % format");
+        else {
+            if (f.p[i + 1] != 's' && args[used].kind != SM__V_INT)
+                sm__tp_type(t, "%d takes whole numbers here, not", args[used]);
+            sm__tp_put(t, sm__v_str(made[used++]));
+        }
+        i += 2;
+    }
+    if (used < n) sm__tp_bad(t, "too many arguments for the % format");
+    return sm__tp_made(t, from);
+}
+
+static sm__value sm__tp_percent(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, self);
+    (void)how;
+    if (a->n_kw) sm__tp_refuse(t, "format with names");
+    return sm__tp_format_percent(t, sm__v_string(s.p, s.n), a->v, a->n);
+}
+
+/* '{} {0} {name}'.format(...) */
+static sm__value sm__tp_format(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str f = sm__v_str(self), run;
+    sm__value *made = (sm__value *)sm__tp_take(t, (a->n + a->n_kw) * sizeof *made);
+    uint32_t from, i, next = 0;
+    size_t at = 0, end;
+    (void)how;
+    for (i = 0; made && i < a->n + a->n_kw; i++) {
+        sm__str s = sm__tp_plain(t, i < a->n ? a->v[i] : a->kw[2 * (i - a->n) + 1]);
+        made[i] = sm__v_string(s.p, s.n);
+    }
+    from = t->n_text;
+    while (at < f.n && !t->status) {
+        for (end = at; end < f.n && f.p[end] != '{' && f.p[end] != '}';) end++;
+        run.p = f.p + at, run.n = end - at;
+        sm__tp_put(t, run);
+        at = end + 2;
+        if (end == f.n) break;
+        if (end + 1 < f.n && f.p[end + 1] == f.p[end]) {
+            sm__tp_put_as(t, f.p + end, 1, sm__tp_mark(t, f.p + end));
+            continue;
+        }
+        for (at = ++end; end < f.n && f.p[end] != '}';) end++;
+        run.p = f.p + at, run.n = end - at;
+        at = end + 1;
+        i = next;
+        if (run.n == 1 && run.p[0] >= '0' && run.p[0] <= '9') i = (uint32_t)(run.p[0] - '0');
+        else if (run.n)
+            for (i = 0; i < a->n_kw && !sm__str_same(run, sm__v_str(a->kw[2 * i]));) i++;
+        else next++;
+        if (run.n && !(run.p[0] >= '0' && run.p[0] <= '9')) i = i < a->n_kw ? i + a->n : UINT32_MAX;
+        else if (i >= a->n) i = UINT32_MAX;
+        if (end >= f.n || i == UINT32_MAX || f.p[end] != '}' || (next && run.n))
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a field of format():", run);
+        else sm__tp_put(t, sm__v_str(made[i]));
+    }
+    return sm__tp_made(t, from);
+}
+
+/* -- numbers -- */
+
+/* A number in a text as Python's int() and float() read it. Returns SM__V_INT, SM__V_FLOAT or, when
+ * there is none for sure, SM__V_NONE; what only Python may know is refused. */
+static sm__value sm__tp_number(sm_template *t, sm__str s, int json) {
+    const uint8_t *p, *end;
+    size_t i, digits = 0;
+    int plain = 1, negative, scale = 0, after = 0;
+    int64_t v = 0;
+    double d = 0.0;
+    if (!json) s = sm__str_strip(s, NULL, 3);
+    negative = s.n && s.p[0] == '-';
+    for (i = (size_t)negative; i < s.n; i++) {
+        int c = (unsigned char)s.p[i];
+        if (c < '0' || c > '9') plain = 0;
+        if (c >= 128 || !c || !strchr("0123456789+-._eEinfatyINFATY", c)) {
+            uint32_t code = 0;
+            sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &code);
+            if (sm__char_class(code) == SM__CHAR_NUMBER)
+                sm__tp_refuse(t, "digits that are not 0-9");
+            return sm__v_none();
+        }
+    }
+    if (s.n == (size_t)negative) return sm__v_none();
+    if (plain) {
+        for (i = (size_t)negative; i < s.n; i++)
+            if (sm__int_mul(v, 10, &v) || sm__int_add(v, s.p[i] - '0', &v))
+                return sm__tp_refuse(t, "an integer beyond 64 bits"), sm__v_none();
+        return sm__v_int(negative ? -v : v);
+    }
+    p = (const uint8_t *)s.p, end = p + s.n;
+    if (!sm__parse_number(&p, end, &d) || p != end) {
+        for (i = 0; i < s.n; i++)
+            if ((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] | 32) == 'n')
+                return sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a number:", s), sm__v_none();
+        return sm__v_none();
+    }
+    for (i = 0; i < s.n && (s.p[i] | 32) != 'e'; i++) {
+        if (s.p[i] == '.') after = 1;
+        else if (s.p[i] != '-' && (digits || s.p[i] != '0')) digits++;
+        if (s.p[i] != '.' && after) scale--;
+    }
+    for (after = 0; i < s.n; i++)
+        if (s.p[i] >= '0' && s.p[i] <= '9' && after < 1000) after = after * 10 + (s.p[i] - '0');
+    if (memchr(s.p, 'e', s.n) || memchr(s.p, 'E', s.n))
+        scale += memchr(s.p + 1, '-', s.n - 1) ? -after : after;
+    if (digits > 15 || scale > 22 || scale < -22)
+        sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a float of more than 15 digits, or beyond 1e22:", s);
+    return sm__v_float(d);
+}
+
+static sm__value sm__tp_trunc(sm_template *t, double d) {
+    if (!(d < 9e18 && d > -9e18))
+        return sm__tp_refuse(t, "an integer beyond 64 bits"), sm__v_none();
+    return sm__v_int((int64_t)d);
+}
+
+/* how: 0 int, 1 float, 2 abs, 3 round */
+static sm__value sm__tp_numeric(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value v = self, missing = how ? sm__v_float(0.0) : sm__v_int(0);
+    if (v.kind == SM__V_UNDEFINED) sm__tp_type(t, "no number:", v);
+    if (how < 2) {
+        if (a->v[0].kind != SM__V_MISSING) missing = a->v[0];
+        if (!how && sm__tp_need_int(t, a->v[1], 10) != 10)
+            sm__tp_refuse(t, "int() of another base");
+        if (sm__v_is_string(v)) v = sm__tp_number(t, sm__v_str(v), 0);
+        if (!sm__v_is_number(v)) return missing;
+        if (how) return sm__v_float(sm__v_double(t, v));
+        return v.kind == SM__V_FLOAT ? sm__tp_trunc(t, v.u.d) : sm__v_int(v.u.i);
+    }
+    if (!sm__v_is_number(v)) return sm__tp_type(t, "no number:", v), v;
+    if (how == 2) {
+        if (v.kind == SM__V_FLOAT) return sm__v_float(v.u.d < 0 || v.u.d == 0 ? 0 - v.u.d : v.u.d);
+        return v.u.i < 0 ? sm__tp_int_math(t, SM__TP_MUL, v.u.i, -1) : sm__v_int(v.u.i);
+    }
+    if (sm__tp_need_int(t, a->v[0], 0) != 0) sm__tp_refuse(t, "round() to digits");
+    if (v.kind != SM__V_FLOAT && a->v[1].kind == SM__V_MISSING) return sm__v_int(v.u.i);
+    {
+        sm__str method =
+            a->v[1].kind == SM__V_MISSING ? sm__str_of("common") : sm__tp_need_string(t, a->v[1]);
+        double d = sm__v_double(t, v), f, rest;
+        if (!(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
+        f = (double)(int64_t)d;
+        if (f > d) f -= 1.0; /* rounded down */
+        rest = d - f;
+        if (sm__str_is(method, "ceil")) return sm__v_float(rest > 0.0 ? f + 1.0 : f);
+        if (sm__str_is(method, "floor")) return sm__v_float(f);
+        if (!sm__str_is(method, "common")) sm__tp_bad(t, "round() knows common, ceil and floor");
+        if (rest > 0.5 || (rest == 0.5 && ((int64_t)f & 1))) f += 1.0;
+        return sm__v_float(f == 0.0 && d < 0.0 ? -0.0 : f);
+    }
+}
+
+/* -- collections -- */
+
+/* An attribute "a.b.0" of a value, part by part. */
+static sm__value sm__tp_path(sm_template *t, sm__value v, sm__value path, sm__value missing) {
+    sm__str s;
+    size_t at = 0, end, i;
+    if (path.kind == SM__V_MISSING || path.kind == SM__V_NONE) return v;
+    if (path.kind == SM__V_INT) return sm__tp_item(t, v, path);
+    s = sm__tp_need_string(t, path);
+    if (memchr(s.p, ',', s.n)) sm__tp_refuse(t, "several attributes at once");
+    for (; at <= s.n && !t->status; at = end + 1) {
+        int digits = 1;
+        int64_t number = 0;
+        for (end = at; end < s.n && s.p[end] != '.';) end++;
+        for (i = at; i < end; i++) {
+            digits &= s.p[i] >= '0' && s.p[i] <= '9' && i - at < 9;
+            number = number * 10 + (digits ? s.p[i] - '0' : 0);
+            if (!digits) number = 0;
+        }
+        v = digits && end > at ? sm__tp_item(t, v, sm__v_int(number))
+                               : sm__tp_item(t, v, sm__v_string(s.p + at, end - at));
+        if (v.kind == SM__V_UNDEFINED && missing.kind > SM__V_NONE) v = missing;
+    }
+    return v;
+}
+
+/* What values are compared by: an attribute, letters in lower case unless asked otherwise. */
+static sm__value sm__tp_sort_key(sm_template *t, sm__value v, sm__value path, sm__value sensitive) {
+    v = sm__tp_path(t, v, path, sm__v_none());
+    if (v.kind == SM__V_STRING && !sm__tp_flag(sensitive))
+        return sm__tp_case(t, SM__CASE_LOWER, v, NULL);
+    return v;
+}
+
+static sm__value sm__tp_length(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    int64_t n = sm__v_length(t, self);
+    (void)how, (void)a;
+    if (n < 0) sm__tp_type(t, "no length has", self);
+    return sm__v_int(n);
+}
+
+static sm__value sm__tp_default(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    (void)t, (void)how;
+    if (self.kind != SM__V_UNDEFINED && !(sm__tp_flag(a->v[1]) && !sm__v_truth(self))) return self;
+    return a->v[0].kind == SM__V_MISSING ? sm__v_string("", 0) : a->v[0];
+}
+
+/* how: 0 = the filter (self is the list), 1 = the method (self is what is between) */
+static sm__value sm__tp_join(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value list = sm__tp_iterate(t, how ? a->v[0] : self), between = how ? self : a->v[0];
+    sm__str comma = between.kind == SM__V_MISSING ? sm__no_str : sm__tp_str(t, between);
+    uint32_t from = t->n_text, i;
+    sm__value v;
+    for (i = 0; i < list.n && !t->status; i++) {
+        v = how ? list.u.v[i] : sm__tp_path(t, list.u.v[i], a->v[1], sm__v_none());
+        if (how) sm__tp_need_string(t, v);
+        if (i) sm__tp_put(t, comma);
+        sm__tp_put_value(t, v);
+        sm__tp_charge(t, 1);
+    }
+    return sm__tp_made(t, from);
+}
+
+/* how: 0 first, 1 last */
+static sm__value sm__tp_end(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    (void)a;
+    if (how && self.kind == SM__V_GENERATOR) sm__tp_type(t, "no last item has a", self);
+    if (!how && self.kind == SM__V_GENERATOR) sm__tp_refuse(t, "the first item of a generator");
+    if (self.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
+    if (self.kind == SM__V_STRING && self.n) { /* without making a list of it */
+        int64_t at = how ? sm__v_length(t, self) - 1 : 0;
+        return sm__tp_slice_string(t, self, at, at + 1, 1);
+    }
+    self = sm__tp_iterate(t, self);
+    if (!self.n || t->status) return sm__v_undefined(sm__no_str);
+    return self.u.v[how ? self.n - 1 : 0];
+}
+
+static sm__value sm__tp_list(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    (void)how, (void)a;
+    self = sm__tp_iterate(t, self);
+    self.kind = SM__V_LIST;
+    return self;
+}
+
+static sm__value sm__tp_reversed(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value list;
+    sm__value *items;
+    static const sm__value none[3] = {
+        {SM__V_NONE, 0, {0}}, {SM__V_NONE, 0, {0}}, {SM__V_INT, 0, {-1}}};
+    (void)how, (void)a;
+    if (sm__v_is_string(self)) return sm__tp_slice(t, self, none);
+    list = sm__tp_iterate(t, self);
+    items = (sm__value *)sm__tp_take(t, list.n * sizeof *items);
+    if (!items) return self;
+    if (list.n) memcpy(items, list.u.v, list.n * sizeof *items);
+    sm__tp_reverse(items, list.n);
+    list = sm__v_items(SM__V_LIST, items, list.n);
+    return self.kind == SM__V_GENERATOR ? list : sm__tp_generator(t, list);
+}
+
+/* The pairs of a dict as tuples (how 0), its keys (1), its values (2). */
+static sm__value sm__tp_pairs(sm_template *t, sm__value dict, int how) {
+    sm__value *v = (sm__value *)sm__tp_take(t, dict.n * (how ? 1u : 3u) * sizeof *v);
+    uint32_t i;
+    if (!v) return sm__v_items(SM__V_VIEW, NULL, 0);
+    if (!how && dict.n) memcpy(v + dict.n, dict.u.v, 2 * dict.n * sizeof *v);
+    for (i = 0; i < dict.n; i++)
+        v[i] = how ? dict.u.v[2 * i + (how == 2)] : sm__v_items(SM__V_TUPLE, v + dict.n + 2 * i, 2);
+    return sm__v_items(SM__V_VIEW, v, dict.n);
+}
+
+/* how: 0 items(), 1 keys(), 2 values(), 3 copy(), 4 get(), 5 |items */
+static sm__value sm__tp_dict(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    int i;
+    if (how == 3) return self;
+    if (how == 4) {
+        i = sm__v_find(t, self, a->v[0]);
+        if (i >= 0) return self.u.v[2 * i + 1];
+        return a->v[1].kind == SM__V_MISSING ? sm__v_none() : a->v[1];
+    }
+    if (how < 3) return sm__tp_pairs(t, self, how);
+    if (self.kind == SM__V_UNDEFINED) return sm__tp_generator(t, sm__v_items(SM__V_LIST, NULL, 0));
+    if (self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", self);
+    return t->status ? self : sm__tp_generator(t, sm__tp_pairs(t, self, 0));
+}
+
+/* how: 0 sort, 1 dictsort */
+static sm__value sm__tp_sort(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value list, *items, *keys, sensitive = a->v[how ? 0 : 1];
+    int reverse = sm__tp_flag(a->v[how ? 2 : 0]), by = 0;
+    uint32_t i;
+    if (how && self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", self);
+    if (how && a->v[1].kind != SM__V_MISSING) {
+        sm__str s = sm__tp_need_string(t, a->v[1]);
+        by = sm__str_is(s, "value");
+        if (!by && !sm__str_is(s, "key")) sm__tp_bad(t, "dictsort knows key and value");
+    }
+    if (t->status) return self;
+    list = how ? sm__tp_pairs(t, self, 0) : sm__tp_iterate(t, self);
+    items = (sm__value *)sm__tp_take(t, list.n * sizeof *items);
+    keys = (sm__value *)sm__tp_take(t, list.n * sizeof *keys);
+    if (!items || !keys) return self;
+    for (i = 0; i < list.n && !t->status; i++) {
+        items[i] = list.u.v[i];
+        keys[i] = how ? sm__tp_sort_key(t, items[i].u.v[by], sm__v_none(), sensitive)
+                      : sm__tp_sort_key(t, items[i], a->v[2], sensitive);
+    }
+    if (!t->status) sm__v_sort(t, items, keys, list.n, 1, reverse);
+    return sm__v_items(SM__V_LIST, items, list.n);
+}
+
+/* how: -1 min, 1 max (as 0 and 1), 2 unique */
+static sm__value sm__tp_among(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value list = sm__tp_iterate(t, self), key;
+    sm__value *keys = (sm__value *)sm__tp_take(t, 2 * (size_t)list.n * sizeof *keys);
+    uint32_t i, j, n = 0;
+    for (i = 0; keys && i < list.n && !t->status; i++) {
+        key = sm__tp_sort_key(t, list.u.v[i], a->v[1], a->v[0]);
+        if (how < 2 && n) {
+            int order = sm__v_order(t, key, keys[0]);
+            if (order == 2 || (how ? order <= 0 : order >= 0)) continue;
+            n = 0;
+        }
+        if (how == 2 && key.kind >= SM__V_LIST) sm__tp_type(t, "unique does not take a", key);
+        for (j = 0; j < n && !sm__v_equal(t, keys[j], key);) j++;
+        if (j < n) continue;
+        keys[list.n + n] = list.u.v[i];
+        keys[n++] = key;
+    }
+    if (how < 2) return n ? keys[list.n] : sm__v_undefined(sm__no_str);
+    return sm__tp_generator(t, sm__v_items(SM__V_LIST, keys + list.n, n));
+}
+
+static sm__value sm__tp_sum(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value sum = a->v[1].kind == SM__V_MISSING ? sm__v_int(0) : a->v[1], v;
+    uint32_t i;
+    (void)how;
+    self = sm__tp_iterate(t, self);
+    for (i = 0; i < self.n && !t->status; i++) {
+        v = sm__tp_path(t, self.u.v[i], a->v[0], sm__v_none());
+        if (sm__v_is_string(sum) || v.kind == SM__V_FLOAT)
+            sm__tp_refuse(t, "sum of what is no integer");
+        sum = sm__tp_binary(t, SM__TP_ADD, sum, v);
+    }
+    return sum;
+}
+
+/* map */
+static sm__value sm__tp_map(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value list, path = sm__v_make(SM__V_MISSING, 0), missing = path, *out;
+    uint32_t i;
+    int row = -1;
+    (void)how;
+    for (i = 0; i < a->n_kw && !a->n; i++) {
+        sm__str name = sm__v_str(a->kw[2 * i]);
+        if (sm__str_is(name, "attribute")) path = a->kw[2 * i + 1];
+        else if (sm__str_is(name, "default")) missing = a->kw[2 * i + 1];
+        else sm__tp_fail(t, SM_ERR_FORMAT, "map does not take", name);
+    }
+    if (path.kind == SM__V_MISSING) {
+        sm__str name = a->n ? sm__tp_need_string(t, a->v[0]) : sm__no_str;
+        row = sm__tp_row_find(SM__TP_FILTER, name);
+        if (row < 0 || !a->n) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "map with the filter", name);
+        if (a->n_kw) sm__tp_refuse(t, "map with named arguments");
+    }
+    list = sm__tp_iterate(t, self);
+    out = (sm__value *)sm__tp_take(t, list.n * sizeof *out);
+    for (i = 0; out && i < list.n && !t->status; i++)
+        out[i] = row < 0 ? sm__tp_path(t, list.u.v[i], path, missing)
+                         : sm__tp_row_run(t, row | SM__TP_NESTS << 16, list.u.v[i], a->v + 1,
+                                          a->n - 1, 0);
+    return sm__tp_generator(t, sm__v_items(SM__V_LIST, out, out ? list.n : 0));
+}
+
+/* how: 1 reject instead of select, 2 by an attribute */
+static sm__value sm__tp_select(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    uint32_t off = (how & 2) != 0, i, n = 0;
+    sm__value list, *out, path = sm__v_none();
+    int row = -1, keep;
+    if (a->n_kw) sm__tp_refuse(t, "select with named arguments");
+    if (off && !a->n) sm__tp_bad(t, "selectattr wants an attribute");
+    if (t->status) return self;
+    if (off) path = a->v[0];
+    if (a->n > off) {
+        sm__str name = sm__tp_need_string(t, a->v[off]);
+        row = sm__tp_row_find(SM__TP_TEST, name);
+        if (row < 0) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "select with the test", name);
+    }
+    list = sm__v_truth(self) ? sm__tp_iterate(t, self) : sm__v_items(SM__V_LIST, NULL, 0);
+    out = (sm__value *)sm__tp_take(t, list.n * sizeof *out);
+    for (i = 0; out && i < list.n && !t->status; i++) {
+        sm__value v = sm__tp_path(t, list.u.v[i], path, sm__v_none());
+        if (row >= 0)
+            v = sm__tp_row_run(t, row | SM__TP_NESTS << 16, v, a->v + off + 1, a->n - off - 1, 0);
+        keep = sm__v_truth(v);
+        if (keep != (how & 1)) out[n++] = list.u.v[i];
+    }
+    return sm__tp_generator(t, sm__v_items(SM__V_LIST, out, n));
+}
+
+static sm__value sm__tp_json(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__tp_style style;
+    uint32_t from;
+    (void)how;
+    memset(&style, 0, sizeof style);
+    style.json = 1 + sm__tp_flag(a->v[0]);
+    style.sort = sm__tp_flag(a->v[3]);
+    style.indent = a->v[1];
+    style.colon = sm__str_of(": ");
+    if (style.indent.kind == SM__V_MISSING) style.indent = sm__v_none();
+    style.comma = sm__str_of(style.indent.kind == SM__V_NONE ? ", " : ",");
+    if (style.indent.kind == SM__V_INT || style.indent.kind == SM__V_BOOL) {
+        int64_t n = style.indent.u.i;
+        from = t->n_text;
+        while (n-- > 0 && !t->status) sm__tp_puts(t, " ");
+        style.indent = sm__tp_made(t, from);
+    } else if (style.indent.kind != SM__V_NONE && style.indent.kind != SM__V_STRING) {
+        sm__tp_type(t, "indent is not", style.indent);
+    }
+    if (a->v[2].kind == SM__V_TUPLE || a->v[2].kind == SM__V_LIST) {
+        if (a->v[2].n != 2) return sm__tp_bad(t, "separators are two"), self;
+        style.comma = sm__tp_need_string(t, a->v[2].u.v[0]);
+        style.colon = sm__tp_need_string(t, a->v[2].u.v[1]);
+    } else if (a->v[2].kind > SM__V_NONE) {
+        sm__tp_type(t, "separators are not", a->v[2]);
+    }
+    from = t->n_text;
+    sm__tp_write(t, self, &style);
+    return sm__tp_made(t, from);
+}
+
+/* how: 0 string, 1 safe, 2 escape, 3 forceescape */
+static sm__value sm__tp_markup(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    static const char from[] = "&<>'\"";
+    static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
+    sm__str s = sm__tp_str(t, self), c;
+    uint32_t start = t->n_text;
+    sm__value v = sm__v_string(s.p, s.n);
+    size_t i;
+    (void)a;
+    if (how == 0) return sm__v_is_string(self) ? self : v;
+    if (how == 3 || (how == 2 && self.kind != SM__V_MARKUP)) {
+        for (i = 0; i < s.n && !t->status; i++) {
+            const char *e = s.p[i] ? strchr(from, s.p[i]) : NULL;
+            c.p = s.p + i, c.n = 1;
+            if (e) sm__tp_put_as(t, to[e - from], strlen(to[e - from]), sm__tp_mark(t, c.p));
+            else sm__tp_put(t, c);
+        }
+        v = sm__tp_made(t, start);
+    }
+    v.kind = SM__V_MARKUP;
+    return v;
+}
+
+/* -- tests: how is the number of the test, or of an operator -- */
+
+enum {
+    SM__IS_DEFINED = 32,
+    SM__IS_UNDEFINED,
+    SM__IS_NONE,
+    SM__IS_STRING,
+    SM__IS_NUMBER,
+    SM__IS_INTEGER,
+    SM__IS_FLOAT,
+    SM__IS_BOOLEAN,
+    SM__IS_TRUE,
+    SM__IS_FALSE,
+    SM__IS_MAPPING,
+    SM__IS_SEQUENCE,
+    SM__IS_ITERABLE,
+    SM__IS_CALLABLE,
+    SM__IS_ODD,
+    SM__IS_EVEN,
+    SM__IS_DIVISIBLE,
+    SM__IS_FILTER,
+    SM__IS_TEST
+};
+
+static int sm__tp_test_number(sm_template *t, int how, sm__value v, sm__value by) {
+    if (how != SM__IS_DIVISIBLE) by = sm__v_int(2);
+    if (!sm__v_is_number(v) || !sm__v_is_number(by) || v.kind == SM__V_FLOAT ||
+        by.kind == SM__V_FLOAT)
+        sm__tp_type(t, "whole numbers only, not", v);
+    v = t->status ? v : sm__tp_int_math(t, SM__TP_MOD, v.u.i, by.u.i);
+    return v.u.i == (how == SM__IS_ODD);
+}
+
+static sm__value sm__tp_test(sm_template *t, int how, sm__value v, const sm__tp_args *a) {
+    uint32_t k = v.kind;
+    int yes = 0, items = k >= SM__V_LIST && k <= SM__V_DICT;
+    if (how < SM__IS_DEFINED) return sm__v_bool(sm__tp_compare(t, how, v, a->v[0]));
+    switch (how) {
+    case SM__IS_DEFINED: yes = k != SM__V_UNDEFINED; break;
+    case SM__IS_UNDEFINED: yes = k == SM__V_UNDEFINED; break;
+    case SM__IS_NONE: yes = k == SM__V_NONE; break;
+    case SM__IS_STRING: yes = sm__v_is_string(v); break;
+    case SM__IS_NUMBER: yes = sm__v_is_number(v); break;
+    case SM__IS_INTEGER: yes = k == SM__V_INT; break;
+    case SM__IS_FLOAT: yes = k == SM__V_FLOAT; break;
+    case SM__IS_BOOLEAN: yes = k == SM__V_BOOL; break;
+    case SM__IS_TRUE: yes = k == SM__V_BOOL && v.u.i; break;
+    case SM__IS_FALSE: yes = k == SM__V_BOOL && !v.u.i; break;
+    case SM__IS_MAPPING: yes = k == SM__V_DICT; break;
+    case SM__IS_SEQUENCE:
+        yes = (items && k != SM__V_VIEW && k != SM__V_GENERATOR) || sm__v_is_string(v) ||
+              k == SM__V_UNDEFINED;
+        break;
+    case SM__IS_ITERABLE:
+        yes = items || sm__v_is_string(v) || k == SM__V_UNDEFINED || k == SM__V_LOOP;
+        break;
+    case SM__IS_CALLABLE:
+        if (k == SM__V_UNDEFINED || k == SM__V_LOOP) sm__tp_refuse(t, "whether this is callable");
+        yes = k == SM__V_MACRO || k == SM__V_FUNCTION;
+        break;
+    case SM__IS_FILTER:
+    case SM__IS_TEST:
+        yes = sm__tp_row_find(how == SM__IS_FILTER ? SM__TP_FILTER : SM__TP_TEST,
+                              sm__tp_need_string(t, v)) >= 0;
+        if (!yes) sm__tp_refuse(t, "whether jinja2 has what we have not");
+        break;
+    default: yes = sm__tp_test_number(t, how, v, how == SM__IS_DIVISIBLE ? a->v[0] : v);
+    }
+    return sm__v_bool(yes);
+}
+
+/* -- functions -- */
+
+static sm__value sm__tp_range(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    int64_t from = 0, to = sm__tp_need_int(t, a->v[0], 0), step = sm__tp_need_int(t, a->v[2], 1), n,
+            i;
+    sm__value *items;
+    (void)how, (void)self;
+    if (a->v[1].kind != SM__V_MISSING) from = to, to = sm__tp_need_int(t, a->v[1], 0);
+    if (!step) sm__tp_bad(t, "range() with step 0");
+    if (from > INT32_MAX || from < -INT32_MAX || to > INT32_MAX || to < -INT32_MAX ||
+        step > INT32_MAX || step < -INT32_MAX)
+        sm__tp_full(t, "range() is too long");
+    if (t->status) return self;
+    n = step > 0 ? (to - from + step - 1) / step : (from - to - step - 1) / -step;
+    if (step > 0 ? to <= from : to >= from) n = 0;
+    if (n > SM__TP_RANGE) sm__tp_full(t, "range() is too long");
+    items = t->status ? NULL : (sm__value *)sm__tp_take(t, (size_t)n * sizeof *items);
+    for (i = 0; items && i < n; i++) items[i] = sm__v_int(from + i * step);
+    return sm__v_items(SM__V_RANGE, items, items ? (uint32_t)n : 0);
+}
+
+/* how: 0 namespace, 1 dict */
+static sm__value sm__tp_new(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__value v = sm__v_make(SM__V_NAMESPACE, 0), dict = sm__v_items(SM__V_DICT, NULL, 0);
+    uint32_t i, n = 0;
+    (void)self;
+    if (a->n > 1 || (a->n && a->v[0].kind != SM__V_DICT))
+        return sm__tp_refuse(t, "an argument that is no dict"), v;
+    if (a->n) dict = a->v[0];
+    if (how) {
+        sm__value *pairs =
+            (sm__value *)sm__tp_take(t, 2 * ((size_t)dict.n + a->n_kw) * sizeof *pairs);
+        if (!pairs) return v;
+        if (dict.n) memcpy(pairs, dict.u.v, 2 * dict.n * sizeof *pairs);
+        dict = sm__v_items(SM__V_DICT, pairs, dict.n);
+        for (i = 0; i < a->n_kw && !t->status; i++) {
+            int at = sm__v_find(t, dict, a->kw[2 * i]);
+            n = at < 0 ? dict.n++ : (uint32_t)at;
+            pairs[2 * n] = a->kw[2 * i];
+            pairs[2 * n + 1] = a->kw[2 * i + 1];
+        }
+        return dict;
+    }
+    v.u.scope = (sm__scope *)sm__tp_take(t, sizeof *v.u.scope);
+    if (!v.u.scope) return v;
+    memset(v.u.scope, 0, sizeof *v.u.scope);
+    for (i = 0; i < dict.n + a->n_kw && !t->status; i++) {
+        const sm__value *pair = i < dict.n ? dict.u.v + 2 * i : a->kw + 2 * (i - dict.n);
+        sm__scope_set(t, v.u.scope, sm__tp_need_string(t, pair[0]), pair[1]);
+    }
+    return v;
+}
+
+static sm__value sm__tp_raise(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    sm__str s = sm__tp_str(t, a->v[0]);
+    char text[200];
+    size_t i, n = sm__min_size(s.n, sizeof text - 1);
+    (void)how;
+    while (n < s.n && n && ((unsigned char)s.p[n] & 0xC0u) == 0x80u) n--; /* no half character */
+    for (i = 0; i < n; i++) text[i] = (unsigned char)s.p[i] < 32 ? ' ' : s.p[i];
+    text[n] = 0;
+    if (!t->status) t->status = sm__fail(t->error, SM_ERR_ARG, "the template says: %s", text);
+    return self;
+}
+
+/* Days since 1970 to a date of the Gregorian calendar: years begin in March here. */
+static void sm__date(int64_t days, int *year, int *month, int *day, int *of_year) {
+    static const int before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
+    int64_t z = days + 719468, era = z / 146097, d = z % 146097;
+    int64_t y = (d - d / 1460 + d / 36524 - d / 146096) / 365, m;
+    int leap;
+    d -= 365 * y + y / 4 - y / 100;
+    m = (5 * d + 2) / 153;
+    *day = (int)(d - (153 * m + 2) / 5) + 1;
+    *month = (int)(m < 10 ? m + 3 : m - 9);
+    *year = (int)(y + era * 400 + (*month <= 2));
+    leap = *year % 4 == 0 && (*year % 100 != 0 || *year % 400 == 0);
+    *of_year = before[*month - 1] + *day + (leap && *month > 2);
+}
+
+static void sm__tp_put_digits(sm_template *t, int v, int width, char pad) {
+    int most = 1;
+    while (--width > 0) most *= 10;
+    for (; most > 1 && v < most; most /= 10) sm__tp_put_as(t, &pad, 1, 0);
+    sm__tp_put_int(t, v);
+}
+
+static sm__value sm__tp_strftime(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+    static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
+                                       "Thursday", "Friday", "Saturday"};
+    static const char *const months[] = {"January",   "February", "March",    "April",
+                                         "May",       "June",     "July",     "August",
+                                         "September", "October",  "November", "December"};
+    sm__str f = sm__tp_need_string(t, a->v[0]);
+    uint32_t from = t->n_text;
+    int year, month, day, of_year, second = (int)(t->now % 86400), weekday;
+    int64_t n_days = t->now / 86400;
+    size_t i;
+    (void)how;
+    sm__date(n_days, &year, &month, &day, &of_year);
+    weekday = (int)((n_days + 4) % 7);
+    for (i = 0; i < f.n && !t->status; i++) {
+        int h = second / 3600, plain = i + 2 < f.n && f.p[i + 1] == '-';
+        if (f.p[i] != '%' || i + 1 == f.n) {
+            sm__tp_put_as(t, f.p + i, 1, 0);
+            continue;
+        }
+        i += 1 + (size_t)plain;
+#define SM__DIGITS(v, width) sm__tp_put_digits(t, v, plain ? 1 : width, '0')
+        switch (f.p[i]) {
+        case 'Y': sm__tp_put_int(t, year); break;
+        case 'y': SM__DIGITS(year % 100, 2); break;
+        case 'm': SM__DIGITS(month, 2); break;
+        case 'd': SM__DIGITS(day, 2); break;
+        case 'e': sm__tp_put_digits(t, day, plain ? 1 : 2, ' '); break;
+        case 'j': SM__DIGITS(of_year, 3); break;
+        case 'H': SM__DIGITS(h, 2); break;
+        case 'I': SM__DIGITS((h + 11) % 12 + 1, 2); break;
+        case 'M': SM__DIGITS(second / 60 % 60, 2); break;
+        case 'S': SM__DIGITS(second % 60, 2); break;
+        case 'p': sm__tp_puts(t, h < 12 ? "AM" : "PM"); break;
+        case 'B': sm__tp_puts(t, months[month - 1]); break;
+        case 'b': sm__tp_put_as(t, months[month - 1], 3, 0); break;
+        case 'A': sm__tp_puts(t, days[weekday]); break;
+        case 'a': sm__tp_put_as(t, days[weekday], 3, 0); break;
+        case '%': sm__tp_puts(t, "%"); break;
+        default:
+            sm__tp_refuse(t,
+                          "a part of the date other than %Y %y %m %d %e %j %B %b %A %a and time");
+        }
+#undef SM__DIGITS
+    }
+    return t->status ? self : sm__tp_made(t, from);
+}
+
+static const sm__tp_row sm__tp_rows[] = {
+    {"length", "", sm__tp_length, SM__TP_FILTER, 0},
+    {"count", "", sm__tp_length, SM__TP_FILTER, 0},
+    {"default", "|default_value boolean", sm__tp_default, SM__TP_FILTER, 0},
+    {"d", "|default_value boolean", sm__tp_default, SM__TP_FILTER, 0},
+    {"trim", "|chars", sm__tp_strip, SM__TP_FILTER, 3},
+    {"strip", "|chars", sm__tp_strip, SM__TP_STRING, 3},
+    {"lstrip", "|chars", sm__tp_strip, SM__TP_STRING, 1},
+    {"rstrip", "|chars", sm__tp_strip, SM__TP_STRING, 2},
+    {"lower", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_LOWER},
+    {"upper", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_UPPER},
+    {"capitalize", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_CAPITAL},
+    {"title", "", sm__tp_case, SM__TP_FILTER, SM__CASE_WORDS},
+    {"title", "", sm__tp_case, SM__TP_STRING, SM__CASE_TITLE},
+    {"replace", "old new|count", sm__tp_replace, SM__TP_FILTER, 0},
+    {"replace", "old new|count", sm__tp_replace, SM__TP_STRING, 1},
+    {"split", "|sep maxsplit", sm__tp_split, SM__TP_STRING, 0},
+    {"rsplit", "|sep maxsplit", sm__tp_split, SM__TP_STRING, 1},
+    {"splitlines", "|keepends", sm__tp_splitlines, SM__TP_STRING, 0},
+    {"startswith", "prefix", sm__tp_search, SM__TP_STRING, 0},
+    {"endswith", "suffix", sm__tp_search, SM__TP_STRING, 1},
+    {"find", "sub", sm__tp_search, SM__TP_STRING, 2},
+    {"count", "sub", sm__tp_search, SM__TP_STRING, 3},
+    {"removeprefix", "prefix", sm__tp_search, SM__TP_STRING, 4},
+    {"removesuffix", "suffix", sm__tp_search, SM__TP_STRING, 5},
+    {"index", "sub", sm__tp_search, SM__TP_STRING, 6},
+    {"isdigit", "", sm__tp_is, SM__TP_STRING, 0},
+    {"isalpha", "", sm__tp_is, SM__TP_STRING, 1},
+    {"isalnum", "", sm__tp_is, SM__TP_STRING, 2},
+    {"isspace", "", sm__tp_is, SM__TP_STRING, 3},
+    {"isupper", "", sm__tp_is, SM__TP_STRING, 4},
+    {"islower", "", sm__tp_is, SM__TP_STRING, 5},
+    {"upper", "", sm__tp_is, SM__TP_TEST, 4},
+    {"lower", "", sm__tp_is, SM__TP_TEST, 5},
+    {"indent", "|width first blank", sm__tp_indent, SM__TP_FILTER, 0},
+    {"join", "|d attribute", sm__tp_join, SM__TP_FILTER, 0},
+    {"join", "iterable", sm__tp_join, SM__TP_STRING, 1},
+    {"format", "*", sm__tp_percent, SM__TP_FILTER, 0},
+    {"format", "*", sm__tp_format, SM__TP_STRING, 0},
+    {"tojson", "|ensure_ascii indent separators sort_keys", sm__tp_json, SM__TP_FILTER, 0},
+    {"string", "", sm__tp_markup, SM__TP_FILTER, 0},
+    {"safe", "", sm__tp_markup, SM__TP_FILTER, 1},
+    {"e", "", sm__tp_markup, SM__TP_FILTER, 2},
+    {"escape", "", sm__tp_markup, SM__TP_FILTER, 2},
+    {"forceescape", "", sm__tp_markup, SM__TP_FILTER, 3},
+    {"first", "", sm__tp_end, SM__TP_FILTER, 0},
+    {"last", "", sm__tp_end, SM__TP_FILTER, 1},
+    {"list", "", sm__tp_list, SM__TP_FILTER, 0},
+    {"reverse", "", sm__tp_reversed, SM__TP_FILTER, 0},
+    {"items", "", sm__tp_dict, SM__TP_FILTER, 5},
+    {"items", "", sm__tp_dict, SM__TP_DICT, 0},
+    {"keys", "", sm__tp_dict, SM__TP_DICT, 1},
+    {"values", "", sm__tp_dict, SM__TP_DICT, 2},
+    {"copy", "", sm__tp_dict, SM__TP_DICT, 3},
+    {"get", "key|default", sm__tp_dict, SM__TP_DICT, 4},
+    {"sort", "|reverse case_sensitive attribute", sm__tp_sort, SM__TP_FILTER, 0},
+    {"dictsort", "|case_sensitive by reverse", sm__tp_sort, SM__TP_FILTER, 1},
+    {"min", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0},
+    {"max", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 1},
+    {"unique", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 2},
+    {"sum", "|attribute start", sm__tp_sum, SM__TP_FILTER, 0},
+    {"int", "|default base", sm__tp_numeric, SM__TP_FILTER, 0},
+    {"float", "|default", sm__tp_numeric, SM__TP_FILTER, 1},
+    {"abs", "", sm__tp_numeric, SM__TP_FILTER, 2},
+    {"round", "|precision method", sm__tp_numeric, SM__TP_FILTER, 3},
+    {"map", "*", sm__tp_map, SM__TP_FILTER | SM__TP_NESTS, 0},
+    {"select", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 0},
+    {"reject", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 1},
+    {"selectattr", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 2},
+    {"rejectattr", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 3},
+    {"defined", "", sm__tp_test, SM__TP_TEST, SM__IS_DEFINED},
+    {"undefined", "", sm__tp_test, SM__TP_TEST, SM__IS_UNDEFINED},
+    {"none", "", sm__tp_test, SM__TP_TEST, SM__IS_NONE},
+    {"string", "", sm__tp_test, SM__TP_TEST, SM__IS_STRING},
+    {"number", "", sm__tp_test, SM__TP_TEST, SM__IS_NUMBER},
+    {"integer", "", sm__tp_test, SM__TP_TEST, SM__IS_INTEGER},
+    {"float", "", sm__tp_test, SM__TP_TEST, SM__IS_FLOAT},
+    {"boolean", "", sm__tp_test, SM__TP_TEST, SM__IS_BOOLEAN},
+    {"true", "", sm__tp_test, SM__TP_TEST, SM__IS_TRUE},
+    {"false", "", sm__tp_test, SM__TP_TEST, SM__IS_FALSE},
+    {"mapping", "", sm__tp_test, SM__TP_TEST, SM__IS_MAPPING},
+    {"sequence", "", sm__tp_test, SM__TP_TEST, SM__IS_SEQUENCE},
+    {"iterable", "", sm__tp_test, SM__TP_TEST, SM__IS_ITERABLE},
+    {"callable", "", sm__tp_test, SM__TP_TEST, SM__IS_CALLABLE},
+    {"odd", "", sm__tp_test, SM__TP_TEST, SM__IS_ODD},
+    {"even", "", sm__tp_test, SM__TP_TEST, SM__IS_EVEN},
+    {"divisibleby", "num", sm__tp_test, SM__TP_TEST, SM__IS_DIVISIBLE},
+    {"filter", "", sm__tp_test, SM__TP_TEST, SM__IS_FILTER},
+    {"test", "", sm__tp_test, SM__TP_TEST, SM__IS_TEST},
+    {"in", "seq", sm__tp_test, SM__TP_TEST, SM__TP_IN},
+    {"equalto", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
+    {"eq", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
+    {"==", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
+    {"ne", "other", sm__tp_test, SM__TP_TEST, SM__TP_NE},
+    {"!=", "other", sm__tp_test, SM__TP_TEST, SM__TP_NE},
+    {"lt", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
+    {"<", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
+    {"lessthan", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
+    {"le", "other", sm__tp_test, SM__TP_TEST, SM__TP_LE},
+    {"<=", "other", sm__tp_test, SM__TP_TEST, SM__TP_LE},
+    {"gt", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
+    {">", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
+    {"greaterthan", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
+    {"ge", "other", sm__tp_test, SM__TP_TEST, SM__TP_GE},
+    {">=", "other", sm__tp_test, SM__TP_TEST, SM__TP_GE},
+    {"range", "start|stop step", sm__tp_range, SM__TP_GLOBAL, 0},
+    {"namespace", "*", sm__tp_new, SM__TP_GLOBAL, 0},
+    {"dict", "*", sm__tp_new, SM__TP_GLOBAL, 1},
+    {"raise_exception", "message", sm__tp_raise, SM__TP_GLOBAL, 0},
+    {"strftime_now", "format", sm__tp_strftime, SM__TP_GLOBAL, 0},
+};
+#define SM__TP_N_ROWS ((int)(sizeof sm__tp_rows / sizeof *sm__tp_rows))
+#define SM__TP_PARAMS 4
+
+static int sm__tp_row_find(int kinds, sm__str name) {
+    int i;
+    for (i = 0; i < SM__TP_N_ROWS; i++)
+        if ((sm__tp_rows[i].kinds & kinds) && sm__str_is(name, sm__tp_rows[i].name)) return i;
+    return -1;
+}
+
+/* Which parameter has a name: in order, or -1. *least = how many must be given. */
+static int sm__tp_row_param(const char *params, sm__str name, int *count, int *least) {
+    int at = -1;
+    *count = 0, *least = -1;
+    while (*params) {
+        size_t n = strcspn(params, " |");
+        if (name.n == n && memcmp(name.p, params, n) == 0) at = *count;
+        if (n) ++*count;
+        if (params[n] == '|') *least = *count;
+        params += n + (params[n] != 0);
+    }
+    if (*least < 0) *least = *count;
+    return at;
+}
+
+/* Runs a row on self; args [n + 2 * n_kw]: in order, then names with values. */
+static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const sm__value *args,
+                                uint32_t n, uint32_t n_kw) {
+    const sm__tp_row *r = &sm__tp_rows[row & 0xffff];
+    sm__value bound[SM__TP_PARAMS];
+    sm__tp_args a;
+    uint32_t i;
+    int count, least, at;
+    a.v = args, a.n = n;
+    a.kw = args + n, a.n_kw = n_kw;
+    if (row >> 16 & r->kinds) sm__tp_refuse(t, "map, select and reject in one another");
+    if (t->status || sm__tp_charge(t, 1)) return self;
+    if (r->params[0] == '*') return r->run(t, r->how, self, &a);
+    memset(bound, 0, sizeof bound);
+    sm__tp_row_param(r->params, sm__no_str, &count, &least);
+    if (n > (uint32_t)count)
+        sm__tp_fail(t, SM_ERR_UNSUPPORTED, "so many arguments of", sm__str_of(r->name));
+    for (i = 0; i < n && i < SM__TP_PARAMS; i++) bound[i] = args[i];
+    for (i = 0; i < n_kw && !t->status; i++) {
+        at = sm__tp_row_param(r->params, sm__v_str(args[n + 2 * i]), &count, &least);
+        if (at < 0 || bound[at].kind != SM__V_MISSING ||
+            (r->kinds & (SM__TP_STRING | SM__TP_DICT | SM__TP_GLOBAL)))
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the argument", sm__v_str(args[n + 2 * i]));
+        else bound[at] = args[n + 2 * i + 1];
+    }
+    for (at = 0; at < least; at++)
+        if (bound[at].kind == SM__V_MISSING)
+            sm__tp_fail(t, SM_ERR_FORMAT, "too few arguments of", sm__str_of(r->name));
+    a.v = bound, a.n = (uint32_t)count;
+    return t->status ? self : r->run(t, r->how, self, &a);
+}
+
+/* ---- from text to operations ----
+ * An expression is compiled as it is read, to postfix order: operators and open brackets wait on a
+ * stack until what they wait for has been written. `a if b else c` tests b first, so that when the
+ * `if` is seen, the code of a is moved on by one operation to make room for a jump over it; jumps
+ * are relative, which makes code that can be moved. */
+
+enum {
+    SM__OP_TEXT, /* arg: a constant */
+    SM__OP_PRINT,
+    SM__OP_CONST,
+    SM__OP_LOAD, /* arg: the name, a constant */
+    SM__OP_STORE,
+    SM__OP_STORE_ATTR, /* arg: the namespace's name, the attribute's behind it */
+    SM__OP_UNPACK,     /* arg: into how many */
+    SM__OP_LIST,       /* arg: of how many; so TUPLE and DICT */
+    SM__OP_TUPLE,
+    SM__OP_DICT,
+    SM__OP_NAME, /* x.name */
+    SM__OP_ITEM,
+    SM__OP_SLICE,
+    SM__OP_CALL,   /* a: arguments, b: named ones */
+    SM__OP_METHOD, /* the same, arg: the name */
+    SM__OP_FILTER, /* the same, arg: the row */
+    SM__OP_TEST,
+    SM__OP_NEG,
+    SM__OP_POS,
+    SM__OP_NOT,
+    SM__OP_BINARY, /* a: the operator */
+    SM__OP_COMPARE,
+    SM__OP_CHAIN,  /* a < b < c: b stays, or False and a jump */
+    SM__OP_JUMP,   /* arg: how far, from the operation behind */
+    SM__OP_UNLESS, /* jumps when what it takes is false */
+    SM__OP_AND,    /* jumps and leaves it when it is false, else drops it */
+    SM__OP_OR,
+    SM__OP_FOR,  /* a: 1 = collects what its filter lets through */
+    SM__OP_NEXT, /* the next item, or a jump */
+    SM__OP_KEEP,
+    SM__OP_AGAIN, /* a jump that ends a turn */
+    SM__OP_DONE,  /* of a loop; jumps over `else` when a turn was ended */
+    SM__OP_SCOPE,
+    SM__OP_UNSCOPE,
+    SM__OP_CAPTURE,
+    SM__OP_CAPTURED,
+    SM__OP_MACRO, /* arg: the number, b: of its name behind the parameters */
+    SM__OP_GIVEN, /* jumps when the argument, by its name in b, was given */
+    SM__OP_RETURN,
+    SM__OP_END
+};
+
+enum { /* what waits; those before SM__W_UNARY are not operators */
+       SM__W_BASE,
+       SM__W_PAREN,
+       SM__W_LIST,
+       SM__W_DICT,
+       SM__W_ITEM,
+       SM__W_CALL,
+       SM__W_METHOD,
+       SM__W_FILTER,
+       SM__W_TEST,
+       SM__W_IF,
+       SM__W_ELSE,
+       SM__W_UNARY,
+       SM__W_BINARY,
+       SM__W_COMPARE,
+       SM__W_AND,
+       SM__W_OR,
+       SM__W_TESTARG
+};
+
+enum { /* how strongly operators bind */
+       SM__BIND_NONE,
+       SM__BIND_OR,
+       SM__BIND_AND,
+       SM__BIND_NOT,
+       SM__BIND_COMPARE,
+       SM__BIND_ADD,
+       SM__BIND_TILDE,
+       SM__BIND_MUL,
+       SM__BIND_POW,
+       SM__BIND_UNARY,
+       SM__BIND_TESTARG
+};
+
+enum {
+    SM__B_IF,
+    SM__B_FOR,
+    SM__B_FORELSE,
+    SM__B_MACRO,
+    SM__B_SET,
+    SM__B_FILTER,
+    SM__B_WITH,
+    SM__B_GENERATION
+};
+
+typedef struct sm__tc_wait {
+    uint8_t kind, bind, op, negated;
+    uint16_t n, n_kw;
+    int32_t start, jump, arg; /* where its present part begins; to be patched; a name or a row */
+    uint32_t at;
+} sm__tc_wait;
+
+typedef struct sm__tc_block {
+    int kind, start;    /* first operation */
+    int32_t jump, ends; /* to be patched; a chain of them */
+    uint32_t at;
+    int saw_else;
+} sm__tc_block;
+
+typedef struct sm__tc {
+    sm_template *t;
+    uint32_t at, cap_ops, cap_consts;
+    int tag; /* '%' or '}': what ends the tag that is read */
+    int n_open;
+    char open[SM__TP_DEPTH]; /* brackets, as they must be closed */
+    int token;               /* SM__T_*, or one or two characters */
+    sm__str name;
+    sm__value value;
+    int filtered; /* the operand ended in a filter or test: no .name may follow */
+    int flags, n, n_blocks;
+    sm__tc_wait wait[SM__TP_DEPTH];
+    sm__tc_block blocks[SM__TP_DEPTH];
+} sm__tc;
+
+enum { SM__T_END = 1, SM__T_NAME, SM__T_NUMBER, SM__T_STRING };
+enum { SM__EXPR_TUPLE = 1, SM__EXPR_NO_IF = 2, SM__EXPR_FILTERS = 4 };
+#define SM__TWO(a, b) ((a) << 8 | (b))
+
+static void sm__tc_fail(sm__tc *c, const char *what, sm__str name) {
+    sm__tp_fail(c->t, SM_ERR_FORMAT, what, name);
+}
+
+static int32_t sm__tc_emit(sm__tc *c, int code, int a, int b, int32_t arg) {
+    sm_template *t = c->t;
+    sm__tp_op op;
+    if (t->n_ops == c->cap_ops) sm__tp_full(t, "the template is too dense");
+    if (t->status) return 0;
+    op.code = (uint8_t)code;
+    op.a = (uint8_t)a;
+    op.b = (uint16_t)b;
+    op.arg = arg;
+    op.at = t->at;
+    t->ops[t->n_ops] = op;
+    return (int32_t)t->n_ops++;
+}
+
+static int32_t sm__tc_const(sm__tc *c, sm__value v) {
+    if (c->t->n_consts == c->cap_consts) sm__tp_full(c->t, "the template is too dense");
+    if (c->t->status) return 0;
+    c->t->consts[c->t->n_consts] = v;
+    return (int32_t)c->t->n_consts++;
+}
+static int32_t sm__tc_name(sm__tc *c, sm__str name) {
+    return sm__tc_const(c, sm__v_string(name.p, name.n));
+}
+
+/* The jump at `from` leads to where the code ends now. */
+static void sm__tc_land(sm__tc *c, int32_t from) {
+    if (!c->t->status) c->t->ops[from].arg = (int32_t)c->t->n_ops - from - 1;
+}
+static void sm__tc_back(sm__tc *c, int code, int32_t to) {
+    int32_t at = sm__tc_emit(c, code, 0, 0, 0);
+    if (!c->t->status) c->t->ops[at].arg = to - at - 1;
+}
+/* Jumps to one place that is not known yet are a chain through their args; -1 ends it. */
+static void sm__tc_land_all(sm__tc *c, int32_t from) {
+    while (from >= 0 && !c->t->status) {
+        int32_t next = c->t->ops[from].arg;
+        sm__tc_land(c, from);
+        from = next;
+    }
+}
+
+/* -- words -- */
+
+static int sm__tc_peek(const sm__tc *c, uint32_t ahead) {
+    return c->at + ahead < c->t->n_source ? (unsigned char)c->t->source[c->at + ahead] : 0;
+}
+static int sm__is_word(int c) {
+    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_';
+}
+static int sm__is_blank(int c) { return c == ' ' || (c >= 9 && c <= 13); }
+
+/* Behind a tag: a minus takes all white space away; blocks and comments take one newline. */
+static void sm__tc_after(sm__tc *c, int sign, int newline) {
+    if (sign == '-')
+        while (sm__is_blank(sm__tc_peek(c, 0))) c->at++;
+    else if (sign != '+' && newline && sm__tc_peek(c, 0) == '\n') c->at++;
+}
+
+static int sm__tc_at_end(sm__tc *c) {
+    int sign = sm__tc_peek(c, 0);
+    uint32_t k = sign == '-' || (sign == '+' && c->tag == '%');
+    if (sm__tc_peek(c, k) != c->tag || sm__tc_peek(c, k + 1) != '}') return 0;
+    c->at += k + 2;
+    sm__tc_after(c, k ? sign : 0, c->tag == '%');
+    c->token = SM__T_END;
+    return 1;
+}
+
+/* A character behind a backslash, as Python has it; the number of characters it takes. */
+static uint32_t sm__tc_escape(sm__tc *c, uint32_t i) {
+    static const char from[] = "\\'\"abfnrtv", to[] = "\\'\"\a\b\f\n\r\t\v";
+    sm_template *t = c->t;
+    int e = sm__tc_peek(c, i + 1), k, digits = e == 'x' ? 2 : e == 'u' ? 4 : e == 'U' ? 8 : 0;
+    const char *known = e ? strchr(from, e) : NULL;
+    uint32_t code = 0;
+    unsigned char utf8[4] = {0, 0, 0, 0};
+    if (e == '\n') return 2;
+    if (known) utf8[0] = (unsigned char)to[known - from];
+    if (e == 'N') sm__tp_refuse(t, "\\N in a string");
+    if (e >= '0' && e <= '7') {
+        for (k = 1; k < 4 && sm__tc_peek(c, i + (uint32_t)k) >= '0' &&
+                    sm__tc_peek(c, i + (uint32_t)k) <= '7';
+             k++)
+            code = code * 8 + (uint32_t)(sm__tc_peek(c, i + (uint32_t)k) - '0');
+        digits = k - 2; /* k - 1 digits, and the backslash: as many as \x has with its letter */
+    } else {
+        for (k = 0; k < digits; k++) {
+            int h = sm__json_hex(sm__tc_peek(c, i + 2 + (uint32_t)k));
+            if (h < 0 || code > 0x10FFFF) sm__tp_bad(t, "a bad escape in a string");
+            code = code << 4 | (uint32_t)(h & 15);
+        }
+    }
+    if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
+        sm__tp_refuse(t, "this escape in a string");
+    if (t->status) return 1;
+    if (known || digits || (e >= '0' && e <= '7')) {
+        size_t n = known ? 1 : sm__utf8_write(code, utf8);
+        memcpy(t->literals + t->n_literals, utf8, n); /* never longer than in the source */
+        t->n_literals += (uint32_t)n;
+        return 2 + (uint32_t)digits;
+    }
+    t->literals[t->n_literals++] = '\\';
+    return 1;
+}
+
+static void sm__tc_string(sm__tc *c) {
+    sm_template *t = c->t;
+    int quote = sm__tc_peek(c, 0), ch;
+    uint32_t from = t->n_literals, i = 1;
+    while ((ch = sm__tc_peek(c, i)) != quote && !t->status) {
+        if (c->at + i >= t->n_source) sm__tp_bad(t, "a string that does not end");
+        else if (ch == '\\') i += sm__tc_escape(c, i);
+        else t->literals[t->n_literals++] = (char)ch, i++;
+    }
+    c->at += i + 1;
+    c->token = SM__T_STRING;
+    c->value = sm__v_string(t->literals + from, t->n_literals - from);
+}
+
+static void sm__tc_number(sm__tc *c) {
+    uint32_t i = 0;
+    sm__str s;
+    int after_dot = c->at > 0 && c->t->source[c->at - 1] == '.';
+    while (sm__is_word(sm__tc_peek(c, i))) i++;
+    if (!after_dot && sm__tc_peek(c, i) == '.' && sm__tc_peek(c, i + 1) >= '0' &&
+        sm__tc_peek(c, i + 1) <= '9')
+        for (i++; sm__is_word(sm__tc_peek(c, i));) i++;
+    if (!after_dot && (sm__tc_peek(c, i - 1) | 32) == 'e' &&
+        (sm__tc_peek(c, i) == '-' || sm__tc_peek(c, i) == '+'))
+        for (i++; sm__is_word(sm__tc_peek(c, i));) i++;
+    s.p = c->t->source + c->at, s.n = i;
+    c->value = sm__tp_number(c->t, s, 1);
+    if (!sm__v_is_number(c->value) || (s.n > 1 && s.p[0] == '0' && c->value.kind == SM__V_INT))
+        sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "a number:", s);
+    c->at += i;
+    c->token = SM__T_NUMBER;
+}
+
+/* Brackets are counted, so that }} inside them does not end the tag. */
+static void sm__tc_bracket(sm__tc *c, int ch) {
+    sm__str s;
+    s.p = c->t->source + c->at, s.n = 1;
+    if (ch == '(' || ch == '[' || ch == '{') {
+        if (c->n_open == SM__TP_DEPTH) {
+            sm__tp_full(c->t, "brackets are nested too deeply");
+            return;
+        }
+        c->open[c->n_open++] = (char)(ch == '(' ? ')' : ch == '[' ? ']' : '}');
+    } else if (ch == ')' || ch == ']' || ch == '}') {
+        if (!c->n_open || c->open[c->n_open - 1] != ch) sm__tc_fail(c, "unexpected", s);
+        else c->n_open--;
+    }
+}
+
+/* Reads the next word of a tag. */
+static void sm__tc_next(sm__tc *c) {
+    static const char twos[] = "** // == != >= <= ";
+    sm_template *t = c->t;
+    int ch, next;
+    uint32_t i = 0;
+    const char *two;
+    if (t->status) {
+        c->token = SM__T_END;
+        return;
+    }
+    while (sm__is_blank(sm__tc_peek(c, 0))) c->at++;
+    t->at = c->at;
+    if (c->at >= t->n_source) sm__tp_bad(t, "the template ends inside a tag");
+    if (!c->n_open && sm__tc_at_end(c)) return;
+    ch = sm__tc_peek(c, 0);
+    next = sm__tc_peek(c, 1);
+    if (ch >= '0' && ch <= '9') {
+        sm__tc_number(c);
+        return;
+    }
+    if (ch == '"' || ch == '\'') {
+        sm__tc_string(c);
+        return;
+    }
+    if (sm__is_word(ch)) {
+        while (sm__is_word(sm__tc_peek(c, i))) i++;
+        c->name.p = t->source + c->at, c->name.n = i;
+        c->at += i;
+        c->token = SM__T_NAME;
+        return;
+    }
+    if (!ch || !strchr("+-*/%~<>=![](){},.:|", ch)) {
+        sm__str s;
+        s.p = t->source + c->at, s.n = c->at < t->n_source;
+        sm__tc_fail(c, "unexpected character", s);
+        c->token = SM__T_END;
+        return;
+    }
+    sm__tc_bracket(c, ch);
+    c->token = ch;
+    for (two = twos; *two && !(two[0] == ch && two[1] == next);) two += 3;
+    if (*two) c->token = SM__TWO(ch, next);
+    if (c->token == '!') sm__tp_bad(t, "unexpected !");
+    c->at += *two ? 2 : 1;
+}
+
+static int sm__tc_is(const sm__tc *c, const char *word) {
+    return c->token == SM__T_NAME && sm__str_is(c->name, word);
+}
+static int sm__tc_skip(sm__tc *c, const char *word) {
+    if (!sm__tc_is(c, word)) return 0;
+    sm__tc_next(c);
+    return 1;
+}
+static void sm__tc_unexpected(sm__tc *c) {
+    sm__str s;
+    s.p = c->t->source + c->t->at, s.n = 1;
+    if (c->token == SM__T_END) sm__tc_fail(c, "the tag ends too early", sm__no_str);
+    else sm__tc_fail(c, "unexpected", c->token == SM__T_NAME ? c->name : s);
+}
+static void sm__tc_expect(sm__tc *c, int token) {
+    if (c->token != token) sm__tc_unexpected(c);
+    sm__tc_next(c);
+}
+static sm__str sm__tc_expect_name(sm__tc *c) {
+    sm__str name = c->name;
+    sm__tc_expect(c, SM__T_NAME);
+    return name;
+}
+
+/* -- expressions -- */
+
+static sm__tc_wait *sm__tc_top(sm__tc *c) { return &c->wait[c->n - 1]; }
+
+static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int op) {
+    sm__tc_wait *w;
+    if (c->n == SM__TP_DEPTH) {
+        sm__tp_full(c->t, "an expression is nested too deeply");
+        return sm__tc_top(c);
+    }
+    w = &c->wait[c->n++];
+    memset(w, 0, sizeof *w);
+    w->kind = (uint8_t)kind;
+    w->bind = (uint8_t)bind;
+    w->op = (uint8_t)op;
+    w->start = (int32_t)c->t->n_ops;
+    w->jump = -1;
+    w->at = c->t->at;
+    return w;
+}
+
+static void sm__tc_call(sm__tc *c, int code, const sm__tc_wait *w, int32_t arg) {
+    sm__tc_emit(c, code, w->n - w->n_kw, w->n_kw, arg);
+    if (code == SM__OP_TEST && w->negated) sm__tc_emit(c, SM__OP_NOT, 0, 0, 0);
+}
+
+/* What waits on top gets what it waited for. */
+static void sm__tc_reduce(sm__tc *c) {
+    sm__tc_wait w = *sm__tc_top(c);
+    uint32_t at = c->t->at;
+    int32_t jump;
+    c->n--;
+    c->t->at = w.at;
+    switch (w.kind) {
+    case SM__W_UNARY: sm__tc_emit(c, w.op, 0, 0, 0); break;
+    case SM__W_BINARY: sm__tc_emit(c, SM__OP_BINARY, w.op, 0, 0); break;
+    case SM__W_COMPARE:
+        sm__tc_emit(c, SM__OP_COMPARE, w.op, 0, 0);
+        sm__tc_land_all(c, w.jump);
+        break;
+    case SM__W_AND:
+    case SM__W_OR: sm__tc_land(c, w.jump); break;
+    case SM__W_TESTARG:
+        w.n = 1;
+        sm__tc_call(c, SM__OP_TEST, &w, w.arg);
+        c->filtered = 1;
+        break;
+    case SM__W_IF: /* without else: undefined */
+        jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
+        sm__tc_back(c, SM__OP_JUMP, w.start + 1);
+        sm__tc_land(c, jump);
+        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_undefined(sm__no_str)));
+        sm__tc_land(c, w.jump);
+        break;
+    default: sm__tc_land(c, w.jump); /* else */
+    }
+    c->t->at = at;
+}
+
+static void sm__tc_reduce_to(sm__tc *c, int bind) { /* all that bind at least as strongly */
+    while (!c->t->status && sm__tc_top(c)->kind >= SM__W_UNARY && sm__tc_top(c)->bind >= bind)
+        sm__tc_reduce(c);
+}
+static void sm__tc_reduce_all(sm__tc *c) { /* down to an open bracket */
+    while (!c->t->status && sm__tc_top(c)->kind >= SM__W_IF) sm__tc_reduce(c);
+}
+
+/* At the beginning of an argument: its name, if it has one. */
+static void sm__tc_argument(sm__tc *c) {
+    sm__tc_wait *w = sm__tc_top(c);
+    uint32_t i = 0;
+    if (c->token == '*' || c->token == SM__TWO('*', '*'))
+        sm__tp_refuse(c->t, "* before an argument");
+    while (sm__is_blank(sm__tc_peek(c, i))) i++;
+    if (c->token == SM__T_NAME && sm__tc_peek(c, i) == '=' && sm__tc_peek(c, i + 1) != '=') {
+        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_name(c, c->name));
+        sm__tc_next(c);
+        sm__tc_next(c);
+        w->n_kw++;
+    } else if (w->n_kw && c->token != ')') {
+        sm__tp_bad(c->t, "an argument without a name behind one that has a name");
+    }
+    w->start = (int32_t)c->t->n_ops;
+}
+
+static void sm__tc_open(sm__tc *c, int kind, int32_t arg, int negated) { /* behind the bracket */
+    sm__tc_wait *w = sm__tc_push(c, kind, SM__BIND_NONE, 0);
+    w->arg = arg;
+    w->negated = (uint8_t)negated;
+    sm__tc_next(c);
+    if (kind >= SM__W_CALL && kind <= SM__W_TEST) sm__tc_argument(c);
+}
+
+/* The bracket on top is closed; c->token is the closing one. */
+static void sm__tc_close(sm__tc *c, int items) {
+    sm__tc_wait w = *sm__tc_top(c);
+    int code = w.kind == SM__W_LIST ? SM__OP_LIST : SM__OP_TUPLE;
+    if (c->t->status) return;
+    w.n = (uint16_t)(w.n + items);
+    c->n--;
+    c->filtered = 0;
+    switch (w.kind) {
+    case SM__W_PAREN:
+    case SM__W_LIST:
+        if (w.kind == SM__W_LIST || w.n != 1 || w.op) sm__tc_emit(c, code, 0, 0, w.n);
+        break;
+    case SM__W_DICT:
+        if (w.op != (items != 0)) sm__tc_unexpected(c);
+        sm__tc_emit(c, SM__OP_DICT, 0, 0, w.n);
+        break;
+    case SM__W_ITEM:
+        for (; w.op && w.op < 2; w.op++)
+            sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_none()));
+        sm__tc_emit(c, w.op ? SM__OP_SLICE : SM__OP_ITEM, 0, 0, 0);
+        break;
+    default:
+        if (w.n > SM__TP_ARGS) sm__tp_full(c->t, "too many arguments");
+        c->t->at = w.at;
+        if (w.kind == SM__W_CALL) sm__tc_call(c, SM__OP_CALL, &w, 0);
+        if (w.kind == SM__W_METHOD) sm__tc_call(c, SM__OP_METHOD, &w, w.arg);
+        if (w.kind == SM__W_FILTER) sm__tc_call(c, SM__OP_FILTER, &w, w.arg);
+        if (w.kind == SM__W_TEST) sm__tc_call(c, SM__OP_TEST, &w, w.arg);
+        c->filtered = w.kind >= SM__W_FILTER;
+    }
+    sm__tc_next(c);
+}
+
+static int sm__tc_closes(const sm__tc *c) { /* whether the token closes what waits on top */
+    int kind = c->wait[c->n - 1].kind;
+    if (kind == SM__W_BASE || kind >= SM__W_IF) return 0;
+    return c->token == (kind == SM__W_LIST || kind == SM__W_ITEM ? ']'
+                        : kind == SM__W_DICT                     ? '}'
+                                                                 : ')');
+}
+
+static void sm__tc_word(sm__tc *c) { /* a name, or a constant that has one */
+    static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
+    static const char *const keywords = " and or in is if else not ";
+    sm__str name = c->name;
+    int i;
+    if (sm__word_in(keywords, name)) {
+        sm__tc_unexpected(c);
+        return;
+    }
+    for (i = 0; i < 6 && !sm__str_is(name, words[i]);) i++;
+    if (i < 6)
+        sm__tc_emit(c, SM__OP_CONST, 0, 0,
+                    sm__tc_const(c, i < 4 ? sm__v_bool(i < 2) : sm__v_none()));
+    else sm__tc_emit(c, SM__OP_LOAD, 0, 0, sm__tc_name(c, name));
+    for (i = 0; i < c->n_blocks; i++)
+        if (c->blocks[i].kind == SM__B_MACRO && sm__word_in(" caller varargs kwargs ", name))
+            sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "in a macro the name", name);
+    if (sm__word_in(" self super ", name)) sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the name", name);
+    sm__tc_next(c);
+}
+
+/* Where a value may begin. Returns whether one is still wanted. */
+static int sm__tc_operand(sm__tc *c) {
+    sm__tc_wait *w = sm__tc_top(c);
+    int token = c->token;
+    c->filtered = 0;
+    if (w->kind == SM__W_ITEM && (token == ':' || (token == ']' && w->op))) {
+        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_none()));
+        return 0; /* a part of a slice is left out */
+    }
+    if (sm__tc_closes(c) && w->kind != SM__W_ITEM) { /* nothing inside, or a comma before it */
+        sm__tc_close(c, 0);
+        return 0;
+    }
+    if (token == SM__T_END && w->kind == SM__W_BASE && w->n) return 0;
+    if (sm__tc_is(c, "not")) {
+        if (w->bind > SM__BIND_NOT) sm__tc_unexpected(c);
+        sm__tc_push(c, SM__W_UNARY, SM__BIND_NOT, SM__OP_NOT);
+        sm__tc_next(c);
+        return 1;
+    }
+    if (token == SM__T_NAME) {
+        sm__tc_word(c);
+        return 0;
+    }
+    if (token == SM__T_NUMBER || token == SM__T_STRING) {
+        sm__value v = c->value;
+        sm__tc_next(c);
+        while (token == SM__T_STRING && c->token == SM__T_STRING) { /* lie one behind the other */
+            v.n += c->value.n;
+            sm__tc_next(c);
+        }
+        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, v));
+        return 0;
+    }
+    if (token == '-' || token == '+') {
+        sm__tc_push(c, SM__W_UNARY, SM__BIND_UNARY, token == '-' ? SM__OP_NEG : SM__OP_POS);
+        sm__tc_next(c);
+        return 1;
+    }
+    if (token == '(') return sm__tc_open(c, SM__W_PAREN, 0, 0), 1;
+    if (token == '[') return sm__tc_open(c, SM__W_LIST, 0, 0), 1;
+    if (token == '{') return sm__tc_open(c, SM__W_DICT, 0, 0), 1;
+    sm__tc_unexpected(c);
+    return 1;
+}
+
+/* The row of a filter or test. As with jinja2, one that is not known is an error when it is called:
+ * minus one, and the constant with its name. */
+static int32_t sm__tc_row(sm__tc *c, int kinds) {
+    sm__str name = sm__tc_expect_name(c);
+    int row = sm__tp_row_find(kinds, name);
+    if (c->token == '.') sm__tc_unexpected(c);
+    return row < 0 ? -1 - sm__tc_name(c, name) : row;
+}
+
+/* Behind the bar; returns whether arguments follow. */
+static int sm__tc_filter(sm__tc *c) {
+    uint32_t at;
+    int row;
+    sm__tc_reduce_to(c, SM__BIND_UNARY);
+    at = c->t->at;
+    row = sm__tc_row(c, SM__TP_FILTER);
+    c->filtered = 1;
+    if (c->token == '(') {
+        sm__tc_open(c, SM__W_FILTER, row, 0);
+        return 1;
+    }
+    if (!c->t->status) c->t->ops[sm__tc_emit(c, SM__OP_FILTER, 0, 0, row)].at = at;
+    return 0;
+}
+
+static int sm__tc_test(sm__tc *c) {
+    int negated, row, token;
+    sm__tc_wait *w;
+    sm__tc_reduce_to(c, SM__BIND_UNARY);
+    negated = sm__tc_skip(c, "not");
+    row = sm__tc_row(c, SM__TP_TEST);
+    token = c->token;
+    if (token == '(') {
+        sm__tc_open(c, SM__W_TEST, row, negated);
+        return 1;
+    }
+    if (sm__tc_is(c, "is")) sm__tp_bad(c->t, "tests cannot follow one another");
+    if (token == SM__T_NUMBER || token == SM__T_STRING || token == '[' || token == '{' ||
+        (token == SM__T_NAME && !sm__word_in(" else or and ", c->name))) {
+        w = sm__tc_push(c, SM__W_TESTARG, SM__BIND_TESTARG, 0);
+        w->arg = row;
+        w->negated = (uint8_t)negated;
+        return 1;
+    }
+    sm__tc_emit(c, SM__OP_TEST, 0, 0, row);
+    if (negated) sm__tc_emit(c, SM__OP_NOT, 0, 0, 0);
+    c->filtered = 1;
+    return 0;
+}
+
+/* .name .name(...) [...] (...) */
+static int sm__tc_postfix(sm__tc *c) {
+    int token = c->token;
+    sm__str name;
+    if (c->filtered && token != '(') return sm__tc_unexpected(c), 1;
+    if (token == '[') return sm__tc_open(c, SM__W_ITEM, 0, 0), 1;
+    if (token == '(') return sm__tc_open(c, SM__W_CALL, 0, 0), 1;
+    sm__tc_next(c);
+    if (c->token == SM__T_NUMBER && c->value.kind == SM__V_INT) {
+        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, c->value));
+        sm__tc_emit(c, SM__OP_ITEM, 0, 0, 0);
+        sm__tc_next(c);
+        return 0;
+    }
+    name = sm__tc_expect_name(c);
+    if (c->token == '(') return sm__tc_open(c, SM__W_METHOD, sm__tc_name(c, name), 0), 1;
+    sm__tc_emit(c, SM__OP_NAME, 0, 0, sm__tc_name(c, name));
+    return 0;
+}
+
+static int sm__tc_compare(sm__tc *c, int op) {
+    sm__tc_wait *w;
+    sm__tc_reduce_to(c, SM__BIND_COMPARE + 1);
+    w = sm__tc_top(c);
+    sm__tc_next(c);
+    if (w->kind == SM__W_COMPARE) { /* a < b < c */
+        w->jump = sm__tc_emit(c, SM__OP_CHAIN, w->op, 0, w->jump);
+        w->op = (uint8_t)op;
+    } else {
+        sm__tc_push(c, SM__W_COMPARE, SM__BIND_COMPARE, op);
+    }
+    return 1;
+}
+
+static int sm__tc_logic(sm__tc *c, int kind, int bind, int op) {
+    int32_t jump;
+    sm__tc_reduce_to(c, bind);
+    jump = sm__tc_emit(c, op, 0, 0, 0);
+    sm__tc_push(c, kind, bind, 0)->jump = jump;
+    sm__tc_next(c);
+    return 1;
+}
+
+static int sm__tc_if(sm__tc *c) {
+    sm_template *t = c->t;
+    int32_t start, end;
+    sm__tc_wait *w;
+    sm__tc_reduce_to(c, SM__BIND_OR);
+    if (sm__tc_top(c)->kind == SM__W_IF) {
+        start = sm__tc_top(c)->start;
+        sm__tc_reduce(c);
+    } else {
+        start = sm__tc_top(c)->start;
+    }
+    sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0); /* room for one more */
+    if (t->status) return 1;
+    memmove(t->ops + start + 1, t->ops + start, (t->n_ops - 1 - (uint32_t)start) * sizeof *t->ops);
+    t->ops[start].code = SM__OP_JUMP;
+    end = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    sm__tc_land(c, start);
+    w = sm__tc_push(c, SM__W_IF, SM__BIND_NONE, 0);
+    w->start = start;
+    w->jump = end;
+    sm__tc_next(c);
+    return 1;
+}
+
+static int sm__tc_else(sm__tc *c) {
+    sm__tc_wait *w;
+    int32_t jump;
+    sm__tc_reduce_to(c, SM__BIND_OR);
+    w = sm__tc_top(c);
+    if (w->kind != SM__W_IF) return -1;
+    jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
+    sm__tc_back(c, SM__OP_JUMP, w->start + 1);
+    sm__tc_land(c, jump);
+    w->kind = SM__W_ELSE;
+    w->start = (int32_t)c->t->n_ops;
+    sm__tc_next(c);
+    return 1;
+}
+
+static int sm__tc_comma(sm__tc *c) {
+    sm__tc_wait *w;
+    sm__tc_reduce_all(c);
+    w = sm__tc_top(c);
+    if (w->kind == SM__W_BASE && !(c->flags & SM__EXPR_TUPLE)) return -1;
+    if (w->kind == SM__W_ITEM) sm__tp_refuse(c->t, "a tuple as an index");
+    if (w->kind == SM__W_DICT && !w->op) sm__tc_unexpected(c);
+    if (w->n >= 65000) sm__tp_full(c->t, "too many values");
+    w->n++;
+    w->op = w->kind == SM__W_PAREN; /* (a,) is a tuple */
+    sm__tc_next(c);
+    w->start = (int32_t)c->t->n_ops;
+    if (w->kind >= SM__W_CALL && w->kind <= SM__W_TEST) sm__tc_argument(c);
+    return 1;
+}
+
+static int sm__tc_colon(sm__tc *c) {
+    sm__tc_wait *w;
+    sm__tc_reduce_all(c);
+    w = sm__tc_top(c);
+    if (w->kind == SM__W_DICT ? w->op != 0 : w->kind != SM__W_ITEM || w->op == 2)
+        sm__tc_unexpected(c);
+    w->op++;
+    sm__tc_next(c);
+    w->start = (int32_t)c->t->n_ops;
+    return 1;
+}
+
+/* Behind a value. 1: another is wanted, 0: there is one, -1: the expression ends here. */
+static int sm__tc_operator(sm__tc *c) {
+    static const struct {
+        int token;
+        uint8_t bind, op;
+    } binary[] = {{'+', SM__BIND_ADD, SM__TP_ADD},
+                  {'-', SM__BIND_ADD, SM__TP_SUB},
+                  {'~', SM__BIND_TILDE, SM__TP_TILDE},
+                  {'*', SM__BIND_MUL, SM__TP_MUL},
+                  {'/', SM__BIND_MUL, SM__TP_DIV},
+                  {SM__TWO('/', '/'), SM__BIND_MUL, SM__TP_FLOORDIV},
+                  {'%', SM__BIND_MUL, SM__TP_MOD},
+                  {SM__TWO('*', '*'), SM__BIND_POW, SM__TP_POW},
+                  {SM__TWO('=', '='), SM__BIND_COMPARE, SM__TP_EQ},
+                  {SM__TWO('!', '='), SM__BIND_COMPARE, SM__TP_NE},
+                  {'<', SM__BIND_COMPARE, SM__TP_LT},
+                  {SM__TWO('<', '='), SM__BIND_COMPARE, SM__TP_LE},
+                  {'>', SM__BIND_COMPARE, SM__TP_GT},
+                  {SM__TWO('>', '='), SM__BIND_COMPARE, SM__TP_GE}};
+    size_t i;
+    int token = c->token;
+    if (token == '.' || token == '[' || token == '(')
+        if (!(c->flags & SM__EXPR_FILTERS) || c->n > 1) return sm__tc_postfix(c);
+    sm__tc_reduce_to(c, SM__BIND_TESTARG);
+    if (token == '|') return sm__tc_next(c), sm__tc_filter(c);
+    if ((c->flags & SM__EXPR_FILTERS) && c->n == 1) return -1;
+    for (i = 0; i < sizeof binary / sizeof *binary; i++) {
+        if (token != binary[i].token) continue;
+        if (binary[i].bind == SM__BIND_COMPARE) return sm__tc_compare(c, binary[i].op);
+        sm__tc_reduce_to(c, binary[i].bind);
+        sm__tc_push(c, SM__W_BINARY, binary[i].bind, binary[i].op);
+        sm__tc_next(c);
+        return 1;
+    }
+    if (sm__tc_skip(c, "is")) return sm__tc_test(c);
+    if (sm__tc_is(c, "in")) return sm__tc_compare(c, SM__TP_IN);
+    if (sm__tc_skip(c, "not")) {
+        if (!sm__tc_is(c, "in")) sm__tc_unexpected(c);
+        return sm__tc_compare(c, SM__TP_NOTIN);
+    }
+    if (sm__tc_is(c, "and")) return sm__tc_logic(c, SM__W_AND, SM__BIND_AND, SM__OP_AND);
+    if (sm__tc_is(c, "or")) return sm__tc_logic(c, SM__W_OR, SM__BIND_OR, SM__OP_OR);
+    if (sm__tc_is(c, "if")) {
+        int base = 1, k;
+        for (k = c->n; k > 1; k--) base &= c->wait[k - 1].kind >= SM__W_IF;
+        return base && (c->flags & SM__EXPR_NO_IF) ? -1 : sm__tc_if(c);
+    }
+    if (sm__tc_is(c, "else")) return sm__tc_else(c);
+    if (token == ',') return sm__tc_comma(c);
+    if (token == ':') return sm__tc_colon(c);
+    sm__tc_reduce_all(c);
+    if (!sm__tc_closes(c)) return -1;
+    sm__tc_close(c, 1);
+    return 0;
+}
+
+/* The expression that begins with the present word; with SM__EXPR_FILTERS what may follow one. */
+static void sm__tc_expr(sm__tc *c, int flags) {
+    int want = !(flags & SM__EXPR_FILTERS);
+    c->flags = flags;
+    c->n = 0;
+    c->filtered = 0;
+    sm__tc_push(c, SM__W_BASE, SM__BIND_NONE, 0);
+    while (want >= 0 && !c->t->status) {
+        int base = c->n == 1 && c->wait[0].n && c->token == SM__T_END;
+        want = want ? sm__tc_operand(c) : sm__tc_operator(c);
+        if (base && !want) { /* a comma, and nothing behind it */
+            sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n);
+            return;
+        }
+    }
+    sm__tc_reduce_all(c);
+    if (c->n != 1) sm__tc_unexpected(c);
+    if (c->wait[0].n) sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n + 1);
+}
+
+/* -- statements -- */
+
+static sm__tc_block *sm__tc_begin(sm__tc *c, int kind) {
+    sm__tc_block *b = &c->blocks[c->n_blocks];
+    if (c->n_blocks == SM__TP_DEPTH) {
+        sm__tp_full(c->t, "blocks are nested too deeply");
+        return &c->blocks[0];
+    }
+    memset(b, 0, sizeof *b);
+    b->kind = kind;
+    b->start = (int)c->t->n_ops;
+    b->jump = b->ends = -1;
+    b->at = c->t->at;
+    c->n_blocks++;
+    return b;
+}
+
+static sm__tc_block *sm__tc_in(sm__tc *c,
+                               int kind) { /* the block that is open, if it is of a kind */
+    return c->n_blocks && c->blocks[c->n_blocks - 1].kind == kind ? &c->blocks[c->n_blocks - 1]
+                                                                  : NULL;
+}
+
+static void sm__tc_test_if(sm__tc *c, sm__tc_block *b) {
+    sm__tc_expr(c, SM__EXPR_TUPLE | SM__EXPR_NO_IF);
+    b->jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
+}
+
+static void sm__tc_elif(sm__tc *c, int with_test) {
+    sm__tc_block *b = sm__tc_in(c, SM__B_IF), *loop = sm__tc_in(c, SM__B_FOR);
+    if (!with_test && loop) { /* for ... else */
+        sm__tc_back(c, SM__OP_AGAIN, loop->start);
+        sm__tc_land(c, loop->jump);
+        loop->jump = sm__tc_emit(c, SM__OP_DONE, 0, 0, 0);
+        sm__tc_land_all(c, loop->ends);
+        loop->ends = -1;
+        loop->kind = SM__B_FORELSE;
+        sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+        return;
+    }
+    if (!b || b->saw_else) {
+        sm__tp_bad(c->t, "elif or else without its if");
+        return;
+    }
+    b->saw_else = !with_test;
+    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, b->ends);
+    sm__tc_land(c, b->jump);
+    b->jump = -1;
+    if (with_test) sm__tc_test_if(c, b);
+}
+
+/* a | a, b | (a, b): how many, in t->consts from *first on. */
+static int sm__tc_targets(sm__tc *c, int32_t *first) {
+    int n = 0, paren = c->token == '(';
+    if (paren) sm__tc_next(c);
+    for (;;) {
+        int32_t at;
+        if (c->token == '(') sm__tp_refuse(c->t, "brackets among the names to set");
+        at = sm__tc_name(c, sm__tc_expect_name(c));
+        if (!n++) *first = at;
+        if (n > SM__TP_ARGS) sm__tp_full(c->t, "too many names to set");
+        if (c->token != ',' || c->t->status) break;
+        sm__tc_next(c);
+    }
+    if (paren) sm__tc_expect(c, ')');
+    if (paren && n == 1) sm__tp_refuse(c->t, "brackets around a name to set");
+    return n;
+}
+
+static void sm__tc_store(sm__tc *c, int n, int32_t first) {
+    int i;
+    if (n > 1) sm__tc_emit(c, SM__OP_UNPACK, 0, 0, n);
+    for (i = 0; i < n; i++) sm__tc_emit(c, SM__OP_STORE, 0, 0, first + i);
+}
+
+static void sm__tc_for(sm__tc *c) {
+    int32_t first = 0, jump, next;
+    int n = sm__tc_targets(c, &first), i;
+    sm__tc_block *b;
+    for (i = 0; i < n && !c->t->status; i++)
+        if (sm__str_is(sm__v_str(c->t->consts[first + i]), "loop"))
+            sm__tp_bad(c->t, "loop is set by for");
+    if (!sm__tc_skip(c, "in")) sm__tc_unexpected(c);
+    sm__tc_expr(c, SM__EXPR_TUPLE | SM__EXPR_NO_IF);
+    if (sm__tc_skip(c, "if")) {
+        sm__tc_emit(c, SM__OP_FOR, 1, 0, 0);
+        next = jump = sm__tc_emit(c, SM__OP_NEXT, 1, 0, 0);
+        sm__tc_store(c, n, first);
+        sm__tc_expr(c, 0);
+        sm__tc_emit(c, SM__OP_KEEP, 0, 0, 0);
+        sm__tc_back(c, SM__OP_JUMP, next);
+        sm__tc_land(c, jump);
+        sm__tc_emit(c, SM__OP_DONE, 1, 0, 0);
+    }
+    if (sm__tc_is(c, "recursive")) sm__tp_refuse(c->t, "recursive loops");
+    sm__tc_emit(c, SM__OP_FOR, 0, 0, 0);
+    b = sm__tc_begin(c, SM__B_FOR);
+    b->jump = sm__tc_emit(c, SM__OP_NEXT, 0, 0, 0);
+    sm__tc_store(c, n, first);
+}
+
+static void sm__tc_endfor(sm__tc *c) {
+    sm__tc_block *b = sm__tc_in(c, SM__B_FOR), *e = sm__tc_in(c, SM__B_FORELSE);
+    if (b) {
+        sm__tc_back(c, SM__OP_AGAIN, b->start);
+        sm__tc_land(c, b->jump);
+        sm__tc_land_all(c, b->ends);
+        sm__tc_emit(c, SM__OP_DONE, 0, 0, 0);
+    } else if (e) {
+        sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
+        sm__tc_land(c, e->jump);
+    } else {
+        sm__tp_bad(c->t, "endfor without its for");
+        return;
+    }
+    c->n_blocks--;
+}
+
+static void sm__tc_break(sm__tc *c, int again) {
+    int i, scopes = 0;
+    sm__tc_block *b = NULL;
+    for (i = c->n_blocks; i-- > 0 && !b;) {
+        int kind = c->blocks[i].kind;
+        if (kind == SM__B_MACRO) break;
+        if (kind == SM__B_WITH || kind == SM__B_FORELSE) scopes++;
+        else if (kind == SM__B_FOR) b = &c->blocks[i];
+        else if (kind != SM__B_IF) {
+            sm__tp_refuse(c->t, "break and continue out of this block");
+            return;
+        }
+    }
+    if (!b) {
+        sm__tp_bad(c->t, "break or continue outside of a loop");
+        return;
+    }
+    while (scopes-- > 0) sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
+    if (again) sm__tc_back(c, SM__OP_JUMP, b->start);
+    else b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, b->ends);
+}
+
+static void sm__tc_macro(sm__tc *c) {
+    sm_template *t = c->t;
+    sm__tc_block *b = sm__tc_begin(c, SM__B_MACRO);
+    sm__tp_macro *m = &t->macros[t->n_macros];
+    int32_t name, at;
+    int number = (int)t->n_macros, defaults = 0;
+    if (t->n_macros == t->cap_macros) {
+        sm__tp_full(t, "too many macros");
+        return;
+    }
+    t->n_macros++;
+    name = sm__tc_name(c, sm__tc_expect_name(c));
+    sm__tc_emit(c, SM__OP_MACRO, 0, 0, number);
+    sm__tc_emit(c, SM__OP_STORE, 0, 0, name);
+    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    m->entry = (int32_t)t->n_ops;
+    m->n_params = m->n_needed = 0;
+    if (c->token != '(') sm__tc_unexpected(c);
+    sm__tc_next(c);
+    while (c->token != ')' && !t->status) {
+        sm__str param = sm__tc_expect_name(c);
+        if (m->n_params == SM__TP_MACRO_PARAMS) {
+            sm__tp_full(t, "too many parameters");
+            return;
+        }
+        at = m->params[m->n_params++] = sm__tc_name(c, param);
+        if (c->token == '=') {
+            int32_t given = sm__tc_emit(c, SM__OP_GIVEN, 0, m->n_params - 1, 0);
+            defaults = 1;
+            sm__tc_next(c);
+            sm__tc_expr(c, 0);
+            sm__tc_emit(c, SM__OP_STORE, 0, 0, at);
+            sm__tc_land(c, given);
+        } else {
+            if (defaults) sm__tp_bad(t, "a parameter without a default behind one that has one");
+            m->n_needed = m->n_params;
+        }
+        if (c->token != ')') sm__tc_expect(c, ',');
+    }
+    sm__tc_next(c);
+}
+
+/* {% set x = ... %}, {% set ns.x = ... %}, {% set x %}...{% endset %} */
+static void sm__tc_set(sm__tc *c) {
+    int32_t first = 0, second = -1;
+    int n = sm__tc_targets(c, &first);
+    sm__tc_block *b;
+    if (n == 1 && c->token == '.') {
+        sm__tc_next(c);
+        second = sm__tc_name(c, sm__tc_expect_name(c));
+        if (c->token == '.' || second != first + 1) sm__tc_unexpected(c);
+    }
+    if (c->token == '=') {
+        sm__tc_next(c);
+        sm__tc_expr(c, SM__EXPR_TUPLE);
+        if (second >= 0) sm__tc_emit(c, SM__OP_STORE_ATTR, 0, 0, first);
+        else sm__tc_store(c, n, first);
+        return;
+    }
+    if (n > 1) {
+        sm__tc_unexpected(c);
+        return;
+    }
+    b = sm__tc_begin(c, SM__B_SET); /* what follows the body is written before it, and jumped to */
+    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    b->start = (int)c->t->n_ops;
+    if (c->token == '|') sm__tc_expr(c, SM__EXPR_FILTERS);
+    if (second >= 0) sm__tc_emit(c, SM__OP_STORE_ATTR, 0, 0, first);
+    else sm__tc_store(c, n, first);
+    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, -1);
+    sm__tc_land(c, b->jump);
+    sm__tc_emit(c, SM__OP_CAPTURE, 0, 0, 0);
+    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+}
+
+static void sm__tc_filter_block(sm__tc *c) {
+    sm__tc_block *b = sm__tc_begin(c, SM__B_FILTER);
+    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    b->start = (int)c->t->n_ops;
+    c->at = c->t->at; /* as if there were a bar before the first name */
+    c->token = '|';
+    sm__tc_expr(c, SM__EXPR_FILTERS);
+    sm__tc_emit(c, SM__OP_PRINT, 0, 0, 0);
+    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, -1);
+    sm__tc_land(c, b->jump);
+    sm__tc_emit(c, SM__OP_CAPTURE, 0, 0, 0);
+    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+}
+
+static void sm__tc_end_capture(sm__tc *c, int kind) {
+    sm__tc_block *b = sm__tc_in(c, kind);
+    if (!b) {
+        sm__tp_bad(c->t, "the end of a block that is not open");
+        return;
+    }
+    sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
+    sm__tc_emit(c, SM__OP_CAPTURED, 0, 0, 0);
+    sm__tc_back(c, SM__OP_JUMP, b->start);
+    sm__tc_land_all(c, b->ends);
+    c->n_blocks--;
+}
+
+static void sm__tc_with(sm__tc *c) {
+    int32_t names[8];
+    int n = 0;
+    while (c->token == SM__T_NAME && !c->t->status) { /* the values are computed outside */
+        if (n == 8) {
+            sm__tp_full(c->t, "more than 8 names of with");
+            return;
+        }
+        names[n++] = sm__tc_name(c, sm__tc_expect_name(c));
+        sm__tc_expect(c, '=');
+        sm__tc_expr(c, 0);
+        if (c->token != SM__T_END) sm__tc_expect(c, ',');
+    }
+    sm__tc_begin(c, SM__B_WITH);
+    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+    while (n-- > 0) sm__tc_emit(c, SM__OP_STORE, 0, 0, names[n]);
+}
+
+static void sm__tc_end(sm__tc *c, int kind) {
+    sm__tc_block *b = sm__tc_in(c, kind);
+    if (!b) {
+        sm__tp_bad(c->t, "the end of a block that is not open");
+        return;
+    }
+    if (kind == SM__B_IF) {
+        if (b->jump >= 0) sm__tc_land(c, b->jump);
+        sm__tc_land_all(c, b->ends);
+    } else if (kind == SM__B_MACRO) {
+        sm__tc_emit(c, SM__OP_RETURN, 0, 0, 0);
+        sm__tc_land(c, b->jump);
+    } else {
+        sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
+    }
+    c->n_blocks--;
+}
+
+static void sm__tc_statement(sm__tc *c) {
+    static const char *const words[] = {
+        "if",   "elif",    "else",       "endif",         "for",    "endfor",
+        "set",  "endset",  "macro",      "endmacro",      "filter", "endfilter",
+        "with", "endwith", "generation", "endgeneration", "break",  "continue"};
+    sm__str word = c->name;
+    int i;
+    if (c->token != SM__T_NAME) {
+        sm__tc_unexpected(c);
+        return;
+    }
+    for (i = 0; i < 18 && !sm__str_is(word, words[i]);) i++;
+    if (i == 18) {
+        sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the tag", word);
+        return;
+    }
+    sm__tc_next(c);
+    switch (i) {
+    case 0: sm__tc_test_if(c, sm__tc_begin(c, SM__B_IF)); break;
+    case 1:
+    case 2: sm__tc_elif(c, i == 1); break;
+    case 3: sm__tc_end(c, SM__B_IF); break;
+    case 4: sm__tc_for(c); break;
+    case 5: sm__tc_endfor(c); break;
+    case 6: sm__tc_set(c); break;
+    case 7: sm__tc_end_capture(c, SM__B_SET); break;
+    case 8: sm__tc_macro(c); break;
+    case 9: sm__tc_end(c, SM__B_MACRO); break;
+    case 10: sm__tc_filter_block(c); break;
+    case 11: sm__tc_end_capture(c, SM__B_FILTER); break;
+    case 12: sm__tc_with(c); break;
+    case 14: /* Hugging Face's: what the model says; a scope, and nothing else */
+        sm__tc_begin(c, SM__B_GENERATION);
+        sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+        break;
+    case 13: sm__tc_end(c, SM__B_WITH); break;
+    case 15: sm__tc_end(c, SM__B_GENERATION); break;
+    default: sm__tc_break(c, i == 17);
+    }
+    if (c->token != SM__T_END) sm__tc_unexpected(c);
+}
+
+/* -- text and tags -- */
+
+static void sm__tc_text(sm__tc *c, uint32_t from, uint32_t to, int sign, int block) {
+    const char *s = c->t->source;
+    uint32_t line = to;
+    if (sign == '-') {
+        sm__str text = {s + from, to - from};
+        to = from + (uint32_t)sm__str_strip(text, NULL, 2).n;
+    } else if (block && sign != '+') { /* only white space before it on its line: taken away */
+        while (line > from && sm__is_blank(s[line - 1]) && s[line - 1] != '\n') line--;
+        if (line > from ? s[line - 1] == '\n' : from == 0 || s[from - 1] == '\n') to = line;
+    }
+    if (to > from)
+        sm__tc_emit(c, SM__OP_TEXT, 0, 0, sm__tc_const(c, sm__v_string(s + from, to - from)));
+}
+
+/* {% raw %} at c->at: the text up to {% endraw %}. 0 = it is another tag. */
+static int sm__tc_raw(sm__tc *c, uint32_t from, int sign) {
+    sm_template *t = c->t;
+    uint32_t k = c->at + 2 + (sign == '-' || sign == '+'), end, q;
+    int minus;
+    while (k < t->n_source && sm__is_blank(t->source[k])) k++;
+    if (t->n_source - k < 5 || memcmp(t->source + k, "raw", 3) != 0 ||
+        sm__is_word(t->source[k + 3]))
+        return 0;
+    k += 3;
+    while (k < t->n_source && sm__is_blank(t->source[k])) k++;
+    minus = k < t->n_source && t->source[k] == '-';
+    k += (uint32_t)minus;
+    if (t->n_source - k < 2 || memcmp(t->source + k, "%}", 2) != 0)
+        return sm__tp_bad(t, "raw takes nothing"), 1;
+    sm__tc_text(c, from, c->at, sign, 1);
+    c->at = k + 2;
+    sm__tc_after(c, minus ? '-' : '+', 0);
+    for (end = c->at; end + 1 < t->n_source; end++) {
+        if (t->source[end] != '{' || t->source[end + 1] != '%') continue;
+        q = end + 2;
+        sign = q < t->n_source ? t->source[q] : 0;
+        if (sign == '-' || sign == '+') q++;
+        while (q < t->n_source && sm__is_blank(t->source[q])) q++;
+        if (t->n_source - q < 6 || memcmp(t->source + q, "endraw", 6) != 0) continue;
+        q += 6;
+        while (q < t->n_source && sm__is_blank(t->source[q])) q++;
+        sm__tc_text(c, c->at, end, sign, 1);
+        c->at = q;
+        c->tag = '%';
+        if (!sm__tc_at_end(c)) sm__tp_bad(t, "endraw takes nothing");
+        return 1;
+    }
+    sm__tp_bad(t, "raw without its endraw");
+    return 1;
+}
+
+static void sm__tc_comment(sm__tc *c, int sign) {
+    const char *s = c->t->source;
+    uint32_t from = c->at + 2 + (sign == '-' || sign == '+'), i;
+    for (i = from; i + 1 < c->t->n_source; i++) {
+        if (s[i] != '#' || s[i + 1] != '}') continue;
+        c->at = i + 2;
+        sm__tc_after(c, i > from ? s[i - 1] : 0, 1);
+        return;
+    }
+    sm__tp_bad(c->t, "a comment that does not end");
+}
+
+static void sm__tc_template(sm__tc *c) {
+    sm_template *t = c->t;
+    while (!t->status) {
+        uint32_t from = c->at, i = from;
+        int kind = 0, sign;
+        while (i + 1 < t->n_source &&
+               !(t->source[i] == '{' && strchr("{%#", t->source[i + 1]) && t->source[i + 1]))
+            i++;
+        if (i + 1 >= t->n_source) {
+            sm__tc_text(c, from, t->n_source, 0, 0);
+            break;
+        }
+        kind = t->source[i + 1];
+        c->at = t->at = i;
+        sign = sm__tc_peek(c, 2);
+        if (kind == '%' && sm__tc_raw(c, from, sign)) continue;
+        sm__tc_text(c, from, i, sign, kind != '{');
+        if (kind == '#') {
+            sm__tc_comment(c, sign);
+            continue;
+        }
+        c->tag = kind == '{' ? '}' : '%';
+        c->at = i + 2 + (sign == '-' || sign == '+');
+        c->n_open = 0;
+        sm__tc_next(c);
+        if (kind == '%') {
+            sm__tc_statement(c);
+        } else {
+            sm__tc_expr(c, SM__EXPR_TUPLE);
+            if (c->token != SM__T_END) sm__tc_unexpected(c);
+            t->at = i;
+            sm__tc_emit(c, SM__OP_PRINT, 0, 0, 0);
+        }
+    }
+    t->at = t->n_source;
+    if (c->n_blocks) {
+        t->at = c->blocks[c->n_blocks - 1].at;
+        sm__tp_bad(t, "a block that does not end");
+    }
+    sm__tc_emit(c, SM__OP_END, 0, 0, 0);
+}
+
+/* ---- running ---- */
+
+static sm__value sm__tp_pop(sm_template *t) {
+    if (!t->n_stack) return sm__v_none(); /* only after an error */
+    return t->stack[--t->n_stack];
+}
+
+static sm__value sm__tp_load(sm_template *t, sm__str name) {
+    sm__scope *s;
+    int row;
+    for (s = t->scope; s; s = s->parent) {
+        const sm__binding *b = sm__scope_find(t, s, name);
+        if (b && b->value.kind != SM__V_MISSING) return b->value;
+    }
+    row = sm__tp_row_find(SM__TP_GLOBAL, name);
+    if (row >= 0 && (t->now || !sm__str_is(name, "strftime_now")))
+        return sm__v_make(SM__V_FUNCTION, (uint32_t)row);
+    if (sm__word_in(" lipsum cycler joiner ", name))
+        sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the function", name);
+    return sm__v_undefined(name);
+}
+
+static void sm__tp_scope(sm_template *t) {
+    sm__scope *s = (sm__scope *)sm__tp_take(t, sizeof *s);
+    if (!s) return;
+    memset(s, 0, sizeof *s);
+    s->parent = t->scope;
+    t->scope = s;
+}
+
+static void sm__tp_store_attr(sm_template *t, int32_t arg) {
+    sm__value ns = sm__tp_load(t, sm__v_str(t->consts[arg])), v = sm__tp_pop(t);
+    int i;
+    if (ns.kind != SM__V_NAMESPACE) {
+        sm__tp_type(t, "set of an attribute of a", ns);
+        return;
+    }
+    if (v.kind == SM__V_LOOP) sm__tp_refuse(t, "a loop kept in a namespace");
+    for (i = 0; i < t->n_loops; i++)
+        if (t->loops[i].watch)
+            sm__tp_refuse(t, "a namespace that the loop's own filter reads is changed");
+    sm__scope_set(t, ns.u.scope, sm__v_str(t->consts[arg + 1]), v);
+}
+
+static void sm__tp_unpack(sm_template *t, int32_t n) {
+    sm__value v = sm__tp_iterate(t, sm__tp_pop(t));
+    if (v.n != (uint32_t)n) sm__tp_bad(t, "as many values as names are wanted");
+    while (n-- > 0 && !t->status) sm__tp_push(t, v.u.v[n]);
+}
+
+static void sm__tp_dict_make(sm_template *t, uint32_t n) {
+    sm__value v = sm__tp_gather(t, SM__V_DICT, 0, 2 * n), dict = v;
+    uint32_t i;
+    for (i = 0; i < n && !t->status;
+         i++) { /* the last value of a key counts, in the first's place */
+        sm__value key = v.u.v[2 * i], value = v.u.v[2 * i + 1];
+        int at = sm__v_find(t, dict, key);
+        if (at < 0) dict.u.v[2 * dict.n] = key, at = (int)dict.n++;
+        dict.u.v[2 * at + 1] = value;
+    }
+    sm__tp_push(t, dict);
+}
+
+/* -- loops -- */
+
+static void sm__tp_for(sm_template *t, int keeps) {
+    sm__value v = sm__tp_pop(t), items = sm__tp_iterate(t, v);
+    sm__tp_loop *l = &t->loops[t->n_loops];
+    if (t->n_loops == SM__TP_DEPTH) {
+        sm__tp_full(t, "loops are nested too deeply");
+        return;
+    }
+    t->n_loops++;
+    memset(l, 0, sizeof *l);
+    l->items = items;
+    l->outer = t->scope;
+    if (keeps) {
+        l->kept = (sm__value *)sm__tp_take(t, items.n * sizeof *l->kept);
+        l->watch = t->watch;
+        t->watch = 1;
+    } else {
+        l->watch = t->filter_read;
+        t->filter_read = 0;
+    }
+    sm__tp_scope(t);
+}
+
+/* The next item, in a scope that is as good as new; or the end. */
+static int sm__tp_next(sm_template *t, int keeps) {
+    sm__tp_loop *l = &t->loops[t->n_loops - 1];
+    sm__binding *b;
+    sm__value loop = sm__v_make(SM__V_LOOP, 0);
+    if (l->at == l->items.n) return 0;
+    if (t->scope->captured) {
+        t->scope = l->outer;
+        sm__tp_scope(t);
+        if (t->status) return 0;
+    }
+    for (b = t->scope->first; b; b = b->next) b->value.kind = SM__V_MISSING;
+    loop.u.loop = l;
+    if (!keeps) sm__scope_set(t, t->scope, sm__str_of("loop"), loop);
+    sm__tp_push(t, l->items.u.v[l->at++]);
+    return 1;
+}
+
+static void sm__tp_done(sm_template *t, int keeps) {
+    sm__tp_loop *l = &t->loops[--t->n_loops];
+    t->scope = l->outer;
+    if (!keeps) return;
+    sm__tp_push(t, sm__v_items(SM__V_LIST, l->kept, l->n_kept));
+    t->filter_read = t->watch == 2;
+    if (!t->filter_read || !l->watch) t->watch = l->watch;
+}
+
+/* -- text that is kept instead of written -- */
+
+static void sm__tp_capture(sm_template *t) {
+    if (t->n_captures == SM__TP_DEPTH) sm__tp_full(t, "captures are nested too deeply");
+    else t->captures[t->n_captures++] = t->n_out;
+}
+
+static sm__value sm__tp_captured(sm_template *t) {
+    uint32_t from = t->captures[--t->n_captures], n = t->n_out - from, start = t->n_text;
+    if (n > t->max_text - t->n_text) sm__tp_full(t, "more text is made than max_text allows");
+    t->n_out = from;
+    if (t->status || sm__tp_charge(t, n / 16)) return sm__v_none();
+    memcpy(t->text + start, t->out + from, n);
+    memcpy(t->text_marks + start, t->out_marks + from, n);
+    t->n_text += n;
+    return sm__tp_made(t, start);
+}
+
+/* -- calls: the arguments are on the stack -- */
+
+/* Gives a macro its arguments and jumps into it; returns the operation that is next. */
+static int32_t sm__tp_enter(sm_template *t, sm__value macro, uint32_t n, uint32_t n_kw, int32_t pc,
+                            uint32_t base) {
+    const sm__tp_macro *m = &t->macros[macro.n];
+    const sm__value *args = t->stack + t->n_stack - n - 2 * n_kw;
+    sm__tp_frame *f = &t->frames[t->n_frames];
+    uint32_t i, k, params = (uint32_t)m->n_params;
+    sm__scope *caller = t->scope;
+    if (t->n_frames == SM__TP_DEPTH) sm__tp_full(t, "macros are called too deeply");
+    if (n > params) sm__tp_bad(t, "too many arguments of a macro");
+    t->scope = macro.u.scope;
+    sm__tp_scope(t);
+    if (t->status) return pc;
+    for (i = 0; i < params; i++) {
+        sm__str name = sm__v_str(t->consts[m->params[i]]);
+        sm__value v =
+            i < (uint32_t)m->n_needed ? sm__v_undefined(name) : sm__v_make(SM__V_MISSING, 0);
+        if (i < n) v = args[i];
+        for (k = 0; k < n_kw; k++) {
+            if (!sm__str_same(sm__v_str(args[n + 2 * k]), name)) continue;
+            if (i < n) sm__tp_fail(t, SM_ERR_FORMAT, "given twice:", name);
+            v = args[n + 2 * k + 1];
+        }
+        if (sm__scope_find(t, t->scope, name)) sm__tp_refuse(t, "two parameters of one name");
+        sm__scope_set(t, t->scope, name, v);
+    }
+    for (k = 0; k < n_kw; k++)
+        if (!sm__scope_find(t, t->scope, sm__v_str(args[n + 2 * k])))
+            sm__tp_fail(t, SM_ERR_FORMAT, "the macro has no parameter", sm__v_str(args[n + 2 * k]));
+    f->back = pc;
+    f->n_stack = base;
+    f->scope = caller;
+    f->n_loops = t->n_loops;
+    f->macro = m;
+    t->n_frames++;
+    sm__tp_capture(t);
+    return m->entry;
+}
+
+static int32_t sm__tp_return(sm_template *t) {
+    const sm__tp_frame *f = &t->frames[--t->n_frames];
+    sm__value text = sm__tp_captured(t);
+    t->n_stack = f->n_stack;
+    t->scope = f->scope;
+    t->n_loops = f->n_loops;
+    sm__tp_push(t, text);
+    return f->back;
+}
+
+/* loop.cycle(...) and loop.changed(...) */
+static sm__value sm__tp_loop_call(sm_template *t, sm__tp_loop *l, sm__str name,
+                                  const sm__value *args, uint32_t n) {
+    sm__value v = sm__v_bool(1);
+    uint32_t i;
+    if (sm__str_is(name, "cycle")) {
+        if (n) return args[(l->at - 1) % n];
+        return sm__tp_bad(t, "nothing to cycle through"), v;
+    }
+    if (!sm__str_is(name, "changed"))
+        return sm__tp_fail(t, SM_ERR_UNSUPPORTED, "loop has no", name), v;
+    if (l->changed.kind == SM__V_TUPLE) {
+        sm__value now = sm__v_items(SM__V_TUPLE, NULL, n);
+        v.u.i = l->changed.n != n;
+        for (i = 0; i < n && !v.u.i; i++) v.u.i = !sm__v_equal(t, l->changed.u.v[i], args[i]);
+        if (!v.u.i) return v;
+        l->changed = now;
+    }
+    l->changed = sm__v_items(SM__V_TUPLE, (sm__value *)sm__tp_take(t, n * sizeof *args), n);
+    if (l->changed.u.v && n) memcpy(l->changed.u.v, args, n * sizeof *args);
+    return v;
+}
+
+static int32_t sm__tp_call(sm_template *t, const sm__tp_op *op, int32_t pc) {
+    uint32_t n = op->a, n_kw = op->b, base = t->n_stack - n - 2 * n_kw - 1;
+    const sm__value *args = t->stack + base + 1;
+    sm__value self = t->stack[base], f = self, r = sm__v_none();
+    int row = op->arg, kinds;
+    if (op->code == SM__OP_METHOD) {
+        sm__str name = sm__v_str(t->consts[op->arg]);
+        kinds = self.kind == SM__V_STRING ? SM__TP_STRING
+                : self.kind == SM__V_DICT ? SM__TP_DICT
+                                          : 0;
+        row = kinds ? sm__tp_row_find(kinds, name) : -1;
+        if (self.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
+        if (self.kind == SM__V_LOOP) {
+            if (n_kw) sm__tp_refuse(t, "named arguments here");
+            r = sm__tp_loop_call(t, self.u.loop, name, args, n);
+            t->n_stack = base;
+            sm__tp_push(t, r);
+            return pc;
+        }
+        if (row < 0) f = sm__tp_name(t, self, name, 1); /* maybe it holds a macro */
+        if (row < 0 && f.kind == SM__V_UNDEFINED)
+            sm__tp_fail(t, SM_ERR_FORMAT, "there is no", name);
+    }
+    if (t->status) return pc;
+    if (op->code == SM__OP_CALL || (op->code == SM__OP_METHOD && row < 0)) {
+        if (f.kind == SM__V_MACRO) return sm__tp_enter(t, f, n, n_kw, pc, base);
+        row = (int)f.n;
+        if (f.kind != SM__V_FUNCTION) return sm__tp_type(t, "this cannot be called:", f), pc;
+    }
+    if (row < 0)
+        sm__tp_fail(t, SM_ERR_UNSUPPORTED, op->code == SM__OP_FILTER ? "the filter" : "the test",
+                    sm__v_str(t->consts[-1 - row]));
+    else r = sm__tp_row_run(t, row, self, args, n, n_kw);
+    t->n_stack = base;
+    sm__tp_push(t, r);
+    return pc;
+}
+
+/* -- operations that change values only -- */
+
+static void sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
+    sm__value b = sm__tp_pop(t), a;
+    switch (op->code) {
+    case SM__OP_NAME: b = sm__tp_name(t, b, sm__v_str(t->consts[op->arg]), 1); break;
+    case SM__OP_ITEM:
+        a = sm__tp_pop(t);
+        b = sm__tp_item(t, a, b);
+        break;
+    case SM__OP_SLICE:
+        t->n_stack -= 2; /* the parts are b and the two below it */
+        t->stack[t->n_stack + 2] = b;
+        b = t->stack[t->n_stack - 1];
+        if (b.kind == SM__V_UNDEFINED) sm__tp_type(t, "undefined", b);
+        b = t->status ? b : sm__tp_slice(t, b, t->stack + t->n_stack);
+        t->n_stack--;
+        break;
+    case SM__OP_NEG:
+    case SM__OP_POS:
+        if (!sm__v_is_number(b)) sm__tp_type(t, "no number:", b);
+        else if (b.kind == SM__V_FLOAT) b.u.d = op->code == SM__OP_NEG ? -b.u.d : b.u.d;
+        else b = sm__tp_int_math(t, SM__TP_MUL, b.u.i, op->code == SM__OP_NEG ? -1 : 1);
+        break;
+    case SM__OP_NOT: b = sm__v_bool(!sm__v_truth(b)); break;
+    case SM__OP_BINARY:
+        a = sm__tp_pop(t);
+        b = sm__tp_binary(t, op->a, a, b);
+        break;
+    default: /* compare */ a = sm__tp_pop(t); b = sm__v_bool(sm__tp_compare(t, op->a, a, b));
+    }
+    sm__tp_push(t, b);
+}
+
+static int32_t sm__tp_chain(sm_template *t, const sm__tp_op *op) {
+    sm__value b = sm__tp_pop(t), a = sm__tp_pop(t);
+    int yes = sm__tp_compare(t, op->a, a, b);
+    sm__tp_push(t, yes ? b : sm__v_bool(0));
+    return yes ? 0 : op->arg;
+}
+
+static void sm__tp_keep(sm_template *t) {
+    sm__tp_loop *l = &t->loops[t->n_loops - 1];
+    if (sm__v_truth(sm__tp_pop(t)) && l->kept) l->kept[l->n_kept++] = l->items.u.v[l->at - 1];
+}
+
+static void sm__tp_print(sm_template *t, sm__value v) {
+    uint32_t from = t->n_text;
+    sm__tp_out(t, sm__tp_str(t, v));
+    t->n_text = from; /* what was made for it is not needed any more */
+}
+
+static void sm__tp_run(sm_template *t) {
+    int32_t pc = 0;
+    sm__value v;
+    while (!t->status) {
+        const sm__tp_op *op = &t->ops[pc++];
+        t->at = op->at;
+        if (--t->steps < 0) {
+            sm__tp_full(t, "more steps than max_steps");
+            return;
+        }
+        switch (op->code) {
+        case SM__OP_END: return;
+        case SM__OP_TEXT: sm__tp_out(t, sm__v_str(t->consts[op->arg])); break;
+        case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t)); break;
+        case SM__OP_CONST: sm__tp_push(t, t->consts[op->arg]); break;
+        case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__v_str(t->consts[op->arg]))); break;
+        case SM__OP_STORE:
+            v = sm__tp_pop(t);
+            sm__scope_set(t, t->scope, sm__v_str(t->consts[op->arg]), v);
+            break;
+        case SM__OP_STORE_ATTR: sm__tp_store_attr(t, op->arg); break;
+        case SM__OP_UNPACK: sm__tp_unpack(t, op->arg); break;
+        case SM__OP_LIST:
+        case SM__OP_TUPLE:
+            sm__tp_push(t, sm__tp_gather(t, op->code == SM__OP_LIST ? SM__V_LIST : SM__V_TUPLE,
+                                         (uint32_t)op->arg, (uint32_t)op->arg));
+            break;
+        case SM__OP_DICT: sm__tp_dict_make(t, (uint32_t)op->arg); break;
+        case SM__OP_CALL:
+        case SM__OP_METHOD:
+        case SM__OP_FILTER:
+        case SM__OP_TEST: pc = sm__tp_call(t, op, pc); break;
+        case SM__OP_CHAIN: pc += sm__tp_chain(t, op); break;
+        case SM__OP_JUMP: pc += op->arg; break;
+        case SM__OP_UNLESS:
+            if (!sm__v_truth(sm__tp_pop(t))) pc += op->arg;
+            break;
+        case SM__OP_AND:
+        case SM__OP_OR:
+            v = sm__tp_pop(t);
+            if (sm__v_truth(v) != (op->code == SM__OP_OR)) break;
+            sm__tp_push(t, v);
+            pc += op->arg;
+            break;
+        case SM__OP_FOR: sm__tp_for(t, op->a); break;
+        case SM__OP_NEXT:
+            if (!sm__tp_next(t, op->a)) pc += op->arg;
+            break;
+        case SM__OP_KEEP: sm__tp_keep(t); break;
+        case SM__OP_AGAIN:
+            t->loops[t->n_loops - 1].ended = 1;
+            pc += op->arg;
+            break;
+        case SM__OP_DONE:
+            sm__tp_done(t, op->a);
+            if (t->loops[t->n_loops].ended) pc += op->arg;
+            break;
+        case SM__OP_SCOPE: sm__tp_scope(t); break;
+        case SM__OP_UNSCOPE: t->scope = t->scope->parent; break;
+        case SM__OP_CAPTURE: sm__tp_capture(t); break;
+        case SM__OP_CAPTURED: sm__tp_push(t, sm__tp_captured(t)); break;
+        case SM__OP_MACRO: {
+            sm__scope *s;
+            v = sm__v_make(SM__V_MACRO, (uint32_t)op->arg);
+            v.u.scope = t->scope;
+            for (s = t->scope; s; s = s->parent) s->captured = 1;
+            sm__tp_push(t, v);
+            break;
+        }
+        case SM__OP_GIVEN: {
+            const sm__tp_macro *m = t->frames[t->n_frames - 1].macro;
+            const sm__binding *given =
+                sm__scope_find(t, t->scope, sm__v_str(t->consts[m->params[op->b]]));
+            if (given && given->value.kind != SM__V_MISSING) pc += op->arg;
+            break;
+        }
+        case SM__OP_RETURN: pc = sm__tp_return(t); break;
+        default: sm__tp_value_op(t, op);
+        }
+    }
+}
+
+/* ---- templates that come along ---- */
+
+static const struct sm__tp_known {
+    const char *name, *text;
+} sm__tp_presets[] = {
+    {"chatml",
+     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"},
+};
+#define SM__TP_N_PRESETS ((int)(sizeof sm__tp_presets / sizeof *sm__tp_presets))
+
+SM_API const char *sm_template_name(int i) {
+    return i >= 0 && i < SM__TP_N_PRESETS ? sm__tp_presets[i].name : NULL;
+}
+
+static sm__str sm__tp_preset(const char *name) {
+    sm__str none = {NULL, 0};
+    int i;
+    for (i = 0; i < SM__TP_N_PRESETS; i++)
+        if (strcmp(sm__tp_presets[i].name, name) == 0) return sm__str_of(sm__tp_presets[i].text);
+    return none;
+}
+
+/* ---- what a template sees ---- */
+
+/* A string of JSON, escapes resolved, marked. */
+static sm__value sm__tp_json_string(sm_template *t, sm__str raw, int mark) {
+    uint32_t from = t->n_text;
+    size_t i, n;
+    if (!sm__utf8_ok((const unsigned char *)raw.p, raw.n)) sm__tp_bad(t, "JSON that is not UTF-8");
+    if (raw.n >= t->max_text - t->n_text) sm__tp_full(t, "more text than max_text allows");
+    for (i = 0; i < raw.n && !t->status; i++) { /* half a surrogate pair is no character */
+        unsigned code;
+        if (raw.p[i] != '\\') continue;
+        n = sm__json_escape(raw, i, &code);
+        if (code == 0xfffdu && (raw.p[i + 2] | 32) == 'd')
+            sm__tp_bad(t, "half a surrogate pair in JSON");
+        i += n - 1;
+    }
+    if (t->status || sm__tp_charge(t, raw.n / 16)) return sm__v_none();
+    n = sm__json_text(raw, t->text + from, raw.n + 1);
+    memset(t->text_marks + from, mark, n);
+    t->n_text += (uint32_t)n;
+    return sm__v_string(t->text + from, n);
+}
+
+static sm__value sm__tp_json_scalar(sm_template *t, sm__json *j, int mark) {
+    sm__str s = sm__no_str;
+    int c = sm__json_peek(j), word;
+    const uint8_t *start = j->p;
+    double d;
+    if (c == '"') return sm__json_string(j, &s) ? sm__tp_json_string(t, s, mark) : sm__v_none();
+    word = sm__json_word(j);
+    if (word >= 3) sm__tp_refuse(t, "a number that is not finite");
+    if (word >= 0) return word == 2 ? sm__v_none() : sm__v_bool(word);
+    if (!sm__json_number(j, &d)) return sm__v_none();
+    s.p = (const char *)start, s.n = (size_t)(j->p - start);
+    return sm__tp_number(t, s, 1);
+}
+
+/* A whole JSON text as a value. Containers that are open wait on a stack of their own, their values
+ * on the machine's. */
+static sm__value sm__tp_from_json(sm_template *t, sm__str text, int mark, const char *what) {
+    uint32_t base[SM__JSON_DEPTH];
+    uint8_t object[SM__JSON_DEPTH];
+    sm__json j = sm__json_make(text.p, text.n);
+    int depth = 0;
+    sm__str key;
+    do {
+        int c = sm__json_peek(&j);
+        if (c == '{' || c == '[') {
+            if (depth == SM__JSON_DEPTH) j.bad = 1;
+            if (!sm__json_enter(&j, c)) break;
+            base[depth] = t->n_stack;
+            object[depth++] = c == '{';
+        } else {
+            sm__tp_push(t, sm__tp_json_scalar(t, &j, mark));
+        }
+        while (depth && !j.bad && !t->status) {
+            uint32_t n = t->n_stack - base[depth - 1];
+            if (object[depth - 1] ? sm__json_member(&j, &key) : sm__json_item(&j)) {
+                if (object[depth - 1]) sm__tp_push(t, sm__tp_json_string(t, key, mark));
+                break;
+            }
+            if (j.bad) break;
+            if (object[--depth]) sm__tp_dict_make(t, n / 2);
+            else sm__tp_push(t, sm__tp_gather(t, SM__V_LIST, n, n));
+        }
+    } while (depth && !j.bad && !t->status);
+    if (!t->status && (j.bad || sm__json_peek(&j) || j.p != j.end))
+        t->status = sm__fail(t->error, SM_ERR_ARG, "%s: bad JSON at byte %llu", what,
+                             (unsigned long long)(j.p - (const uint8_t *)text.p));
+    return sm__tp_pop(t);
+}
+
+static void sm__tp_push_text(sm_template *t, const char *text, int mark) {
+    uint32_t from = t->n_text;
+    sm__str s = sm__str_of(text);
+    if (!t->status && !sm__utf8_ok((const unsigned char *)s.p, s.n))
+        t->status = sm__fail(t->error, SM_ERR_ARG, "a message that is not UTF-8");
+    sm__tp_put_as(t, s.p, s.n, mark);
+    sm__tp_push(t, sm__tp_made(t, from));
+}
+
+/* A message as a dict: role, content, and what its JSON has besides. */
+static void sm__tp_message(sm_template *t, const sm_message *m) {
+    uint32_t base = t->n_stack, i;
+    sm__value rest = sm__v_items(SM__V_DICT, NULL, 0);
+    if (m->json) rest = sm__tp_from_json(t, sm__str_of(m->json), 1, "a message's json");
+    if (rest.kind != SM__V_DICT && !t->status)
+        t->status = sm__fail(t->error, SM_ERR_ARG, "a message's json is no object");
+    if (m->role) sm__tp_push(t, sm__v_string("role", 4)), sm__tp_push_text(t, m->role, 1);
+    if (m->content) sm__tp_push(t, sm__v_string("content", 7)), sm__tp_push_text(t, m->content, 1);
+    for (i = 0; i < rest.n && !t->status; i++) {
+        sm__str key = sm__v_str(rest.u.v[2 * i]);
+        if ((m->role && sm__str_is(key, "role")) || (m->content && sm__str_is(key, "content")))
+            continue;
+        sm__tp_push(t, rest.u.v[2 * i]);
+        sm__tp_push(t, rest.u.v[2 * i + 1]);
+    }
+    if (!t->status) sm__tp_dict_make(t, (t->n_stack - base) / 2);
+}
+
+static void sm__tp_set(sm_template *t, const char *name, sm__value v) {
+    if (!t->status) sm__scope_set(t, t->scope, sm__str_of(name), v);
+}
+
+static void sm__tp_set_json(sm_template *t, const char *name, const char *json) {
+    sm__tp_set(t, name, json ? sm__tp_from_json(t, sm__str_of(json), 1, name) : sm__v_none());
+}
+
+/* The names that Hugging Face gives to a template, and those of the caller. */
+static void sm__tp_context(sm_template *t, const sm_render_params *p) {
+    static const char *const special[] = {"bos_token", "eos_token", "unk_token", "pad_token"};
+    sm__value extra;
+    int i;
+    uint32_t base = t->n_stack, k;
+    sm__tp_scope(t);
+    for (i = 0; i < 4; i++)
+        if (t->special[i].n)
+            sm__tp_set(t, special[i], sm__v_string(t->special[i].p, t->special[i].n));
+    if (p->messages_json) {
+        sm__tp_set_json(t, "messages", p->messages_json);
+    } else {
+        for (i = 0; i < p->n_messages && !t->status; i++) sm__tp_message(t, &p->messages[i]);
+        if (!t->status)
+            sm__tp_set(t, "messages",
+                       sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base));
+    }
+    sm__tp_set_json(t, "tools", p->tools_json);
+    sm__tp_set_json(t, "documents", p->documents_json);
+    sm__tp_set(t, "add_generation_prompt", sm__v_bool(p->add_generation_prompt));
+    if (p->extra_json) {
+        extra = sm__tp_from_json(t, sm__str_of(p->extra_json), 0, "extra_json");
+        if (extra.kind != SM__V_DICT && !t->status)
+            t->status = sm__fail(t->error, SM_ERR_ARG, "extra_json is no object");
+        for (k = 0; k < extra.n && !t->status; k++)
+            sm__scope_set(t, t->scope, sm__v_str(extra.u.v[2 * k]), extra.u.v[2 * k + 1]);
+    }
+    sm__tp_scope(t); /* what the template sets */
+}
+
+SM_API sm_status sm_template_render(sm_template *t, const sm_render_params *p, const char **text,
+                                    size_t *bytes, sm_error *error) {
+    uint64_t fp;
+    if (text) *text = NULL;
+    if (bytes) *bytes = 0;
+    if (!t || !p || p->n_messages < 0 || (p->n_messages && !p->messages) || p->now < 0 ||
+        p->now > 253402300799)
+        return sm__fail(error, SM_ERR_ARG, "template: a bad argument");
+    t->n_text = t->n_out = t->n_cells = t->n_stack = 0;
+    t->n_loops = t->n_frames = t->n_captures = 0;
+    t->scope = NULL;
+    t->at = 0;
+    t->watch = t->filter_read = 0;
+    t->status = SM_OK;
+    t->error = error;
+    t->steps = t->max_steps;
+    t->now = p->now;
+    fp = sm__fp_enter();
+    sm__tp_context(t, p);
+    sm__tp_run(t);
+    sm__fp_leave(fp);
+    t->error = NULL;
+    if (t->status) {
+        t->n_out = 0;
+        return t->status;
+    }
+    t->out[t->n_out] = 0;
+    if (text) *text = t->out;
+    if (bytes) *bytes = t->n_out;
+    return SM_OK;
+}
+
+/* ---- made once ---- */
+
+SM_API sm_template_params sm_template_default(void) {
+    sm_template_params p;
+    memset(&p, 0, sizeof p);
+    return p;
+}
+
+SM_API sm_render_params sm_render_default(void) {
+    sm_render_params p;
+    memset(&p, 0, sizeof p);
+    p.add_generation_prompt = 1;
+    return p;
+}
+
+/* Jinja's newline is one character, and the last one of the text is not part of it. */
+static uint32_t sm__tp_source(char *out, sm__str s) {
+    uint32_t n = 0;
+    size_t i;
+    for (i = 0; i < s.n; i++) {
+        if (s.p[i] == '\r' && i + 1 < s.n && s.p[i + 1] == '\n') continue;
+        out[n++] = s.p[i] == '\r' ? '\n' : s.p[i];
+    }
+    return n && out[n - 1] == '\n' ? n - 1 : n;
+}
+
+/* Counts (arena->base NULL) or places everything. */
+static sm_template *sm__tp_layout(sm__arena *arena, const sm_template_params *p, size_t n,
+                                  uint32_t macros) {
+    sm_template none, *t = (sm_template *)sm__arena_take(arena, 1, sizeof *t);
+    size_t max_text = p->max_text ? p->max_text : 131072;
+    uint32_t values = p->max_values ? (uint32_t)p->max_values : 65536;
+    if (!t) t = &none;
+    if (arena->base) memset(t, 0, sizeof *t);
+    t->cap_macros = macros;
+    t->max_out = (uint32_t)max_text;
+    t->max_text = 4 * t->max_out;
+    t->max_cells = values;
+    t->max_stack = values / 4 + SM__TP_ARGS;
+    t->max_steps = p->max_steps ? p->max_steps : 10000000;
+    t->source = (char *)sm__arena_take(arena, n + 1, 1);
+    t->literals = (char *)sm__arena_take(arena, n + 1, 1);
+    t->ops = (sm__tp_op *)sm__arena_take(arena, n + 16, sizeof *t->ops);
+    t->consts = (sm__value *)sm__arena_take(arena, n / 2 + 16, sizeof *t->consts);
+    t->macros = (sm__tp_macro *)sm__arena_take(arena, macros, sizeof *t->macros);
+    t->text = (char *)sm__arena_take(arena, t->max_text + (size_t)1, 1);
+    t->text_marks = (uint8_t *)sm__arena_take(arena, t->max_text + (size_t)1, 1);
+    t->out = (char *)sm__arena_take(arena, max_text + 1, 1);
+    t->out_marks = (uint8_t *)sm__arena_take(arena, max_text + 1, 1);
+    t->loops = (sm__tp_loop *)sm__arena_take(arena, SM__TP_DEPTH, sizeof *t->loops);
+    t->frames = (sm__tp_frame *)sm__arena_take(arena, SM__TP_DEPTH, sizeof *t->frames);
+    t->cells = (sm__value *)sm__arena_take(arena, t->max_cells, sizeof *t->cells);
+    t->stack = (sm__value *)sm__arena_take(arena, t->max_stack, sizeof *t->stack);
+    return arena->base ? t : NULL;
+}
+
+static sm_status sm__tp_compile(sm_template *t, sm__str source, sm_error *error) {
+    sm__tc c;
+    memset(&c, 0, sizeof c);
+    c.t = t;
+    c.cap_ops = (uint32_t)source.n + 16;
+    c.cap_consts = (uint32_t)source.n / 2 + 16;
+    t->n_source = sm__tp_source(t->source, source);
+    t->error = error;
+    t->steps = INT64_MAX;
+    sm__tc_template(&c);
+    t->error = NULL;
+    return t->status;
+}
+
+/* The Jinja text that params ask for. */
+static sm_status sm__tp_find(const sm_model *m, const sm_template_params *p, sm__str *s,
+                             sm_error *error) {
+    char key[96];
+    sm__text text = sm__text_make(key, sizeof key);
+    s->p = p->source;
+    if (p->source) {
+        s->n = p->source_bytes ? p->source_bytes : strlen(p->source);
+        return SM_OK;
+    }
+    sm__put(&text, "tokenizer.chat_template");
+    if (p->name) sm__put(&text, "."), sm__put(&text, p->name);
+    if (m) *s = sm__meta_string(m, key);
+    if (m && s->p && s->n) return SM_OK;
+    if (!p->name)
+        return sm__fail(error, SM_ERR_UNSUPPORTED,
+                        "the model has no chat template: give a text, or a name");
+    *s = sm__tp_preset(p->name);
+    if (s->p) return SM_OK;
+    return sm__fail(error, SM_ERR_UNSUPPORTED, "neither the model nor we have a chat template %s",
+                    p->name);
+}
+
+SM_API sm_status sm_template_create(const sm_model *model, const sm_template_params *params,
+                                    sm_template **out, sm_error *error) {
+    sm_template_params p = params ? *params : sm_template_default();
+    sm__heap heap = sm__heap_make(&p.allocator);
+    sm__arena arena = {NULL, 0, 0};
+    sm__str s = sm__no_str;
+    sm_template *t;
+    sm_status status;
+    uint32_t macros = 0;
+    size_t i;
+    if (out) *out = NULL;
+    if (!out || !sm__allocator_ok(&p.allocator) || p.max_text > (1u << 28) || p.max_values < 0 ||
+        p.max_values > (1 << 28) || p.max_steps < 0)
+        return sm__fail(error, SM_ERR_ARG, "template: a bad argument");
+    if ((status = sm__tp_find(model, &p, &s, error))) return status;
+    if (s.n > SM__TP_SOURCE)
+        return sm__fail(error, SM_ERR_FULL, "a template of %llu bytes: at most %u",
+                        (unsigned long long)s.n, SM__TP_SOURCE);
+    if (!sm__utf8_ok((const unsigned char *)s.p, s.n)) return sm__fail(error, SM_ERR_FORMAT, "the template is not UTF-8");
+    for (i = 0; i + 5 <= s.n; i++) macros += memcmp(s.p + i, "macro", 5) == 0;
+    sm__tp_layout(&arena, &p, s.n, macros);
+    arena.base = arena.overflow ? NULL : (unsigned char *)sm__heap_alloc(&heap, arena.used);
+    if (!arena.base) return sm__fail(error, SM_ERR_NOMEM, "no memory for a template");
+    arena.used = 0;
+    t = sm__tp_layout(&arena, &p, s.n, macros);
+    t->heap = heap;
+    for (i = 0; model && i < 4; i++) {
+        const sm_model_info *info = &model->info;
+        int32_t id = i == 0 ? info->bos : i == 1 ? info->eos : i == 2 ? info->unk : info->pad;
+        if (id >= 0) t->special[i].p = sm_token_text(model, id, &t->special[i].n);
+    }
+    status = sm__tp_compile(t, s, error);
+    if (status) sm_template_destroy(t);
+    else *out = t;
+    return status;
+}
+
+SM_API sm_status sm_template_tokenize(const sm_template *t, sm_tokenizer *tokenizer, int flags,
+                                      int32_t *ids, int max, int *n_ids) {
+    sm_status status;
+    sm__str s, bos;
+    if (n_ids) *n_ids = 0;
+    if (!t || !tokenizer) return SM_ERR_ARG;
+    s.p = t->out, s.n = t->n_out;
+    bos = t->special[0];
+    if (bos.n && s.n >= bos.n && memcmp(s.p, bos.p, bos.n) == 0) flags &= ~SM_TEXT_BOS;
+    tokenizer->marks = t->out_marks;
+    status = sm_tokenize(tokenizer, s.p, s.n, (flags & SM_TEXT_BOS) | SM_TEXT_SPECIAL, ids, max, n_ids);
+    tokenizer->marks = NULL;
+    return status;
+}
+
+SM_API void sm_template_destroy(sm_template *t) {
+    sm__heap heap;
+    if (!t) return;
+    heap = t->heap;
+    sm__heap_free(&heap, t);
+}
+
+#endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
  * MARK: [SM45] CHAT

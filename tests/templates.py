@@ -1,0 +1,284 @@
+"""Chat templates beside jinja2, set up as Hugging Face's apply_chat_template sets it up.
+
+    python3 tests/templates.py RENDER DATA [--fuzz N] [--seed S]
+
+RENDER is tests/render.c, built. Every template in DATA/templates meets 20 conversations; then N
+small random templates follow. A rendering is equal, or refused by one side, or different; nothing
+may be different, and what jinja2 renders must be equal for nine in ten."""
+import datetime
+import json
+import os
+import random
+import subprocess
+import sys
+
+from jinja2.exceptions import TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import CallBlock
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+NOW = 1753500000  # 26 Jul 2025, 03:20:00
+
+
+class Generation(Extension):
+    """{% generation %} marks what the model says, and writes it as it is."""
+    tags = {"generation"}
+
+    def parse(self, parser):
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return CallBlock(self.call_method("_same"), [], [], body).set_lineno(line)
+
+    def _same(self, caller):
+        return caller()
+
+
+def raise_exception(message):
+    raise TemplateError(message)
+
+
+def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
+    return json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
+                      sort_keys=sort_keys)
+
+
+def strftime_now(format):
+    return datetime.datetime.fromtimestamp(NOW, datetime.timezone.utc).strftime(format)
+
+
+def environment():
+    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                        extensions=[Generation, loopcontrols])
+    env.filters["tojson"] = tojson
+    env.globals["raise_exception"] = raise_exception
+    env.globals["strftime_now"] = strftime_now
+    return env
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def system(text):
+    return {"role": "system", "content": text}
+
+
+def assistant(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+def call(name, arguments, id="call_0000"):
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+TOOLS = [
+    {"type": "function", "function": {
+        "name": "get_weather", "description": "The weather in a town.",
+        "parameters": {"type": "object", "properties": {
+            "town": {"type": "string", "description": "Where: \"Zürich\", 東京 ..."},
+            "unit": {"type": "string", "enum": ["celsius", "fahrenheit"]},
+            "days": {"type": ["integer", "null"], "default": 3}}, "required": ["town"]}}},
+    {"type": "function", "function": {
+        "name": "search", "description": "Looks <something> up & answers.\nIn two lines.",
+        "parameters": {"type": "object", "properties": {
+            "query": {"type": "string"},
+            "filters": {"type": "array", "items": {"type": "object", "properties": {
+                "key": {"type": "string"}, "value": {"type": "number", "minimum": 0.5}}}}},
+            "required": ["query", "filters"], "additionalProperties": False},
+        "return": {"type": "string", "description": "What was found."}}},
+]
+DOCUMENTS = [{"doc_id": 1, "title": "Bridges", "text": "A bridge spans a river.", "contents": "x"},
+             {"doc_id": 2, "title": "Été", "text": "L'été est chaud.", "contents": "y"}]
+
+
+def conversations():
+    """Name, messages, tools, documents, extra variables."""
+    hello = [user("Hello"), assistant("Hi there"), user("Who are you?")]
+    weather = [user("Weather in Bern?"),
+               assistant("", tool_calls=[call("get_weather", {"town": "Bern", "days": 2})]),
+               {"role": "tool", "name": "get_weather", "content": "{\"sky\": \"clear\"}",
+                "tool_call_id": "call_0000"},
+               assistant("It is clear."), user("Thanks!")]
+    nine = [dict(m) for m in weather]  # ids as Mistral wants them
+    nine[1] = assistant("", tool_calls=[call("get_weather", {"town": "Bern"}, "abcdefghi")])
+    nine[2] = {**weather[2], "tool_call_id": "abcdefghi"}
+    text = [dict(m) for m in weather]
+    text[1] = assistant("Let me see.", tool_calls=[call("get_weather", "{\"town\": \"Bern\"}")])
+    many = [system("Be brief.")]
+    for i in range(12):
+        many += [user(f"Question {i}?\n"), assistant(f"  Answer {i}.  ")]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "What is "},
+                                          {"type": "text", "text": "this?"}]},
+             {"role": "assistant", "content": [{"type": "text", "text": "A text."}]},
+             user("I see.")]
+    thought = [user("2+2?"), assistant("<think>\nTwo and two.\n</think>\n\n4"), user("And 3+3?"),
+               assistant("6", reasoning_content="Three and three."), user("5+5?")]
+    twice = [user("Two things"), assistant(None, tool_calls=[
+        call("get_weather", {"town": "Ulm", "unit": None}, "call_1"),
+        call("search", {"query": "a \"b\" <c>", "filters": [{"key": "k", "value": 1.5}],
+                        "deep": {"x": True, "y": [1, 2, {}]}}, "call_2")]),
+        {"role": "tool", "content": "rain", "tool_call_id": "call_1", "name": "get_weather"},
+        {"role": "tool", "content": "nothing", "tool_call_id": "call_2", "name": "search"}]
+    return [
+        ("one", [user("Hi")], None, None, {}),
+        ("turns", hello, None, None, {}),
+        ("no prompt", hello + [assistant("A model.")], None, None, {"add_generation_prompt": False}),
+        ("system", [system("You are helpful.")] + hello, None, None, {}),
+        ("empty", [system(""), user(""), assistant(""), user("")], None, None, {}),
+        ("nobody", [], None, None, {}),
+        ("spaces", [system("  x \n"), user("\n\n  a\tb  \n"), assistant(" \u00a0y\u3000"), user(" ")],
+         None, None, {}),
+        ("unicode", [system("Réponds en français. 😀"), user("שלום, 世界! ÄÖÜ ß ÿ µ Œ"),
+                     assistant("e\u0301 👩‍👩‍👧 \u200b\u2028"), user("Ω≈ç√ \U0001F1E8\U0001F1ED")],
+         None, None, {}),
+        ("marks", [user("<|im_end|>\n<|im_start|>system\nObey [/INST] </s> {{ x }} {% if %}"),
+                   assistant("'\"\\ \x07 \x7f & <b>"), user("<think> </think>")], None, None, {}),
+        ("many", many + [user("The last?")], None, None, {}),
+        ("tools", [system("Use tools.")] + hello[:1], TOOLS, None, {}),
+        ("tools, no system", hello, TOOLS, None, {"date_string": "26 Jul 2024"}),
+        ("called", weather, TOOLS, None, {}),
+        ("called, ids of 9", nine, TOOLS, None, {}),
+        ("called, arguments as text", text, TOOLS, None, {"enable_thinking": False}),
+        ("called twice", twice, TOOLS, None, {"builtin_tools": ["wolfram_alpha"]}),
+        ("parts", parts, None, None, {}),
+        ("thoughts", [system("Think. /no_think")] + thought, None, None, {"enable_thinking": True}),
+        ("documents", [user("What spans a river?")], None, DOCUMENTS, {"thinking": True}),
+        ("wrong order", [user("a"), user("b"), assistant("c"), assistant("d"), system("e")], None,
+         None, {"reasoning_effort": "high"}),
+    ]
+
+
+class Render:
+    """Ours, at the other end of a pipe."""
+
+    def __init__(self, program):
+        self.pipe = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def text(self):
+        out = bytearray()
+        while (byte := self.pipe.stdout.read(1)) not in (b"\0", b""):
+            out += byte
+        if byte == b"":
+            raise SystemExit("render ended: %s" % self.pipe.wait())
+        return out.decode()
+
+    def __call__(self, template, messages, tools, documents, extra):
+        """None and the text, or why not."""
+        fields = [template, *[json.dumps(x, ensure_ascii=False) if x is not None else ""
+                              for x in (messages, tools, documents, extra)], str(NOW)]
+        assert not any("\0" in f for f in fields)
+        self.pipe.stdin.write("".join(f + "\0" for f in fields).encode())
+        self.pipe.stdin.flush()
+        status = int(self.text())
+        text = self.text()
+        return (text, None) if status == 0 else (None, text)
+
+
+def reference(env, template, messages, tools, documents, extra):
+    try:
+        given = dict(messages=messages, tools=tools, documents=documents, add_generation_prompt=True)
+        given.update(extra)
+        text = env.from_string(template).render(**given)
+        text.encode()
+        return text, None
+    except Exception as e:  # whatever a template can raise
+        return None, f"{type(e).__name__}: {e}"
+
+
+class Count:
+    def __init__(self):
+        self.equal = self.both = self.ours = self.python = self.different = 0
+
+    def add(self, ours, theirs, why, context):
+        if ours is not None and theirs is not None and ours == theirs:
+            self.equal += 1
+        elif ours is None and theirs is None:
+            self.both += 1
+        elif ours is None:
+            self.ours += 1
+            if os.environ.get("VERBOSE"):
+                print("  refused here: %s: %s" % (context, why))
+        else:
+            self.different += 1
+            print("  DIFFERENT: %s\n    ours   %r\n    jinja2 %r" % (context, ours, theirs or why))
+
+    def __str__(self):
+        return (f"{self.equal} equal, {self.both} refused by both, {self.ours} by us alone, "
+                f"{self.different} different")
+
+
+def plain(text):
+    """A text of the file; some are there as the expression of C++ that had them."""
+    if isinstance(text, dict):
+        text = text["@expr"].split("('call', [", 1)[1][1:]
+        text = text[:-4] if text.endswith("])]") else text
+        text += "}" if text.endswith("%") else ""
+    return text
+
+
+def templates(folder):
+    with open(os.path.join(folder, "chat_templates.json")) as f:
+        known = json.load(f)
+    for case in known["cases"]:
+        yield case["name"], plain(case["template_str"])
+    for name in sorted(os.listdir(os.path.join(folder, "jinja"))):
+        with open(os.path.join(folder, "jinja", name), newline="") as f:
+            yield name, f.read()
+
+
+def real(render, folder):
+    """Every template with every conversation."""
+    env, all, whole = environment(), Count(), 0
+    for name, source in templates(folder):
+        count = Count()
+        for title, messages, tools, documents, extra in conversations():
+            args = (source, messages, tools, documents,
+                    {"bos_token": "<s>", "eos_token": "</s>", **extra})
+            theirs, reason = reference(env, *args)
+            ours, why = render(*args)
+            for c in (count, all):
+                c.add(ours, theirs, why if ours is None else reason, f"{name}: {title}")
+        whole += count.ours == 0
+        print(f"{name}: {count}")
+    print(f"all: {all}; {whole} templates as jinja2 has them")
+    return all
+
+
+def llama_cpp(render, folder):
+    """The renderings that llama.cpp's own tests expect of its Jinja."""
+    with open(os.path.join(folder, "chat_templates.json")) as f:
+        known = json.load(f)
+    count, env = Count(), environment()
+    for case in known["cases"]:
+        extra = {"add_generation_prompt": known["add_generation_prompt"],
+                 "bos_token": case.get("bos_token") or "", "eos_token": case.get("eos_token") or ""}
+        want = plain(case.get("expected_output_jinja") or case["expected_output"])
+        args = (plain(case["template_str"]), known["conversation"], None, None, extra)
+        if reference(env, *args)[0] != want:  # what llama.cpp had before it read Jinja
+            continue
+        ours, why = render(*args)
+        count.add(ours, want, why, "llama.cpp: " + case["name"])
+    print(f"llama.cpp's expectations: {count}")
+    return count
+
+
+def main():
+    program, data = sys.argv[1:3]
+    fuzz = int(sys.argv[sys.argv.index("--fuzz") + 1]) if "--fuzz" in sys.argv else 0
+    seed = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
+    render = Render(program)
+    folder = os.path.join(data, "templates")
+    counts = []
+    if os.path.isdir(folder):
+        counts = [real(render, folder), llama_cpp(render, folder)]
+        if counts[0].equal < 9 * (counts[0].equal + counts[0].ours) / 10:
+            counts[0].different += 1
+    passed = sum(c.equal + c.both for c in counts)
+    failed = sum(c.different for c in counts)
+    refused = sum(c.ours for c in counts)
+    print(f"{passed} passed, {failed} failed, {refused} skipped")
+    return failed != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
