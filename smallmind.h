@@ -111,6 +111,7 @@
  *                             messages are plain status texts
  *   SMALLMIND_NO_WRITER       no GGUF writer and no quantiser
  *   SMALLMIND_NO_TRAIN        no trainer, no vocabularies from text
+ *   SMALLMIND_NO_CHAT         no chat templates, no chat
  *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
  *                             before, else libc's
@@ -24431,7 +24432,7 @@ static sm__value sm__tp_format(sm_template *t, int how, sm__value self, const sm
         else next++;
         if (run.n && !(run.p[0] >= '0' && run.p[0] <= '9')) i = i < a->n_kw ? i + a->n : UINT32_MAX;
         else if (i >= a->n) i = UINT32_MAX;
-        if (end >= f.n || i == UINT32_MAX || f.p[end] != '}' || (next && run.n))
+        if (end >= f.n || i == UINT32_MAX || f.p[end] != '}' || (next && run.n && i < a->n))
             sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a field of format():", run);
         else sm__tp_put(t, sm__v_str(made[i]));
     }
@@ -25317,7 +25318,8 @@ typedef struct sm__tc {
     int token;               /* SM__T_*, or one or two characters */
     sm__str name;
     sm__value value;
-    int filtered; /* the operand ended in a filter or test: no .name may follow */
+    uint32_t last; /* where the word before the token begins: what was read last */
+    int filtered;  /* the operand ended in a filter or test: no .name may follow */
     int flags, n, n_blocks;
     sm__tc_wait wait[SM__TP_DEPTH];
     sm__tc_block blocks[SM__TP_DEPTH];
@@ -25343,6 +25345,13 @@ static int32_t sm__tc_emit(sm__tc *c, int code, int a, int b, int32_t arg) {
     op.at = t->at;
     t->ops[t->n_ops] = op;
     return (int32_t)t->n_ops++;
+}
+
+/* An operation that belongs to the word that was read last. */
+static int32_t sm__tc_emit_last(sm__tc *c, int code, int32_t arg) {
+    int32_t i = sm__tc_emit(c, code, 0, 0, arg);
+    if (!c->t->status) c->t->ops[i].at = c->last;
+    return i;
 }
 
 static int32_t sm__tc_const(sm__tc *c, sm__value v) {
@@ -25497,6 +25506,7 @@ static void sm__tc_next(sm__tc *c) {
         return;
     }
     while (sm__is_blank(sm__tc_peek(c, 0))) c->at++;
+    c->last = t->at;
     t->at = c->at;
     if (c->at >= t->n_source) sm__tp_bad(t, "the template ends inside a tag");
     if (!c->n_open && sm__tc_at_end(c)) return;
@@ -25573,7 +25583,7 @@ static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int op) {
     w->op = (uint8_t)op;
     w->start = (int32_t)c->t->n_ops;
     w->jump = -1;
-    w->at = c->t->at;
+    w->at = kind >= SM__W_CALL && kind <= SM__W_TEST ? c->last : c->t->at;
     return w;
 }
 
@@ -25769,17 +25779,15 @@ static int32_t sm__tc_row(sm__tc *c, int kinds) {
 
 /* Behind the bar; returns whether arguments follow. */
 static int sm__tc_filter(sm__tc *c) {
-    uint32_t at;
-    int row;
+    int32_t row;
     sm__tc_reduce_to(c, SM__BIND_UNARY);
-    at = c->t->at;
     row = sm__tc_row(c, SM__TP_FILTER);
     c->filtered = 1;
     if (c->token == '(') {
         sm__tc_open(c, SM__W_FILTER, row, 0);
         return 1;
     }
-    if (!c->t->status) c->t->ops[sm__tc_emit(c, SM__OP_FILTER, 0, 0, row)].at = at;
+    sm__tc_emit_last(c, SM__OP_FILTER, row);
     return 0;
 }
 
@@ -25802,7 +25810,7 @@ static int sm__tc_test(sm__tc *c) {
         w->negated = (uint8_t)negated;
         return 1;
     }
-    sm__tc_emit(c, SM__OP_TEST, 0, 0, row);
+    sm__tc_emit_last(c, SM__OP_TEST, row);
     if (negated) sm__tc_emit(c, SM__OP_NOT, 0, 0, 0);
     c->filtered = 1;
     return 0;
@@ -25824,7 +25832,7 @@ static int sm__tc_postfix(sm__tc *c) {
     }
     name = sm__tc_expect_name(c);
     if (c->token == '(') return sm__tc_open(c, SM__W_METHOD, sm__tc_name(c, name), 0), 1;
-    sm__tc_emit(c, SM__OP_NAME, 0, 0, sm__tc_name(c, name));
+    sm__tc_emit_last(c, SM__OP_NAME, sm__tc_name(c, name));
     return 0;
 }
 
@@ -26006,7 +26014,7 @@ static sm__tc_block *sm__tc_begin(sm__tc *c, int kind) {
     b->kind = kind;
     b->start = (int)c->t->n_ops;
     b->jump = b->ends = -1;
-    b->at = c->t->at;
+    b->at = c->last;
     c->n_blocks++;
     return b;
 }
@@ -27133,7 +27141,8 @@ SM_API sm_status sm_template_tokenize(const sm_template *t, sm_tokenizer *tokeni
     bos = t->special[0];
     if (bos.n && s.n >= bos.n && memcmp(s.p, bos.p, bos.n) == 0) flags &= ~SM_TEXT_BOS;
     tokenizer->marks = t->out_marks;
-    status = sm_tokenize(tokenizer, s.p, s.n, (flags & SM_TEXT_BOS) | SM_TEXT_SPECIAL, ids, max, n_ids);
+    status =
+        sm_tokenize(tokenizer, s.p, s.n, (flags & SM_TEXT_BOS) | SM_TEXT_SPECIAL, ids, max, n_ids);
     tokenizer->marks = NULL;
     return status;
 }

@@ -53,6 +53,10 @@
 
 #include "test_embed.c"
 
+#ifndef SMALLMIND_NO_CHAT
+#include "test_template.c"
+#endif
+
 #ifndef SMALLMIND_NO_WRITER
 #include "test_write.c"
 #endif
@@ -78,6 +82,9 @@ int main(int argc, char **argv) {
         SUITE(tests_gen),
         SUITE(tests_adapter),
         SUITE(tests_embed),
+#ifndef SMALLMIND_NO_CHAT
+        SUITE(tests_template),
+#endif
 #ifndef SMALLMIND_NO_WRITER
         SUITE(tests_write),
 #endif
