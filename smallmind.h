@@ -23423,11 +23423,11 @@ static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
         int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c), mark;
         const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
         int escaped = c < 32 || c == '\\' || c == (uint32_t)quote || (json != 1 && c >= 127);
-        if (json == 2 && c == 127) escaped = 0;
-        if (!json && c >= 128) {
-            escaped = 0;
-            if (!(sm__char_class(c) & (SM__CHAR_LETTER | SM__CHAR_NUMBER | SM__CHAR_PUNCT)))
-                sm__tp_refuse(t, "Python's repr of a character that is no letter or number");
+        if (!json && c >= 128) { /* what Python calls printable, with the same Unicode */
+            int kind = sm__char_class(c);
+            escaped = (kind & (SM__CHAR_CONTROL | SM__CHAR_SPACE)) != 0;
+            if (kind == SM__CHAR_OTHER)
+                sm__tp_refuse(t, "repr of a character that is not assigned");
         }
         if (!escaped) {
             i += (size_t)sm__max(n, 1);
@@ -23442,11 +23442,12 @@ static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
             sm__tp_put_as(t, "\\", 1, mark);
             sm__tp_put_as(t, c == '\'' ? "'" : &to[e - from], 1, mark);
         } else {
-            if (c >= 0x10000) {
+            if (json && c >= 0x10000) {
                 sm__tp_put_hex(t, "\\u", 0xD800 + ((c - 0x10000) >> 10), 4, mark);
                 c = 0xDC00 + (c & 0x3FF);
             }
-            sm__tp_put_hex(t, json ? "\\u" : "\\x", c, json ? 4 : 2, mark);
+            n = json || (c >= 256 && c < 0x10000) ? 4 : c < 256 ? 2 : 8;
+            sm__tp_put_hex(t, n == 4 ? "\\u" : n == 2 ? "\\x" : "\\U", c, n, mark);
         }
     }
     run.p = s.p + plain, run.n = s.n - plain;
@@ -24068,31 +24069,38 @@ static int sm__tp_flag(sm__value v) { return v.kind != SM__V_MISSING && sm__v_tr
 
 enum { SM__CASE_LOWER, SM__CASE_UPPER, SM__CASE_CAPITAL, SM__CASE_TITLE, SM__CASE_WORDS };
 
-/* Characters beyond Latin-1 of scripts and blocks that know no case. */
-static int sm__caseless(uint32_t c) {
-    static const uint32_t ranges[][2] = {
-        {0x5D0, 0x109F},    {0x1100, 0x139F},   {0x2000, 0x2070},  {0x2080, 0x208F},
-        {0x20A0, 0x20FF},   {0x2190, 0x24B5},   {0x24EA, 0x2BFF},  {0x2E00, 0xA63F},
-        {0xA802, 0xAB2F},   {0xABC0, 0xFAFF},   {0xFB1D, 0xFF20},  {0xFF5B, 0xFFFF},
-        {0x1F000, 0x1F12F}, {0x1F18A, 0x1FAFF}, {0x20000, 0x3FFFF}};
-    size_t i;
-    for (i = 0; i < sizeof ranges / sizeof *ranges; i++)
-        if (c >= ranges[i][0] && c <= ranges[i][1]) return 1;
-    return 0;
+/* The upper case of a character, where it surely is one other character, or none: the table of lower
+ * case is read backwards, and some lower letters have an upper case that is not there. 0 = unsure. */
+static uint32_t sm__char_upper(uint32_t c) {
+    static const uint16_t known[][2] = {{0x61, 0x7A},   {0xE0, 0xFE},   {0x100, 0x130},
+                                        {0x132, 0x148}, {0x14A, 0x17E}, {0x3AC, 0x3AF},
+                                        {0x3B1, 0x3C1}, {0x3C3, 0x3CE}, {0x430, 0x481},
+                                        {0x48A, 0x52F}, {0x561, 0x586}};
+    int kind = sm__char_class(c), i;
+    uint32_t u;
+    if (c == 0xFF) return 0x178;
+    if (c == 0xB5) return 0x39C;
+    if (c == 0x345 || (c >= 0x2170 && c <= 0x217F) || (c >= 0x24D0 && c <= 0x24E9)) return 0;
+    if ((c >= 0x1C5 && c <= 0x1F2) || (c >= 0x1F80 && c <= 0x1FFF)) return 0; /* title case */
+    if (kind != SM__CHAR_LOWER) return c;
+    for (i = 0; i < 11 && (c < known[i][0] || c > known[i][1]);) i++;
+    if (i == 11) return 0;
+    for (i = 0; i < SM__LOWER_ROWS; i++) {
+        u = c - (uint32_t)sm__lower[4 * i + 3];
+        if (u != c && sm__char_lower(u) == c) return u;
+    }
+    return c < 128 ? c - 32 : 0;
 }
 
-/* A character in lower or upper case: exact in Latin-1 and where there is no case. */
-static void sm__tp_put_case(sm_template *t, uint32_t c, int upper, int mark) {
-    uint32_t letter = c & ~32u, latin = c >= 0xC0 && c < 0x100 && (c & 31) != 23;
+static void sm__tp_put_case(sm_template *t, uint32_t code, int upper, int mark) {
+    uint32_t c = code;
     if (c == 0xDF && upper) {
         sm__tp_put_as(t, "SS", 2, mark);
         return;
     }
-    if (c == 0xFF && upper) c = 0x178;
-    else if (c == 0xB5 && upper) c = 0x39C;
-    else if (c == 0xDF || c == 0xFF) letter = 0;
-    else if ((letter >= 'A' && letter <= 'Z' && c < 128) || latin) c = upper ? letter : c | 32u;
-    else if (c >= 0x100 && !sm__caseless(c)) sm__tp_refuse(t, "the case of letters beyond Latin-1");
+    if (c == 0x130 || c == 0x3A3) c = upper ? c : 0; /* two letters; one at the end of words */
+    else c = upper ? sm__char_upper(c) : sm__char_lower(c);
+    if (!c && code) sm__tp_refuse(t, "the case of an unusual letter");
     sm__tp_put_char(t, c, mark);
 }
 
@@ -24110,7 +24118,8 @@ static sm__value sm__tp_case(sm_template *t, int how, sm__value self, const sm__
     while (i < s.n && !t->status) {
         int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c);
         upper = how == SM__CASE_UPPER || (how > SM__CASE_UPPER && first);
-        if (how == SM__CASE_CAPITAL && first && c == 0xDF) sm__tp_refuse(t, "the title case of ss");
+        if (how == SM__CASE_CAPITAL && first && (c == 0xDF || (c >= 0x1C4 && c <= 0x1F3)))
+            sm__tp_refuse(t, "the case of an unusual letter");
         if (how == SM__CASE_TITLE && c >= 128) sm__tp_refuse(t, "title() of what is not ASCII");
         sm__tp_put_case(t, c, upper, sm__tp_mark(t, s.p + i));
         first = how == SM__CASE_TITLE   ? !((c | 32) >= 'a' && (c | 32) <= 'z')
@@ -27112,7 +27121,8 @@ SM_API sm_status sm_template_create(const sm_model *model, const sm_template_par
     if (s.n > SM__TP_SOURCE)
         return sm__fail(error, SM_ERR_FULL, "a template of %llu bytes: at most %u",
                         (unsigned long long)s.n, SM__TP_SOURCE);
-    if (!sm__utf8_ok((const unsigned char *)s.p, s.n)) return sm__fail(error, SM_ERR_FORMAT, "the template is not UTF-8");
+    if (!sm__utf8_ok((const unsigned char *)s.p, s.n))
+        return sm__fail(error, SM_ERR_FORMAT, "the template is not UTF-8");
     for (i = 0; i + 5 <= s.n; i++) macros += memcmp(s.p + i, "macro", 5) == 0;
     sm__tp_layout(&arena, &p, s.n, macros);
     arena.base = arena.overflow ? NULL : (unsigned char *)sm__heap_alloc(&heap, arena.used);

@@ -165,7 +165,7 @@ static void template_errors_say_where(void) {
         {"{{ 1 // 0 }}", "template, line 1, column 6: division by zero"},
         {"{{ 9223372036854775807 + 1 }}", "template, line 1, column 24: an integer beyond 64 bits"},
         {"{{ 0.1 + 0.2 }}", "template, line 1, column 1: a float of more than 15 digits, or beyond 1e22"},
-        {"{{ '\\u0142'|upper }}", "template, line 1, column 13: the case of letters beyond Latin-1"},
+        {"{{ '\\u0149'|upper }}", "template, line 1, column 13: the case of an unusual letter"},
         {"{{ raise_exception('Only ' ~ n ~ '!') }}", "the template says: Only 3!"},
         {"{% set g = l|map('string') %}{{ g|list }}{{ g|list }}",
          "template, line 1, column 47: a generator is read twice"},
