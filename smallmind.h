@@ -24069,8 +24069,8 @@ static int sm__tp_flag(sm__value v) { return v.kind != SM__V_MISSING && sm__v_tr
 
 enum { SM__CASE_LOWER, SM__CASE_UPPER, SM__CASE_CAPITAL, SM__CASE_TITLE, SM__CASE_WORDS };
 
-/* The upper case of a character, where it surely is one other character, or none: the table of lower
- * case is read backwards, and some lower letters have an upper case that is not there. 0 = unsure. */
+/* The upper case of a character where it surely is one other, or the same: the table of lower case
+ * is read backwards, which some letters are not in. 0 = unsure. */
 static uint32_t sm__char_upper(uint32_t c) {
     static const uint16_t known[][2] = {{0x61, 0x7A},   {0xE0, 0xFE},   {0x100, 0x130},
                                         {0x132, 0x148}, {0x14A, 0x17E}, {0x3AC, 0x3AF},

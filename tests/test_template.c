@@ -39,13 +39,15 @@ typedef struct template_case {
 static void template_cases(const template_case *c, size_t n) {
     static const char messages[] =
         "[{\"role\":\"user\",\"content\":\" Hi \"},{\"role\":\"assistant\",\"content\":\"Yo\"}]";
-    static const char extra[] = "{\"n\":3,\"f\":2.5,\"s\":\"caf\\u00e9 Z\\u00fcrich\",\"l\":[3,1,2],"
-                                "\"d\":{\"b\":1,\"a\":[true,null,\"x\"]},\"w\":\"a b  c\"}";
+    static const char extra[] =
+        "{\"n\":3,\"f\":2.5,\"s\":\"caf\\u00e9 Z\\u00fcrich\",\"l\":[3,1,2],"
+        "\"d\":{\"b\":1,\"a\":[true,null,\"x\"]},\"w\":\"a b  c\"}";
     size_t i;
     for (i = 0; i < n; i++) {
         const char *got = template_text(c[i].source, messages, extra);
         if (strcmp(got, c[i].want) != 0)
-            check_fail(__FILE__, __LINE__, "%s gives \"%s\", not \"%s\"", c[i].source, got, c[i].want);
+            check_fail(__FILE__, __LINE__, "%s gives \"%s\", not \"%s\"", c[i].source, got,
+                       c[i].want);
     }
 }
 #define TEMPLATE_CASES(c) template_cases(c, sizeof c / sizeof *c)
@@ -60,16 +62,19 @@ static void template_expressions(void) {
         {"{{ 'a' if n > 2 else 'b' if n else 'c' }}|{{ 'x' if false }}|", "a||"},
         {"{{ (1,) }} {{ () }} {{ 1, 'b' }} {{ {'k': [1, {'z': none}]} }}",
          "(1,) () (1, 'b') {'k': [1, {'z': None}]}"},
-        {"{{ \"it's\" ~ 'a' 'b' ~ 1 ~ none }} {{ '\\x41\\u00e9\\n\\q' }}", "it'sab1None A\xc3\xa9\n\\q"},
+        {"{{ \"it's\" ~ 'a' 'b' ~ 1 ~ none }} {{ '\\x41\\u00e9\\n\\q' }}",
+         "it'sab1None A\xc3\xa9\n\\q"},
         {"{{ s[3] }} {{ s[-3:] }} {{ s[::-1] }} {{ l[1:] }} {{ l[-1] }} {{ l[9] }}|{{ s[1:7:2] }}",
-         "\xc3\xa9 ich hcir\xc3\xbcZ \xc3\xa9" "fac [1, 2] 2 |a\xc3\xa9Z"},
+         "\xc3\xa9 ich hcir\xc3\xbcZ \xc3\xa9"
+         "fac [1, 2] 2 |a\xc3\xa9Z"},
         {"{{ d.a[2] }} {{ d['b'] }} {{ d.c is defined }} {{ nope }}|{{ nope.x is defined }}",
          "template, line 1, column 67: this is undefined: nope"},
         {"{{ 1e3 }} {{ 0.1 }} {{ 1e-5 }} {{ 1e16 }} {{ 100.0 }} {{ -0.0 }}",
          "1000.0 0.1 1e-05 1e+16 100.0 -0.0"},
         {"{{ -f|abs }} {{ 'ab' * 2 }} {{ [1] * 2 + [n] }} {{ '%s-%d%%' % ('a', 4) }}",
          "2.5 abab [1, 1, 3] a-4%"},
-        {"{{ n is odd }} {{ n is divisibleby 3 }} {{ n is not none }} {{ n is eq 3 and 1 is string }}",
+        {"{{ n is odd }} {{ n is divisibleby 3 }} {{ n is not none }} {{ n is eq 3 and 1 is string "
+         "}}",
          "True True True False"},
         {"{{ {}}}{{ '}}' }}{{- 'x' -}}  {{+ 1 }}", "{}}}x1"},
     };
@@ -78,7 +83,8 @@ static void template_expressions(void) {
 
 static void template_filters(void) {
     static const template_case cases[] = {
-        {"{{ ' x '|trim }}{{ 'xxaxx'.strip('x') }}{{ ' q'.lstrip() }}{{ 'q\\u3000'.rstrip() }}", "xaqq"},
+        {"{{ ' x '|trim }}{{ 'xxaxx'.strip('x') }}{{ ' q'.lstrip() }}{{ 'q\\u3000'.rstrip() }}",
+         "xaqq"},
         {"{{ s|upper }} {{ s|lower|capitalize }} {{ 'a-b (c d'|title }} {{ \"they're\".title() }}",
          "CAF\xc3\x89 Z\xc3\x9cRICH Caf\xc3\xa9 z\xc3\xbcrich A-B (C D They'Re"},
         {"{{ l|sort }} {{ l|sort(reverse=true)|join('-') }} {{ l|min }}{{ l|max }}{{ l|sum }}",
@@ -90,26 +96,32 @@ static void template_filters(void) {
          "{\"a\":[true,null,\"x\"],\"b\":1} \"caf\\u00e9 Z\\u00fcrich\""},
         {"{{ w.split() }} {{ w.split(' ') }} {{ w.split(' ', 1) }} {{ w.rsplit(' ', 1) }}",
          "['a', 'b', 'c'] ['a', 'b', '', 'c'] ['a', 'b  c'] ['a b ', 'c']"},
-        {"{{ messages|map(attribute='role')|join(',') }} {{ messages|selectattr('role', 'eq', 'user')"
+        {"{{ messages|map(attribute='role')|join(',') }} {{ messages|selectattr('role', 'eq', "
+         "'user')"
          "|map(attribute='content')|list }}",
          "user,assistant [' Hi ']"},
-        {"{{ [1, 2, 3, 4]|select('odd')|list }} {{ [0, 1]|reject|list }} {{ ['a', 'A']|unique|list }}",
+        {"{{ [1, 2, 3, 4]|select('odd')|list }} {{ [0, 1]|reject|list }} {{ ['a', 'A']|unique|list "
+         "}}",
          "[1, 3] [0] ['a']"},
         {"{% for k, v in d|dictsort %}{{ k }}={{ v }};{% endfor %}{{ d|items|list }}",
          "a=[True, None, 'x'];b=1;[('b', 1), ('a', [True, None, 'x'])]"},
-        {"{{ nope|default('x') }}{{ ''|default('y', true) }}{{ ''|d('z') }}{{ l|first }}{{ l|last }}",
+        {"{{ nope|default('x') }}{{ ''|default('y', true) }}{{ ''|d('z') }}{{ l|first }}{{ l|last "
+         "}}",
          "xy32"},
         {"{{ '12'|int + 1 }} {{ '3.7'|int }} {{ 'x'|int(9) }} {{ '2.5'|float }} {{ 2.5|round }}",
          "13 3 9 2.5 2.0"},
-        {"{{ 'a\\nb\\n\\nc'|indent(2) }}|{{ 'aXbX'|replace('X', '-', 1) }}|{{ 'ab'.replace('', '.') }}",
+        {"{{ 'a\\nb\\n\\nc'|indent(2) }}|{{ 'aXbX'|replace('X', '-', 1) }}|{{ 'ab'.replace('', "
+         "'.') }}",
          "a\n  b\n\n  c|a-bX|.a.b."},
-        {"{{ '<&>'|e }} {{ '{}-{a}-{{}}'.format(1, a='z') }} {{ l|length }} {{ 'caf\\u00e9'|length }}",
+        {"{{ '<&>'|e }} {{ '{}-{a}-{{}}'.format(1, a='z') }} {{ l|length }} {{ 'caf\\u00e9'|length "
+         "}}",
          "&lt;&amp;&gt; 1-z-{} 3 4"},
         {"{{ 'abc'.find('c') }} {{ 'abcb'.count('b') }} {{ 'abc'.startswith(('x', 'a')) }} "
          "{{ 'a.txt'.removesuffix('.txt') }} {{ 'a\\nb'.splitlines() }}",
          "2 2 True a ['a', 'b']"},
         {"{{ strftime_now('%d %B %Y %a %-d %j %H:%M') }}", "26 July 2025 Sat 26 207 03:20"},
-        {"{{ d.get('b') }}{{ d.get('q') }}{{ d.get('q', 7) }}{{ d.keys()|list }}{{ range(5, 1, -2)|list }}",
+        {"{{ d.get('b') }}{{ d.get('q') }}{{ d.get('q', 7) }}{{ d.keys()|list }}{{ range(5, 1, "
+         "-2)|list }}",
          "1None7['b', 'a'][5, 3]"},
     };
     TEMPLATE_CASES(cases);
@@ -120,27 +132,37 @@ static void template_statements(void) {
         {"{% for m in messages %}{{ loop.index }}{{ loop.first }}{{ loop.last }}{{ m.role[0] }};"
          "{% endfor %}",
          "1TrueFalseu;2FalseTruea;"},
-        {"{% for x in l if x > 1 %}{{ x }}{{ loop.length }}{{ loop.previtem }},{% else %}none{% endfor %}"
+        {"{% for x in l if x > 1 %}{{ x }}{{ loop.length }}{{ loop.previtem }},{% else %}none{% "
+         "endfor %}"
          "{% for x in [] %}{% else %}empty{% endfor %}",
          "32,223,empty"},
-        {"{% for k, v in d.items() %}{{ k }}{% endfor %}{% for c in 'h\\u00e9' %}{{ c }}.{% endfor %}",
+        {"{% for k, v in d.items() %}{{ k }}{% endfor %}{% for c in 'h\\u00e9' %}{{ c }}.{% endfor "
+         "%}",
          "bah.\xc3\xa9."},
-        {"{% set x = 1 %}{% for i in l %}{% set x = x + i %}{{ x }},{% endfor %}{{ x }}", "4,2,3,1"},
-        {"{% set ns = namespace(a=1) %}{% for i in l %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}",
+        {"{% set x = 1 %}{% for i in l %}{% set x = x + i %}{{ x }},{% endfor %}{{ x }}",
+         "4,2,3,1"},
+        {"{% set ns = namespace(a=1) %}{% for i in l %}{% set ns.a = ns.a + i %}{% endfor %}{{ "
+         "ns.a }}",
          "7"},
-        {"{% macro m(a, b='x', c=a) %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ m(1) }}{{ m(1, c=2) }}"
+        {"{% macro m(a, b='x', c=a) %}[{{ a }}{{ b }}{{ c }}]{% endmacro %}{{ m(1) }}{{ m(1, c=2) "
+         "}}"
          "{{ m(b=3, a=4) }}{{ m() }}",
          "[1x1][1x2][434][x]"},
-        {"{% macro f(n) %}{% if n %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}", "54321"},
-        {"{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif %}"
+        {"{% macro f(n) %}{% if n %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(5) }}",
+         "54321"},
+        {"{% for i in range(9) %}{% if i == 1 %}{% continue %}{% elif i == 4 %}{% break %}{% endif "
+         "%}"
          "{{ i }}{% endfor %}",
          "023"},
-        {"{% set b %} x {{ n }} {% endset %}{{ b|length }}{% filter upper|trim %} q {% endfilter %}",
+        {"{% set b %} x {{ n }} {% endset %}{{ b|length }}{% filter upper|trim %} q {% endfilter "
+         "%}",
          "5Q"},
-        {"{% set a, b = 1, 2 %}{{ b }}{% with a = 5, c = a %}{{ a }}{{ c }}{% set b = 9 %}{% endwith %}"
+        {"{% set a, b = 1, 2 %}{{ b }}{% with a = 5, c = a %}{{ a }}{{ c }}{% set b = 9 %}{% "
+         "endwith %}"
          "{{ a }}{{ b }}",
          "25112"},
-        {"a\n  {% if true %}\n  b\n  {%- endif %}\n\n c {# x #}\nd {%- raw %} {{ x }} {% endraw %}\n",
+        {"a\n  {% if true %}\n  b\n  {%- endif %}\n\n c {# x #}\nd {%- raw %} {{ x }} {% endraw "
+         "%}\n",
          "a\n  b\n c d {{ x }} "},
         {"{% generation %}{{ n }}{% endgeneration %}{{ loop is defined }}", "3False"},
         {"{% for i in [1, 2] %}{% for j in 'ab' %}{{ loop.cycle('x', 'y') }}{% endfor %}"
@@ -164,7 +186,8 @@ static void template_errors_say_where(void) {
         {"{{ 1 + 'a' }}", "template, line 1, column 6: this operator does not take str"},
         {"{{ 1 // 0 }}", "template, line 1, column 6: division by zero"},
         {"{{ 9223372036854775807 + 1 }}", "template, line 1, column 24: an integer beyond 64 bits"},
-        {"{{ 0.1 + 0.2 }}", "template, line 1, column 1: a float of more than 15 digits, or beyond 1e22"},
+        {"{{ 0.1 + 0.2 }}",
+         "template, line 1, column 1: a float of more than 15 digits, or beyond 1e22"},
         {"{{ '\\u0149'|upper }}", "template, line 1, column 13: the case of an unusual letter"},
         {"{{ raise_exception('Only ' ~ n ~ '!') }}", "the template says: Only 3!"},
         {"{% set g = l|map('string') %}{{ g|list }}{{ g|list }}",
@@ -184,8 +207,10 @@ static void template_limits_hold(void) {
     static const char *const hostile[] = {
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% for a in range(999) %}{% for b in range(999) %}{% endfor %}{% endfor %}",
-        "{% set ns = namespace(x='ab') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}",
-        "{% set ns = namespace(x=[1]) %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='ab') %}{% for a in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% "
+        "endfor %}",
+        "{% set ns = namespace(x=[1]) %}{% for a in range(99) %}{% set ns.x = ns.x + ns.x %}{% "
+        "endfor %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ 'x' * 99999999999 }}",
         "{{ [1] * 99999999999 }}",
@@ -195,7 +220,8 @@ static void template_limits_hold(void) {
         "{{ ns.x|tojson }}",
         "{% set ns = namespace(x=[]) %}{% for a in range(99) %}{% set ns.x = [ns.x] %}{% endfor %}"
         "{{ ns.x == [ns.x] or ns.x == ns.x }}",
-        "{% set ns = namespace(x='') %}{% for a in range(999) %}{% set ns.x = 'x' ~ ns.x %}{% endfor %}",
+        "{% set ns = namespace(x='') %}{% for a in range(999) %}{% set ns.x = 'x' ~ ns.x %}{% "
+        "endfor %}",
         "{{ ('ab' * 2000).replace('a', 'bbbbbbbbbb').replace('b', 'cccccccccc') }}",
     };
     char deep[512];
@@ -226,8 +252,10 @@ static void template_limits_hold(void) {
 static void template_marks_what_came_from_messages(void) {
     static const char source[] =
         "<a>{% set x = messages[0].content %}{{ x }}{{ x|trim|upper }}{{ x[1:3] ~ '<b>' }}"
-        "{{ x|tojson }}{{ x.split('|')|join('<c>') }}{{ [x] }}{{ x|length }}{{ x|replace('i', '<d>') }}"
-        "{% set y %}-{{ x }}-{% endset %}{{ y }}{{ y|first }}{{ messages[0].role }}{{ x|e|string }}";
+        "{{ x|tojson }}{{ x.split('|')|join('<c>') }}{{ [x] }}{{ x|length }}{{ x|replace('i', "
+        "'<d>') }}"
+        "{% set y %}-{{ x }}-{% endset %}{{ y }}{{ y|first }}{{ messages[0].role }}{{ x|e|string "
+        "}}";
     static const sm_message m = {"user", " i|\"<", NULL};
     sm_render_params p = sm_render_default();
     sm_error error;
@@ -240,8 +268,11 @@ static void template_marks_what_came_from_messages(void) {
     if (!CHECK(t) || !CHECK_STATUS(sm_template_render(t, &p, &text, &bytes, &error), SM_OK)) return;
     for (i = 0; i < bytes; i++) marked[i] = t->out_marks[i] ? text[i] : '_';
     marked[bytes] = 0;
-    CHECK_STR(text, "<a> i|\"<I|\"<i|<b>\" i|\\\"<\" i<c>\"<[' i|\"<']5 <d>|\"<- i|\"<--user i|&#34;&lt;");
-    CHECK_STR(marked, "___ i|\"<I|\"<i|____ i|\\\"<_ i___\"<__ i|\"<___ ___|\"<_ i|\"<__user i|&#34;&lt;");
+    CHECK_STR(
+        text,
+        "<a> i|\"<I|\"<i|<b>\" i|\\\"<\" i<c>\"<[' i|\"<']5 <d>|\"<- i|\"<--user i|&#34;&lt;");
+    CHECK_STR(marked,
+              "___ i|\"<I|\"<i|____ i|\\\"<_ i___\"<__ i|\"<___ ___|\"<_ i|\"<__user i|&#34;&lt;");
     sm_template_destroy(t);
 }
 
@@ -249,10 +280,11 @@ static void template_takes_messages(void) {
     static const char source[] = "{% for m in messages %}{{ m|tojson }}\n{% endfor %}{{ tools }}"
                                  "{{ documents is none }}{{ add_generation_prompt }}{{ x }}"
                                  "{{ strftime_now is defined }}";
-    static const sm_message m[] = {{"system", "s\n", NULL},
-                                   {"assistant", NULL, "{\"tool_calls\": [{\"id\": 1}]}"},
-                                   {NULL, NULL, "{\"role\": \"tool\", \"content\": [1.50, -0, \"\\ud83d\\ude00\"]}"},
-                                   {"user", "q", "{\"role\": \"x\", \"name\": \"\\u00e9\", \"name\": 2}"}};
+    static const sm_message m[] = {
+        {"system", "s\n", NULL},
+        {"assistant", NULL, "{\"tool_calls\": [{\"id\": 1}]}"},
+        {NULL, NULL, "{\"role\": \"tool\", \"content\": [1.50, -0, \"\\ud83d\\ude00\"]}"},
+        {"user", "q", "{\"role\": \"x\", \"name\": \"\\u00e9\", \"name\": 2}"}};
     sm_render_params p = sm_render_default();
     sm_error error;
     sm_template *t = template_make(source, &error);
