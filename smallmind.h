@@ -340,9 +340,10 @@ typedef struct sm_model_params {
     sm_source file;      /* .gguf (v1, v2, v3), llama2.c .bin (v0, v1, v2), .safetensors. In shards:
                             the path of the index ("model.safetensors.index.json"), of any shard
                             beside it, or of their folder (then model.safetensors will do, too) */
-    sm_source tokenizer; /* llama2.c's tokenizer.bin, or Hugging Face's tokenizer.json (BPE, byte-
-                            level or with byte fallback); when absent, what lies beside a
-                            safetensors file under that name; not needed for GGUF */
+    sm_source tokenizer; /* llama2.c's tokenizer.bin, Hugging Face's tokenizer.json (BPE, byte-level
+                            or with byte fallback, WordPiece, Unigram) or a .tiktoken file (needs
+                            pre); when absent, a tokenizer.json beside a safetensors file; not
+                            needed for GGUF. With vocab_only it can do without `file` */
     const char *pre;     /* how a byte-level vocabulary cuts text into words, whatever the file
                             says: a name as tokenizer.ggml.pre has it, such as "llama-bpe" */
     sm_source config;    /* HF config.json; when absent, a safetensors file has it beside it */
@@ -11442,7 +11443,10 @@ enum { /* what is done to a text before it becomes tokens */
     SM__TEXT_HAN = 16,    /* WPM: Chinese characters are words */
     SM__TEXT_MERGE = 32,  /* UGM: spaces in a row are one, none at the ends */
     SM__TEXT_WORDS = 64,  /* UGM: the text is cut at white space */
-    SM__TEXT_HF = 128     /* as Hugging Face's library does it where llama.cpp differs */
+    SM__TEXT_HF = 128,    /* as Hugging Face's library does it where llama.cpp differs */
+    SM__TEXT_RUNS = 256,  /* UGM: spaces in a row are one */
+    SM__TEXT_LEFT = 512, SM__TEXT_RIGHT = 1024, /* UGM: no white space at that end */
+    SM__TEXT_FIRST = 2048 /* the space in front is for the beginning of a text only */
 };
 enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2 };
 enum { /* token kinds, as GGUF numbers them */
@@ -11474,6 +11478,7 @@ typedef struct sm__vocab {
     int plain_bytes;                 /* BPE: tokens are bytes (tiktoken), merged by their rank */
     const char *given_pre;           /* sm_model_params.pre: instead of pre, or NULL */
     int fuse_unknown;                /* SPM: the unknown id once for all that follow each other */
+    int whole;                       /* BPE: ignore_merges; -1 = as pre has it */
     int byte_fallback;               /* UGM: bytes for what has no token */
     int text_flags;                  /* SM__TEXT_* */
     int max_word;                    /* WPM: characters of a word that is not unknown; 0 = any */
@@ -13572,11 +13577,32 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
     return SM_OK;
 }
 
-/* ---- Hugging Face's tokenizer.json: a vocabulary with merges, and how text is prepared for it, as
- * a chain of small steps. Two kinds of chains are known: byte-level BPE with the words of a row of
- * the pre-tokenizers' table, and SentencePiece's way (spaces to U+2581, maybe one in front, bytes
- * for what has no token) with merges instead of scores. A step that would give other ids than ours
- * is refused by its name. ---- */
+/* ---- Hugging Face's tokenizer.json: a vocabulary, and how text is prepared for it, as a chain of
+ * small steps. Four kinds of chains are known: byte-level BPE with the words of a row of the
+ * pre-tokenizers' table; SentencePiece's way (spaces to U+2581, maybe one in front, bytes for what
+ * has no token) with merges instead of scores; the same with the probabilities of Unigram; and
+ * BERT's WordPiece. A step that would give other ids than ours is refused by its name. ---- */
+
+/* Base64 (RFC 4648) of s in out [3 * s.n / 4]. Returns how many bytes, or -1. */
+static int64_t sm__base64(sm__str s, uint8_t *out) {
+    uint32_t bits = 0;
+    int64_t n = 0;
+    size_t i;
+    int have = 0;
+    while (s.n && s.p[s.n - 1] == '=') s.n--;
+    for (i = 0; i < s.n; i++) {
+        int c = s.p[i];
+        int value = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                  : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+        if (value < 0) return -1;
+        bits = bits << 6 | (uint32_t)value;
+        have += 6;
+        if (have < 8) continue;
+        have -= 8;
+        out[n++] = (uint8_t)(bits >> have);
+    }
+    return n;
+}
 
 typedef struct sm__tj {
     sm_model *m;
@@ -13585,8 +13611,9 @@ typedef struct sm__tj {
     char *text; /* resolved strings: they are never longer than in the file */
     size_t used;
     /* what the chain says */
-    sm__str regex;
-    int byte_level, use_regex, digits, marks, prefix, composed;
+    sm__str regex; /* those of all splits, a line each */
+    int kind;      /* SM__VOCAB_*; SPM and BPE are told apart by the chain */
+    int byte_level, use_regex, digits, marks, prefix, words, bert, flags;
 } sm__tj;
 
 /* The value of a key of the object that comes next. */
@@ -13616,8 +13643,10 @@ static int sm__json_find_bool(sm__json j, const char *name, int absent) {
 }
 
 /* A string resolved, and kept. */
+/* WordPiece's have a space before them, as the tokens that begin words are going to. */
 static sm__str sm__tj_keep(sm__tj *t, sm__str raw) {
     sm__str s;
+    if (t->kind == SM__VOCAB_WPM) t->text[t->used++] = ' ';
     s.p = t->text + t->used;
     s.n = sm__json_text(raw, t->text + t->used, raw.n + 1);
     t->used += s.n + 1;
@@ -13645,9 +13674,42 @@ static sm_status sm__tj_token(sm__tj *t, sm__str text, uint64_t id, int kind) {
     return SM_OK;
 }
 
+/* added_tokens: texts that are tokens wherever they stand. */
+static sm_status sm__tj_added(sm__tj *t, sm__str unknown) {
+    sm__vocab *v = &t->m->vocab;
+    sm__json list, content, number;
+    sm_status status = SM_OK;
+    sm__str s;
+    uint64_t id;
+    if (!sm__json_find(t->root, "added_tokens", &list) || sm__json_peek(&list) != '[') return SM_OK;
+    for (sm__json_enter(&list, '['); !status && sm__json_item(&list); sm__json_skip(&list)) {
+        int special = sm__json_find_bool(list, "special", 0);
+        int strip = (sm__json_find_bool(list, "lstrip", 0) ? SM__STRIP_LEFT : 0) |
+                    (sm__json_find_bool(list, "rstrip", 0) ? SM__STRIP_RIGHT : 0);
+        if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
+            !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
+            return sm__fail(t->error, SM_ERR_FORMAT,
+                            "tokenizer.json: added_tokens without id or content");
+        if (sm__json_find_bool(list, "single_word", 0))
+            return sm__tj_refuse(t, "single_word of", s);
+        if (unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)) continue;
+        status = sm__tj_token(t, sm__tj_keep(t, s), id,
+                              special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
+        if (status || !strip) continue;
+        if (!v->strips) {
+            v->strips = (uint8_t *)sm__model_alloc(t->m, (size_t)v->n, 1);
+            if (!v->strips) return sm__fail(t->error, SM_ERR_NOMEM, "no memory for tokens");
+            memset(v->strips, 0, (size_t)v->n);
+        }
+        v->strips[id] = (uint8_t)strip;
+    }
+    return status;
+}
+
+/* {"text": id, ...} */
 static sm_status sm__tj_tokens(sm__tj *t) {
     int bytes = sm__json_find_bool(t->model, "byte_fallback", 0);
-    sm__json list, content, number;
+    sm__json list;
     sm_status status = SM_OK;
     sm__str s, unknown = sm__json_find_string(t->model, "unk_token");
     uint64_t id;
@@ -13661,21 +13723,63 @@ static sm_status sm__tj_tokens(sm__tj *t) {
     }
     if (!status && list.bad)
         return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: model.vocab is not text to ids");
-    if (status || !sm__json_find(t->root, "added_tokens", &list) || sm__json_peek(&list) != '[')
-        return status;
-    for (sm__json_enter(&list, '['); !status && sm__json_item(&list); sm__json_skip(&list)) {
-        int special = sm__json_find_bool(list, "special", 0);
-        if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
-            !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
+    return status ? status : sm__tj_added(t, unknown);
+}
+
+/* Unigram: [["text", log-probability], ...], the place is the id. */
+static sm_status sm__tj_weights(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    int bytes = sm__json_find_bool(t->model, "byte_fallback", 0);
+    sm__json list, number;
+    sm_status status = SM_OK;
+    sm__str s, none = {"", 0};
+    uint64_t id, unknown = UINT64_MAX;
+    if (sm__json_find(t->model, "unk_id", &number) && sm__json_peek(&number) != 'n')
+        sm__json_u64(&number, &unknown);
+    v->weights = (double *)sm__model_alloc(t->m, (size_t)v->n, sizeof *v->weights);
+    if (!v->weights) return sm__fail(t->error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    for (id = 0; id < (uint64_t)v->n; id++) v->weights[id] = 0.0;
+    if (!sm__json_find(t->model, "vocab", &list) || !sm__json_enter(&list, '['))
+        return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: no model.vocab");
+    for (id = 0; !status && sm__json_item(&list); id++) {
+        int kind = id == unknown ? SM__TOKEN_UNKNOWN : SM__TOKEN_NORMAL;
+        double weight;
+        if (!sm__json_enter(&list, '[') || !sm__json_item(&list) || !sm__json_string(&list, &s) ||
+            !sm__json_item(&list) || !sm__json_number(&list, &weight) || sm__json_item(&list))
             return sm__fail(t->error, SM_ERR_FORMAT,
-                            "tokenizer.json: added_tokens without id or content");
-        if (sm__json_find_bool(list, "lstrip", 0) || sm__json_find_bool(list, "rstrip", 0))
-            sm__log(t->m, 2, "tokenizer.json: spaces beside special tokens are kept");
-        if (unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)) continue;
-        status = sm__tj_token(t, sm__tj_keep(t, s), id,
-                              special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
+                            "tokenizer.json: token %llu is no text with its score",
+                            (unsigned long long)id);
+        if (bytes && s.n == 6 && !memcmp(s.p, "<0x", 3)) kind = SM__TOKEN_BYTE;
+        status = sm__tj_token(t, sm__tj_keep(t, s), id, kind);
+        if (!status) v->weights[id] = weight;
     }
-    return status;
+    if (status) return status;
+    v->unk = unknown < (uint64_t)v->n ? (int32_t)unknown : -1;
+    v->byte_fallback = bytes;
+    return sm__tj_added(t, v->unk < 0 ? none : v->tokens[v->unk]);
+}
+
+/* WordPiece: what goes on in a word has a prefix in the file; here, what begins one has a space. */
+static sm_status sm__tj_pieces(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    sm__str prefix = sm__json_find_string(t->model, "continuing_subword_prefix");
+    sm__json number;
+    uint64_t most = 100;
+    int i;
+    if (sm__json_find(t->model, "max_input_chars_per_word", &number)) sm__json_u64(&number, &most);
+    v->max_word = most < 1000000 ? (int)most : 1000000;
+    for (i = 0; i < v->n; i++) {
+        sm__str *s = &v->tokens[i];
+        if (v->kinds[i] != SM__TOKEN_NORMAL) continue;
+        if (s->n >= prefix.n && !memcmp(s->p, prefix.p, prefix.n)) {
+            s->p += prefix.n;
+            s->n -= prefix.n;
+        } else {
+            s->p--;
+            s->n++;
+        }
+    }
+    return SM_OK;
 }
 
 /* "left right", or ["left", "right"]. */
@@ -13719,24 +13823,80 @@ static int sm__tj_mark(sm__str s) {
     return sm__str_is(s, "\xE2\x96\x81") || sm__str_is(s, "\\u2581");
 }
 
+/* SentencePiece's normalizer, in base64. */
+static int sm__tj_charsmap(sm__tj *t, sm__json step) {
+    sm__str s = sm__json_find_string(step, "precompiled_charsmap");
+    uint8_t *map = (uint8_t *)sm__model_alloc(t->m, s.n + 1, 1);
+    int64_t n = map && !t->flags ? sm__base64(s, map) : -1;
+    if (n < 0) return 0;
+    t->m->vocab.charsmap.p = (const char *)map;
+    t->m->vocab.charsmap.n = (size_t)n;
+    return 1;
+}
+
+static int sm__tj_bert(sm__tj *t, sm__json step) {
+    sm__json strip;
+    int lower = sm__json_find_bool(step, "lowercase", 1), known = t->kind == SM__VOCAB_WPM;
+    int strips = lower;
+    if (sm__json_find(step, "strip_accents", &strip) && sm__json_peek(&strip) != 'n')
+        strips = sm__json_find_bool(step, "strip_accents", 0);
+    t->flags |= (lower ? SM__TEXT_LOWER : 0) | (strips ? SM__TEXT_STRIP : 0) |
+                (sm__json_find_bool(step, "clean_text", 1) ? SM__TEXT_CLEAN : 0) |
+                (sm__json_find_bool(step, "handle_chinese_chars", 1) ? SM__TEXT_HAN : 0);
+    return known;
+}
+
+/* " " to U+2581; " {2,}" to one of them (Unigram). */
+static int sm__tj_replace(sm__tj *t, sm__json step) {
+    sm__str by = sm__json_find_string(step, "content");
+    sm__json pattern;
+    if (!sm__json_find(step, "pattern", &pattern)) return 0;
+    if (t->kind == SM__VOCAB_UGM && sm__json_says(pattern, "Regex", " {2,}")) {
+        t->flags |= SM__TEXT_RUNS;
+        return sm__tj_mark(by) || sm__str_is(by, " ");
+    }
+    t->marks = sm__json_says(pattern, "String", " ") && sm__tj_mark(by);
+    return t->marks;
+}
+
+static void sm__tj_metaspace(sm__tj *t, sm__json step) {
+    sm__str scheme = sm__json_find_string(step, "prepend_scheme");
+    t->marks = sm__tj_mark(sm__json_find_string(step, "replacement"));
+    t->prefix = scheme.n ? !sm__str_is(scheme, "never")
+                         : sm__json_find_bool(step, "add_prefix_space", 1);
+    if (sm__str_is(scheme, "first")) t->flags |= SM__TEXT_FIRST;
+    if (t->kind == SM__VOCAB_UGM && sm__json_find_bool(step, "split", 1))
+        t->flags |= SM__TEXT_WORDS;
+}
+
 /* A step of the normalizer or of the pre-tokenizer. */
 static sm_status sm__tj_step(sm__tj *t, sm__json step) {
-    sm__str type = sm__json_find_string(step, "type"), scheme;
+    sm__str type = sm__json_find_string(step, "type");
     sm__json pattern;
-    int known = 1;
+    int known = 1, ugm = t->kind == SM__VOCAB_UGM;
     if (sm__str_is(type, "Prepend")) {
         t->prefix = known = sm__tj_mark(sm__json_find_string(step, "prepend"));
     } else if (sm__str_is(type, "Replace")) {
-        t->marks = known = sm__json_find(step, "pattern", &pattern) &&
-                           sm__json_says(pattern, "String", " ") &&
-                           sm__tj_mark(sm__json_find_string(step, "content"));
+        known = sm__tj_replace(t, step);
     } else if (sm__str_is(type, "Metaspace")) {
-        scheme = sm__json_find_string(step, "prepend_scheme");
-        t->marks = known = sm__tj_mark(sm__json_find_string(step, "replacement"));
-        t->prefix = scheme.n ? !sm__str_is(scheme, "never")
-                             : sm__json_find_bool(step, "add_prefix_space", 1);
+        sm__tj_metaspace(t, step);
+        known = t->marks;
     } else if (sm__str_is(type, "NFC")) {
-        t->composed = 1;
+        known = t->kind == SM__VOCAB_SPM;
+        t->flags |= SM__TEXT_NFC;
+    } else if (sm__str_is(type, "Precompiled")) {
+        known = ugm && sm__tj_charsmap(t, step);
+    } else if (sm__str_is(type, "Strip")) {
+        known = ugm && !(t->flags & SM__TEXT_RUNS);
+        if (sm__json_find_bool(step, "strip_left", 1)) t->flags |= SM__TEXT_LEFT;
+        if (sm__json_find_bool(step, "strip_right", 1)) t->flags |= SM__TEXT_RIGHT;
+    } else if (sm__str_is(type, "WhitespaceSplit")) {
+        known = ugm && !t->marks;
+        t->flags |= SM__TEXT_MERGE;
+    } else if (sm__str_is(type, "BertNormalizer")) {
+        known = sm__tj_bert(t, step);
+    } else if (sm__str_is(type, "BertPreTokenizer")) {
+        t->bert = known = t->kind == SM__VOCAB_WPM;
     } else if (sm__str_is(type, "ByteLevel")) {
         t->byte_level = 1;
         t->use_regex = sm__json_find_bool(step, "use_regex", 1);
@@ -13744,10 +13904,13 @@ static sm_status sm__tj_step(sm__tj *t, sm__json step) {
     } else if (sm__str_is(type, "Digits")) {
         t->digits = known = sm__json_find_bool(step, "individual_digits", 0);
     } else if (sm__str_is(type, "Split")) {
-        known = !t->regex.n && sm__json_find(step, "pattern", &pattern) &&
+        known = sm__json_find(step, "pattern", &pattern) &&
                 sm__json_says(step, "behavior", "Isolated") &&
-                !sm__json_find_bool(step, "invert", 0);
-        if (known) t->regex = sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
+                !sm__json_find_bool(step, "invert", 0) && t->kind == SM__VOCAB_SPM;
+        if (known && t->regex.n) t->text[t->used - 1] = '\n';
+        if (known && !t->regex.n) t->regex.p = t->text + t->used;
+        if (known) sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
+        if (known) t->regex.n = (size_t)(t->text + t->used - 1 - t->regex.p);
     } else {
         known = 0;
     }
@@ -13768,26 +13931,43 @@ static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items) {
 
 /* The row of the pre-tokenizers' table that says what the chain of a byte-level vocabulary does. */
 static sm_status sm__tj_pre(sm__tj *t) {
+#define SM__TJ_SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define SM__TJ_WORD "[^\\r\\n\\p{L}\\p{N}]?"
+#define SM__TJ_SPACE "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define SM__TJ_SIGNS " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*" SM__TJ_SPACE
+#define SM__TJ_UPPER "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SM__TJ_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define SM__TJ_CASES(end) SM__TJ_WORD "[" SM__TJ_UPPER "*" SM__TJ_LOWER "+" end "|" SM__TJ_WORD \
+    "[" SM__TJ_UPPER "+" SM__TJ_LOWER "*" end "|"
     static const struct {
-        const char *regex, *name, *whole; /* whole: with ignore_merges; NULL: no row */
+        const char *regex, *name;
     } rows[] = {
-        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
-         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "smaug-bpe", "llama-bpe"},
-        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
-         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+", "qwen2", NULL},
+        {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}{1,3}|" SM__TJ_SIGNS, "llama-bpe"},
+        {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}|" SM__TJ_SIGNS, "qwen2"},
+        {SM__TJ_SHORT "|" SM__TJ_WORD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
+         SM__TJ_SPACE, "qwen35"},
         {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-         "gpt-2", NULL},
+         "gpt-2"},
+        {SM__TJ_CASES(SM__TJ_SHORT "?") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE,
+         "o200k"},
+        {SM__TJ_CASES("") "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE, "tekken-case"},
+        {"\\p{N}{1,3}\n[\xE4\xB8\x80-\xE9\xBE\xA5"
+         "\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+\n[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+         "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+", "deepseek-v3"},
     };
-    int whole = sm__json_find_bool(t->model, "ignore_merges", 0), i;
-    const char *name = NULL;
+    sm__vocab *v = &t->m->vocab;
+    size_t i;
+    const char *name = v->given_pre;
+    v->whole = sm__json_find_bool(t->model, "ignore_merges", 0);
     if (t->marks || t->prefix) return sm__tj_refuse(t, "byte-level with", sm__str_of("U+2581"));
-    if (!t->regex.n && t->use_regex && !whole) name = t->digits ? "smollm" : "gpt-2";
-    for (i = 0; t->regex.n && !t->use_regex && !t->digits && i < 3; i++)
-        if (sm__str_is(t->regex, rows[i].regex)) name = whole ? rows[i].whole : rows[i].name;
+    if (!name && !t->regex.n && t->use_regex) name = t->digits ? "smollm" : "gpt-2";
+    for (i = 0; !name && !t->use_regex && !t->digits && i < sizeof rows / sizeof *rows; i++)
+        if (sm__str_is(t->regex, rows[i].regex)) name = rows[i].name;
     if (!name)
         return sm__tj_refuse(t, "words are cut in a way that is not known:",
                              t->regex.n ? t->regex : sm__str_of("ByteLevel"));
-    t->m->vocab.pre = sm__str_of(name);
+    if (!v->whole && !strcmp(name, "llama-bpe")) name = "smaug-bpe";
+    v->pre = sm__str_of(name);
     return SM_OK;
 }
 
@@ -13817,6 +13997,44 @@ static void sm__tj_template(sm__tj *t, sm__json post) {
     }
 }
 
+/* "cls": ["[CLS]", id] and "sep" of BertProcessing and RobertaProcessing. */
+static void sm__tj_ends(sm__tj *t, sm__json post) {
+    static const char *const keys[] = {"cls", "sep"};
+    sm__vocab *v = &t->m->vocab;
+    sm__json list;
+    sm__str s;
+    uint64_t id;
+    int i;
+    for (i = 0; i < 2; i++) {
+        if (!sm__json_find(post, keys[i], &list) || !sm__json_enter(&list, '[') ||
+            !sm__json_item(&list) || !sm__json_string(&list, &s) || !sm__json_item(&list) ||
+            !sm__json_u64(&list, &id) || id >= (uint64_t)v->n)
+            continue;
+        if (i) v->eos = (int32_t)id, v->add_eos = 1;
+        else v->bos = (int32_t)id, v->add_bos = 1;
+    }
+}
+
+/* What the chain must be for a kind of vocabulary. */
+static sm_status sm__tj_chain(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    if (t->kind == SM__VOCAB_WPM && !t->bert)
+        return sm__tj_refuse(t, "WordPiece without", sm__str_of("BertPreTokenizer"));
+    if (t->kind == SM__VOCAB_UGM && (!t->marks || t->byte_level))
+        return sm__tj_refuse(t, "Unigram without", sm__str_of("Metaspace"));
+    if ((t->flags & SM__TEXT_MERGE) && (!t->prefix || (t->flags & SM__TEXT_FIRST)))
+        return sm__tj_refuse(t, "WhitespaceSplit without", sm__str_of("a space before each word"));
+    if (!t->byte_level && (t->regex.n || t->digits))
+        return sm__tj_refuse(t, "cuts words without", sm__str_of("ByteLevel"));
+    v->kind = t->kind == SM__VOCAB_SPM && t->byte_level ? SM__VOCAB_BPE : t->kind;
+    v->text_flags = t->flags | SM__TEXT_HF;
+    v->add_space_prefix = t->prefix;
+    v->plain_spaces = !t->marks;
+    v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
+    v->add_bos = v->add_eos = 0;
+    return t->byte_level ? sm__tj_pre(t) : SM_OK;
+}
+
 static sm_status sm__tj_parts(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
     sm__json post;
@@ -13825,28 +14043,54 @@ static sm_status sm__tj_parts(sm__tj *t) {
     if (!sm__json_find(t->root, "model", &t->model))
         return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: no model");
     type = sm__json_find_string(t->model, "type");
-    if (!sm__str_is(type, "BPE")) return sm__tj_refuse(t, "a model of kind", type);
-    if (sm__json_find_string(t->model, "continuing_subword_prefix").n ||
+    t->kind = sm__str_is(type, "BPE")         ? SM__VOCAB_SPM
+              : sm__str_is(type, "WordPiece") ? SM__VOCAB_WPM
+              : sm__str_is(type, "Unigram")   ? SM__VOCAB_UGM
+                                              : SM__VOCAB_NONE;
+    if (!t->kind) return sm__tj_refuse(t, "a model of kind", type);
+    if ((t->kind == SM__VOCAB_SPM &&
+         sm__json_find_string(t->model, "continuing_subword_prefix").n) ||
         sm__json_find_string(t->model, "end_of_word_suffix").n)
         return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
     if ((status = sm__tj_steps(t, "normalizer", "normalizers")) ||
-        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers")))
+        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers")) ||
+        (status = sm__tj_chain(t)))
         return status;
-    if (!t->byte_level && (t->regex.n || t->digits))
-        return sm__tj_refuse(t, "cuts words without", sm__str_of("ByteLevel"));
-    if (t->byte_level && (status = sm__tj_pre(t))) return status;
-    if (t->composed) sm__log(t->m, 2, "tokenizer.json asks for NFC: text is taken as it comes");
-    v->kind = t->byte_level ? SM__VOCAB_BPE : SM__VOCAB_SPM;
-    v->add_space_prefix = t->prefix;
-    v->plain_spaces = !t->marks;
-    v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
-    v->add_bos = v->add_eos = 0;
-    if ((status = sm__tj_tokens(t)) || (status = sm__tj_merges(t))) return status;
-    if (sm__json_find(t->root, "post_processor", &post)) sm__tj_template(t, post);
-    return SM_OK;
+    if (t->kind == SM__VOCAB_UGM) status = sm__tj_weights(t);
+    else status = sm__tj_tokens(t);
+    if (!status && t->kind == SM__VOCAB_SPM) status = sm__tj_merges(t);
+    if (status) return status;
+    if (sm__json_find(t->root, "post_processor", &post)) {
+        sm__tj_template(t, post);
+        sm__tj_ends(t, post);
+    }
+    if (t->kind != SM__VOCAB_WPM) return SM_OK;
+    v->sep = v->add_eos > 0 ? v->eos : -1;
+    return sm__tj_pieces(t);
+}
+
+/* One more than the largest id, for a vocabulary that no model belongs to. */
+static uint64_t sm__tj_count(sm__json root) {
+    uint64_t n = 0, id;
+    sm__json model, list, number;
+    sm__str s;
+    if (sm__json_find(root, "model", &model) && sm__json_find(model, "vocab", &list)) {
+        if (sm__json_peek(&list) == '{')
+            for (sm__json_enter(&list, '{'); sm__json_member(&list, &s) &&
+                                             sm__json_u64(&list, &id);)
+                n = id >= n ? id + 1 : n;
+        else if (sm__json_peek(&list) == '[')
+            for (sm__json_enter(&list, '['); sm__json_item(&list); n++) sm__json_skip(&list);
+    }
+    if (sm__json_find(root, "added_tokens", &list) && sm__json_peek(&list) == '[')
+        for (sm__json_enter(&list, '['); sm__json_item(&list); sm__json_skip(&list))
+            if (sm__json_find(list, "id", &number) && sm__json_u64(&number, &id) && id >= n)
+                n = id + 1;
+    return n;
 }
 
 static sm_status sm__tokenizer_json_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    uint64_t n = (uint64_t)m->hp.n_vocab;
     sm__vocab *v = &m->vocab;
     sm__tj t;
     sm__json all = sm__json_make(file->p, file->n);
@@ -13858,7 +14102,10 @@ static sm_status sm__tokenizer_json_read(sm_model *m, const sm__bytes *file, sm_
     t.m = m;
     t.error = error;
     t.root = sm__json_make(file->p, file->n);
-    v->n = m->hp.n_vocab;
+    if (!n) n = sm__tj_count(t.root);
+    if (n > SM__MAX_VOCAB)
+        return sm__fail(error, SM_ERR_FORMAT, "tokenizer.json: an id above %d", SM__MAX_VOCAB);
+    v->n = (int)n;
     v->tokens = (sm__str *)sm__model_alloc(m, (size_t)v->n, sizeof *v->tokens);
     v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
     v->text = t.text = (char *)sm__model_alloc(m, file->n, 1);
@@ -13867,6 +14114,64 @@ static sm_status sm__tokenizer_json_read(sm_model *m, const sm__bytes *file, sm_
     memset((void *)v->tokens, 0, (size_t)v->n * sizeof *v->tokens);
     memset(v->kinds, SM__TOKEN_UNUSED, (size_t)v->n);
     return sm__tj_parts(&t);
+}
+
+/* A line of a tiktoken file: base64 of a token's bytes, a space, its rank. Returns the next line;
+ * NULL = this is none. */
+static const uint8_t *sm__tiktoken_line(const uint8_t *p, const uint8_t *end, sm__str *token,
+                                        uint64_t *rank) {
+    const uint8_t *space = (const uint8_t *)memchr(p, ' ', sm__min_size((size_t)(end - p), 6000));
+    if (!space || space == p) return NULL;
+    token->p = (const char *)p;
+    token->n = (size_t)(space - p);
+    for (p = space + 1, *rank = 0; p < end && *p >= '0' && *p <= '9'; p++)
+        if ((*rank = *rank * 10 + (uint64_t)(*p - '0')) > SM__MAX_VOCAB) return NULL;
+    if (p == space + 1) return NULL;
+    while (p < end && (*p == '\r' || *p == '\n')) p++;
+    return p;
+}
+
+/* A tiktoken file: bytes with their ranks, which are ids, and nothing else: special tokens and how
+ * text is cut into words are known by convention (sm_model_params.pre). */
+static sm_status sm__tiktoken_read(sm_model *m, const sm__bytes *file, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    const uint8_t *p, *end = file->p + file->n;
+    uint64_t rank, n = (uint64_t)m->hp.n_vocab, line = 1;
+    sm__str s;
+    uint8_t *text;
+    if (!v->given_pre)
+        return sm__fail(error, SM_ERR_ARG, "tiktoken: params.pre must say how words are cut");
+    for (p = file->p; !m->hp.n_vocab && p && p < end;)
+        if ((p = sm__tiktoken_line(p, end, &s, &rank)) != NULL && rank >= n) n = rank + 1;
+    v->n = (int)n;
+    v->tokens = (sm__str *)sm__model_alloc(m, (size_t)n, sizeof *v->tokens);
+    v->scores = (float *)sm__model_alloc(m, (size_t)n, sizeof *v->scores);
+    v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)n, 1);
+    v->text = (char *)sm__model_alloc(m, file->n, 1);
+    if (!v->tokens || !v->scores || !v->kinds || !v->text)
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    memset((void *)v->tokens, 0, (size_t)n * sizeof *v->tokens);
+    memset((void *)v->scores, 0, (size_t)n * sizeof *v->scores);
+    memset(v->kinds, SM__TOKEN_UNUSED, (size_t)n);
+    text = (uint8_t *)v->text;
+    for (p = file->p; p < end; line++) {
+        int64_t bytes;
+        p = sm__tiktoken_line(p, end, &s, &rank);
+        bytes = p ? sm__base64(s, text) : -1;
+        if (bytes < 1 || rank >= n || v->kinds[rank] != SM__TOKEN_UNUSED)
+            return sm__fail(error, SM_ERR_FORMAT, "tiktoken: line %llu is no token with its rank",
+                            (unsigned long long)line);
+        v->tokens[rank].p = (const char *)text;
+        v->tokens[rank].n = (size_t)bytes;
+        v->scores[rank] = -(float)rank; /* exact: SM__MAX_VOCAB is 2^24 */
+        v->kinds[rank] = SM__TOKEN_NORMAL;
+        text += bytes;
+    }
+    v->kind = SM__VOCAB_BPE;
+    v->plain_bytes = v->whole = 1;
+    v->text_flags = SM__TEXT_HF;
+    v->add_bos = v->add_eos = 0;
+    return SM_OK;
 }
 
 /* ---- safetensors: u64 length of a JSON header, the header, the data. A large model is cut into
@@ -15421,7 +15726,7 @@ static sm_model *sm__model_new(const sm_allocator *allocator) {
     m->info.format = m->info.arch = m->info.name = m->info.tokenizer = "";
     sm__hparams_default(&m->hp);
     m->vocab.bos = m->vocab.eos = m->vocab.eot = m->vocab.unk = m->vocab.pad = -1;
-    m->vocab.sep = -1;
+    m->vocab.sep = m->vocab.whole = -1;
     m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_space_prefix = -1;
     return m;
 }
@@ -15471,7 +15776,21 @@ static sm_status sm__vocab_read(sm_model *m, const sm__bytes *file, sm_error *er
     size_t i = 0;
     while (i < file->n && (file->p[i] == ' ' || file->p[i] == '\n')) i++;
     if (i < file->n && file->p[i] == '{') return sm__tokenizer_json_read(m, file, error);
+    if (file->n >= 4 && file->p[1] >= ' ' && file->p[2] >= ' ') /* no length of a token */
+        return sm__tiktoken_read(m, file, error);
     return sm__tokenizer_bin_read(m, file, error);
+}
+
+/* A vocabulary without a model. */
+static sm_status sm__vocab_alone(sm_model *m, const sm_model_params *params, sm__bytes *file,
+                                 sm_error *error) {
+    sm_status status = sm__source_bytes(m, params, &params->tokenizer, "the tokenizer",
+                                        params->tokenizer.path ? SM_LOAD_COPY : params->load,
+                                        SM__MAX_TOKENIZER, file, error);
+    if (!status) status = sm__vocab_read(m, file, error);
+    m->hp.n_vocab = m->vocab.n;
+    m->info.format = "tokenizer";
+    return status;
 }
 
 /* tokenizer.json beside a safetensors file, when there is one. A kind that is not known leaves the
@@ -15529,10 +15848,14 @@ static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__
 static sm_status sm__model_read(sm_model *m, const sm_model_params *given, sm_error *error) {
     sm__bytes file, tokenizer = {NULL, 0, NULL};
     sm_model_params params = *given;
-    sm_status status = sm__model_file(m, &params, &file, error);
+    int alone = params.vocab_only && !sm__source_set(&params.file);
+    sm_status status = SM_OK;
+    memset(&file, 0, sizeof file);
+    if (!alone) status = sm__model_file(m, &params, &file, error);
     if (status) return status;
     m->vocab.given_pre = params.pre;
-    if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params.vocab_only, error);
+    if (alone) status = sm__vocab_alone(m, &params, &tokenizer, error);
+    else if (sm__is_gguf(&file)) status = sm__gguf_read(m, &file, params.vocab_only, error);
     else status = sm__other_read(m, &params, &file, &tokenizer, error);
     if (!status && m->vocab.kind != SM__VOCAB_NONE) status = sm__vocab_build(m, error);
     sm__bytes_drop(m, &tokenizer); /* the tables hold copies */
@@ -15541,8 +15864,9 @@ static sm_status sm__model_read(sm_model *m, const sm_model_params *given, sm_er
     return status;
 }
 
-static sm_status sm__open_check(const sm_model_params *params, sm_error *error) {
-    if (!params || !sm__source_set(&params->file))
+static sm_status sm__open_check(const sm_model_params *params, const sm_source *source,
+                                sm_error *error) {
+    if (!params || !sm__source_set(source))
         return sm__fail(error, SM_ERR_ARG, "no path, data or read in params.file");
     if (!sm__allocator_ok(&params->allocator))
         return sm__fail(error, SM_ERR_ARG, "the allocator has only one of alloc and free");
@@ -15552,12 +15876,15 @@ static sm_status sm__open_check(const sm_model_params *params, sm_error *error) 
 }
 
 SM_API sm_status sm_model_open(const sm_model_params *params, sm_model **model, sm_error *error) {
+    const sm_source *source;
     sm_model *m;
     sm_status status;
     uint64_t fp;
     if (!model) return sm__fail(error, SM_ERR_ARG, "model is NULL");
     *model = NULL;
-    if ((status = sm__open_check(params, error))) return status;
+    source = params && params->vocab_only && !sm__source_set(&params->file) ? &params->tokenizer
+             : params ? &params->file : NULL;
+    if ((status = sm__open_check(params, source, error))) return status;
     m = sm__model_new(&params->allocator);
     if (!m) return sm__fail(error, SM_ERR_NOMEM, "no memory for a model");
     m->log = params->log;
@@ -15780,7 +16107,7 @@ SM_API sm_status sm_adapter_open(const sm_model *model, const sm_model_params *p
     if (!model) return sm__fail(error, SM_ERR_ARG, "adapter: for which model?");
     if (!model->arch)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "adapter: the model has no weights");
-    if ((status = sm__open_check(params, error))) return status;
+    if ((status = sm__open_check(params, params ? &params->file : NULL, error))) return status;
     heap = sm__heap_make(&params->allocator);
     a = (sm_adapter *)sm__heap_alloc(&heap, sizeof *a);
     if (!a) return sm__fail(error, SM_ERR_NOMEM, "no memory for an adapter");
@@ -16868,6 +17195,7 @@ struct sm__vocab_tables {
     uint8_t special_start[256];   /* 1: a user-defined token begins so; 2: another special one */
     uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
     const sm__pre *pre;           /* BPE */
+    int whole;                          /* BPE: a word that is a token is not merged */
     int add_bos, add_eos, space_prefix; /* what the file or the kind of vocabulary says */
 };
 
@@ -17356,9 +17684,9 @@ static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
 
 /* Whether SM_TEXT_SPECIAL finds a token in text. */
 static int sm__is_marked(const sm__vocab *v, int id) {
-    return v->tokens[id].n && (sm__is_special(v->kinds[id]) ||
-                               (v->kinds[id] == SM__TOKEN_NORMAL &&
-                                (v->tables->ends[id >> 3] >> (id & 7) & 1)));
+    int end = v->tables->ends[id >> 3] >> (id & 7) & 1;
+    if (!v->tokens[id].n || sm__is_special(v->kinds[id])) return v->tokens[id].n > 0;
+    return end && v->kinds[id] == SM__TOKEN_NORMAL && !(v->text_flags & SM__TEXT_HF);
 }
 
 /* The order of special tokens: by text; of equal texts user-defined ones first, then by id. */
@@ -17467,6 +17795,7 @@ static void sm__vocab_drop_lists(sm_model *m) {
     sm__model_drop(m, v->merges);
     sm__model_drop(m, v->scores);
     sm__model_drop(m, v->weights);
+    sm__model_drop(m, (void *)v->charsmap.p); /* when it is not the file's */
     sm__model_drop(m, v->tokens);
     sm__model_drop(m, v->text);
     v->merges = NULL;
@@ -17523,6 +17852,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
                  : v->add_bos >= 0 ? v->add_bos
                  : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0
                           : v->kind == SM__VOCAB_SPM;
+    if (t->pre) t->whole = v->whole >= 0 ? v->whole : t->pre->flags & SM__PRE_WHOLE;
     t->add_eos = v->add_eos >= 0 ? v->add_eos : v->kind == SM__VOCAB_UGM;
     return SM_OK;
 }
@@ -17934,10 +18264,12 @@ struct sm_tokenizer {
     size_t kept_mask;
     unsigned char *text; /* [3 * max_text + 16] what the text was made to */
     size_t used;         /* bytes of it: WPM's word, UGM's text */
+    size_t solid;        /* UGM: up to the last one that is no white space */
     int space_due;       /* UGM: words were seen, a space comes before the next one */
     int32_t *ids;        /* of the call that runs */
     int max_ids, n_ids;
     int unknown; /* SPM: what came last had no token */
+    int begin;   /* the piece is the beginning of the text */
     int full;    /* the text became longer than there is room */
 };
 
@@ -18119,7 +18451,8 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
     int whole = v->tables->space_inside || broken;
     if (n == 0) return;
     t->unknown = 0;
-    if (v->tables->space_prefix) text[used++] = ' ';
+    if (v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST)))
+        text[used++] = ' ';
     if (v->plain_spaces) {
         memcpy(text + used, s, n);
         used += n;
@@ -18139,7 +18472,7 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     int first = t->n_ids;
     sm__kept *slot;
     if (sm__kept_find(t, s, n, &slot)) return;
-    if (((tables->pre->flags & SM__PRE_WHOLE) || v->plain_bytes) && n <= v->max_token_bytes) {
+    if (tables->whole && n <= v->max_token_bytes) {
         int32_t id = sm__text_find(tables, s, n);
         if (id >= 0) {
             sm__emit(t, id);
@@ -18203,6 +18536,131 @@ static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
     }
 }
 
+/* --- Normalization Form C (Unicode Standard Annex 15) ----------------------------------------- */
+
+/* The combining class of a character: 0, unless it is a mark that can change places. */
+static uint32_t sm__char_combining(uint32_t code) {
+    int low = 0, high = SM__COMBINING_RUNS;
+    if (code < sm__combining[0]) return 0;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if (sm__combining[2 * middle] <= code) low = middle;
+        else high = middle;
+    }
+    return code - sm__combining[2 * low] < sm__combining[2 * low + 1] >> 8
+               ? sm__combining[2 * low + 1] & 255 : 0;
+}
+
+/* The character that two compose, or 0. */
+static uint32_t sm__char_compose(uint32_t first, uint32_t second) {
+    const uint8_t *at = sm__part_second, *end = at + SM__PARTS;
+    uint32_t l = first - SM__JAMO_L, v = second - SM__JAMO_V, t = second - SM__JAMO_T;
+    int mark = 1, marks = (int)(sizeof sm__part_marks / sizeof *sm__part_marks), group;
+    if (l < 19 && v < 21) return SM__HANGUL + (l * 21 + v) * 28;
+    if (first - SM__HANGUL < SM__HANGUL_N && (first - SM__HANGUL) % 28 == 0 && t - 1 < 27)
+        return first + t;
+    while (mark < marks && sm__part_marks[mark] != second) mark++;
+    if (mark == marks) return 0;
+    while ((at = (const uint8_t *)memchr(at, mark, (size_t)(end - at))) != NULL) {
+        uint32_t i = (uint32_t)(at - sm__part_second);
+        if (sm__part_first[i] != first) {
+            at++;
+            continue;
+        }
+        for (group = SM__PART_GROUPS - 1; sm__part_groups[2 * group + 1] > i;) group--;
+        return sm__part_groups[2 * group] + i - sm__part_groups[2 * group + 1];
+    }
+    return 0;
+}
+
+/* 1: the text is in Form C for certain, as nothing in it could be otherwise. */
+static int sm__nfc_ok(const unsigned char *s, size_t n) {
+    size_t at = 0;
+    uint32_t code, first, second;
+    while (at < n) {
+        if (s[at] < 0xCC) { /* U+0300 is 0xCC 0x80 */
+            at++;
+            continue;
+        }
+        at += sm__loose_read(s + at, n - at, &code);
+        if (code - SM__HANGUL < SM__HANGUL_N) continue;
+        if (code - SM__JAMO_V <= SM__JAMO_T + 27 - SM__JAMO_V ||
+            (sm__char_class(code) & SM__CHAR_MARK))
+            return 0;
+        if (sm__char_parts(code, &first, &second) && sm__char_compose(first, second) != code)
+            return 0;
+    }
+    return 1;
+}
+
+/* A character in its last parts, each with its combining class in the high byte. */
+static size_t sm__nfc_parts(uint32_t code, uint32_t *out) {
+    uint32_t stack[8], second;
+    size_t n = 0, depth = 0;
+    for (stack[depth++] = code; depth;) {
+        code = stack[--depth];
+        while (depth < 7 && sm__char_parts(code, &code, &second))
+            if (second) stack[depth++] = second;
+        out[n++] = code | sm__char_combining(code) << 24;
+    }
+    return n;
+}
+
+/* Marks in the order of their classes, otherwise as they stood: counted, then placed. */
+static void sm__nfc_order(uint32_t *s, size_t n, uint32_t *work) {
+    size_t count[257], i;
+    int c, sorted = 1;
+    for (i = 1; i < n; i++) sorted &= s[i] >> 24 >= s[i - 1] >> 24;
+    if (sorted) return;
+    memset(count, 0, sizeof count);
+    for (i = 0; i < n; i++) count[(s[i] >> 24) + 1]++;
+    for (c = 0; c < 256; c++) count[c + 1] += count[c];
+    for (i = 0; i < n; i++) work[count[s[i] >> 24]++] = s[i];
+    memcpy(s, work, n * sizeof *s);
+}
+
+/* Composes s [n] in place; returns what is left. */
+static size_t sm__nfc_compose(uint32_t *s, size_t n) {
+    size_t i, used = 0, starter = n;
+    uint32_t last = 0;
+    for (i = 0; i < n; i++) {
+        uint32_t c = s[i], class_ = c >> 24, code = 0;
+        if (starter < n && (last < class_ || (last == 0 && used == starter + 1)))
+            code = sm__char_compose(s[starter], c & 0xFFFFFF);
+        if (code) {
+            s[starter] = code;
+            continue;
+        }
+        if (!class_) starter = used;
+        last = class_;
+        s[used++] = c;
+    }
+    return used;
+}
+
+/* A piece of text in Form C behind t->text; NULL when it became too long. The queue is not needed
+ * yet: it is the room for characters. */
+static const unsigned char *sm__nfc_text(sm_tokenizer *t, const unsigned char *s, size_t *n) {
+    unsigned char *out = t->text + 2 * t->max_text + 8; /* before it is room for what comes next */
+    uint32_t *codes = (uint32_t *)(void *)t->best, code;
+    size_t half = 6 * t->max_text, count = 0, at = 0, i, end, used = 0;
+    while (at < *n && count + 8 < half) {
+        at += sm__loose_read(s + at, *n - at, &code);
+        count += sm__nfc_parts(code, codes + count);
+    }
+    for (i = 0; i < count; i = end + 1) {
+        for (end = i; end < count && codes[end] >> 24; end++) {
+        }
+        sm__nfc_order(codes + i, end - i, codes + half);
+    }
+    count = sm__nfc_compose(codes, count);
+    for (i = 0; i < count && used <= t->max_text; i++)
+        used += sm__utf8_write(codes[i] & 0xFFFFFF, out + used);
+    t->full |= used > t->max_text || at < *n;
+    *n = used;
+    return t->full ? NULL : out;
+}
+
 /* --- WordPiece: the longest tokens from the left (Schuster and Nakajima 2012; Devlin et al. 2018,
  * arXiv:1810.04805). A word begins with a space, as GGUF has U+2581 in front of the tokens that
  * begin words; one without tokens for all of it is unknown. */
@@ -18257,7 +18715,7 @@ static void sm__wpm_put(sm_tokenizer *t, uint32_t code, int kind) {
         return;
     }
     if (flags & SM__TEXT_LOWER) code = sm__char_lower(code);
-    if (code == 0x2581) t->text[t->used++] = ' ';
+    if (code == 0x2581 && !(flags & SM__TEXT_HF)) t->text[t->used++] = ' ';
     else t->used += sm__utf8_write(code, t->text + t->used);
     if (alone) sm__wpm_flush(t);
 }
@@ -18268,8 +18726,9 @@ static void sm__wpm_char(sm_tokenizer *t, uint32_t code) {
     int flags = t->model->vocab.text_flags, hf = flags & SM__TEXT_HF, kind, n = 1;
     uint32_t parts[8], second;
     kind = sm__char_class(code);
-    if (hf && (flags & SM__TEXT_CLEAN) && !(kind & SM__CHAR_SPACE) &&
-        ((kind & SM__CHAR_CONTROL) || code == SM__BAD_CHAR))
+    if (hf && (flags & SM__TEXT_CLEAN) &&
+        ((kind & SM__CHAR_CONTROL) || code == SM__BAD_CHAR || code == 11 || code == 12 ||
+         code == 0x85))
         return;
     for (parts[0] = code; n > 0;) {
         code = parts[--n];
@@ -18318,14 +18777,15 @@ static int sm__map_next(const struct sm__vocab_tables *t, uint32_t *node, unsign
     return 1;
 }
 
-/* What s [n] begins with in the charsmap, the longest such text: its length, or 0; *by is what
- * replaces it, up to a NUL. */
+/* What s [n] begins with in the charsmap, the longest such text (or the shortest): its length, or
+ * 0; *by is what replaces it, up to a NUL. */
 static size_t sm__map_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
-                           const uint8_t **by) {
+                           int shortest, const uint8_t **by) {
     uint32_t node, value, unit = t->n_map ? sm__get32(t->map) : 0;
     size_t at = 0, best = 0;
     node = (unit >> 10) << ((unit & 512) >> 6);
-    while (t->n_map && at < n && s[at] && sm__map_next(t, &node, s[at], &value)) {
+    while (t->n_map && at < n && s[at] && !(best && shortest) &&
+           sm__map_next(t, &node, s[at], &value)) {
         at++;
         if (value >= t->n_map_text) continue;
         best = at;
@@ -18357,8 +18817,11 @@ static void sm__ugm_put(sm_tokenizer *t, int c) {
         return;
     }
     if (c == ' ') {
+        if ((v->text_flags & SM__TEXT_RUNS) && t->used && t->space_due) return;
+        if ((v->text_flags & SM__TEXT_LEFT) && !t->used) return;
         t->space_due = 1;
         if (!merge) t->text[t->used++] = ' ';
+        if (v->text_flags & SM__TEXT_HF) t->unknown = 0;
         return;
     }
     if (t->space_due && (merge || (v->tables->space_prefix && t->unknown))) {
@@ -18367,6 +18830,55 @@ static void sm__ugm_put(sm_tokenizer *t, int c) {
     }
     t->space_due = 0;
     t->text[t->used++] = (unsigned char)c;
+    t->solid = t->used;
+}
+
+/* Bytes of the grapheme that s [n] begins with, as far as marks make it: others are longer than the
+ * 5 bytes that are asked for. */
+static size_t sm__grapheme(const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t at = c.length;
+    if (c.code == '\r' && n > 1 && s[1] == '\n') return 2;
+    if ((c.kind & SM__CHAR_CONTROL) || c.code < 32 || c.code == 0x85 || (c.code | 1) == 0x2029)
+        return at;
+    for (; at < n; at += c.length) {
+        c = sm__char_at(s, n, at);
+        if (!(c.kind & SM__CHAR_MARK) && c.code != 0x200C && c.code != 0x200D &&
+            (c.code & ~1u) != 0xFF9E && c.code - 0x1F3FB > 4u)
+            break;
+    }
+    return at;
+}
+
+/* The text as Hugging Face's library normalizes it: a grapheme of up to 5 bytes, else a character,
+ * is replaced as a whole by what the charsmap has for the shortest text that it begins with. */
+static void sm__ugm_hf(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    size_t at = 0, end, i;
+    while (at < n && !t->full) {
+        const uint8_t *by = NULL;
+        end = at + sm__grapheme(s + at, n - at);
+        if (end - at < 6 && sm__map_find(v->tables, s + at, end - at, 1, &by)) {
+            for (; *by; by++) sm__ugm_put(t, *by);
+            at = end;
+        }
+        while (at < end) {
+            sm__char c = sm__char_at(s, n, at);
+            if (sm__map_find(v->tables, s + at, c.length, 1, &by))
+                for (; *by; by++) sm__ugm_put(t, *by);
+            else if ((v->text_flags & SM__TEXT_MERGE) && (c.kind & SM__CHAR_SPACE))
+                sm__ugm_put(t, ' ');
+            else if (c.code == 0x2581 && t->used < 3 * t->max_text) /* it is a space in front */
+                t->text[t->used++] = ' ', t->solid = t->used, t->space_due = t->unknown = 0;
+            else if (c.length == 1 && c.code == SM__BAD_CHAR)
+                for (i = 0; i < 3; i++) sm__ugm_put(t, (unsigned char)sm__bad_text[i]);
+            else
+                for (i = 0; i < c.length; i++) sm__ugm_put(t, s[at + i]);
+            at += c.length;
+        }
+    }
+    if (v->text_flags & SM__TEXT_RIGHT) t->used = t->solid;
+    t->used = sm__spaces_decode((const char *)t->text, t->used, t->text);
 }
 
 /* The text as SentencePiece normalizes it: what the charsmap knows is replaced. */
@@ -18379,7 +18891,7 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
     t->space_due = t->unknown = 1;
     for (; at < n && !t->full; at += length) {
         length = sm__user_prefix(tables, s + at, n - at);
-        if (!length && (length = sm__map_find(tables, s + at, n - at, &by)) > 0) {
+        if (!length && (length = sm__map_find(tables, s + at, n - at, 0, &by)) > 0) {
             for (; *by; by++) sm__ugm_put(t, *by);
             continue;
         }
@@ -18454,7 +18966,12 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
 
 static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
     size_t start = 0, end;
-    sm__ugm_normalize(t, s, n);
+    if (t->model->vocab.text_flags & SM__TEXT_HF) {
+        t->used = t->solid = 0;
+        t->space_due = 1;
+        t->unknown = t->begin || !(t->model->vocab.text_flags & SM__TEXT_FIRST);
+        sm__ugm_hf(t, s, n);
+    } else sm__ugm_normalize(t, s, n);
     for (; start < t->used && !t->full; start = end) {
         end = t->model->vocab.text_flags & SM__TEXT_WORDS ? start + 1 : t->used;
         while (end < t->used && t->text[end] != ' ') end++;
@@ -18571,7 +19088,26 @@ SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer) {
     sm__heap_free(&heap, tokenizer);
 }
 
-static int sm__is_white(int c) { return c == ' ' || (c >= 9 && c <= 13); }
+/* The white space that a special token takes along: bytes from `at` on, or before it, down to
+ * `start`. llama.cpp takes ASCII only. */
+static size_t sm__white_after(const sm__vocab *v, const unsigned char *s, size_t n, size_t at) {
+    int hf = v->text_flags & SM__TEXT_HF;
+    sm__char c = sm__char_at(s, n, at);
+    for (; (c.kind & SM__CHAR_SPACE) && (hf || c.code < 128); c = sm__char_at(s, n, at))
+        at += c.length;
+    return at;
+}
+static size_t sm__white_before(const sm__vocab *v, const unsigned char *s, size_t start,
+                               size_t end) {
+    size_t at = end;
+    while (at > start) {
+        do at--;
+        while (at > start && (s[at] & 0xC0) == 0x80);
+        if (sm__white_after(v, s, end, at) != end) break;
+        end = at;
+    }
+    return end;
+}
 
 /* Text is cut at special tokens, the longest at the leftmost place first. SPM's space goes in front
  * of what begins the text or follows a special token, as llama.cpp has it. */
@@ -18583,15 +19119,21 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
         int32_t id = -1;
         size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, t->marks, &id);
         size_t end = next, strip = id < 0 || !v->strips ? 0 : v->strips[id];
-        while ((strip & SM__STRIP_LEFT) && end > at && sm__is_white(s[end - 1])) end--;
-        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, s + at, end - at, flags);
-        else if (v->kind == SM__VOCAB_WPM) sm__wpm_encode(t, s + at, end - at);
-        else if (v->kind == SM__VOCAB_UGM) sm__ugm_encode(t, s + at, end - at);
-        else sm__bpe_encode(t, s + at, end - at, flags);
+        const unsigned char *piece = s + at;
+        if (strip & SM__STRIP_LEFT) end = sm__white_before(v, s, at, next);
+        end -= at; /* the piece's length from here on */
+        t->begin = at == 0;
+        if ((v->text_flags & SM__TEXT_NFC) && !sm__nfc_ok(piece, end))
+            piece = sm__nfc_text(t, piece, &end);
+        if (!piece) break;
+        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, piece, end, flags);
+        else if (v->kind == SM__VOCAB_WPM) sm__wpm_encode(t, piece, end);
+        else if (v->kind == SM__VOCAB_UGM) sm__ugm_encode(t, piece, end);
+        else sm__bpe_encode(t, piece, end, flags);
         if (id < 0 || t->full) break;
         sm__emit(t, id);
         at = next + sm__token_str(v->tables, id).n;
-        while ((strip & SM__STRIP_RIGHT) && at < n && sm__is_white(s[at])) at++;
+        if (strip & SM__STRIP_RIGHT) at = sm__white_after(v, s, n, at);
     }
     if (!(flags & SM_TEXT_BOS)) return;
     if (v->kind == SM__VOCAB_WPM) sm__emit(t, v->sep);

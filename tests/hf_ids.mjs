@@ -1,18 +1,18 @@
 // hf_ids.mjs - ids of random texts by our reader of tokenizer.json, beside Hugging Face's library.
 //     node tests/hf_ids.mjs IDS LIBRARY FOLDER VOCABULARY... [-n TEXTS]
-// IDS is tests/ids.c, compiled; LIBRARY the module file of npm's @huggingface/tokenizers. FOLDER
-// gets a safetensors file of no use but to stand beside the tokenizer, and what is compared. A
-// VOCABULARY is a tokenizer.json, or a GGUF file with a byte-level one, which is written as such.
+// IDS is tests/ids.c, compiled; LIBRARY the folder of npm's `tokenizers` (the library itself, not
+// a port of it). FOLDER gets what is compared. A VOCABULARY is a tokenizer.json, or a GGUF file
+// with a byte-level one, which is written as such: FILE, or FILE:PRE for other words.
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
+import { createRequire } from 'node:module'
 import path from 'node:path'
-import { pathToFileURL } from 'node:url'
 
 const args = process.argv.slice(2)
 const at = args.indexOf('-n')
 const count = at < 0 ? 3000 : Number(args.splice(at, 2)[1])
 const [ids, library, folder, ...files] = args
-const { Tokenizer } = await import(pathToFileURL(path.resolve(library)).href)
+const { Tokenizer } = createRequire(import.meta.url)(path.resolve(library))
 
 let state = 12345
 const random = n => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0, (state >>> 8) % n)
@@ -22,15 +22,24 @@ const words = ('the cat sat on a mat Once upon time there was little girl named 
     "don't I'LL we've 'S 12 1234567 3.14 x=y+1; {} ... --- \u00e9t\u00e9 na\u00efve \u00df " +
     '\u4f60\u597d \u3053\u3093\u306b\u3061\u306f \u043f\u0440\u0438\u0432\u0435\u0442 ' +
     '\u0645\u0631\u062d\u0628\u0627 \ud83d\ude00\ud83d\ude80 \u0905\u0928\u0941 \u2581 \u00a0 ' +
-    'aaaaaaaaaaaaaaaa abababab').split(' ')
-const gaps = [' ', ' ', ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '', ' \n ', '\u3000']
-// Any assigned-looking character but surrogates and what NFC would change. U+0085 is white space to
-// Unicode and to Hugging Face's own library, but not to JavaScript's expressions.
+    'aaaaaaaaaaaaaaaa abababab camelCase XMLHttpRequest e\u0301 A\u030a \u212b \ufb01 \u01c5 ' +
+    '\uff21\uff22 stra\u00dfe \u0130x \ud55c\uad6d \u1112\u1161\u11ab \u0928\u093c \u0958 ' +
+    'q\u0323\u0307 q\u0307\u0323 \u0e01\u0e33 \u200b \u00ad \ufffd \u2019s [MASK] </s>').split(' ')
+const gaps = [' ', ' ', ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '', ' \n ', '\u3000',
+    '\u0085', '\u00a0', '\u2028', '/', '\n/']
+// Characters of blocks that are not of yesterday: libraries differ in their version of Unicode.
+// The classes of BERT's normalizer in Hugging Face's library are those of Unicode 8: newer ones are
+// left out for WordPiece.
+let old = false
 function character() {
-    const c = pick([random(128), random(0x250), 0x400 + random(0x100), 0x4e00 + random(0x5000),
-        0x1f300 + random(0x300)])
-    const s = String.fromCodePoint(c || 1)
-    return s.normalize('NFC') === s && c && c !== 0x85 ? s : 'z'
+    const c = pick([1 + random(127), random(0x250), 0x4e00 + random(0x5000 - 48),
+        0x300 + random(64), 0x391 + random(17), 0x400 + random(0x100), 0x1e00 + random(0x100), 0x2010 + random(0x30),
+        0x3041 + random(0x50), 0xac00 + random(11172), 0x1f300 + random(0x30),
+        0xff01 + random(0x5e), ...old ? [0x905 + random(0x30), 0x20000 + random(0xa000)] : [
+            0x250 + random(0x120), 0x370 + random(0x900), 0x900 + random(0x300),
+            0x1f00 + random(0x500), 0x1d400 + random(0x300), 0x1f300 + random(0x300),
+            0xe000 + random(0x1900), 0xf900 + random(0x100), 0xfb00 + random(0x4f)]])
+    return String.fromCodePoint(c || 1)
 }
 function text() {
     let s = ''
@@ -59,29 +68,50 @@ function read_gguf(file) {
     return meta
 }
 
+// The expressions of some tokenizers, by what we call their words.
+const short = "(?i:'s|'t|'re|'ve|'m|'ll|'d)", one = '[^\\r\\n\\p{L}\\p{N}]?'
+const space = '|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+', signs = '| ?[^\\s\\p{L}\\p{N}]+'
+const upper = '[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]', lower = '[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]'
+const cases = end => `${one}${upper}*${lower}+${end}|${one}${upper}+${lower}*${end}|`
+const llama = `${short}|${one}\\p{L}+|\\p{N}{1,3}${signs}[\\r\\n]*${space}`
+const expressions = {
+    'llama-bpe': [llama],
+    qwen2: [llama.replace('{1,3}', '')],
+    qwen35: [`${short}|${one}[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*${space}`],
+    o200k: [`${cases(short + '?')}\\p{N}{1,3}${signs}[\\r\\n/]*${space}`],
+    'tekken-case': [`${cases('')}\\p{N}${signs}[\\r\\n/]*${space}`],
+    'deepseek-v3': ['\\p{N}{1,3}', '[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+',
+        '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?' +
+        '[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+'],
+    smollm: null, 'gpt-2': null,
+}
+
 // Its vocabulary as Hugging Face would have it; escaped or not, merges as lines or as pairs.
-function from_gguf(meta) {
-    const llama = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?" +
-        '[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+'
-    const pre = meta['tokenizer.ggml.pre']
-    const Regex = { 'llama-bpe': llama, qwen2: llama.replace('{1,3}', '') }[pre]
+function from_gguf(meta, words) {
+    const pre = words ?? meta['tokenizer.ggml.pre']
+    const Regex = expressions[pre]
     const tokens = meta['tokenizer.ggml.tokens']
     const types = meta['tokenizer.ggml.token_type'] ?? tokens.map(() => 1)
     const special = i => types[i] === 3 || types[i] === 4
-    const level = { type: 'ByteLevel', add_prefix_space: false, use_regex: !Regex }
-    const split = { type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }
+    const level = {
+        type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: !Regex,
+    }
+    const splits = (Regex ?? []).map(Regex =>
+        ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }))
+    if (pre === 'smollm') splits.push({ type: 'Digits', individual_digits: true })
     const merges = meta['tokenizer.ggml.merges'], id = tokens[meta['tokenizer.ggml.bos_token_id']]
     const single = [{ SpecialToken: { id, type_id: 0 } }, { Sequence: { id: 'A', type_id: 0 } }]
     const special_tokens = { [id]: { id, ids: [tokens.indexOf(id)], tokens: [id] } }
-    const whole = pre === 'llama-bpe'
+    const whole = pre === 'llama-bpe' || pre === 'o200k'
     const template = { type: 'TemplateProcessing', single, pair: [], special_tokens }
     return {
-        added_tokens: tokens.map((content, id) => ({ id, content, special: types[id] === 3 }))
+        added_tokens: tokens.map((content, id) => ({ id, content, special: types[id] === 3,
+            single_word: false, lstrip: false, rstrip: false, normalized: false }))
             .filter(t => special(t.id)),
-        normalizer: null,
-        pre_tokenizer: Regex ? { type: 'Sequence', pretokenizers: [split, level] } : level,
-        post_processor: whole ? template : null,
-        decoder: { type: 'ByteLevel' },
+        normalizer: pre.startsWith('qwen') ? { type: 'NFC' } : null,
+        pre_tokenizer: { type: 'Sequence', pretokenizers: [...splits, level] },
+        post_processor: pre === 'llama-bpe' ? template : null,
+        decoder: null,
         model: {
             type: 'BPE', unk_token: null, byte_fallback: false, ignore_merges: whole,
             vocab: Object.fromEntries(tokens.map((t, i) => [t, i]).filter(t => !special(t[1]))),
@@ -90,46 +120,27 @@ function from_gguf(meta) {
     }
 }
 
-// One tensor, so that the file opens as a vocabulary of n tokens.
-function write_model(dir, n) {
-    fs.mkdirSync(dir, { recursive: true })
-    const header = Buffer.from(JSON.stringify({
-        'model.embed_tokens.weight': { dtype: 'F32', shape: [n, 1], data_offsets: [0, 4 * n] },
-    }))
-    const length = Buffer.alloc(8)
-    length.writeBigUInt64LE(BigInt(header.length))
-    fs.writeFileSync(path.join(dir, 'model.safetensors'),
-        Buffer.concat([length, header, Buffer.alloc(4 * n)]))
-    fs.writeFileSync(path.join(dir, 'config.json'), JSON.stringify({
-        model_type: 'llama', vocab_size: n, hidden_size: 2, intermediate_size: 2,
-        num_hidden_layers: 1, num_attention_heads: 1, rms_norm_eps: 1e-5,
-        max_position_embeddings: 64,
-    }))
-}
-
 let passed = 0, failed = 0
-for (const [number, file] of files.entries()) {
-    const dir = path.join(folder, 'hf' + number)
+for (const [number, name] of files.entries()) {
+    const [file, words] = name.split(':')
     const gguf = file.endsWith('.gguf')
-    const json = gguf ? from_gguf(read_gguf(file)) : JSON.parse(fs.readFileSync(file))
-    const most = [...Object.values(json.model.vocab), ...json.added_tokens.map(t => t.id)]
-        .reduce((a, b) => Math.max(a, b))
-    write_model(dir, most + 1)
-    if (!gguf) fs.copyFileSync(file, path.join(dir, 'tokenizer.json'))
-    else fs.writeFileSync(path.join(dir, 'tokenizer.json'), JSON.stringify(json))
-    const peer = new Tokenizer(json, {})
+    const json = gguf ? from_gguf(read_gguf(file), words) : JSON.parse(fs.readFileSync(file))
+    const written = path.join(folder, `${number}.json`), lines = path.join(folder, 'texts')
+    fs.writeFileSync(written, JSON.stringify(json))
+    const peer = Tokenizer.fromString(JSON.stringify(json))
+    old = json.model.type === 'WordPiece'
     const texts = Array.from({ length: count }, text)
-    fs.writeFileSync(path.join(dir, 'texts'), texts.join('\0'))
-    const got = execFileSync(ids, [path.join(dir, 'model.safetensors'), path.join(dir, 'texts')],
-        { maxBuffer: 1 << 28 }).toString().trimEnd().split('\n')
+    fs.writeFileSync(lines, texts.join('\0'))
+    const got = execFileSync(ids, [written, lines, 'special'], { maxBuffer: 1 << 28 })
+        .toString().split('\n')
     let bad = 0
     for (let i = 0; i < count; i++) {
-        const want = peer.encode(texts[i]).ids.join(' ')
+        const want = (await peer.encode(texts[i])).getIds().join(' ')
         if (got[i] === want) continue
         if (bad++ < 3) console.log(JSON.stringify(texts[i]), '\n  ours', got[i], '\n  peer', want)
     }
-    const name = file.split(path.sep).slice(-2).join('/')
-    console.log(`${name}: ${count - bad} of ${count} texts have the ids of Hugging Face's library`)
+    console.log(`${name.split(path.sep).slice(-2).join('/')}: ${count - bad} of ${count} texts ` +
+        "have the ids of Hugging Face's library")
     bad ? failed++ : passed++
 }
 console.log(`${passed} passed, ${failed} failed, 0 skipped`)

@@ -1,9 +1,10 @@
 #!/bin/bash
-# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm:
-# @huggingface/tokenizers), see hf_ids.mjs. From the top of the tree; DATA=../shared/data.
+# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), see
+# hf_ids.mjs: byte-level BPE, BPE with bytes, WordPiece and Unigram. From the top of the tree;
+# DATA=../shared/data.
 : "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 dir=$BUILD/hf
-library=$dir/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs
+library=$dir/node_modules/tokenizers
 mkdir -p "$dir"
 stop() {
     echo "hf_ids.sh: $*"
@@ -12,10 +13,16 @@ stop() {
     exit 0
 }
 command -v node >/dev/null || stop "no node"
-[ -f "$library" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
-    @huggingface/tokenizers >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
+[ -d "$library" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
+    tokenizers >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
 vocabularies=("$DATA"/models/tinystories-656k/tokenizer.json)
 for name in gpt-2 llama-bpe qwen2; do vocabularies+=("$DATA"/tokenizers/ggml-vocab-$name.gguf); done
 for file in "${vocabularies[@]}"; do [ -f "$file" ] || stop "no $file"; done
-$CC -std=c99 -O1 -Wall -Wextra tests/ids.c -o "$dir/ids" -lpthread || stop "ids.c"
+for pre in smollm o200k tekken-case qwen35 deepseek-v3; do
+    vocabularies+=("$DATA/tokenizers/ggml-vocab-gpt-2.gguf:$pre")
+done
+python=$(command -v /usr/bin/python3 || command -v python3) || stop "no python3"
+"$python" tests/tokens.py "$dir" >"$dir/made" || stop "tokens.py"
+while read -r file; do vocabularies+=("$file"); done <"$dir/made"
+$CC -std=c99 -O1 -DSMALLMIND_NO_TRAIN tests/ids.c -o "$dir/ids" -lpthread || stop "ids.c"
 exec node tests/hf_ids.mjs "$dir/ids" "$library" "$dir" "${vocabularies[@]}" "$@"

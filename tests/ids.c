@@ -1,7 +1,10 @@
-/* ids.c - the ids of texts: ids MODEL TEXTS [special]. The texts of the file end with a NUL byte,
- * or the file is one text; a line of ids for each. For parity.py, tokens.py and hf_ids.mjs. */
+/* ids.c - the ids of texts: ids VOCABULARY TEXTS [special|plain] [PRE]. VOCABULARY is a GGUF or
+ * safetensors file, or a tokenizer.json or .tiktoken file (for which PRE says how words are cut).
+ * The texts of the file end with a NUL byte, or the file is one text; a line of ids for each. For
+ * parity.py, tokens.py and hf_ids.mjs. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define SMALLMIND_IMPLEMENTATION
 #include "../smallmind.h"
@@ -15,20 +18,23 @@ int main(int argc, char **argv) {
     size_t most = 1 << 21, n = 0, at, end;
     char *text = (char *)malloc(most + 1);
     int32_t *ids = (int32_t *)malloc((3 * most + 3) * sizeof *ids);
-    int n_ids, i, status = 1;
-    mp.file.path = argc >= 3 ? argv[1] : NULL;
+    int n_ids, i, status = 1, flags = SM_TEXT_BOS;
+    const char *name = argc >= 3 ? argv[1] : "";
+    if (argc > 3 && !strcmp(argv[3], "special")) flags |= SM_TEXT_SPECIAL;
+    if (argc > 4) mp.pre = argv[4];
+    if (strstr(name, ".gguf") || strstr(name, ".safetensors")) mp.file.path = name;
+    else mp.tokenizer.path = name;
     mp.vocab_only = 1;
     error.text[0] = 0;
     if (file && text && ids) n = fread(text, 1, most, file);
-    if (!file || !text || !ids) fprintf(stderr, "usage: ids MODEL TEXTS [special]\n");
+    if (!file || !text || !ids) fprintf(stderr, "usage: ids VOCABULARY TEXTS [special] [PRE]\n");
     else if (sm_model_open(&mp, &m, &error) || sm_tokenizer_create(m, most, NULL, &t, &error))
         fprintf(stderr, "ids: %s\n", error.text);
     else status = 0;
     for (at = 0; !status && at < n; at = end + 1) {
         for (end = at; end < n && text[end]; end++) {
         }
-        status = sm_tokenize(t, text + at, end - at, SM_TEXT_BOS | (argc > 3 ? SM_TEXT_SPECIAL : 0),
-                             ids, (int)(3 * most + 3), &n_ids);
+        status = sm_tokenize(t, text + at, end - at, flags, ids, (int)(3 * most + 3), &n_ids);
         for (i = 0; !status && i < n_ids; i++) printf(i ? " %d" : "%d", (int)ids[i]);
         printf("\n");
     }

@@ -2150,7 +2150,7 @@ static void files_tokenizer_json_refused(void) {
         {"{", SM_ERR_FORMAT, "bad JSON at byte 1"},
         {"{} {}", SM_ERR_FORMAT, "bad JSON at byte 3"},
         {"{}", SM_ERR_FORMAT, "no model"},
-        {"{\"model\":{\"type\":\"Unigram\"}}", SM_ERR_UNSUPPORTED, "kind Unigram"},
+        {"{\"model\":{\"type\":\"Unigram\"}}", SM_ERR_UNSUPPORTED, "Unigram without Metaspace"},
         {"{" TJ_MODEL "\"merges\":[]}}", SM_ERR_FORMAT, "no model.vocab"},
         {"{" TJ_MODEL TJ_SPM "}}", SM_ERR_FORMAT, "no model.merges"},
         {"{" TJ_MODEL "\"vocab\":{\"a\":5},\"merges\":[]}}", SM_ERR_FORMAT, "id 5, the model"},

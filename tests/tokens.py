@@ -5,8 +5,12 @@ written for every name of tokenizer.ggml.pre in smallmind.h that llama.cpp knows
 and merges of GPT-2), for WordPiece and for Unigram (vocabularies made here); the texts have
 characters of all planes, broken UTF-8, and long repeats. Both engines read the same file; every id
 must be equal. llama.cpp throws an exception, and the program ends, on a sequence for a number above
-U+10FFFF: such texts are left out."""
+U+10FFFF: such texts are left out.
+
+    python3 tests/tokens.py FOLDER    writes WordPiece and Unigram vocabularies as tokenizer.json"""
+import base64
 import ctypes
+import json
 import os
 import random
 import re
@@ -15,7 +19,7 @@ import subprocess
 import sys
 import unicodedata
 
-OUT, IDS, PEER, DATA = (os.environ[k] for k in ('OUT', 'IDS', 'PEER', 'DATA'))
+OUT, IDS, PEER, DATA = (os.environ.get(k, '') for k in ('OUT', 'IDS', 'PEER', 'DATA'))
 COUNT = int(os.environ.get('TEXTS', '2000'))
 ONLY = os.environ.get('ONLY', '')
 U8, I8, I32, F32, BOOL, STRING, ARRAY, U32 = 0, 1, 5, 6, 7, 8, 9, 4
@@ -86,7 +90,7 @@ def write_gguf(path, meta):
 
 WORDS = ('the cat sat on a mat. Once upon a time there was a little girl named Lily! It\'s DON\'T '
          'I\'LL we\'ve \'S 12 1234567 3.14159 1,000,000 x=y+1; {} ... --- \u00e9t\u00e9 na\u00efve '
-         'stra\u00dfe \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \u30ab\u30bf\u30ab\u30ca '
+         'stra\u00dfe \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \u30ab\u30bf '
          '\u043f\u0440\u0438\u0432\u0435\u0442 \u041c\u041e\u0421\u041a\u0412\u0410 '
          '\u0645\u0631\u062d\u0628\u0627 \ud55c\uad6d\uc5b4 \u0e20\u0e32\u0e29\u0e32\u0e44 '
          '\U0001f600\U0001f680 \u0905\u0928\u0941\u0935\u093e\u0926 \u2581 \u00a0 e\u0301 A\u030a '
@@ -325,8 +329,8 @@ def double_array(pairs):
 def charsmap():
     """Something like nmt_nfkc: controls off, white space to spaces, NFKC of some characters."""
     pairs = {}
-    for code in list(range(1, 0x500)) + list(range(0x1e00, 0x2190)) + list(range(0x3000, 0x3100)) + \
-            list(range(0xfb00, 0xfb07)) + list(range(0xff00, 0xff80)):
+    for code in [*range(1, 0x500), *range(0x1e00, 0x2190), *range(0x3000, 0x3100),
+                 *range(0xfb00, 0xfb07), *range(0xff00, 0xff80)]:
         c = chr(code)
         norm = unicodedata.normalize('NFKC', c)
         if c in '\t\n\r' or (c.isspace() and c != ' '):
@@ -377,6 +381,74 @@ def ugm_files(rng):
         yield 'unigram charsmap %s prefix %s merge %s' % (mapped, prefix, merge), path
 
 
+# --- the same kinds as tokenizer.json, for hf_ids.mjs ---------------------------------------------
+
+def json_files(folder):
+    rng = random.Random(2)
+    names = []
+
+    def write(name, value):
+        names.append(os.path.join(folder, name + '.json'))
+        with open(names[-1], 'w', encoding='utf-8') as file:
+            json.dump(value, file, ensure_ascii=bool(len(names) & 1))
+
+    def added(*texts):
+        return [{'id': i, 'content': t, 'single_word': False, 'lstrip': t == '[MASK]',
+                 'rstrip': False, 'normalized': False, 'special': True}
+                for i, t in enumerate(texts)]
+
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    template = {
+        'type': 'TemplateProcessing', 'pair': [],
+        'single': [{'SpecialToken': {'id': '[CLS]', 'type_id': 0}},
+                   {'Sequence': {'id': 'A', 'type_id': 0}},
+                   {'SpecialToken': {'id': '[SEP]', 'type_id': 0}}],
+        'special_tokens': {t: {'id': t, 'ids': [special.index(t)], 'tokens': [t]}
+                           for t in ('[CLS]', '[SEP]')}}
+    for number, (clean, han, strip, lower) in enumerate((
+            (True, True, None, True), (True, True, None, False), (False, False, True, True),
+            (True, True, False, True), (True, False, True, False))):
+        pieces = [p for p in vocabulary(rng) if p not in special]
+        pieces += sorted({unicodedata.normalize('NFD', p) for p in pieces if len(p) == 1} -
+                         set(pieces))
+        tokens = special + pieces + ['##' + p for p in pieces if rng.randrange(3)]
+        post = template if number % 2 else {'type': 'BertProcessing', 'sep': ['[SEP]', 3],
+                                            'cls': ['[CLS]', 2]}
+        write('wordpiece%d' % number, {
+            'added_tokens': added(*special), 'post_processor': post, 'decoder': None,
+            'normalizer': {'type': 'BertNormalizer', 'clean_text': clean, 'lowercase': lower,
+                           'handle_chinese_chars': han, 'strip_accents': strip},
+            'pre_tokenizer': {'type': 'BertPreTokenizer'},
+            'model': {'type': 'WordPiece', 'unk_token': '[UNK]', 'continuing_subword_prefix': '##',
+                      'max_input_chars_per_word': 100 if number < 3 else 12,
+                      'vocab': {t: i for i, t in enumerate(tokens)}}})
+    maps = {'type': 'Precompiled',
+            'precompiled_charsmap': base64.b64encode(charsmap()).decode()}
+    space = {'type': 'Metaspace', 'replacement': '\u2581', 'prepend_scheme': 'always'}
+    chains = [
+        (maps, {'type': 'Sequence', 'pretokenizers': [{'type': 'WhitespaceSplit'}, space]}),
+        ({'type': 'Sequence', 'normalizers': [maps, {
+            'type': 'Strip', 'strip_left': False, 'strip_right': True}, {
+                'type': 'Replace', 'pattern': {'Regex': ' {2,}'}, 'content': '\u2581'}]}, space),
+        (None, dict(space, prepend_scheme='first', split=False)),
+        (None, dict(space, prepend_scheme='never')),
+    ]
+    for number, (normalizer, cut) in enumerate(chains):
+        special = ['<s>', '<pad>', '</s>', '<unk>']
+        pieces = [p for p in vocabulary(rng) if p not in special]
+        tokens = [[t, 0.0] for t in special] + [['\u2581', -2.5]]
+        tokens += [[p, -rng.uniform(2, 14)] for p in pieces]
+        tokens += [['\u2581' + p, -rng.uniform(2, 14)] for p in pieces if rng.randrange(2)]
+        if number == 2:
+            tokens += [['<0x%02X>' % i, -20.0] for i in range(256)]
+        write('unigram%d' % number, {
+            'added_tokens': added(*special), 'post_processor': None, 'decoder': None,
+            'normalizer': normalizer, 'pre_tokenizer': cut,
+            'model': {'type': 'Unigram', 'unk_id': 3, 'byte_fallback': number == 2,
+                      'vocab': tokens}})
+    print('\n'.join(names))
+
+
 def main():
     rng = random.Random(1)
     texts = [text(rng) for _ in range(COUNT)]
@@ -395,4 +467,4 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(json_files(sys.argv[1]) if len(sys.argv) > 1 else main())
