@@ -957,8 +957,87 @@ SM_API sm_status sm_template_tokenize(const sm_template *tmpl, sm_tokenizer *tok
 
 /* ================================================================================================
  * MARK: [SM14] CHAT API
- * Turns of a conversation on one sequence; only what is new is evaluated.
+ * Turns of a conversation on one sequence: messages in, the answer out. Each turn renders and
+ * tokenizes the whole conversation, compares it with the ids that the sequence holds, and evaluates
+ * only what comes behind their longest common prefix.
  * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_CHAT
+
+typedef enum sm_overflow { /* when conversation and answer do not fit into the context */
+    SM_OVERFLOW_ERROR = 0, /* SM_ERR_FULL; nothing is changed */
+    SM_OVERFLOW_DROP,      /* the oldest turns are forgotten, from a user's message to before the
+                              next; system messages in front stay, so does the last turn */
+    SM_OVERFLOW_SHIFT      /* keys moved to earlier positions: not here, SM_ERR_UNSUPPORTED */
+} sm_overflow;
+
+typedef struct sm_chat_params {
+    sm_template_params tmpl; /* which template, and its limits; its allocator makes the chat, too */
+    const char *tools_json, *documents_json, *extra_json; /* as in sm_render_params; must stay */
+    int64_t now;        /* likewise */
+    int seq;            /* the sequence, which is the chat's alone */
+    int overflow;       /* sm_overflow */
+    int reserve;        /* ids that must be free for an answer; 0 = n_ctx / 4 */
+    int max_messages;   /* of the history; 0 = 512 */
+    size_t max_history; /* bytes of its texts; 0 = 4 * n_ctx, at least 65536 */
+} sm_chat_params;
+
+typedef struct sm_chat sm_chat;
+
+SM_API sm_chat_params sm_chat_default(void);
+/* A chat on a sequence of ctx, which must stay and have a vocabulary. Errors are explained in
+ * *error here, and by sm_ctx_error from then on.
+ * Returns  as sm_template_create.
+ * Memory   two allocations: the template's, and history and ids as params have them. */
+SM_API sm_status sm_chat_create(sm_ctx *ctx, const sm_chat_params *params, sm_chat **chat,
+                                sm_error *error);
+SM_API void sm_chat_destroy(sm_chat *chat);
+
+/* Adds a message to the history, copied. Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY (an answer is
+ * being made) | SM_ERR_FULL (max_messages, max_history; under SM_OVERFLOW_DROP old turns go). */
+SM_API sm_status sm_chat_add(sm_chat *chat, const sm_message *message);
+/* Forgets all messages but the first n: undo, retry; 0 = a new conversation. Costs nothing: what
+ * the sequence still holds is found again by the next turn. SM_OK | SM_ERR_ARG | SM_ERR_BUSY. */
+SM_API sm_status sm_chat_keep(sm_chat *chat, int n);
+SM_API int sm_chat_count(const sm_chat *chat);
+/* The i-th message, i in [0, count); NULL otherwise. Valid until the history changes. */
+SM_API const sm_message *sm_chat_message(const sm_chat *chat, int i);
+
+/* Begin an answer to the history. Of params sampler, dry_breakers, stops, stop_ids, max_tokens,
+ * ignore_end, n_logprobs and stream count.
+ * Returns  as sm_template_render and sm_gen_start; SM_ERR_FULL when it does not fit. On an error
+ *          the history is as it was, but for what SM_OVERFLOW_DROP made it forget. */
+SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params);
+/* As sm_gen_step. When it returns SM_OK the answer has become a message of the history; so it has
+ * after an error, when it had begun. SM_ERR_FULL: the history has no room for more of it. */
+SM_API sm_status sm_chat_step(sm_chat *chat, int64_t budget_us);
+/* Ends an answer that is being made; what there is of it stays. */
+SM_API void sm_chat_stop(sm_chat *chat);
+/* The generation that runs or ran last, for sm_gen_piece and others; NULL before the first. */
+SM_API const sm_gen *sm_chat_gen(const sm_chat *chat);
+/* The three above in a loop; as sm_generate. */
+SM_API sm_status sm_chat_reply(sm_chat *chat, const sm_gen_params *params,
+                               int (*on_piece)(void *user, const char *piece, size_t bytes),
+                               void *user, sm_gen_stats *stats);
+
+typedef struct sm_chat_stats {
+    int n_ids;      /* of the conversation as rendered last */
+    int n_reused;   /* of these: were in the sequence already */
+    int n_read;     /* evaluated by now, reused ones too: the progress of reading */
+    int n_dropped;  /* messages that SM_OVERFLOW_DROP made forget, since the chat was made */
+    size_t history_bytes;
+} sm_chat_stats;
+
+SM_API sm_chat_stats sm_chat_get_stats(const sm_chat *chat);
+
+/* The history as a JSON array of objects, as sm_render_params.messages_json takes it, into out
+ * [max], NUL-terminated; NULL with max 0 = count only. *bytes = its length, also on SM_ERR_FULL. */
+SM_API sm_status sm_chat_save(const sm_chat *chat, char *out, size_t max, size_t *bytes);
+/* Such a JSON instead of the history. SM_ERR_ARG (no such JSON) | SM_ERR_FULL | SM_ERR_BUSY: the
+ * history is as it was. */
+SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes);
+
+#endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
  * MARK: [SM15] TRAINER API
@@ -27358,14 +27437,89 @@ static void sm__tp_run(sm_template *t) {
     }
 }
 
-/* ---- templates that come along ---- */
+/* ---- templates that come along: in the words of Jinja, under the names of llama.cpp, whose own code
+ * writes the same text ---- */
+
+#define SM__TP_EACH(begin, between, end) \
+    "{% for m in messages %}" begin "{{ m.role }}" between "{{ m.content }}" end "{% endfor %}"
+#define SM__TP_ROLES(system, user, assistant) \
+    "{% for m in messages %}{% if m.role == 'system' %}" system "{% elif m.role == 'user' %}" user \
+    "{% else %}" assistant "{% endif %}{% endfor %}"
+#define SM__TP_PROMPT(text) "{% if add_generation_prompt %}" text "{% endif %}"
+#define SM__TP_TEXT "{{ m.content }}"
+#define SM__TP_TRIM "{{ m.content|trim }}"
+/* Turns that are open until an answer ends them: what opens one, a system message, the end of what
+ * the user says, an answer. */
+#define SM__TP_TURNS(open, system, user, assistant) \
+    "{% for m in messages %}{% if not t.open %}" open "{% set t.open = true %}{% endif %}" \
+    "{% if m.role == 'system' %}" system "{% elif m.role == 'user' %}" user "{% else %}" assistant \
+    "</s>{% set t.open = false %}{% endif %}{% endfor %}"
+#define SM__TP_LLAMA2(open, system, text) \
+    "[INST] {% set t = namespace(open=true) %}" SM__TP_TURNS(open, system, text " [/INST]", text)
+#define SM__TP_SYS(text) "<<SYS>>\n" text "\n<</SYS>>\n\n"
+#define SM__TP_MISTRAL(lead, trail, text) \
+    "{% set t = namespace(open=false) %}" SM__TP_TURNS(lead "[INST]" trail, SM__TP_TEXT "\n\n", \
+                                                       SM__TP_TEXT lead "[/INST]", trail text)
+#define SM__TP_MISTRAL7(space) \
+    SM__TP_ROLES("[SYSTEM_PROMPT]" space SM__TP_TEXT "[/SYSTEM_PROMPT]", \
+                 "[INST]" space SM__TP_TEXT "[/INST]", space SM__TP_TEXT "</s>")
+#define SM__TP_CHATML \
+    SM__TP_EACH("<|im_start|>", "\n", "<|im_end|>\n") SM__TP_PROMPT("<|im_start|>assistant\n")
+#define SM__TP_VICUNA(system) \
+    SM__TP_ROLES(system, "USER: " SM__TP_TEXT "\n", "ASSISTANT: " SM__TP_TEXT "</s>\n") \
+    SM__TP_PROMPT("ASSISTANT:")
+#define SM__TP_COMMAND(role) \
+    "<|START_OF_TURN_TOKEN|><|" role "_TOKEN|>" SM__TP_TRIM "<|END_OF_TURN_TOKEN|>"
+#define SM__TP_BAR "\xEF\xBD\x9C" /* of DeepSeek's special tokens: U+FF5C; U+2581 is the other */
+#define SM__TP_EOS "<" SM__TP_BAR "end\xE2\x96\x81of\xE2\x96\x81sentence" SM__TP_BAR ">"
 
 static const struct sm__tp_known {
     const char *name, *text;
 } sm__tp_presets[] = {
-    {"chatml",
-     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"},
+    {"chatml", SM__TP_CHATML},
+    {"qwen", SM__TP_CHATML},
+    {"llama2", SM__TP_LLAMA2("[INST] ", SM__TP_TEXT "\n", SM__TP_TEXT)},
+    {"llama2-sys", SM__TP_LLAMA2("[INST] ", SM__TP_SYS(SM__TP_TEXT), SM__TP_TEXT)},
+    {"llama2-sys-bos", SM__TP_LLAMA2("<s>[INST] ", SM__TP_SYS(SM__TP_TEXT), SM__TP_TEXT)},
+    {"llama2-sys-strip", SM__TP_LLAMA2("[INST] ", SM__TP_SYS(SM__TP_TRIM), SM__TP_TRIM)},
+    {"llama3",
+     "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n" SM__TP_TRIM
+     "<|eot_id|>{% endfor %}" SM__TP_PROMPT("<|start_header_id|>assistant<|end_header_id|>\n\n")},
+    {"mistral-v1", SM__TP_MISTRAL(" ", " ", SM__TP_TEXT)},
+    {"mistral-v3", SM__TP_MISTRAL("", " ", SM__TP_TRIM)},
+    {"mistral-v3-tekken", SM__TP_MISTRAL("", "", SM__TP_TEXT)},
+    {"mistral-v7", SM__TP_MISTRAL7(" ")},
+    {"mistral-v7-tekken", SM__TP_MISTRAL7("")},
+    {"phi3", SM__TP_EACH("<|", "|>\n", "<|end|>\n") SM__TP_PROMPT("<|assistant|>\n")},
+    {"phi4", SM__TP_EACH("<|im_start|>", "<|im_sep|>", "<|im_end|>")
+                 SM__TP_PROMPT("<|im_start|>assistant<|im_sep|>")},
+    {"falcon3", SM__TP_EACH("<|", "|>\n", "\n") SM__TP_PROMPT("<|assistant|>\n")},
+    {"zephyr", SM__TP_EACH("<|", "|>\n", "<|endoftext|>\n") SM__TP_PROMPT("<|assistant|>\n")},
+    {"gemma", "{% set t = namespace(system='') %}{% for m in messages %}{% if m.role == 'system' %}"
+              "{% set t.system = m.content|trim %}{% else %}<start_of_turn>"
+              "{{ 'model' if m.role == 'assistant' else m.role }}\n"
+              "{% if t.system and m.role != 'assistant' %}{{ t.system }}\n\n{% set t.system = '' %}"
+              "{% endif %}" SM__TP_TRIM
+              "<end_of_turn>\n{% endif %}{% endfor %}" SM__TP_PROMPT("<start_of_turn>model\n")},
+    {"vicuna", SM__TP_VICUNA(SM__TP_TEXT "\n\n")},
+    {"vicuna-orca", SM__TP_VICUNA("SYSTEM: " SM__TP_TEXT "\n")},
+    {"deepseek",
+     SM__TP_ROLES(SM__TP_TEXT, "### Instruction:\n" SM__TP_TEXT "\n",
+                  "### Response:\n" SM__TP_TEXT "\n<|EOT|>\n") SM__TP_PROMPT("### Response:\n")},
+    {"deepseek2", SM__TP_ROLES(SM__TP_TEXT "\n\n", "User: " SM__TP_TEXT "\n\n",
+                               "Assistant: " SM__TP_TEXT SM__TP_EOS) SM__TP_PROMPT("Assistant:")},
+    {"deepseek3", SM__TP_ROLES(SM__TP_TEXT "\n\n", "<" SM__TP_BAR "User" SM__TP_BAR ">" SM__TP_TEXT,
+                               "<" SM__TP_BAR "Assistant" SM__TP_BAR ">" SM__TP_TEXT SM__TP_EOS)
+                      SM__TP_PROMPT("<" SM__TP_BAR "Assistant" SM__TP_BAR ">")},
+    {"command-r",
+     SM__TP_ROLES(SM__TP_COMMAND("SYSTEM"), SM__TP_COMMAND("USER"), SM__TP_COMMAND("CHATBOT"))
+         SM__TP_PROMPT("<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>")},
+    {"granite", SM__TP_EACH("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>\n")
+                    SM__TP_PROMPT("<|start_of_role|>assistant<|end_of_role|>")},
+    {"alpaca", SM__TP_ROLES(SM__TP_TEXT "\n\n", "### Instruction:\n" SM__TP_TEXT "\n\n",
+                            "### Response:\n" SM__TP_TEXT "\n\n") SM__TP_PROMPT("### Response:\n")},
+    {"plain", SM__TP_ROLES(SM__TP_TEXT "\n", "User: " SM__TP_TEXT "\n",
+                           "Assistant: " SM__TP_TRIM "\n") SM__TP_PROMPT("Assistant:")},
 };
 #define SM__TP_N_PRESETS ((int)(sizeof sm__tp_presets / sizeof *sm__tp_presets))
 
@@ -27710,8 +27864,468 @@ SM_API void sm_template_destroy(sm_template *t) {
 
 /* ================================================================================================
  * MARK: [SM45] CHAT
- * Messages to tokens, what they share with the sequence, what goes when it is full.
+ * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
+ * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
+
+#ifndef SMALLMIND_NO_CHAT
+
+struct sm_chat {
+    sm__heap heap;
+    sm_chat_params params;
+    sm_ctx *ctx;
+    sm_template *tmpl;
+    sm_message *messages; /* [max_messages] their texts are in text */
+    int n_messages, max_messages;
+    char *text;
+    size_t n_text, max_text;
+    int32_t *ids, *held; /* [n_ctx] of the conversation; of the sequence */
+    int n_ids, n_held, n_reused, n_dropped;
+    sm_gen *gen;
+    int running;
+    size_t answer; /* where it begins */
+};
+
+static const char sm__chat_role[] = "assistant";
+
+SM_API sm_chat_params sm_chat_default(void) {
+    sm_chat_params p;
+    memset(&p, 0, sizeof p);
+    p.tmpl = sm_template_default();
+    return p;
+}
+
+static sm_chat *sm__chat_layout(sm__arena *arena, const sm_ctx *ctx, const sm_chat_params *p) {
+    size_t n_ctx = (size_t)ctx->params.n_ctx;
+    size_t max_text = p->max_history ? p->max_history : sm__max_size(4 * n_ctx, 65536);
+    int max_messages = p->max_messages ? p->max_messages : 512;
+    sm_chat *chat = (sm_chat *)sm__arena_take(arena, 1, sizeof *chat);
+    sm_message *messages =
+        (sm_message *)sm__arena_take(arena, (size_t)max_messages, sizeof *messages);
+    int32_t *ids = (int32_t *)sm__arena_take(arena, n_ctx, sizeof *ids);
+    int32_t *held = (int32_t *)sm__arena_take(arena, n_ctx, sizeof *held);
+    char *text = (char *)sm__arena_take(arena, max_text, 1);
+    if (!chat) return NULL;
+    memset(chat, 0, sizeof *chat);
+    chat->params = *p;
+    chat->messages = messages;
+    chat->max_messages = max_messages;
+    chat->text = text;
+    chat->max_text = max_text;
+    chat->ids = ids;
+    chat->held = held;
+    return chat;
+}
+
+SM_API sm_status sm_chat_create(sm_ctx *ctx, const sm_chat_params *params, sm_chat **out,
+                                sm_error *error) {
+    sm_chat_params p = params ? *params : sm_chat_default();
+    sm__heap heap = sm__heap_make(&p.tmpl.allocator);
+    sm__arena arena = {NULL, 0, 0};
+    sm_template *tmpl = NULL;
+    sm_status status;
+    if (out) *out = NULL;
+    if (!ctx || !out || p.seq < 0 || p.seq >= ctx->params.n_seqs || p.reserve < 0 ||
+        p.reserve >= ctx->params.n_ctx || p.max_messages < 0 || p.max_history > (1u << 30) ||
+        p.overflow < SM_OVERFLOW_ERROR || p.overflow > SM_OVERFLOW_SHIFT)
+        return sm__fail(error, SM_ERR_ARG, "chat: a bad argument");
+    if (p.overflow == SM_OVERFLOW_SHIFT)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "chat: SM_OVERFLOW_SHIFT, use SM_OVERFLOW_DROP");
+    if (!ctx->tokenizer || ctx->params.embeddings)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "chat: the context has no %s",
+                        ctx->tokenizer ? "logits" : "vocabulary");
+    if (!p.reserve) p.reserve = ctx->params.n_ctx / 4;
+    if ((status = sm_template_create(ctx->model, &p.tmpl, &tmpl, error))) return status;
+    sm__chat_layout(&arena, ctx, &p);
+    arena.base = arena.overflow ? NULL : (unsigned char *)sm__heap_alloc(&heap, arena.used);
+    if (!arena.base) {
+        sm_template_destroy(tmpl);
+        return sm__fail(error, SM_ERR_NOMEM, "no memory for a chat");
+    }
+    arena.used = 0;
+    *out = sm__chat_layout(&arena, ctx, &p);
+    (*out)->heap = heap;
+    (*out)->ctx = ctx;
+    (*out)->tmpl = tmpl;
+    return SM_OK;
+}
+
+SM_API void sm_chat_destroy(sm_chat *chat) {
+    sm__heap heap;
+    if (!chat) return;
+    sm_chat_stop(chat);
+    sm_template_destroy(chat->tmpl);
+    heap = chat->heap;
+    sm__heap_free(&heap, chat);
+}
+
+/* ---- the history ---- */
+
+static const char *sm__chat_begin(const sm_message *m) { /* of a message's texts; one is there */
+    return m->role ? m->role : m->content ? m->content : m->json;
+}
+
+/* Forgets messages [from, to): what lies behind them moves down. */
+static void sm__chat_forget(sm_chat *chat, int from, int to) {
+    size_t a, b;
+    int i;
+    if (from >= to) return;
+    a = (size_t)(sm__chat_begin(&chat->messages[from]) - chat->text);
+    b = to == chat->n_messages ? chat->n_text
+                               : (size_t)(sm__chat_begin(&chat->messages[to]) - chat->text);
+    memmove(chat->text + a, chat->text + b, chat->n_text - b);
+    chat->n_text -= b - a;
+    for (i = to; i < chat->n_messages; i++) {
+        sm_message m = chat->messages[i];
+        if (m.role) m.role -= b - a;
+        if (m.content) m.content -= b - a;
+        if (m.json) m.json -= b - a;
+        chat->messages[from + i - to] = m;
+    }
+    chat->n_messages -= to - from;
+}
+
+static int sm__chat_is(const sm_message *m, const char *role) {
+    return m->role && strcmp(m->role, role) == 0;
+}
+
+/* Forgets the oldest turn; 0 = there is but one. */
+static int sm__chat_drop(sm_chat *chat) {
+    int from = 0, to;
+    while (from < chat->n_messages && (sm__chat_is(&chat->messages[from], "system") ||
+                                       sm__chat_is(&chat->messages[from], "developer")))
+        from++;
+    for (to = from + 1; to < chat->n_messages && !sm__chat_is(&chat->messages[to], "user");) to++;
+    if (to >= chat->n_messages) return 0;
+    sm__chat_forget(chat, from, to);
+    chat->n_dropped += to - from;
+    return 1;
+}
+
+static const char *sm__chat_keep(sm_chat *chat, const char *text) { /* a copy behind the others */
+    char *copy = chat->text + chat->n_text;
+    if (!text) return NULL;
+    memcpy(copy, text, strlen(text) + 1);
+    chat->n_text += strlen(text) + 1;
+    return copy;
+}
+
+SM_API sm_status sm_chat_add(sm_chat *chat, const sm_message *m) {
+    size_t bytes = 0;
+    sm_message *copy;
+    if (!chat || !m) return SM_ERR_ARG;
+    if (!m->json && !m->role) return sm__fail(&chat->ctx->error, SM_ERR_ARG, "chat: no role");
+    if (chat->running) return sm__fail(&chat->ctx->error, SM_ERR_BUSY, "chat: an answer is made");
+    if (m->role) bytes += strlen(m->role) + 1;
+    if (m->content) bytes += strlen(m->content) + 1;
+    if (m->json) bytes += strlen(m->json) + 1;
+    while (bytes > chat->max_text - chat->n_text || chat->n_messages == chat->max_messages)
+        if (chat->params.overflow != SM_OVERFLOW_DROP || !sm__chat_drop(chat))
+            return sm__fail(&chat->ctx->error, SM_ERR_FULL,
+                            "chat: a history of %d messages and %llu bytes is full",
+                            chat->n_messages, (unsigned long long)chat->n_text);
+    copy = &chat->messages[chat->n_messages++];
+    copy->role = sm__chat_keep(chat, m->role);
+    copy->content = sm__chat_keep(chat, m->content);
+    copy->json = sm__chat_keep(chat, m->json);
+    return SM_OK;
+}
+
+SM_API sm_status sm_chat_keep(sm_chat *chat, int n) {
+    if (!chat || n < 0 || n > chat->n_messages) return SM_ERR_ARG;
+    if (chat->running) return sm__fail(&chat->ctx->error, SM_ERR_BUSY, "chat: an answer is made");
+    sm__chat_forget(chat, n, chat->n_messages);
+    return SM_OK;
+}
+
+SM_API int sm_chat_count(const sm_chat *chat) { return chat ? chat->n_messages : 0; }
+
+SM_API const sm_message *sm_chat_message(const sm_chat *chat, int i) {
+    return chat && i >= 0 && i < chat->n_messages ? &chat->messages[i] : NULL;
+}
+
+/* ---- a turn ---- */
+
+/* What the sequence holds now. A sequence that is not as the chat left it holds nothing of use. */
+static void sm__chat_look(sm_chat *chat) {
+    const sm_gen *g = chat->gen;
+    int i, length = chat->ctx->seq_length[chat->params.seq];
+    for (i = 0; g && i < g->n_done; i++) chat->held[chat->n_held++] = g->ids[i];
+    chat->gen = NULL;
+    if (chat->n_held != length) chat->n_held = 0;
+}
+
+/* The conversation's ids; old turns go until the answer has room. */
+static sm_status sm__chat_render(sm_chat *chat) {
+    sm_ctx *ctx = chat->ctx;
+    sm_render_params p = sm_render_default();
+    sm_status status;
+    p.tools_json = chat->params.tools_json;
+    p.documents_json = chat->params.documents_json;
+    p.extra_json = chat->params.extra_json;
+    p.now = chat->params.now;
+    p.messages = chat->messages;
+    for (;;) {
+        p.n_messages = chat->n_messages;
+        chat->n_ids = 0;
+        status = sm_template_render(chat->tmpl, &p, NULL, NULL, &ctx->error);
+        if (!status)
+            status = sm_template_tokenize(chat->tmpl, ctx->tokenizer, SM_TEXT_BOS, chat->ids,
+                                          ctx->params.n_ctx, &chat->n_ids);
+        if (status && status != SM_ERR_FULL) return status;
+        if (!status && chat->n_ids + chat->params.reserve <= ctx->params.n_ctx) return SM_OK;
+        if (chat->params.overflow != SM_OVERFLOW_DROP || !sm__chat_drop(chat))
+            return sm__fail(&ctx->error, SM_ERR_FULL,
+                            "chat: %d ids and %d for the answer in a context of %d", chat->n_ids,
+                            chat->params.reserve, ctx->params.n_ctx);
+    }
+}
+
+SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
+    sm_gen_params p = params ? *params : sm_gen_default();
+    sm_ctx *ctx = chat ? chat->ctx : NULL;
+    sm_status status;
+    int same = 0;
+    if (!chat) return SM_ERR_ARG;
+    if (chat->running || sm__load32(&ctx->pass_id))
+        return sm__fail(&ctx->error, SM_ERR_BUSY, "chat: an answer is made, or a pass is pending");
+    if ((status = sm__chat_render(chat))) return status;
+    if (chat->n_ids < 1) return sm__fail(&ctx->error, SM_ERR_ARG, "chat: nothing to answer to");
+    if (chat->max_text - chat->n_text < sizeof sm__chat_role + 1 ||
+        chat->n_messages == chat->max_messages)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "chat: the history is full");
+    sm__chat_look(chat);
+    while (same < chat->n_held && same < chat->n_ids - 1 && chat->held[same] == chat->ids[same])
+        same++;
+    if ((status = sm_seq_rewind(ctx, chat->params.seq, same))) return status;
+    chat->n_held = chat->n_reused = same;
+    sm__gen_at(ctx, chat->params.seq)->end_length = -1; /* all ids come from us */
+    p.prompt = NULL;
+    p.prompt_ids = chat->ids + same;
+    p.n_prompt_ids = chat->n_ids - same;
+    p.seq = chat->params.seq;
+    p.append = 1;
+    if ((status = sm_gen_start(ctx, &p, &chat->gen))) return status;
+    sm__chat_keep(chat, sm__chat_role);
+    chat->answer = chat->n_text;
+    chat->running = 1;
+    return SM_OK;
+}
+
+/* The answer becomes a message, if there is one. */
+static void sm__chat_done(sm_chat *chat) {
+    sm_message *m = &chat->messages[chat->n_messages];
+    chat->running = 0;
+    if (!chat->gen->stats.new_tokens) {
+        chat->n_text = chat->answer - sizeof sm__chat_role;
+        return;
+    }
+    chat->text[chat->n_text++] = 0;
+    memset(m, 0, sizeof *m);
+    m->content = chat->text + chat->answer;
+    m->role = m->content - sizeof sm__chat_role;
+    chat->n_messages++;
+}
+
+SM_API sm_status sm_chat_step(sm_chat *chat, int64_t budget_us) {
+    sm_status status;
+    sm_gen *g;
+    if (!chat) return SM_ERR_ARG;
+    if (!chat->running) return SM_OK;
+    g = chat->gen;
+    status = sm_gen_step(g, budget_us);
+    if (status == SM_ERR_BUSY) return status;
+    if (g->n_piece >= chat->max_text - chat->n_text) {
+        sm__chat_done(chat);
+        return sm__fail(&chat->ctx->error, SM_ERR_FULL, "chat: the history is full");
+    }
+    memcpy(chat->text + chat->n_text, g->piece, g->n_piece);
+    chat->n_text += g->n_piece;
+    if (status != SM_PENDING) sm__chat_done(chat);
+    return status;
+}
+
+SM_API void sm_chat_stop(sm_chat *chat) {
+    if (!chat || !chat->running) return;
+    if (chat->gen->pending) {
+        sm_cancel(chat->ctx, 0);
+        sm_gen_step(chat->gen, -1);
+    } else {
+        sm__gen_finish(chat->gen, SM_FINISH_CANCELLED);
+    }
+    sm__chat_done(chat);
+}
+
+SM_API const sm_gen *sm_chat_gen(const sm_chat *chat) { return chat ? chat->gen : NULL; }
+
+SM_API sm_status sm_chat_reply(sm_chat *chat, const sm_gen_params *params,
+                               int (*on_piece)(void *user, const char *piece, size_t bytes),
+                               void *user, sm_gen_stats *stats) {
+    sm_status status = sm_chat_start(chat, params);
+    if (stats) memset(stats, 0, sizeof *stats);
+    if (status) return status;
+    do {
+        status = sm_chat_step(chat, -1);
+        if (chat->gen->n_piece && on_piece &&
+            on_piece(user, chat->gen->piece, chat->gen->n_piece) && status == SM_PENDING) {
+            sm_chat_stop(chat);
+            chat->gen->stats.finish = SM_FINISH_CALLBACK;
+            status = SM_OK;
+        }
+    } while (status == SM_PENDING);
+    if (stats) *stats = chat->gen->stats;
+    return status;
+}
+
+SM_API sm_chat_stats sm_chat_get_stats(const sm_chat *chat) {
+    sm_chat_stats s;
+    memset(&s, 0, sizeof s);
+    if (!chat) return s;
+    s.n_ids = chat->n_ids;
+    s.n_reused = chat->n_reused;
+    s.n_dropped = chat->n_dropped;
+    s.history_bytes = chat->n_text;
+    s.n_read = chat->n_ids;
+    if (chat->running && chat->gen->n_done == 0)
+        s.n_read = chat->n_reused + (chat->gen->pending ? chat->ctx->chunk : 0);
+    return s;
+}
+
+/* ---- the history as JSON ---- */
+
+typedef struct sm__chat_out { /* counts on when there is no room */
+    char *p;
+    size_t n, max;
+} sm__chat_out;
+
+static void sm__chat_put(sm__chat_out *o, const char *p, size_t n) {
+    if (o->n + n < o->max) memcpy(o->p + o->n, p, n);
+    o->n += n;
+}
+
+static void sm__chat_put_string(sm__chat_out *o, const char *text) {
+    static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
+    sm__chat_put(o, "\"", 1);
+    for (; *text; text++) {
+        const char *e = strchr(from, *text);
+        char hex[6] = {'\\', 'u', '0', '0', '0', '0'};
+        if (e) sm__chat_put(o, "\\", 1), sm__chat_put(o, to + (e - from), 1);
+        else if ((unsigned char)*text >= 32) sm__chat_put(o, text, 1);
+        else {
+            hex[4] = (char)('0' + (*text >> 4));
+            hex[5] = "0123456789abcdef"[*text & 15];
+            sm__chat_put(o, hex, 6);
+        }
+    }
+    sm__chat_put(o, "\"", 1);
+}
+
+SM_API sm_status sm_chat_save(const sm_chat *chat, char *out, size_t max, size_t *bytes) {
+    sm__chat_out o = {out, 0, max};
+    sm__str key;
+    int i, members;
+    if (bytes) *bytes = 0;
+    if (!chat || (max && !out)) return SM_ERR_ARG;
+    sm__chat_put(&o, "[", 1);
+    for (i = 0; i < chat->n_messages; i++) {
+        const sm_message *m = &chat->messages[i];
+        sm__chat_put(&o, i ? ",\n {" : "\n {", i ? 4 : 3);
+        members = 0;
+        if (m->role) members++, sm__chat_put(&o, "\"role\": ", 8), sm__chat_put_string(&o, m->role);
+        if (m->content) {
+            sm__chat_put(&o, ", \"content\": ", members++ ? 13 : 0);
+            if (members == 1) sm__chat_put(&o, "\"content\": ", 11);
+            sm__chat_put_string(&o, m->content);
+        }
+        if (m->json) { /* its other members as they are */
+            sm__json j = sm__json_make(m->json, strlen(m->json));
+            sm__json_enter(&j, '{');
+            while (sm__json_member(&j, &key)) {
+                const char *value;
+                sm__json_peek(&j);
+                value = (const char *)j.p;
+                sm__json_skip(&j);
+                if (j.bad || (m->role && sm__str_is(key, "role")) ||
+                    (m->content && sm__str_is(key, "content")))
+                    continue;
+                if (members++) sm__chat_put(&o, ", ", 2);
+                sm__chat_put(&o, key.p - 1, key.n + 2);
+                sm__chat_put(&o, ": ", 2);
+                sm__chat_put(&o, value, (size_t)((const char *)j.p - value));
+            }
+        }
+        sm__chat_put(&o, "}", 1);
+    }
+    sm__chat_put(&o, "\n]\n", 3);
+    if (bytes) *bytes = o.n;
+    if (o.n < max) out[o.n] = 0;
+    else if (max) out[0] = 0;
+    return o.n < max || !out ? SM_OK : SM_ERR_FULL;
+}
+
+/* A string member of the object that comes next, resolved, behind the history's texts; NULL: there
+ * is none, *full: or no room. */
+static const char *sm__chat_member(sm_chat *chat, sm__json j, const char *name, int *full) {
+    sm__json value;
+    sm__str s;
+    char *copy = chat->text + chat->n_text;
+    if (!sm__json_find(j, name, &value) || sm__json_peek(&value) != '"' ||
+        !sm__json_string(&value, &s))
+        return NULL;
+    if (s.n >= chat->max_text - chat->n_text) {
+        *full = 1;
+        return NULL;
+    }
+    chat->n_text += sm__json_text(s, copy, s.n + 1) + 1;
+    return copy;
+}
+
+SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
+    sm__json all = sm__json_make(json, bytes), j = all;
+    int full = 0, old, members;
+    size_t old_text;
+    sm__str key;
+    if (!chat || !json) return SM_ERR_ARG;
+    if (chat->running) return sm__fail(&chat->ctx->error, SM_ERR_BUSY, "chat: an answer is made");
+    sm__json_skip(&all);
+    if (all.bad || sm__json_peek(&all) || all.p != all.end || sm__json_peek(&j) != '[')
+        return sm__fail(&chat->ctx->error, SM_ERR_ARG, "chat: no JSON array of messages");
+    old = chat->n_messages;
+    old_text = chat->n_text;
+    sm__json_enter(&j, '[');
+    while (!full && sm__json_item(&j)) { /* behind the old history, which goes at the end */
+        sm_message *m = &chat->messages[chat->n_messages];
+        sm__json object = j, member = j;
+        const char *begin = (sm__json_peek(&j), (const char *)j.p);
+        size_t n;
+        sm__json_skip(&j);
+        n = (size_t)((const char *)j.p - begin);
+        if (*begin != '{' || (full = chat->n_messages == chat->max_messages)) break;
+        m->role = sm__chat_member(chat, object, "role", &full);
+        m->content = sm__chat_member(chat, object, "content", &full);
+        m->json = NULL;
+        sm__json_enter(&member, '{');
+        for (members = 0; sm__json_member(&member, &key); members++) sm__json_skip(&member);
+        if (members > (m->role != NULL) + (m->content != NULL) || !members) {
+            if (n >= chat->max_text - chat->n_text) full = 1;
+            if (full) break;
+            m->json = (char *)memcpy(chat->text + chat->n_text, begin, n);
+            chat->text[chat->n_text + n] = 0;
+            chat->n_text += n + 1;
+        }
+        chat->n_messages++;
+    }
+    if (full || j.p != all.p) {
+        chat->n_messages = old;
+        chat->n_text = old_text;
+        return sm__fail(&chat->ctx->error, full ? SM_ERR_FULL : SM_ERR_ARG, "chat: %s",
+                        full ? "no room beside the present history" : "a message is no object");
+    }
+    sm__chat_forget(chat, 0, old);
+    return SM_OK;
+}
+
+#endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
  * MARK: [SM46] TRAINER

@@ -5,7 +5,9 @@
 RENDER is tests/render.c, built. Every template in DATA/templates meets 20 conversations; then N
 small random templates follow. A rendering is equal, or refused by one side, or different; nothing
 may be different, and what jinja2 renders must be equal for nine in ten."""
+import ctypes
 import datetime
+import glob
 import json
 import os
 import random
@@ -262,6 +264,40 @@ def llama_cpp(render, folder):
     return count
 
 
+class LlamaMessage(ctypes.Structure):
+    _fields_ = [("role", ctypes.c_char_p), ("content", ctypes.c_char_p)]
+
+
+def presets(render, library):
+    """Our templates by name, and what llama.cpp's code writes under the same names."""
+    folder = os.path.dirname(library)
+    for name in ("libggml-base", "libggml"):
+        for path in glob.glob(f"{folder}/{name}.*")[:1]:
+            ctypes.CDLL(path, ctypes.RTLD_GLOBAL)
+    apply = ctypes.CDLL(library).llama_chat_apply_template
+    apply.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_bool,
+                      ctypes.c_char_p, ctypes.c_int32]
+    talks = [[user(" Hi ")], [user("x"), assistant("y")], [system("s"), user("ü")],
+             [system("  Be\n kind "), user("a "), assistant(" b "), user("c")],
+             [user("1"), assistant("2"), user("3"), assistant(" 4"), user("5")]]
+    count = Count()
+    for name in ("chatml llama2 llama2-sys llama2-sys-bos llama2-sys-strip llama3 mistral-v1 "
+                 "mistral-v3 mistral-v3-tekken mistral-v7 mistral-v7-tekken phi3 phi4 falcon3 "
+                 "zephyr gemma vicuna vicuna-orca deepseek deepseek2 deepseek3 command-r "
+                 "granite").split():
+        for messages in talks:
+            for prompt in (True, False):
+                array = (LlamaMessage * len(messages))(
+                    *[LlamaMessage(m["role"].encode(), m["content"].encode()) for m in messages])
+                buf = ctypes.create_string_buffer(4096)
+                n = apply(name.encode(), array, len(messages), prompt, buf, 4096)
+                ours, why = render(":" + name, messages, None, None,
+                                   {"add_generation_prompt": prompt})
+                count.add(ours, buf.raw[:n].decode() if n >= 0 else None, why, "preset " + name)
+    print(f"llama.cpp's templates by name: {count}")
+    return count
+
+
 def main():
     program, data = sys.argv[1:3]
     fuzz = int(sys.argv[sys.argv.index("--fuzz") + 1]) if "--fuzz" in sys.argv else 0
@@ -273,6 +309,8 @@ def main():
         counts = [real(render, folder), llama_cpp(render, folder)]
         if counts[0].equal < 9 * (counts[0].equal + counts[0].ours) / 10:
             counts[0].different += 1
+    for library in glob.glob("build/peer/node_modules/@node-llama-cpp/linux-x64/bins/*/libllama.*"):
+        counts.append(presets(render, library))
     passed = sum(c.equal + c.both for c in counts)
     failed = sum(c.different for c in counts)
     refused = sum(c.ours for c in counts)
