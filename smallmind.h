@@ -27437,8 +27437,8 @@ static void sm__tp_run(sm_template *t) {
     }
 }
 
-/* ---- templates that come along: in the words of Jinja, under the names of llama.cpp, whose own code
- * writes the same text ---- */
+/* ---- templates that come along ----
+ * In the words of Jinja, under the names of llama.cpp, whose own code writes the same text. */
 
 #define SM__TP_EACH(begin, between, end) \
     "{% for m in messages %}" begin "{{ m.role }}" between "{{ m.content }}" end "{% endfor %}"
@@ -28282,7 +28282,7 @@ static const char *sm__chat_member(sm_chat *chat, sm__json j, const char *name, 
 
 SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
     sm__json all = sm__json_make(json, bytes), j = all;
-    int full = 0, old, members;
+    int full = 0, bad = 0, old, members;
     size_t old_text;
     sm__str key;
     if (!chat || !json) return SM_ERR_ARG;
@@ -28300,7 +28300,9 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
         size_t n;
         sm__json_skip(&j);
         n = (size_t)((const char *)j.p - begin);
-        if (*begin != '{' || (full = chat->n_messages == chat->max_messages)) break;
+        bad = *begin != '{';
+        full = chat->n_messages == chat->max_messages;
+        if (bad || full) break;
         m->role = sm__chat_member(chat, object, "role", &full);
         m->content = sm__chat_member(chat, object, "content", &full);
         m->json = NULL;
@@ -28315,7 +28317,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
         }
         chat->n_messages++;
     }
-    if (full || j.p != all.p) {
+    if (full || bad) {
         chat->n_messages = old;
         chat->n_text = old_text;
         return sm__fail(&chat->ctx->error, full ? SM_ERR_FULL : SM_ERR_ARG, "chat: %s",

@@ -55,6 +55,8 @@
 
 #ifndef SMALLMIND_NO_CHAT
 #include "test_template.c"
+
+#include "test_chat.c"
 #endif
 
 #ifndef SMALLMIND_NO_WRITER
@@ -84,6 +86,7 @@ int main(int argc, char **argv) {
         SUITE(tests_embed),
 #ifndef SMALLMIND_NO_CHAT
         SUITE(tests_template),
+        SUITE(tests_chat),
 #endif
 #ifndef SMALLMIND_NO_WRITER
         SUITE(tests_write),
