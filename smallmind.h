@@ -534,6 +534,8 @@ typedef struct sm_ctx_params {
     int n_batch;    /* tokens evaluated at once (longer batches are cut); 0 = automatic; where each
                        token has n experts of a mixture, at most 8192 / n */
     int kv_tokens;  /* KV capacity shared by all sequences; 0 = n_ctx * n_seqs */
+    int window_keep; /* tokens behind their window whose keys windowed layers keep: by so many a
+                       sequence can be rewound. 0 = all, as layers without a window do */
     int key_type, value_type; /* of the KV cache, SM_TYPE_: F32, F16, BF16, Q8_0 (8.5 bits an
                        element) or Q4_0 (4.5), the last two for models whose head_dim is a multiple
                        of 32; SM_TYPE_AUTO = F16, of encoders F32 */
@@ -639,7 +641,8 @@ SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, floa
 SM_API int sm_seq_length(const sm_ctx *ctx, int seq);
 /* `to` becomes a copy of `from` that shares its blocks until one of them writes (copy on write). */
 SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to);
-/* Keep the first `length` tokens. */
+/* Keep the first `length` tokens. SM_ERR_UNSUPPORTED when windowed layers have let go what the next
+ * token would see (window_keep); to 0 is always possible. */
 SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length);
 /* Forget the sequence and give its blocks back. */
 SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq);
@@ -19955,16 +19958,27 @@ static void sm__pass_help(sm__pass *pass, int slot);
  * one class, full attention; windowed layers will be another.)
  * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D], as
  * sm__attend_args has them. */
-typedef struct sm__kv {
+/* Layers that keep the same tokens have their blocks together. */
+typedef struct sm__kv_class {
     int n_layers, pool_class;
+    int reach;          /* tokens before the next one that are kept; 0 = all */
+    size_t block_bytes; /* of 64 tokens in these layers */
+    void **table;       /* [n_seqs, blocks_per_seq]; NULL: not there yet, or let go */
+} sm__kv_class;
+
+typedef struct sm__kv {
+    sm__kv_class classes[2];
+    int n_classes;
     int blocks_per_seq;
-    int key_type, value_type;                 /* SM__T_ */
-    size_t block_bytes, key_bytes, head_bytes; /* of a block; in it one head's keys; with values */
-    void **table;                             /* [n_seqs, blocks_per_seq] */
+    int key_type, value_type;     /* SM__T_ */
+    size_t key_bytes, head_bytes; /* of a block and head: its keys; with values */
+    uint16_t *place;              /* [L] of a layer among its class's; + SM__KV_SECOND in class 1 */
 } sm__kv;
+#define SM__KV_SECOND 0x8000u
 
 /* What a pending pass changed in the table, so that it can be undone. */
 typedef struct sm__kv_change {
+    sm__kv_class *in;
     int seq, index;
     void *before; /* NULL, or the shared block that was copied */
 } sm__kv_change;
@@ -20120,6 +20134,7 @@ static sm_status sm__ctx_resolve(const sm_model *m, const sm_ctx_params *in, sm_
         sm__ctx_range(error, "n_seqs", p->n_seqs, 1, 1024) ||
         sm__ctx_range(error, "n_threads", p->n_threads, 0, 256) ||
         sm__ctx_range(error, "kv_tokens", p->kv_tokens, 0, 1 << 30) ||
+        sm__ctx_range(error, "window_keep", p->window_keep, 0, 1 << 20) ||
         sm__ctx_range(error, "max_logits", p->max_logits, 0, 1 << 24) ||
         sm__ctx_range(error, "max_text", p->max_text, 0, 1 << 28) ||
         sm__ctx_range(error, "max_lora_rank", p->max_lora_rank, 0, SM__MAX_DIM) ||
@@ -20248,48 +20263,87 @@ static void sm__layout_tape(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
     plan->scratch_bytes = a->used - start;
 }
 
+/* Layers into classes: one, unless windowed ones shall keep less than the others. */
+static void sm__kv_classes(sm__kv *kv, const sm__hparams *hp, int window_keep) {
+    int il, keep = window_keep && hp->window;
+    memset(kv, 0, sizeof *kv);
+    for (il = 0; il < hp->n_layers; il++) {
+        int reach = keep && sm__layer_window(hp, il) ? hp->window - 1 + window_keep : 0, c = 0;
+        while (c < kv->n_classes && kv->classes[c].reach != reach) c++;
+        if (c == kv->n_classes) kv->classes[kv->n_classes++].reach = reach;
+        kv->classes[c].n_layers++;
+    }
+    if (kv->n_classes == 2 && kv->classes[0].reach) { /* the one that keeps all is the first */
+        sm__kv_class first = kv->classes[0];
+        kv->classes[0] = kv->classes[1];
+        kv->classes[1] = first;
+    }
+}
+
+static void sm__kv_place_layers(sm__kv *kv, const sm__hparams *hp) {
+    unsigned n[2] = {0, 0};
+    int il;
+    for (il = 0; il < hp->n_layers; il++) {
+        int c = kv->n_classes == 2 && sm__layer_window(hp, il);
+        kv->place[il] = (uint16_t)(n[c]++ | (c ? SM__KV_SECOND : 0));
+    }
+}
+
+/* How many blocks a sequence has at most in layers that keep `reach` tokens: those kept before a
+ * pass, which may have to be undone, and those that two chunks reach. */
+static int sm__kv_most_blocks(int reach, int per_seq, int n_batch) {
+    int64_t kept = (int64_t)reach / SM__KV_BLOCK + 2;
+    int64_t written = ((int64_t)reach + 2 * (int64_t)n_batch) / SM__KV_BLOCK + 2;
+    return reach && kept + written < per_seq ? (int)(kept + written) : per_seq;
+}
+
 static void sm__layout_kv(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p,
                           sm_plan *plan) {
     const sm__hparams *hp = &m->hp;
-    size_t sizes[2], start = a->used;
-    uint32_t counts[2];
-    int per_seq = (p->n_ctx + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
-    int key_type = sm__type_index(p->key_type), value_type = sm__type_index(p->value_type);
-    size_t key_bytes = sm__row_bytes(key_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
-    size_t head_bytes =
-        key_bytes + sm__row_bytes(value_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
+    size_t sizes[3], start = a->used, entries;
+    uint32_t counts[3];
+    sm__kv kv;
+    int per_seq = (p->n_ctx + SM__KV_BLOCK - 1) / SM__KV_BLOCK, c;
     sm_pool *pool;
-    void **table;
-    if (sm__mul_size(head_bytes, (size_t)hp->n_kv_heads, &sizes[0]) ||
-        sm__mul_size(sizes[0], (size_t)hp->n_layers, &sizes[0]))
-        a->overflow = 1;
-    sizes[1] = (size_t)(p->embeddings ? hp->n_embd : hp->n_vocab) * sizeof(float);
-    counts[0] = (uint32_t)((p->kv_tokens + SM__KV_BLOCK - 1) / SM__KV_BLOCK);
-    if ((int64_t)p->kv_tokens == (int64_t)p->n_ctx * p->n_seqs) /* whole blocks for each */
-        counts[0] = (uint32_t)(per_seq * p->n_seqs);
-    counts[1] = (uint32_t)p->max_logits;
-    pool = sm__pool_layout(a, sizes, counts, 2);
-    plan->logits_bytes = (size_t)counts[1] * sm__round_up(sizes[1], SM__ALIGN);
-    table = (void **)sm__arena_take(a, (size_t)per_seq * (size_t)p->n_seqs, sizeof *table);
+    sm__kv_classes(&kv, hp, p->window_keep);
+    kv.blocks_per_seq = per_seq;
+    kv.key_type = sm__type_index(p->key_type), kv.value_type = sm__type_index(p->value_type);
+    kv.key_bytes = sm__row_bytes(kv.key_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
+    kv.head_bytes =
+        kv.key_bytes + sm__row_bytes(kv.value_type, (size_t)hp->head_dim) * SM__KV_BLOCK;
+    for (c = 0; c < kv.n_classes; c++) {
+        sm__kv_class *k = &kv.classes[c];
+        if (sm__mul_size(kv.head_bytes, (size_t)hp->n_kv_heads, &k->block_bytes) ||
+            sm__mul_size(k->block_bytes, (size_t)k->n_layers, &k->block_bytes))
+            a->overflow = 1;
+        k->pool_class = c;
+        sizes[c] = k->block_bytes;
+        counts[c] =
+            (uint32_t)(sm__kv_most_blocks(k->reach, per_seq, p->n_batch) * p->n_seqs);
+        if (!k->reach && (int64_t)p->kv_tokens != (int64_t)p->n_ctx * p->n_seqs)
+            counts[c] = (uint32_t)((p->kv_tokens + SM__KV_BLOCK - 1) / SM__KV_BLOCK);
+    }
+    sizes[c] = (size_t)(p->embeddings ? hp->n_embd : hp->n_vocab) * sizeof(float);
+    counts[c] = (uint32_t)p->max_logits;
+    pool = sm__pool_layout(a, sizes, counts, c + 1);
+    plan->logits_bytes = (size_t)counts[c] * sm__round_up(sizes[c], SM__ALIGN);
+    entries = (size_t)per_seq * (size_t)p->n_seqs;
+    for (c = 0; c < kv.n_classes; c++)
+        kv.classes[c].table = (void **)sm__arena_take(a, entries, sizeof(void *));
+    kv.place = (uint16_t *)sm__arena_take(a, (size_t)hp->n_layers, sizeof *kv.place);
     plan->kv_bytes = a->used - start - (a->overflow ? 0 : plan->logits_bytes);
     if (!ctx) return;
     ctx->pool = pool;
-    ctx->kv.n_layers = hp->n_layers;
-    ctx->kv.pool_class = 0;
-    ctx->kv.blocks_per_seq = per_seq;
-    ctx->kv.block_bytes = sizes[0];
-    ctx->kv.key_type = key_type;
-    ctx->kv.value_type = value_type;
-    ctx->kv.key_bytes = key_bytes;
-    ctx->kv.head_bytes = head_bytes;
-    ctx->kv.table = table;
-    memset(table, 0, (size_t)per_seq * (size_t)p->n_seqs * sizeof *table);
+    ctx->kv = kv;
+    sm__kv_place_layers(&ctx->kv, hp);
+    for (c = 0; c < kv.n_classes; c++)
+        memset(kv.classes[c].table, 0, entries * sizeof *kv.classes[c].table);
 }
 
 /* The pass: arrays for the largest batch, which is all tokens that the KV cache can take. */
 static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) {
     size_t n = (size_t)p->kv_tokens, rows = (size_t)p->n_batch, seqs = (size_t)p->n_seqs;
-    size_t changes = n / SM__KV_BLOCK + 2 * seqs + 2;
+    size_t changes = (n / SM__KV_BLOCK + 2 * seqs + 2) * (p->window_keep ? 2 : 1);
     int32_t *tokens = (int32_t *)sm__arena_take(a, 2 * n, sizeof *tokens);
     int *batch = (int *)sm__arena_take(a, 2 * n, sizeof *batch);
     float **logits = (float **)sm__arena_take(a, (size_t)p->max_logits, sizeof *logits);
@@ -20604,8 +20658,13 @@ SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, floa
 
 /* --- sequences -------------------------------------------------------------------------------- */
 
-SM__INLINE void **sm__kv_row(const sm_ctx *ctx, int seq) {
-    return ctx->kv.table + (size_t)seq * (size_t)ctx->kv.blocks_per_seq;
+SM__INLINE void **sm__kv_row(const sm_ctx *ctx, const sm__kv_class *in, int seq) {
+    return in->table + (size_t)seq * (size_t)ctx->kv.blocks_per_seq;
+}
+
+/* The first token that a class keeps, of a sequence of that length. */
+SM__INLINE int sm__kv_first(const sm__kv_class *in, int length) {
+    return in->reach ? sm__max(0, length - in->reach) : 0;
 }
 
 static sm_status sm__seq_check(sm_ctx *ctx, int seq, const char *what) {
@@ -20621,22 +20680,39 @@ SM_API int sm_seq_length(const sm_ctx *ctx, int seq) {
     return ctx && seq >= 0 && seq < ctx->params.n_seqs ? ctx->seq_length[seq] : 0;
 }
 
+/* Gives blocks [from, to) of a sequence back. */
+static void sm__kv_let_go(sm_ctx *ctx, sm__kv_class *in, int seq, int from, int to) {
+    void **row = sm__kv_row(ctx, in, seq);
+    for (; from < to; from++) {
+        sm_pool_return(ctx->pool, row[from]);
+        row[from] = NULL;
+    }
+}
+
+/* Whether what the token after the first `length` would see is there. */
+static sm_status sm__rewind_check(sm_ctx *ctx, int seq, int length) {
+    const sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
+    int first = sm__max(0, length + 1 - ctx->model->hp.window) / SM__KV_BLOCK;
+    if (!in->reach || !length || sm__kv_row(ctx, in, seq)[first]) return SM_OK;
+    return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
+                    "rewind: to %d of %d tokens: windowed layers keep %d (window_keep is %d)",
+                    length, ctx->seq_length[seq], in->reach, ctx->params.window_keep);
+}
+
 SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length) {
     sm_status status;
-    void **row;
-    int i;
+    int c;
     if (!ctx) return SM_ERR_ARG;
     status = sm__seq_check(ctx, seq, "rewind");
     if (status != SM_OK) return status;
     if (length < 0 || length > ctx->seq_length[seq])
         return sm__fail(&ctx->error, SM_ERR_ARG, "rewind: to %d, sequence %d has %d tokens", length,
                         seq, ctx->seq_length[seq]);
-    row = sm__kv_row(ctx, seq);
-    i = (length + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
-    for (; i < ctx->kv.blocks_per_seq && row[i]; i++) {
-        sm_pool_return(ctx->pool, row[i]);
-        row[i] = NULL;
-    }
+    status = sm__rewind_check(ctx, seq, length);
+    if (status != SM_OK) return status;
+    for (c = 0; c < ctx->kv.n_classes; c++)
+        sm__kv_let_go(ctx, &ctx->kv.classes[c], seq, (length + SM__KV_BLOCK - 1) / SM__KV_BLOCK,
+                      ctx->kv.blocks_per_seq);
     ctx->seq_length[seq] = length;
     return SM_OK;
 }
@@ -20646,18 +20722,20 @@ SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq) { return sm_seq_rewind(ctx
 SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to) {
     sm_status status;
     void **source, **target;
-    int i;
+    int c, i;
     if (!ctx) return SM_ERR_ARG;
     status = sm__seq_check(ctx, from, "fork");
     if (status == SM_OK) status = sm__seq_check(ctx, to, "fork");
     if (status != SM_OK) return status;
     if (from == to) return SM_OK;
     sm_seq_rewind(ctx, to, 0);
-    source = sm__kv_row(ctx, from);
-    target = sm__kv_row(ctx, to);
-    for (i = 0; i < ctx->kv.blocks_per_seq && source[i]; i++) {
-        sm_pool_retain(ctx->pool, source[i]);
-        target[i] = source[i];
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        source = sm__kv_row(ctx, &ctx->kv.classes[c], from);
+        target = sm__kv_row(ctx, &ctx->kv.classes[c], to);
+        for (i = 0; i * SM__KV_BLOCK < ctx->seq_length[from]; i++) {
+            if (source[i]) sm_pool_retain(ctx->pool, source[i]);
+            target[i] = source[i];
+        }
     }
     ctx->seq_length[to] = ctx->seq_length[from];
     return SM_OK;
@@ -20951,9 +21029,15 @@ static void sm__tile_matmul(sm_ctx *ctx, const sm__step *s, int tile, unsigned c
     }
 }
 
+/* The blocks of a sequence that a layer's keys and values are in. */
+SM__INLINE void **sm__kv_layer(const sm_ctx *ctx, int layer, int seq) {
+    return sm__kv_row(ctx, &ctx->kv.classes[ctx->kv.place[layer] >= SM__KV_SECOND], seq);
+}
+
 /* Where the keys of a layer and KV head are in a block; the values follow at + key_bytes. */
 SM__INLINE unsigned char *sm__kv_head(const sm_ctx *ctx, void *block, int layer, int head) {
-    size_t i = (size_t)layer * (size_t)ctx->model->hp.n_kv_heads + (size_t)head;
+    size_t place = ctx->kv.place[layer] & (SM__KV_SECOND - 1);
+    size_t i = place * (size_t)ctx->model->hp.n_kv_heads + (size_t)head;
     return (unsigned char *)block + i * ctx->kv.head_bytes;
 }
 
@@ -21040,7 +21124,7 @@ static void sm__tile_kv_put(sm_ctx *ctx, const sm__step *s, int row, unsigned ch
     int entry = ctx->chunk + row, at = ctx->positions[entry], h, dim = hp->head_dim;
     float *q = sm__row_f32(ctx, s->in.x, row), *k = sm__row_f32(ctx, s->k, row);
     float *v = sm__row_f32(ctx, s->v, row);
-    void *block = sm__kv_row(ctx, ctx->seqs[entry])[at / SM__KV_BLOCK];
+    void *block = sm__kv_layer(ctx, s->layer, ctx->seqs[entry])[at / SM__KV_BLOCK];
     if (s->norm) sm__norm_heads(ctx, q, s->norm, hp->n_heads);
     if (s->k_norm) sm__norm_heads(ctx, k, s->k_norm, hp->n_kv_heads);
     if (s->out.x.stride) {
@@ -21071,11 +21155,11 @@ typedef struct sm__attend_job {
 
 static void sm__attend_begin(sm_ctx *ctx, sm__attend_job *job, int layer, int head, int seq,
                              int part, int last_key, unsigned char *scratch) {
-    void **row = sm__kv_row(ctx, seq);
-    int i, dim = ctx->model->hp.head_dim;
-    for (i = 0; i < 8; i++) { /* blocks behind the last key are not touched: repeat one that is */
-        int block = sm__min(part * 4 + i, last_key / SM__KV_BLOCK);
-        unsigned char *keys = sm__kv_head(ctx, row[block], layer, head);
+    void **row = sm__kv_layer(ctx, layer, seq);
+    int i, dim = ctx->model->hp.head_dim, last = last_key / SM__KV_BLOCK;
+    for (i = 0; i < 8; i++) { /* blocks that are not touched may not be there: the last one is */
+        void *block = row[sm__min(part * 4 + i, last)];
+        unsigned char *keys = sm__kv_head(ctx, block ? block : row[last], layer, head);
         job->keys[i] = keys;
         job->values[i] = keys + ctx->kv.key_bytes;
     }
@@ -21430,6 +21514,53 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
 #define SM__RUN_END 0xfffffffeu
 #define SM__WALKING 0xfffffffd00000000u /* ticket: the driver prepares the next run */
 
+/* Whether a sequence may write behind its tokens in a block: when it is the only owner, or the only
+ * one left: all others were given copies in this pass and, should it be undone, get back a block
+ * whose tokens are untouched, because theirs end no later. */
+static int sm__kv_writable(const sm_ctx *ctx, int seq, const void *block) {
+    uint32_t left = sm_pool_owners(ctx->pool, block);
+    int i;
+    for (i = 0; i < ctx->n_changes && left > 1; i++)
+        if (ctx->changes[i].before == block &&
+            ctx->seq_length[ctx->changes[i].seq] <= ctx->seq_length[seq])
+            left--;
+    return left == 1;
+}
+
+/* Makes block `index` of a sequence present and its own. */
+static sm_status sm__kv_reserve(sm_ctx *ctx, sm__kv_class *in, int seq, int index) {
+    void **row = sm__kv_row(ctx, in, seq), *block;
+    sm__kv_change *c = &ctx->changes[ctx->n_changes];
+    if (row[index] && sm__kv_writable(ctx, seq, row[index])) return SM_OK;
+    block = sm__pool_rent_class(ctx->pool, in->pool_class);
+    if (!block)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "eval: no free KV block (%d in all)",
+                        (int)ctx->pool->classes[in->pool_class].count);
+    c->in = in;
+    c->seq = seq;
+    c->index = index;
+    c->before = row[index];
+    ctx->n_changes++;
+    if (row[index]) memcpy(block, row[index], in->block_bytes);
+    row[index] = block;
+    return SM_OK;
+}
+
+/* The blocks of windowed layers for a chunk of n entries. What was written in this pass and is out
+ * of reach goes back, also of the chunk's first entry; older blocks stay, the pass may be undone. */
+static void sm__chunk_windows(sm_ctx *ctx, int first, int n) {
+    sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
+    int i;
+    for (i = first; in->reach && i < first + n; i++) {
+        int seq = ctx->seqs[i], at = ctx->positions[i];
+        int written = (ctx->seq_length[seq] + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
+        if (sm__kv_row(ctx, in, seq)[at / SM__KV_BLOCK]) continue;
+        sm__kv_let_go(ctx, in, seq, written,
+                      sm__kv_first(in, at - ctx->params.n_batch) / SM__KV_BLOCK);
+        sm__kv_reserve(ctx, in, seq, at / SM__KV_BLOCK);
+    }
+}
+
 /* Fills in the chunk that starts at entry `first`. */
 static void sm__chunk_set(sm_ctx *ctx, int first) {
     const sm__hparams *hp = &ctx->model->hp;
@@ -21440,6 +21571,7 @@ static void sm__chunk_set(sm_ctx *ctx, int first) {
     ctx->chunk = first;
     ctx->n_chunk = n;
     ctx->n_wanted = ctx->n_groups = 0;
+    sm__chunk_windows(ctx, first, n);
     for (row = 0; row < n; row++) {
         if (ctx->logits_row[first + row] >= 0) ctx->wanted[ctx->n_wanted++] = row;
         last = sm__max(last, ctx->positions[first + row]);
@@ -21621,7 +21753,7 @@ static void sm__kv_rollback(sm_ctx *ctx) {
     int i;
     for (i = ctx->n_changes - 1; i >= 0; i--) {
         sm__kv_change c = ctx->changes[i];
-        void **row = sm__kv_row(ctx, c.seq);
+        void **row = sm__kv_row(ctx, c.in, c.seq);
         sm_pool_return(ctx->pool, row[c.index]);
         row[c.index] = c.before;
     }
@@ -21640,47 +21772,24 @@ static void sm__pass_rollback(sm_ctx *ctx) {
     sm__store32(&ctx->pass_id, 0);
 }
 
+/* New tokens of a sequence count from now on; what its windowed layers need no more goes back. */
+static void sm__kv_commit(sm_ctx *ctx, int seq) {
+    sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
+    int old = sm__kv_first(in, ctx->seq_length[seq]) / SM__KV_BLOCK;
+    ctx->seq_length[seq] += ctx->seq_new[seq];
+    sm__kv_let_go(ctx, in, seq, old, sm__kv_first(in, ctx->seq_length[seq]) / SM__KV_BLOCK);
+}
+
 static void sm__pass_commit(sm_ctx *ctx) {
     int i;
     if (ctx->encoder) sm__kv_rollback(ctx); /* nothing is kept */
     for (i = 0; i < ctx->n_changes; i++) sm_pool_return(ctx->pool, ctx->changes[i].before);
     for (i = 0; i < ctx->params.n_seqs && !ctx->encoder; i++)
-        ctx->seq_length[i] += ctx->seq_new[i];
+        if (ctx->seq_new[i]) sm__kv_commit(ctx, i);
     ctx->n_changes = 0;
     ctx->n_passes++;
     ctx->n_tokens += (uint64_t)ctx->n_batch;
     sm__store32(&ctx->pass_id, 0);
-}
-
-/* Whether a sequence may write behind its tokens in a block: when it is the only owner, or the only
- * one left: all others were given copies in this pass and, should it be undone, get back a block
- * whose tokens are untouched, because theirs end no later. */
-static int sm__kv_writable(const sm_ctx *ctx, int seq, const void *block) {
-    uint32_t left = sm_pool_owners(ctx->pool, block);
-    int i;
-    for (i = 0; i < ctx->n_changes && left > 1; i++)
-        if (ctx->changes[i].before == block &&
-            ctx->seq_length[ctx->changes[i].seq] <= ctx->seq_length[seq])
-            left--;
-    return left == 1;
-}
-
-/* Makes block `index` of a sequence present and its own. */
-static sm_status sm__kv_reserve(sm_ctx *ctx, int seq, int index) {
-    void **row = sm__kv_row(ctx, seq), *block;
-    sm__kv_change *c = &ctx->changes[ctx->n_changes];
-    if (row[index] && sm__kv_writable(ctx, seq, row[index])) return SM_OK;
-    block = sm__pool_rent_class(ctx->pool, ctx->kv.pool_class);
-    if (!block)
-        return sm__fail(&ctx->error, SM_ERR_FULL, "eval: no free KV block (%d in all)",
-                        (int)ctx->pool->classes[ctx->kv.pool_class].count);
-    c->seq = seq;
-    c->index = index;
-    c->before = row[index];
-    ctx->n_changes++;
-    if (row[index]) memcpy(block, row[index], ctx->kv.block_bytes);
-    row[index] = block;
-    return SM_OK;
 }
 
 /* Checks a batch; changes nothing but the counts in seq_new. */
@@ -21718,17 +21827,22 @@ static sm_status sm__batch_check(sm_ctx *ctx, const sm_batch *b) {
 }
 
 /* The blocks that a checked batch writes; all or none. Sequences that end early in a block come
- * first: so the last owner of a shared block can keep it (sm__kv_writable). */
+ * first: so the last owner of a shared block can keep it (sm__kv_writable). Of windowed layers it is
+ * the first block only: there are always enough for the others, when their chunk comes. */
 static sm_status sm__batch_reserve(sm_ctx *ctx) {
     sm_status status = SM_OK;
-    int n = ctx->params.n_seqs, turns = n > 1 ? SM__KV_BLOCK : 1, turn, seq, i;
+    int n = ctx->params.n_seqs, turns = n > 1 ? SM__KV_BLOCK : 1, turn, seq, c, i;
     ctx->n_changes = 0;
     for (turn = 0; turn < turns; turn++)
         for (seq = 0; seq < n && status == SM_OK; seq++) {
             int from = ctx->seq_length[seq], to = from + ctx->seq_new[seq];
             if (from == to || from % turns != turn) continue;
-            for (i = from / SM__KV_BLOCK; i * SM__KV_BLOCK < to && status == SM_OK; i++)
-                status = sm__kv_reserve(ctx, seq, i);
+            for (c = 0; c < ctx->kv.n_classes; c++) {
+                sm__kv_class *in = &ctx->kv.classes[c];
+                int end = in->reach ? sm__min(to, from + 1) : to;
+                for (i = from / SM__KV_BLOCK; i * SM__KV_BLOCK < end && status == SM_OK; i++)
+                    status = sm__kv_reserve(ctx, in, seq, i);
+            }
         }
     if (status != SM_OK) sm__kv_rollback(ctx);
     return status;
@@ -21764,7 +21878,7 @@ static void sm__batch_take(sm_ctx *ctx, const sm_batch *b) {
         if (ctx->params.embeddings > SM_POOLING_NONE) row = sm__entry_pool(ctx, i, seq);
         ctx->logits_row[i] = row;
         if (row != ctx->n_rows) continue;
-        ctx->rows[row] = (float *)sm__pool_rent_class(ctx->pool, 1);
+        ctx->rows[row] = (float *)sm__pool_rent_class(ctx->pool, ctx->kv.n_classes);
         ctx->pooled[row].first = ctx->pooled[row].last = i;
         ctx->pooled[row].n = 1;
         ctx->n_rows++;

@@ -83,6 +83,7 @@ static sm_status run_eval(sm_ctx *ctx, int seq, const int32_t *tokens, int n) {
  * */
 typedef struct run_way {
     int isa, n_batch, key_type, value_type;
+    int window_keep;
     int call;       /* tokens of a call; 0 = all of them */
     int n_threads;  /* of a team of the context's own; 0 = 1 */
     int sliced;     /* 1: sm_eval_step with `budget` */
@@ -120,6 +121,7 @@ static int run_logits(const sm_model *m, const run_way *w, const int32_t *tokens
     p.n_ctx = n;
     p.isa = w->isa;
     p.n_batch = w->n_batch;
+    p.window_keep = w->window_keep;
     p.key_type = w->key_type;
     p.value_type = w->value_type;
     p.max_logits = call;

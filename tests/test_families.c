@@ -179,6 +179,11 @@ static void family_windows_cross_parts(void) {
             w.n_threads = 1 + b % 2;
             run_logits(m, &w, tokens, N, b ? got : want);
             if (b) SAME(names[k % 2], got, want, N, 320);
+            w.window_keep = 1 + 40 * b; /* layers that let go of what is behind their window */
+            w.call = 45 * b;
+            run_logits(m, &w, tokens, N, got);
+            SAME(names[k % 2], got, want, N, 320);
+            w.window_keep = w.call = 0;
         }
         free(want);
         free(got);
@@ -208,6 +213,73 @@ static void family_window_is_the_end_of_sight(void) {
     free(a);
     free(b);
     sm_model_close(m);
+}
+
+/* Layers that keep only their window: less memory, the same logits after forks, passes that were
+ * undone, and as much of a rewind as was promised; what was let go is refused, and can be computed
+ * anew. */
+static void family_windows_keep_little(void) {
+    enum { N = 900, V = 320 };
+    static const char *const names[] = {"gemma2", "mistral-window"};
+    static int32_t tokens[N];
+    float *want = run_rows(N, V);
+    int k;
+    for (k = 0; k < 2; k++) {
+        gguf_model_params gp = gguf_model_default(names[k], SM_TYPE_F32);
+        gguf_family family = *gp.family;
+        sm_ctx_params p = sm_ctx_default();
+        run_way w = run_plain(SM_TYPE_F32);
+        sm_plan all, less;
+        sm_error error;
+        sm_model *m;
+        sm_ctx *ctx;
+        sm_batch b;
+        family.window = 24;
+        gp.family = &family;
+        gp.n_ctx = N;
+        gp.vocab = GGUF_NO_VOCAB;
+        m = gguf_model_open(&gp);
+        run_tokens(m, tokens, N);
+        run_logits(m, &w, tokens, N, want);
+        p.n_ctx = N, p.n_seqs = 2, p.n_batch = 32, p.n_threads = 1;
+        p.key_type = p.value_type = SM_TYPE_F32;
+        CHECK_STATUS(sm_ctx_plan(m, &p, &all, &error), SM_OK);
+        p.window_keep = 100;
+        CHECK_STATUS(sm_ctx_plan(m, &p, &less, &error), SM_OK);
+        CHECK(less.kv_bytes < all.kv_bytes * 3 / 4);
+        ctx = run_ctx(m, &p);
+        memset(&b, 0, sizeof b);
+        b.tokens = tokens, b.n = 500;
+        CHECK_STATUS(sm_eval(ctx, &b), SM_OK);
+        SAME(names[k], sm_logits(ctx, -1), want + 499 * V, 1, V);
+        CHECK_STATUS(sm_seq_fork(ctx, 0, 1), SM_OK);
+        b.tokens = tokens + 500, b.n = 300; /* a pass of many chunks that does not happen */
+        CHECK_STATUS(sm_eval_begin(ctx, &b), SM_OK);
+        CHECK_STATUS(sm_eval_step(ctx, 200), SM_PENDING);
+        sm_cancel(ctx, sm_eval_pass(ctx));
+        CHECK_STATUS(sm_eval_step(ctx, -1), SM_ERR_CANCELLED);
+        CHECK(sm_seq_length(ctx, 0) == 500);
+        b.n = 400;
+        CHECK_STATUS(sm_eval(ctx, &b), SM_OK);
+        SAME(names[k], sm_logits(ctx, -1), want + 899 * V, 1, V);
+        CHECK_STATUS(sm_seq_rewind(ctx, 0, 700), SM_ERR_UNSUPPORTED);
+        CHECK(sm_seq_length(ctx, 0) == 900);
+        CHECK_STATUS(sm_seq_rewind(ctx, 0, 800), SM_OK);
+        b.tokens = tokens + 800, b.n = 100;
+        CHECK_STATUS(sm_eval(ctx, &b), SM_OK);
+        SAME(names[k], sm_logits(ctx, -1), want + 899 * V, 1, V);
+        CHECK_STATUS(run_eval(ctx, 1, tokens + 500, 333), SM_OK); /* the fork goes its own way */
+        SAME(names[k], sm_logits(ctx, -1), want + 832 * V, 1, V);
+        CHECK_STATUS(sm_seq_release(ctx, 0), SM_OK);
+        CHECK_STATUS(run_eval(ctx, 0, tokens, 70), SM_OK);
+        SAME(names[k], sm_logits(ctx, -1), want + 69 * V, 1, V);
+        CHECK_STATUS(sm_seq_release(ctx, 0), SM_OK);
+        CHECK_STATUS(sm_seq_release(ctx, 1), SM_OK);
+        CHECK(sm_ctx_get_stats(ctx).pool.outstanding_blocks <= 1); /* the row of logits */
+        sm_ctx_destroy(ctx);
+        sm_model_close(m);
+    }
+    free(want);
 }
 
 /* --- errors ----------------------------------------------------------------------------------- */
@@ -415,6 +487,7 @@ static const test tests_families[] = {
      family_bits_do_not_depend_on_cuts},
     {"families: windows cross parts, however they are cut", family_windows_cross_parts},
     {"families: nothing before the window matters", family_window_is_the_end_of_sight},
+    {"families: windowed layers may keep little", family_windows_keep_little},
     {"families: every missing tensor and bad shape is named", family_missing_tensors_are_named},
     {"families: bad and missing keys are named", family_bad_keys_are_named},
     {"families: large models scale scores otherwise", family_large_models_scale_otherwise},

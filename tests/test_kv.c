@@ -58,7 +58,7 @@ static void kv_fork_shares_until_written(void) {
     kv_fixture f;
     int s;
     if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0)) {
-        size_t block = f.ctx->kv.block_bytes;
+        size_t block = f.ctx->kv.classes[0].block_bytes;
         kv_extend(&f, 0, 100); /* a whole block and a begun one */
         CHECK(kv_blocks(f.ctx, 1) == 2);
         for (s = 1; s < KV_SEQS; s++) {
@@ -394,7 +394,7 @@ static void kv_statistics_add_up(void) {
     int i;
     if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0)) {
         sm_ctx_stats s = sm_ctx_get_stats(f.ctx);
-        size_t block = f.ctx->kv.block_bytes, row = KV_VOCAB * sizeof(float);
+        size_t block = f.ctx->kv.classes[0].block_bytes, row = KV_VOCAB * sizeof(float);
         /* keys and values of 64 tokens, 2 layers, 2 heads of 16, in halves */
         CHECK(block == 2 * 64 * 2 * 2 * 16 * 2);
         CHECK(s.pool.rents == 0 && s.pool.outstanding_bytes == 0 && s.pool.peak_bytes == 0);
@@ -454,7 +454,7 @@ static void kv_blocks_want_whole_groups(void) {
 static float kv_element(const sm_ctx *ctx, int pos, int head, int d, int is_value, int *q) {
     int type = is_value ? ctx->kv.value_type : ctx->kv.key_type, dim = ctx->model->hp.head_dim;
     int lane = pos % 64, index = is_value ? lane * dim + d : d * 64 + lane;
-    const uint8_t *at = sm__kv_head(ctx, ctx->kv.table[pos / 64], 0, head), *scales;
+    const uint8_t *at = sm__kv_head(ctx, ctx->kv.classes[0].table[pos / 64], 0, head), *scales;
     float x;
     uint16_t h;
     if (is_value) at += ctx->kv.key_bytes;
