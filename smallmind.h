@@ -22845,9 +22845,17 @@ enum { /* kinds of nodes */
     SM__G_AND,     /* texts of a that are texts of b */
     SM__G_NOT,     /* all others than those of a */
     SM__G_CALL,    /* rule a */
-    SM__G_MEMBERS  /* what may still come of table a; b: the set of what came (a LITERAL), c of them */
+    SM__G_MEMBERS  /* what may still come of table a: c came, b (a LITERAL) is their set */
 };
-enum { SM__G_NULLABLE = 1, SM__G_DEAD = 2, SM__G_CALLS = 4, SM__G_BUSY = 8 }; /* flags of a node */
+enum {                  /* flags of a node */
+    SM__G_NULLABLE = 1, /* it has the empty text */
+    SM__G_DEAD = 2,     /* it has no text at all */
+    SM__G_CALLS = 4,    /* rules or members are inside */
+    SM__G_UNSURE = 8,   /* "and" or "not" are inside: DEAD may be missing */
+    SM__G_ALIVE = 16,   /* such a one that has a text */
+    SM__G_BUSY = 32,    /* of walks */
+    SM__G_DONE = 64
+};
 /* The first nodes are the same in every builder. ANY is every text of any bytes. */
 enum { SM__G_ID_NONE, SM__G_ID_EMPTY, SM__G_ID_ANY, SM__G_FIRST };
 
@@ -22961,16 +22969,17 @@ static unsigned sm__gb_members_flags(const sm__gb *b, const sm__gnode *n) {
 static unsigned sm__gb_flags(const sm__gb *b, const sm__gnode *n) {
     unsigned x = b->nodes[n->a < b->n_nodes ? n->a : 0].flags;
     unsigned y = b->nodes[n->b < b->n_nodes ? n->b : 0].flags;
+    unsigned inside = (x | y) & (SM__G_CALLS | SM__G_UNSURE);
     switch (n->kind) {
     case SM__G_NONE: return SM__G_DEAD;
     case SM__G_EMPTY: return SM__G_NULLABLE;
-    case SM__G_SEQ: return (x & y & SM__G_NULLABLE) | ((x | y) & (SM__G_DEAD | SM__G_CALLS));
-    case SM__G_ALT: return ((x | y) & (SM__G_NULLABLE | SM__G_CALLS)) | (x & y & SM__G_DEAD);
+    case SM__G_SEQ: return inside | (x & y & SM__G_NULLABLE) | ((x | y) & SM__G_DEAD);
+    case SM__G_ALT: return inside | ((x | y) & SM__G_NULLABLE) | (x & y & SM__G_DEAD);
     case SM__G_REPEAT:
-        if (!n->b) return (x & SM__G_CALLS) | SM__G_NULLABLE;
-        return x & (SM__G_NULLABLE | SM__G_DEAD | SM__G_CALLS);
-    case SM__G_AND: return (x & y & SM__G_NULLABLE) | ((x | y) & SM__G_DEAD);
-    case SM__G_NOT: return x & SM__G_NULLABLE ? 0 : SM__G_NULLABLE;
+        inside = x & (SM__G_CALLS | SM__G_UNSURE);
+        return n->b ? inside | (x & (SM__G_NULLABLE | SM__G_DEAD)) : inside | SM__G_NULLABLE;
+    case SM__G_AND: return SM__G_UNSURE | (x & y & SM__G_NULLABLE) | ((x | y) & SM__G_DEAD);
+    case SM__G_NOT: return SM__G_UNSURE | (x & SM__G_NULLABLE ? 0u : (unsigned)SM__G_NULLABLE);
     case SM__G_CALL:
         if (!b->checked) return SM__G_CALLS;
         return SM__G_CALLS | (b->nodes[b->words[n->a]].flags & (SM__G_NULLABLE | SM__G_DEAD));
@@ -23132,7 +23141,9 @@ SM__UNUSED static uint32_t sm__gb_repeat(sm__gb *b, uint32_t x, uint32_t min, ui
 }
 
 /* x, or the empty text. */
-SM__UNUSED static uint32_t sm__gb_maybe(sm__gb *b, uint32_t x) { return sm__gb_alt(b, x, SM__G_ID_EMPTY); }
+SM__UNUSED static uint32_t sm__gb_maybe(sm__gb *b, uint32_t x) {
+    return sm__gb_alt(b, x, SM__G_ID_EMPTY);
+}
 
 static int sm__gb_regular(sm__gb *b, uint32_t x) {
     if (!sm__gb_has(b, x, SM__G_CALLS)) return 1;
@@ -23255,7 +23266,7 @@ SM__UNUSED static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
 
 /* What is between the brackets of an object: members in any order, each name once at most.
  * Members 0 .. n_named - 1 have names of their own; of the n_others kinds behind them any number
- * may come, and their keys must be no named ones and differ between kinds. The items (key, colon and
+ * may come; their keys must be no named ones and differ between kinds. The items (key, colon and
  * value, one expression each, never the empty text) are set afterwards, by sm__gb_member, before
  * sm__gb_finish; an item that is not set never comes. Between two members stands the separator. */
 SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others, uint32_t separator,
@@ -23284,6 +23295,377 @@ SM__UNUSED static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, ui
     if (n->kind != SM__G_MEMBERS || i >= t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return;
     t[SM__GM_ITEMS + i] = item | (required && i < t[SM__GM_NAMED] ? SM__GM_MUST : 0);
 }
+
+/* --- rows ------------------------------------------------------------------------------------ */
+
+/* One more arc of the row that is being made, behind the finished ones. */
+static int sm__gb_arc(sm__gb *b, unsigned low, unsigned high, uint32_t to) {
+    sm__garc *arc;
+    if (sm__gb_has(b, to, SM__G_DEAD)) return 1;
+    if (b->n_arcs == b->max_arcs) return (int)sm__gb_full(b, "arcs");
+    arc = &b->arcs[b->n_arcs++];
+    arc->to = to;
+    arc->low = (uint8_t)low;
+    arc->high = (uint8_t)high;
+    return 1;
+}
+
+/* Arcs from `base` on become disjoint, in order, and few: where several lead on, their union. */
+static void sm__gb_settle_row(sm__gb *b, uint32_t base) {
+    sm__garc out[256];
+    uint8_t edge[257];
+    uint32_t i, n = 0, last = b->n_arcs;
+    int low, high;
+    memset(edge, 0, sizeof edge);
+    for (i = base; i < last; i++) edge[b->arcs[i].low] = edge[b->arcs[i].high + 1] = 1;
+    for (low = 0; low < 256; low = high) {
+        uint32_t to = SM__G_ID_NONE;
+        for (high = low + 1; high < 256 && !edge[high]; high++) {
+        }
+        for (i = last; i > base; i--) /* the order in which lists grow at their front */
+            if (b->arcs[i - 1].low <= low && b->arcs[i - 1].high >= low)
+                to = sm__gb_alt(b, to, b->arcs[i - 1].to);
+        if (!to) continue;
+        if (n && out[n - 1].to == to && out[n - 1].high + 1 == low) {
+            out[n - 1].high = (uint8_t)(high - 1);
+            continue;
+        }
+        out[n].to = to;
+        out[n].low = (uint8_t)low;
+        out[n++].high = (uint8_t)(high - 1);
+    }
+    if (n > b->max_arcs - base) {
+        sm__gb_full(b, "arcs");
+        n = 0;
+    }
+    if (n) memcpy(b->arcs + base, out, n * sizeof *out);
+    b->n_arcs = base + n;
+}
+
+/* The arcs of child x, each followed by `rest`. A child without calls may lead to what "and" makes
+ * empty: a node with calls, which states are, leaves that out. */
+static void sm__gb_arcs_of(sm__gb *b, uint32_t x, uint32_t rest, int sure) {
+    uint32_t i, at = b->nodes[x].row - 1, n = b->nodes[x].n_row;
+    sure |= sm__gb_has(b, x, SM__G_CALLS);
+    for (i = at; i < at + n && b->error.status == SM_OK; i++) {
+        sm__garc arc = b->arcs[i];
+        if (!sure && sm__gb_has(b, arc.to, SM__G_UNSURE) &&
+            !sm__gb_has(b, arc.to, SM__G_ALIVE | SM__G_NULLABLE))
+            continue;
+        sm__gb_arc(b, arc.low, arc.high, sm__gb_seq(b, arc.to, rest));
+    }
+}
+
+/* Bytes that both rows have lead to what both ask for. */
+static void sm__gb_arcs_and(sm__gb *b, uint32_t x, uint32_t y) {
+    uint32_t i = b->nodes[x].row - 1, end_i = i + b->nodes[x].n_row;
+    uint32_t j = b->nodes[y].row - 1, end_j = j + b->nodes[y].n_row;
+    while (i < end_i && j < end_j) {
+        sm__garc p = b->arcs[i], q = b->arcs[j];
+        unsigned low = p.low > q.low ? p.low : q.low;
+        unsigned high = p.high < q.high ? p.high : q.high;
+        if (low <= high) sm__gb_arc(b, low, high, sm__gb_and(b, p.to, q.to));
+        i += p.high == high;
+        j += q.high == high;
+        if (p.high < q.low) i += p.high != high;
+        if (q.high < p.low) j += q.high != high;
+    }
+}
+
+/* Where x's row leads on, to all but that; elsewhere to any text. */
+static void sm__gb_arcs_not(sm__gb *b, uint32_t x) {
+    uint32_t i, at = b->nodes[x].row - 1, n = b->nodes[x].n_row;
+    unsigned next = 0;
+    for (i = at; i < at + n; i++) {
+        sm__garc arc = b->arcs[i];
+        if (next < arc.low) sm__gb_arc(b, next, arc.low - 1u, SM__G_ID_ANY);
+        sm__gb_arc(b, arc.low, arc.high, sm__gb_not(b, arc.to));
+        next = arc.high + 1u;
+    }
+    if (next < 256) sm__gb_arc(b, next, 255, SM__G_ID_ANY);
+}
+
+/* What members may still come, as an alternative of their items. */
+static uint32_t sm__gb_open_members(sm__gb *b, uint32_t x) {
+    sm__gnode n = b->nodes[x];
+    const uint32_t *t = b->words + n.a;
+    uint32_t named = t[SM__GM_NAMED], i, list = SM__G_ID_NONE, enough, count = n.c;
+    /* beyond what min and max ask for the count does not matter */
+    enough = t[SM__GM_MAX] != SM__G_NO_END ? t[SM__GM_MAX] : t[SM__GM_MIN] ? t[SM__GM_MIN] : 1;
+    if (count >= t[SM__GM_MAX]) return list;
+    for (i = 0; i < named + t[SM__GM_OTHERS]; i++) {
+        uint32_t seen = n.b, item = t[SM__GM_ITEMS + i] & ~SM__GM_MUST, next;
+        if (i < named) {
+            uint8_t set[SM__G_MAX_NAMED / 8 + 1];
+            if (sm__gb_seen(b, &n, i)) continue;
+            memcpy(set, b->bytes + b->nodes[seen].a, b->nodes[seen].b);
+            set[i / 8] = (uint8_t)(set[i / 8] | 1u << i % 8);
+            seen = sm__gb_literal(b, set, b->nodes[seen].b);
+        }
+        next = sm__gb_node(b, SM__G_MEMBERS, n.a, seen, count < enough ? count + 1 : count);
+        list = sm__gb_alt(b, list, sm__gb_seq(b, item, next));
+    }
+    return count ? sm__gb_seq(b, t[SM__GM_SEPARATOR], list) : list;
+}
+
+/* Makes the row of x, whose children (of MEMBERS: `open`) have theirs. */
+static void sm__gb_make_row(sm__gb *b, uint32_t x, uint32_t open) {
+    sm__gnode n = b->nodes[x];
+    uint32_t base = b->n_arcs, item, sure = !(n.flags & SM__G_CALLS);
+    switch (n.kind) {
+    case SM__G_RANGE: sm__gb_arc(b, n.a, n.b, SM__G_ID_EMPTY); break;
+    case SM__G_LITERAL:
+        item = n.b == 1 ? SM__G_ID_EMPTY : sm__gb_node(b, SM__G_LITERAL, n.a + 1, n.b - 1, 0);
+        sm__gb_arc(b, b->bytes[n.a], b->bytes[n.a], item);
+        break;
+    case SM__G_SEQ:
+        sm__gb_arcs_of(b, n.a, n.b, (int)sure);
+        if (!sm__gb_has(b, n.a, SM__G_NULLABLE)) break;
+        sm__gb_arcs_of(b, n.b, SM__G_ID_EMPTY, (int)sure);
+        break;
+    case SM__G_ALT:
+        for (; x; x = sm__gb_rest(b, x))
+            sm__gb_arcs_of(b, sm__gb_first(b, x), SM__G_ID_EMPTY, (int)sure);
+        break;
+    case SM__G_REPEAT:
+        item = n.c == SM__G_NO_END ? n.c : n.c - 1;
+        item = sm__gb_repeat(b, n.a, n.b ? n.b - 1 : 0, item);
+        sm__gb_arcs_of(b, n.a, item, (int)sure);
+        break;
+    case SM__G_AND: sm__gb_arcs_and(b, n.a, n.b); break;
+    case SM__G_NOT: sm__gb_arcs_not(b, n.a); break;
+    case SM__G_CALL: sm__gb_arcs_of(b, b->words[n.a], SM__G_ID_EMPTY, 0); break;
+    case SM__G_MEMBERS: sm__gb_arcs_of(b, open, SM__G_ID_EMPTY, 0); break;
+    default: break;
+    }
+    sm__gb_settle_row(b, base);
+}
+
+static int sm__gb_alive(sm__gb *b, uint32_t x);
+
+/* Pushes a child that has no row yet; where it has one, finds out which of its arcs are alive, if
+ * that is asked. */
+static void sm__gb_need_row(sm__gb *b, uint32_t x, int alive) {
+    sm__gnode n = b->nodes[x];
+    uint32_t i;
+    if (!n.row) sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_NONE);
+    else if (alive && (n.flags & SM__G_UNSURE) && !(n.flags & SM__G_CALLS))
+        for (i = n.row - 1; i < n.row - 1 + n.n_row; i++) sm__gb_alive(b, b->arcs[i].to);
+}
+
+/* The children whose rows x's row is made of. Of a node without calls that are nodes made before
+ * it; of others sm__gb_finish found that no rule comes back to itself this way. */
+static void sm__gb_need_children(sm__gb *b, uint32_t x, uint32_t open) {
+    sm__gnode n = b->nodes[x];
+    int alive = n.flags & SM__G_CALLS;
+    switch (n.kind) {
+    case SM__G_SEQ:
+        sm__gb_need_row(b, n.a, alive);
+        if (sm__gb_has(b, n.a, SM__G_NULLABLE)) sm__gb_need_row(b, n.b, alive);
+        break;
+    case SM__G_ALT:
+        for (; x; x = sm__gb_rest(b, x)) sm__gb_need_row(b, sm__gb_first(b, x), alive);
+        break;
+    case SM__G_AND: sm__gb_need_row(b, n.b, alive); /* fallthrough */
+    case SM__G_REPEAT:
+    case SM__G_NOT: sm__gb_need_row(b, n.a, alive); break;
+    case SM__G_CALL: sm__gb_need_row(b, b->words[n.a], alive); break;
+    case SM__G_MEMBERS: sm__gb_need_row(b, open, alive); break;
+    default: break;
+    }
+}
+
+/* The row of x, made if it is not there. The stack holds pairs: a node, and of MEMBERS whose
+ * children were pushed the alternative. 0 = no memory. */
+static int sm__gb_row(sm__gb *b, uint32_t x) {
+    uint32_t down = b->n_stack;
+    if (b->nodes[x].row) return 1;
+    sm__gb_need_row(b, x, 0);
+    while (b->n_stack > down && b->error.status == SM_OK) {
+        uint32_t at = b->n_stack, open = b->stack[at - 1];
+        x = b->stack[at - 2];
+        if (!b->nodes[x].row) {
+            uint32_t base;
+            if (!open && sm__gb_kind(b, x) == SM__G_MEMBERS)
+                b->stack[at - 1] = open = sm__gb_open_members(b, x);
+            sm__gb_need_children(b, x, open);
+            if (b->n_stack > at) continue;
+            base = b->n_arcs;
+            sm__gb_make_row(b, x, open);
+            if (b->error.status != SM_OK) break;
+            b->nodes[x].row = base + 1;
+            b->nodes[x].n_row = (uint16_t)(b->n_arcs - base);
+        }
+        b->n_stack = at - 2;
+    }
+    b->n_stack = down;
+    return b->error.status == SM_OK;
+}
+
+/* Whether x, without calls, has any text: a search through the states that it leads to, the newest
+ * first, for one that may end. What was found is noted: ALIVE on the way to the end, DEAD on all
+ * when there is none. The stack holds each visited node and the place of the one before it. */
+static int sm__gb_alive(sm__gb *b, uint32_t x) {
+    uint32_t down = b->n_stack, at, i, found = 0;
+    if (sm__gb_has(b, x, SM__G_ALIVE | SM__G_NULLABLE)) return 1;
+    if (sm__gb_has(b, x, SM__G_DEAD)) return 0;
+    sm__gb_push(b, x);
+    sm__gb_push(b, 0);
+    b->nodes[x].flags |= SM__G_BUSY;
+    for (at = down; at < b->n_stack && !found && b->error.status == SM_OK; at += 2) {
+        uint32_t row, n;
+        if (!sm__gb_row(b, b->stack[at])) break;
+        row = b->nodes[b->stack[at]].row - 1;
+        n = b->nodes[b->stack[at]].n_row;
+        for (i = row; i < row + n && !found; i++) {
+            uint32_t to = b->arcs[i].to;
+            if (sm__gb_has(b, to, SM__G_BUSY | SM__G_DEAD)) continue;
+            found = (uint32_t)sm__gb_has(b, to, SM__G_NULLABLE | SM__G_ALIVE);
+            if (!sm__gb_push(b, to) || !sm__gb_push(b, at)) break;
+            b->nodes[to].flags |= SM__G_BUSY;
+        }
+    }
+    for (i = down; i + 1 < b->n_stack; i += 2) {
+        sm__gnode *n = &b->nodes[b->stack[i]];
+        n->flags = (uint8_t)(n->flags & ~SM__G_BUSY);
+        if (!found && b->error.status == SM_OK) n->flags |= SM__G_DEAD;
+    }
+    for (at = b->n_stack - 2; found; at = b->stack[at + 1]) {
+        b->nodes[b->stack[at]].flags |= SM__G_ALIVE;
+        if (at == down) break;
+    }
+    b->n_stack = down;
+    return found != 0;
+}
+
+/* --- what is known when all rules are defined ------------------------------------------------- */
+
+/* The i-th child of x; SM__G_NO_END = there is none. Of members these are their items and the
+ * separator. */
+static uint32_t sm__gb_child(const sm__gb *b, uint32_t x, uint32_t i) {
+    const sm__gnode *n = &b->nodes[x];
+    const uint32_t *t = b->words + n->a;
+    switch (n->kind) {
+    case SM__G_SEQ:
+    case SM__G_ALT:
+    case SM__G_AND: return i == 0 ? n->a : i == 1 ? n->b : SM__G_NO_END;
+    case SM__G_REPEAT:
+    case SM__G_NOT: return i == 0 ? n->a : SM__G_NO_END;
+    case SM__G_CALL: return i == 0 ? *t : SM__G_NO_END;
+    case SM__G_MEMBERS:
+        if (i < t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return t[SM__GM_ITEMS + i] & ~SM__GM_MUST;
+        return i == t[SM__GM_NAMED] + t[SM__GM_OTHERS] ? t[SM__GM_SEPARATOR] : SM__G_NO_END;
+    default: return SM__G_NO_END;
+    }
+}
+
+/* Flags of nodes with calls: the least fixed point, from "has no text, and so not the empty one".
+ * A node whose flags change wakes its parents, so that the work is linear in the grammar. Parents
+ * are listed, child by child, in the free part of the arcs. */
+static void sm__gb_spread_flags(sm__gb *b) {
+    uint32_t *first = (uint32_t *)(void *)(b->arcs + b->n_arcs), *parents = first + b->n_nodes + 2;
+    size_t room = (size_t)(b->max_arcs - b->n_arcs) * 2, edges = 0;
+    uint32_t x, i, c, down = b->n_stack;
+    if (room < b->n_nodes + 2u) {
+        sm__gb_full(b, "its rules");
+        return;
+    }
+    memset(first, 0, (b->n_nodes + 2u) * sizeof *first);
+    for (x = 0; x < b->n_nodes; x++)
+        for (i = 0; (c = sm__gb_child(b, x, i)) != SM__G_NO_END; i++) first[c + 2]++, edges++;
+    if (edges > room - b->n_nodes - 2u) {
+        sm__gb_full(b, "its rules");
+        return;
+    }
+    for (x = 2; x < b->n_nodes + 2; x++) first[x] += first[x - 1];
+    for (x = 0; x < b->n_nodes; x++)
+        for (i = 0; (c = sm__gb_child(b, x, i)) != SM__G_NO_END; i++) parents[first[c + 1]++] = x;
+    for (x = b->n_nodes; x-- > 0;) {
+        if (sm__gb_has(b, x, SM__G_CALLS)) b->nodes[x].flags = SM__G_CALLS | SM__G_DEAD | SM__G_BUSY;
+        if (sm__gb_has(b, x, SM__G_CALLS)) sm__gb_push(b, x);
+    }
+    b->checked = 1;
+    while (b->n_stack > down && b->error.status == SM_OK) {
+        unsigned flags;
+        x = b->stack[--b->n_stack];
+        flags = sm__gb_flags(b, &b->nodes[x]);
+        i = (flags ^ b->nodes[x].flags) & (SM__G_NULLABLE | SM__G_DEAD);
+        b->nodes[x].flags = (uint8_t)flags;
+        for (c = i ? first[x] : first[x + 1]; c < first[x + 1]; c++) {
+            sm__gnode *p = &b->nodes[parents[c]];
+            if ((p->flags & SM__G_CALLS) && !(p->flags & SM__G_BUSY)) {
+                p->flags |= SM__G_BUSY;
+                sm__gb_push(b, parents[c]);
+            }
+        }
+    }
+}
+
+/* A rule whose row would be made of itself, or SM__G_NO_END: a depth-first search over what rows
+ * are made of. The stack holds the path: nodes, each with the number of its next child. */
+static uint32_t sm__gb_left_recursion(sm__gb *b) {
+    uint32_t start, x, i, c, culprit = SM__G_NO_END, down = b->n_stack;
+    for (start = 0; start < b->n_nodes && culprit == SM__G_NO_END; start++) {
+        if (sm__gb_has(b, start, SM__G_DONE)) continue;
+        sm__gb_push(b, start), sm__gb_push(b, 0);
+        while (b->n_stack > down && b->error.status == SM_OK) {
+            x = b->stack[b->n_stack - 2];
+            i = b->stack[b->n_stack - 1]++;
+            c = sm__gb_child(b, x, i);
+            if (sm__gb_kind(b, x) == SM__G_SEQ && i == 1 &&
+                !sm__gb_has(b, b->nodes[x].a, SM__G_NULLABLE))
+                c = SM__G_NO_END;
+            b->nodes[x].flags |= SM__G_BUSY;
+            if (c == SM__G_NO_END) {
+                b->nodes[x].flags = (uint8_t)((b->nodes[x].flags & ~SM__G_BUSY) | SM__G_DONE);
+                b->n_stack -= 2;
+            } else if (sm__gb_has(b, c, SM__G_BUSY)) {
+                for (i = b->n_stack; sm__gb_kind(b, b->stack[i - 2]) != SM__G_CALL;) i -= 2;
+                culprit = b->nodes[b->stack[i - 2]].a;
+                b->n_stack = down;
+            } else if (!sm__gb_has(b, c, SM__G_DONE)) {
+                sm__gb_push(b, c), sm__gb_push(b, 0);
+            }
+        }
+    }
+    b->n_stack = down;
+    return culprit;
+}
+
+/* All rules are defined: finds out what is empty and what may be, and whether rules call themselves
+ * before they consumed anything. Returns the state to begin with, SM__G_ID_NONE on failure;
+ * *culprit is the number of a rule that is recursive on the left, else SM__G_NO_END. */
+SM__UNUSED static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *culprit) {
+    uint32_t x, n = b->n_nodes, end;
+    *culprit = SM__G_NO_END;
+    end = sm__gb_rule(b); /* behind every text a call of nothing, so that each state has a call */
+    sm__gb_define(b, end, SM__G_ID_EMPTY);
+    root = sm__gb_seq(b, root, sm__gb_call(b, end));
+    for (x = 0; x < n && b->error.status == SM_OK; x++)
+        if (sm__gb_kind(b, x) == SM__G_AND || sm__gb_kind(b, x) == SM__G_NOT) sm__gb_alive(b, x);
+    for (x = SM__G_FIRST; x < b->n_nodes; x++)
+        if (!sm__gb_has(b, x, SM__G_CALLS))
+            b->nodes[x].flags |= (uint8_t)sm__gb_flags(b, &b->nodes[x]);
+    if (b->error.status == SM_OK) sm__gb_spread_flags(b);
+    if (b->error.status == SM_OK) *culprit = sm__gb_left_recursion(b);
+    if (*culprit != SM__G_NO_END)
+        return sm__gb_fail(b, SM_ERR_UNSUPPORTED,
+                           "grammar: %s calls itself before it consumed anything", "a rule");
+    if (b->error.status == SM_OK && sm__gb_has(b, root, SM__G_DEAD))
+        return sm__gb_fail(b, SM_ERR_ARG, "grammar: %s matches no text", "it");
+    return b->error.status == SM_OK ? root : SM__G_ID_NONE;
+}
+
+/* The state after a byte; SM__G_ID_NONE = none may follow (or there is no memory: b->error). */
+SM__UNUSED static uint32_t sm__gb_step(sm__gb *b, uint32_t state, unsigned byte) {
+    uint32_t i, at;
+    if (!sm__gb_row(b, state)) return SM__G_ID_NONE;
+    at = b->nodes[state].row - 1;
+    for (i = at; i < at + b->nodes[state].n_row; i++)
+        if (byte <= b->arcs[i].high) return byte >= b->arcs[i].low ? b->arcs[i].to : SM__G_ID_NONE;
+    return SM__G_ID_NONE;
+}
+
 /* ================================================================================================
  * MARK: [SM41] JSON SCHEMA
  * Regular expressions, formats, numbers and schemas as expressions of the builder.
