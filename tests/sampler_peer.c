@@ -1,5 +1,5 @@
-/* sampler_peer.c - our sampler beside llama.cpp's, by its own library, which is opened at run time:
- * the ids that each stage and each chain keep, and their probabilities, on random logits; mirostat's
+/* sampler_peer.c - our sampler beside llama.cpp's, by its library, which is opened at run time: the
+ * ids that each stage and each chain keep, and their probabilities, on random logits; mirostat's
  * average behaviour. Run by sampler_peer.sh.
  *
  *     PEER=folder of libllama ./sampler_peer model.gguf */
@@ -82,7 +82,10 @@ static void *library(const char *folder, const char *name) {
 }
 
 /* A function pointer from dlsym, in the way that POSIX wants it. */
-#define TAKE(from, target, name) do { void *p = symbol(from, name); memcpy(&target, &p, sizeof p); \
+#define TAKE(from, target, name) \
+    do { \
+        void *p = symbol(from, name); \
+        memcpy(&target, &p, sizeof p); \
     } while (0)
 
 static void open_peer(const char *folder, const char *model) {
@@ -115,7 +118,8 @@ static void open_peer(const char *folder, const char *model) {
 }
 
 /* The peer's sampler for a stage, or NULL when it is off. */
-static void *peer_stage(const sm_sampler *s, int n_vocab, int stage, const char **breakers, int n_breakers) {
+static void *peer_stage(const sm_sampler *s, int n_vocab, int stage, const char **breakers,
+                        int n_breakers) {
     size_t keep = (size_t)s->min_keep;
     switch (stage) {
     case SM_STAGE_PENALTIES:
@@ -239,7 +243,7 @@ static sm_sampler plain(void) {
     return s;
 }
 
-/* One of the samplers with random numbers of its range; -1 to `which` = all of them, each perhaps. */
+/* One of the samplers with random numbers of its range; which = -1: all of them, each perhaps. */
 static sm_sampler random_sampler(int which) {
     sm_sampler s = plain();
     int i;
@@ -258,7 +262,10 @@ static sm_sampler random_sampler(int which) {
             s.dynatemp_range = (float)(0.1 + uniform());
             s.dynatemp_exponent = (float)(0.3 + 2 * uniform());
             break;
-        case 8: s.repeat_penalty = (float)(0.8 + uniform()), s.repeat_window = 1 + below(200); break;
+        case 8:
+            s.repeat_penalty = (float)(0.8 + uniform());
+            s.repeat_window = 1 + below(200);
+            break;
         case 9:
             s.presence_penalty = (float)(2 * uniform() - 1);
             s.frequency_penalty = (float)(uniform() - 0.3);

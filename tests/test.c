@@ -49,6 +49,8 @@
 
 #include "test_gen.c"
 
+#include "test_sampler.c"
+
 #include "test_adapter.c"
 
 #include "test_embed.c"
@@ -82,6 +84,7 @@ int main(int argc, char **argv) {
         SUITE(tests_kv),
         SUITE(tests_threads),
         SUITE(tests_gen),
+        SUITE(tests_sampler),
         SUITE(tests_adapter),
         SUITE(tests_embed),
 #ifndef SMALLMIND_NO_CHAT
