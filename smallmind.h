@@ -23269,8 +23269,8 @@ SM__UNUSED static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
  * may come; their keys must be no named ones and differ between kinds. The items (key, colon and
  * value, one expression each, never the empty text) are set afterwards, by sm__gb_member, before
  * sm__gb_finish; an item that is not set never comes. Between two members stands the separator. */
-SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others, uint32_t separator,
-                               uint32_t min, uint32_t max) {
+SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others,
+                                          uint32_t separator, uint32_t min, uint32_t max) {
     static const uint8_t none[SM__G_MAX_NAMED / 8 + 1] = {0};
     uint32_t at = b->n_words, seen, *t;
     if (n_named > SM__G_MAX_NAMED)
@@ -23289,7 +23289,8 @@ SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t 
     seen = sm__gb_bytes(b, none, n_named / 8 + 1);
     return sm__gb_node(b, SM__G_MEMBERS, at, seen, 0);
 }
-SM__UNUSED static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item, int required) {
+SM__UNUSED static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item,
+                                     int required) {
     const sm__gnode *n = &b->nodes[members];
     uint32_t *t = b->words + n->a;
     if (n->kind != SM__G_MEMBERS || i >= t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return;
@@ -23581,8 +23582,9 @@ static void sm__gb_spread_flags(sm__gb *b) {
     for (x = 0; x < b->n_nodes; x++)
         for (i = 0; (c = sm__gb_child(b, x, i)) != SM__G_NO_END; i++) parents[first[c + 1]++] = x;
     for (x = b->n_nodes; x-- > 0;) {
-        if (sm__gb_has(b, x, SM__G_CALLS)) b->nodes[x].flags = SM__G_CALLS | SM__G_DEAD | SM__G_BUSY;
-        if (sm__gb_has(b, x, SM__G_CALLS)) sm__gb_push(b, x);
+        if (!sm__gb_has(b, x, SM__G_CALLS)) continue;
+        b->nodes[x].flags = SM__G_CALLS | SM__G_DEAD | SM__G_BUSY;
+        sm__gb_push(b, x);
     }
     b->checked = 1;
     while (b->n_stack > down && b->error.status == SM_OK) {
@@ -23664,6 +23666,316 @@ SM__UNUSED static uint32_t sm__gb_step(sm__gb *b, uint32_t state, unsigned byte)
     for (i = at; i < at + b->nodes[state].n_row; i++)
         if (byte <= b->arcs[i].high) return byte >= b->arcs[i].low ? b->arcs[i].to : SM__G_ID_NONE;
     return SM__G_ID_NONE;
+}
+
+/* --- GBNF, llama.cpp's notation: name ::= "text" [class] . (group) a | b x? x* x+ x{m,n} -------- */
+
+/* A rule's name in the table that lies in the arcs' memory, which parsing does not need. */
+typedef struct sm__gname {
+    uint32_t at, n; /* in the text; n 0 = a free slot */
+    uint32_t rule, defined;
+} sm__gname;
+
+typedef struct sm__gbnf {
+    sm__gb *b;
+    const uint8_t *text;
+    size_t n, at;
+    sm__gname *names;
+    uint32_t mask, n_names;
+} sm__gbnf;
+
+/* Notes what is wrong at a place of the text. Returns 0. */
+static int sm__gbnf_fail(sm__gbnf *p, size_t at, sm_status status, const char *what, sm__str name) {
+    char quote[SM__QUOTE];
+    unsigned line = 1, column = 1;
+    size_t i;
+    for (i = 0; i < at && i < p->n; i++, column++)
+        if (p->text[i] == '\n') line++, column = 0;
+    if (p->b->error.status == SM_OK)
+        sm__fail(&p->b->error, status, "grammar: line %u, column %u: %s%s%s", line, column, what,
+                 name.n ? " " : "", name.n ? sm__quote(quote, name) : "");
+    return 0;
+}
+static int sm__gbnf_bad(sm__gbnf *p, const char *what) {
+    return sm__gbnf_fail(p, p->at, SM_ERR_FORMAT, what, sm__str_of(""));
+}
+
+SM__INLINE int sm__gbnf_peek(const sm__gbnf *p) { return p->at < p->n ? p->text[p->at] : -1; }
+
+static int sm__gbnf_word(int c) {
+    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '-' || c == '_';
+}
+
+/* Over spaces and comments, and line ends where they mean nothing. */
+static void sm__gbnf_space(sm__gbnf *p, int lines) {
+    for (; p->at < p->n; p->at++) {
+        int c = p->text[p->at];
+        if (c == '#')
+            while (p->at + 1 < p->n && p->text[p->at + 1] != '\n' && p->text[p->at + 1] != '\r')
+                p->at++;
+        else if (c != ' ' && c != '\t' && !(lines && (c == '\n' || c == '\r'))) return;
+    }
+}
+
+/* The rule of the name that begins here. NULL on failure. */
+static sm__gname *sm__gbnf_name(sm__gbnf *p) {
+    uint32_t h = 0x811C9DC5u, slot;
+    size_t start = p->at;
+    sm__gname *name;
+    for (; sm__gbnf_word(sm__gbnf_peek(p)); p->at++) h = (h ^ p->text[p->at]) * 0x01000193u;
+    if (p->at == start) return sm__gbnf_bad(p, "a name is missing"), (sm__gname *)NULL;
+    for (slot = (h ^ h >> 15) & p->mask;; slot = (slot + 1) & p->mask) {
+        name = &p->names[slot];
+        if (!name->n) break;
+        if (name->n == p->at - start && !memcmp(p->text + name->at, p->text + start, name->n))
+            return name;
+    }
+    if (p->n_names++ >= p->mask / 2) return sm__gb_full(p->b, "names"), (sm__gname *)NULL;
+    name->at = (uint32_t)start;
+    name->n = (uint32_t)(p->at - start);
+    name->rule = sm__gb_rule(p->b);
+    return name;
+}
+
+/* A character of a literal or class, escapes resolved; 0 = it is malformed. *byte: the escape was
+ * \x, which in a literal is a byte. */
+static int sm__gbnf_char(sm__gbnf *p, uint32_t *code, int *byte) {
+    static const char from[] = "nrt\\\"[]-^", to[] = "\n\r\t\\\"[]-^";
+    const char *simple;
+    int c = sm__gbnf_peek(p), digits, n;
+    *byte = 0;
+    if (c < 0) return sm__gbnf_bad(p, "the text ends inside a literal or class");
+    if (c != '\\') {
+        n = sm__utf8_read(p->text + p->at, p->n - p->at, code);
+        if (n < 1) return sm__gbnf_bad(p, "this is not UTF-8");
+        p->at += (size_t)n;
+        return 1;
+    }
+    p->at++;
+    c = sm__gbnf_peek(p);
+    digits = c == 'x' ? 2 : c == 'u' ? 4 : c == 'U' ? 8 : 0;
+    if (!digits) {
+        simple = c > 0 ? strchr(from, c) : NULL;
+        if (!simple) return sm__gbnf_bad(p, "an unknown escape");
+        *code = (uint8_t)to[simple - from];
+        p->at++;
+        return 1;
+    }
+    *byte = c == 'x';
+    for (*code = 0; digits > 0; digits--) {
+        p->at++;
+        n = sm__json_hex(sm__gbnf_peek(p));
+        if (n < 0) return sm__gbnf_bad(p, "hexadecimal digits are missing");
+        *code = *code << 4 | (uint32_t)n;
+    }
+    p->at++;
+    if (*code > 0x10ffffu || (*code >= 0xd800u && *code < 0xe000u))
+        return sm__gbnf_bad(p, "no character has this number");
+    return 1;
+}
+
+/* "text": its bytes are collected behind the literals. */
+static uint32_t sm__gbnf_literal(sm__gbnf *p) {
+    sm__gb *b = p->b;
+    uint32_t code, start = b->n_bytes, node;
+    int byte;
+    for (p->at++; sm__gbnf_peek(p) != '"';) {
+        if (!sm__gbnf_char(p, &code, &byte)) break;
+        if (b->max_bytes - b->n_bytes < 4) return sm__gb_full(b, "literal bytes");
+        b->n_bytes += (uint32_t)sm__gb_encode(code, b->bytes + b->n_bytes);
+    }
+    p->at++;
+    node = b->n_bytes - start; /* its length */
+    b->n_bytes = start;
+    if (node > (b->max_bytes - start) / 2) return sm__gb_full(b, "literal bytes");
+    memmove(b->bytes + b->max_bytes - node, b->bytes + start, node);
+    return sm__gb_bytes(b, b->bytes + b->max_bytes - node, node);
+}
+
+/* [class]: its ranges are collected on the stack. */
+static uint32_t sm__gbnf_class(sm__gbnf *p) {
+    sm__gb *b = p->b;
+    uint32_t down = b->n_stack, first, last, node;
+    int negated = 0, byte;
+    p->at++;
+    if (sm__gbnf_peek(p) == '^') negated = 1, p->at++;
+    while (sm__gbnf_peek(p) != ']') {
+        if (!sm__gbnf_char(p, &first, &byte)) break;
+        last = first;
+        if (sm__gbnf_peek(p) == '-' && p->at + 1 < p->n && p->text[p->at + 1] != ']') {
+            p->at++;
+            if (!sm__gbnf_char(p, &last, &byte)) break;
+            if (last < first) {
+                sm__gbnf_bad(p, "a range ends before it begins");
+                break;
+            }
+        }
+        if (!sm__gb_push(b, first) || !sm__gb_push(b, last)) break;
+    }
+    p->at++;
+    if (b->error.status != SM_OK) return SM__G_ID_NONE;
+    node = sm__gb_chars(b, b->stack + down, (b->n_stack - down) / 2, negated);
+    b->n_stack = down;
+    return node;
+}
+
+static int sm__gbnf_number(sm__gbnf *p, uint32_t *value) {
+    int c = sm__gbnf_peek(p);
+    if (c < '0' || c > '9') return sm__gbnf_bad(p, "a number is missing");
+    for (*value = 0; (c = sm__gbnf_peek(p)) >= '0' && c <= '9'; p->at++) {
+        if (*value > 100000000u) return sm__gbnf_bad(p, "the number is too large");
+        *value = *value * 10 + (uint32_t)(c - '0');
+    }
+    return 1;
+}
+
+/* ? * + {m} {m,} {m,n} behind an item. 0 = malformed. */
+static int sm__gbnf_count(sm__gbnf *p, uint32_t *min, uint32_t *max, int lines) {
+    int c = sm__gbnf_peek(p);
+    p->at++;
+    *min = c == '+';
+    *max = c == '?' ? 1 : SM__G_NO_END;
+    if (c != '{') return 1;
+    sm__gbnf_space(p, lines);
+    if (!sm__gbnf_number(p, min)) return 0;
+    *max = *min;
+    sm__gbnf_space(p, lines);
+    if (sm__gbnf_peek(p) == ',') {
+        p->at++;
+        *max = SM__G_NO_END;
+        sm__gbnf_space(p, lines);
+        if (sm__gbnf_peek(p) != '}' && !sm__gbnf_number(p, max)) return 0;
+        sm__gbnf_space(p, lines);
+    }
+    if (sm__gbnf_peek(p) != '}') return sm__gbnf_bad(p, "a } is missing");
+    p->at++;
+    if (*max < *min) return sm__gbnf_bad(p, "a repetition's end is below its begin");
+    return 1;
+}
+
+/* Joins the items on the stack, down to a height. */
+static uint32_t sm__gbnf_join(sm__gb *b, uint32_t down) {
+    uint32_t node = SM__G_ID_EMPTY;
+    while (b->n_stack > down) node = sm__gb_seq(b, b->stack[--b->n_stack], node);
+    return node;
+}
+
+/* The body of a rule. On the stack lie the items of the sequence that is being read; an open group
+ * has below them the alternatives before it and the height of the items around it. */
+static uint32_t sm__gbnf_body(sm__gbnf *p) {
+    sm__gb *b = p->b;
+    uint32_t bottom = b->n_stack, down = bottom, alt = SM__G_ID_NONE, node, min, max;
+    sm__gname *name;
+    int depth = 0, item, c;
+    while (b->error.status == SM_OK) {
+        node = SM__G_ID_NONE;
+        item = 1;
+        c = sm__gbnf_peek(p);
+        if (c == '"') node = sm__gbnf_literal(p);
+        else if (c == '[') node = sm__gbnf_class(p);
+        else if (c == '.') p->at++, node = sm__gb_chars(b, NULL, 0, 1);
+        else if (sm__gbnf_word(c)) {
+            name = sm__gbnf_name(p);
+            if (name) node = sm__gb_call(b, name->rule);
+        } else if (c == '(') {
+            p->at++;
+            item = 0;
+            depth++;
+            sm__gb_push(b, alt), sm__gb_push(b, down);
+            down = b->n_stack;
+            alt = SM__G_ID_NONE;
+        } else if (c == '|') {
+            p->at++;
+            item = 0;
+            alt = sm__gb_alt(b, alt, sm__gbnf_join(b, down));
+            sm__gbnf_space(p, 1);
+        } else if (c == ')' && depth) {
+            p->at++;
+            depth--;
+            node = sm__gb_alt(b, alt, sm__gbnf_join(b, down));
+            if (b->error.status != SM_OK) break;
+            down = b->stack[down - 1];
+            b->n_stack -= 2;
+            alt = b->stack[b->n_stack];
+        } else if ((c == '*' || c == '+' || c == '?' || c == '{') && b->n_stack > down) {
+            if (!sm__gbnf_count(p, &min, &max, depth)) break;
+            node = sm__gb_repeat(b, b->stack[--b->n_stack], min, max);
+        } else if (c == '<' || c == '!') {
+            sm__gbnf_fail(p, p->at, SM_ERR_UNSUPPORTED, "tokens by number or name", sm__str_of(""));
+        } else if (c < 0 || c == '\n' || c == '\r') {
+            break;
+        } else {
+            sm__gbnf_bad(p, "this begins nothing");
+        }
+        if (item) sm__gb_push(b, node);
+        sm__gbnf_space(p, depth > 0);
+    }
+    if (depth) sm__gbnf_bad(p, "a ) is missing");
+    if (b->error.status == SM_OK) alt = sm__gb_alt(b, alt, sm__gbnf_join(b, down));
+    b->n_stack = bottom;
+    return alt;
+}
+
+/* All rules. Returns the node of the one named root. */
+static uint32_t sm__gbnf_rules(sm__gbnf *p, const char *root) {
+    sm__gb *b = p->b;
+    sm__gname *name;
+    uint32_t i, node = SM__G_ID_NONE;
+    for (sm__gbnf_space(p, 1); p->at < p->n && b->error.status == SM_OK; sm__gbnf_space(p, 1)) {
+        size_t at = p->at;
+        name = sm__gbnf_name(p);
+        if (!name) break;
+        if (name->defined) {
+            sm__str text = {(const char *)p->text + name->at, name->n};
+            sm__gbnf_fail(p, at, SM_ERR_FORMAT, "a second definition of", text);
+        }
+        sm__gbnf_space(p, 0);
+        if (p->n - p->at < 3 || memcmp(p->text + p->at, "::=", 3)) {
+            sm__gbnf_bad(p, "::= is missing");
+            break;
+        }
+        p->at += 3;
+        sm__gbnf_space(p, 1);
+        name->defined = 1;
+        sm__gb_define(b, name->rule, sm__gbnf_body(p));
+    }
+    for (i = 0; i <= p->mask && b->error.status == SM_OK; i++) {
+        sm__str text = {(const char *)p->text + p->names[i].at, p->names[i].n};
+        if (text.n && !p->names[i].defined)
+            sm__gbnf_fail(p, p->names[i].at, SM_ERR_FORMAT, "there is no rule", text);
+        if (text.n && sm__str_is(text, root)) node = sm__gb_call(b, p->names[i].rule);
+    }
+    if (b->error.status == SM_OK && !node)
+        sm__gbnf_fail(p, p->n, SM_ERR_FORMAT, "there is no rule", sm__str_of(root));
+    return node;
+}
+
+/* A GBNF grammar; returns the state to begin with. */
+SM__UNUSED static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char *root) {
+    sm__gbnf p;
+    uint32_t slots = 64, node, culprit, i;
+    while (slots < 65536 && slots * 4 <= b->max_arcs) slots *= 2;
+    memset(&p, 0, sizeof p);
+    p.b = b;
+    p.text = (const uint8_t *)text;
+    p.n = n;
+    p.names = (sm__gname *)(void *)(b->arcs + b->max_arcs - slots * 2);
+    p.mask = slots - 1;
+    memset(p.names, 0, slots * sizeof *p.names);
+    if (n >= 0x7fffffffu) return sm__gb_full(b, "so much text");
+    node = sm__gbnf_rules(&p, root);
+    if (b->error.status != SM_OK) return SM__G_ID_NONE;
+    b->max_arcs -= slots * 2; /* the names are asked for until the end */
+    node = sm__gb_finish(b, node, &culprit);
+    b->max_arcs += slots * 2;
+    for (i = 0; i < slots && culprit != SM__G_NO_END; i++) {
+        sm__str name = {(const char *)p.text + p.names[i].at, p.names[i].n};
+        if (!name.n || p.names[i].rule != culprit) continue;
+        b->error.status = SM_OK;
+        sm__gbnf_fail(&p, p.names[i].at, SM_ERR_UNSUPPORTED, "left recursion of", name);
+        break;
+    }
+    return node;
 }
 
 /* ================================================================================================
