@@ -5934,14 +5934,15 @@ SM__AVX2 SM__INLINE __m256i sm__pairs_ymm(int type, const __m256i *panel, const 
 
 /* n_t (a constant) rows of a, from row t on, times two panels, `next` bytes apart. `run` registers
  * of products fit 16 bits: 8 * 2 * 15 * 127, 4 * 2 * 31 * 127, 2 * 2 * 63 * 127; of Q2_K, all that
- * have one scale: 4. */
+ * have one scale: 4; of IQ4_XS 2 * 127 * 127, whose weights are signed: theirs goes to a. */
 SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *packed, size_t next,
                                             const uint8_t *rows, int n, int n_blocks,
                                             const sm__acts *a, int t, float *out,
                                             size_t out_stride) {
     size_t bytes = (size_t)sm__types[type].info.block_bytes;
-    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q6_K ? 2 : 4, b, i, j, g, h, p;
-    __m256i isum[3][2], part[3][2], v[2], four;
+    int is_signed = sm__is_signed(type), b, i, j, g, h, p;
+    int run = type == SM__T_Q4_K ? 8 : type == SM__T_Q6_K ? 2 : is_signed ? 1 : 4;
+    __m256i isum[3][2], part[3][2], v[2], size[2], four;
     __m256 acc[3][2];
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_ymm();
@@ -5963,12 +5964,15 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
                 for (j = h; j < h + run; j++) {
                     v[0] = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * j));
                     v[1] = _mm256_load_si256((const __m256i *)(const void *)(w + 32 * j + next));
+                    size[0] = is_signed ? _mm256_abs_epi8(v[0]) : v[0];
+                    size[1] = is_signed ? _mm256_abs_epi8(v[1]) : v[1];
                     SM__UNROLL
                     for (i = 0; i < n_t; i++) {
                         four = _mm256_set1_epi32(sm__load_i32(q + (size_t)i * a->q_stride + 4 * j));
                         SM__UNROLL
                         for (p = 0; p < 2; p++) {
-                            __m256i two = _mm256_maddubs_epi16(v[p], four);
+                            __m256i two = is_signed ? _mm256_sign_epi8(four, v[p]) : four;
+                            two = _mm256_maddubs_epi16(size[p], two);
                             part[i][p] = j == h ? two : _mm256_add_epi16(part[i][p], two);
                             SM__PIN(part[i][p]); /* GCC would add up in a tree, and spill */
                         }
@@ -5983,7 +5987,7 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
                         isum[i][p] = _mm256_add_epi32(isum[i][p],
                                                       _mm256_madd_epi16(part[i][p], v[0]));
                 }
-                if ((h + run) % (sm__is_per16(type) ? 4 : 8) == 0) scales += 32;
+                if ((h + run) % (sm__is_per16(type) || is_signed ? 4 : 8) == 0) scales += 32;
             }
         }
         SM__UNROLL
@@ -5993,12 +5997,12 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
             SM__UNROLL
             for (i = 0; i < n_t; i++) {
                 __m256 scale = _mm256_set1_ps(d_a[(size_t)i * a->d_stride]);
-                v[0] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
+                if (!is_signed) v[0] = sm__pairs_ymm(type, panel, s + (size_t)i * a->s_stride);
                 if (type == SM__T_Q6_K)
                     isum[i][p] = _mm256_sub_epi32(isum[i][p], _mm256_slli_epi32(v[0], 5));
                 acc[i][p] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(isum[i][p]),
                                             sm__mul_ymm(d[0], scale), acc[i][p]);
-                if (type != SM__T_Q6_K)
+                if (type != SM__T_Q6_K && !is_signed)
                     acc[i][p] = _mm256_fnmadd_ps(_mm256_cvtepi32_ps(v[0]),
                                                  sm__mul_ymm(d[1], scale), acc[i][p]);
             }
@@ -6309,26 +6313,20 @@ SM__TILES(q8_0, SM__T_Q8_0)
 SM__TILES(q5_1, SM__T_Q5_1)
 SM__TILES(q6_k, SM__T_Q6_K)
 SM__TILES(q2_k, SM__T_Q2_K)
+SM__TILES(iq4_xs, SM__T_IQ4_XS)
 #undef SM__TILES
 
-/* Many rows of a: 16 rows of w at a time make two panels in scratch. For IQ4_XS there are none. */
+/* Many rows of a: 16 rows of w at a time make two panels in scratch. */
 SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w, size_t w_stride,
                                               int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int shape = sm__shape(type), o, m, t;
+    int shape = sm__shape(type), o, m;
     size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(shape, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
-    if (rows == 1 || type == SM__T_IQ4_XS) {
-        for (t = 0; t < rows; t++) {
-            sm__acts row = *a;
-            row.q += (size_t)t * a->q_stride;
-            row.d += (size_t)t * a->d_stride;
-            row.s += (size_t)t * a->s_stride;
-            sm__one_row_ymm(type, vnni, (const uint8_t *)w, w_stride, n, k, &row,
-                            out + (size_t)t * out_stride, copy);
-        }
+    if (rows == 1) {
+        sm__one_row_ymm(type, vnni, (const uint8_t *)w, w_stride, n, k, a, out, copy);
         return;
     }
     for (o = 0; o < n; o += 16, out += 16) {
@@ -6350,7 +6348,9 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
             sm__tiles_q5_1_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
         else if (shape == SM__T_Q6_K)
             sm__tiles_q6_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
-        else sm__tiles_q2_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        else if (shape == SM__T_Q2_K)
+            sm__tiles_q2_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        else sm__tiles_iq4_xs_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
     }
 }
 #define SM__MATMUL(name, T)                                                                        \
@@ -20693,7 +20693,8 @@ static void sm__kv_let_go(sm_ctx *ctx, sm__kv_class *in, int seq, int from, int 
 static sm_status sm__rewind_check(sm_ctx *ctx, int seq, int length) {
     const sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
     int first = sm__max(0, length + 1 - ctx->model->hp.window) / SM__KV_BLOCK;
-    if (!in->reach || !length || sm__kv_row(ctx, in, seq)[first]) return SM_OK;
+    if (!in->reach || first * SM__KV_BLOCK >= length) return SM_OK;
+    if (sm__kv_row(ctx, in, seq)[first]) return SM_OK;
     return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
                     "rewind: to %d of %d tokens: windowed layers keep %d (window_keep is %d)",
                     length, ctx->seq_length[seq], in->reach, ctx->params.window_keep);
@@ -28905,7 +28906,9 @@ SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
     sm__chat_look(chat);
     while (same < chat->n_held && same < chat->n_ids - 1 && chat->held[same] == chat->ids[same])
         same++;
-    if ((status = sm_seq_rewind(ctx, chat->params.seq, same))) return status;
+    status = sm_seq_rewind(ctx, chat->params.seq, same);
+    if (status == SM_ERR_UNSUPPORTED) status = sm_seq_release(ctx, chat->params.seq), same = 0;
+    if (status) return status;
     chat->n_held = chat->n_reused = same;
     sm__gen_at(ctx, chat->params.seq)->end_length = -1; /* all ids come from us */
     p.prompt = NULL;
