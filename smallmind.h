@@ -28544,11 +28544,11 @@ static uint32_t sm__tp_source(char *out, sm__str s) {
 /* Counts (arena->base NULL) or places everything. */
 static sm_template *sm__tp_layout(sm__arena *arena, const sm_template_params *p, size_t n,
                                   uint32_t macros) {
-    sm_template none, *t = (sm_template *)sm__arena_take(arena, 1, sizeof *t);
+    sm_template none, *at = (sm_template *)sm__arena_take(arena, 1, sizeof *at);
+    sm_template *t = at ? at : &none;
     size_t max_text = p->max_text ? p->max_text : 131072;
     uint32_t values = p->max_values ? (uint32_t)p->max_values : 65536;
-    if (!t) t = &none;
-    if (arena->base) memset(t, 0, sizeof *t);
+    memset(t, 0, sizeof *t);
     t->cap_macros = macros;
     t->max_out = (uint32_t)max_text;
     t->max_text = 4 * t->max_out;
@@ -28568,7 +28568,7 @@ static sm_template *sm__tp_layout(sm__arena *arena, const sm_template_params *p,
     t->frames = (sm__tp_frame *)sm__arena_take(arena, SM__TP_DEPTH, sizeof *t->frames);
     t->cells = (sm__value *)sm__arena_take(arena, t->max_cells, sizeof *t->cells);
     t->stack = (sm__value *)sm__arena_take(arena, t->max_stack, sizeof *t->stack);
-    return arena->base ? t : NULL;
+    return at;
 }
 
 static sm_status sm__tp_compile(sm_template *t, sm__str source, sm_error *error) {
