@@ -14034,7 +14034,8 @@ static sm_status sm__tj_pre(sm__tj *t) {
          "o200k"},
         {SM__TJ_CASES("") "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE, "tekken-case"},
         {"\\p{N}{1,3}\n[\xE4\xB8\x80-\xE9\xBE\xA5"
-         "\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+\n[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+         "\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+\n"
+         "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
          "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+", "deepseek-v3"},
     };
     sm__vocab *v = &t->m->vocab;

@@ -2,7 +2,8 @@
 //     node tests/hf_ids.mjs IDS LIBRARY FOLDER VOCABULARY... [-n TEXTS]
 // IDS is tests/ids.c, compiled; LIBRARY the folder of npm's `tokenizers` (the library itself, not
 // a port of it). FOLDER gets what is compared. A VOCABULARY is a tokenizer.json, or a GGUF file
-// with a byte-level one, which is written as such: FILE, or FILE:PRE for other words.
+// with a byte-level one, which is written as such: FILE, or FILE:PRE for other words; or
+// tiktoken:NAME, an encoding of npm's `tiktoken` (beside LIBRARY), written as a .tiktoken file.
 import { execFileSync } from 'node:child_process'
 import fs from 'node:fs'
 import { createRequire } from 'node:module'
@@ -12,7 +13,8 @@ const args = process.argv.slice(2)
 const at = args.indexOf('-n')
 const count = at < 0 ? 3000 : Number(args.splice(at, 2)[1])
 const [ids, library, folder, ...files] = args
-const { Tokenizer } = createRequire(import.meta.url)(path.resolve(library))
+const require = createRequire(import.meta.url)
+const { Tokenizer } = require(path.resolve(library))
 
 let state = 12345
 const random = n => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0, (state >>> 8) % n)
@@ -120,18 +122,37 @@ function from_gguf(meta, words) {
     }
 }
 
+// An encoding of tiktoken: ranks as lines "! FIRST BASE64 BASE64 ...".
+function from_tiktoken(name, written) {
+    const beside = path.resolve(library, '..', 'tiktoken')
+    const { Tiktoken } = require(path.join(beside, 'tiktoken.cjs'))
+    const json = require(path.join(beside, 'encoders', `${name}.json`))
+    const lines = json.bpe_ranks.split('\n').filter(line => line).flatMap(line => {
+        const [, first, ...tokens] = line.split(' ')
+        return tokens.map((token, i) => `${token} ${Number(first) + i}\n`)
+    })
+    fs.writeFileSync(written, lines.join(''))
+    const peer = new Tiktoken(json.bpe_ranks, json.special_tokens, json.pat_str)
+    return { encode: text => ({ getIds: () => Array.from(peer.encode_ordinary(text)) }) }
+}
+const tiktoken_words = { gpt2: 'gpt-2', cl100k_base: 'smaug-bpe', o200k_base: 'o200k' }
+
 let passed = 0, failed = 0
 for (const [number, name] of files.entries()) {
     const [file, words] = name.split(':')
     const gguf = file.endsWith('.gguf')
-    const json = gguf ? from_gguf(read_gguf(file), words) : JSON.parse(fs.readFileSync(file))
-    const written = path.join(folder, `${number}.json`), lines = path.join(folder, 'texts')
-    fs.writeFileSync(written, JSON.stringify(json))
-    const peer = Tokenizer.fromString(JSON.stringify(json))
+    const tiktoken = file === 'tiktoken'
+    const json = gguf ? from_gguf(read_gguf(file), words)
+        : tiktoken ? { model: {} } : JSON.parse(fs.readFileSync(file))
+    const written = path.join(folder, `${number}.${tiktoken ? 'tiktoken' : 'json'}`)
+    const lines = path.join(folder, 'texts')
+    if (!tiktoken) fs.writeFileSync(written, JSON.stringify(json))
+    const peer = tiktoken ? from_tiktoken(words, written) : Tokenizer.fromString(JSON.stringify(json))
     old = json.model.type === 'WordPiece'
     const texts = Array.from({ length: count }, text)
     fs.writeFileSync(lines, texts.join('\0'))
-    const got = execFileSync(ids, [written, lines, 'special'], { maxBuffer: 1 << 28 })
+    const how = tiktoken ? ['plain', tiktoken_words[words]] : ['special']
+    const got = execFileSync(ids, [written, lines, ...how], { maxBuffer: 1 << 28 })
         .toString().split('\n')
     let bad = 0
     for (let i = 0; i < count; i++) {
@@ -140,7 +161,7 @@ for (const [number, name] of files.entries()) {
         if (bad++ < 3) console.log(JSON.stringify(texts[i]), '\n  ours', got[i], '\n  peer', want)
     }
     console.log(`${name.split(path.sep).slice(-2).join('/')}: ${count - bad} of ${count} texts ` +
-        "have the ids of Hugging Face's library")
+        `have the ids of ${tiktoken ? 'tiktoken' : "Hugging Face's library"}`)
     bad ? failed++ : passed++
 }
 console.log(`${passed} passed, ${failed} failed, 0 skipped`)

@@ -1,7 +1,7 @@
 #!/bin/bash
-# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), see
-# hf_ids.mjs: byte-level BPE, BPE with bytes, WordPiece and Unigram. From the top of the tree;
-# DATA=../shared/data.
+# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), and
+# of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: byte-level BPE, BPE with bytes, WordPiece
+# and Unigram. From the top of the tree; DATA=../shared/data.
 : "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 dir=$BUILD/hf
 library=$dir/node_modules/tokenizers
@@ -13,14 +13,15 @@ stop() {
     exit 0
 }
 command -v node >/dev/null || stop "no node"
-[ -d "$library" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
-    tokenizers >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
+[ -d "$library" ] && [ -d "$dir/node_modules/tiktoken" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
+    tokenizers tiktoken >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
 vocabularies=("$DATA"/models/tinystories-656k/tokenizer.json)
 for name in gpt-2 llama-bpe qwen2; do vocabularies+=("$DATA"/tokenizers/ggml-vocab-$name.gguf); done
 for file in "${vocabularies[@]}"; do [ -f "$file" ] || stop "no $file"; done
 for pre in smollm o200k tekken-case qwen35 deepseek-v3; do
     vocabularies+=("$DATA/tokenizers/ggml-vocab-gpt-2.gguf:$pre")
 done
+for name in gpt2 cl100k_base o200k_base; do vocabularies+=("tiktoken:$name"); done
 python=$(command -v /usr/bin/python3 || command -v python3) || stop "no python3"
 "$python" tests/tokens.py "$dir" >"$dir/made" || stop "tokens.py"
 while read -r file; do vocabularies+=("$file"); done <"$dir/made"
