@@ -16960,14 +16960,18 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 
 /* ================================================================================================
  * MARK: [SM34] TOKENIZER
- * Two ways from text to ids. Both begin with symbols (characters or bytes) and merge neighbours,
+ * Four ways from text to ids. Two begin with symbols (characters or bytes) and merge neighbours,
  * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
  *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
  *        when their text is a token; the highest score wins. Characters without a token become
  *        bytes.
  *   BPE  byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019): the text is
  *        cut into words first; in a word, two neighbours merge when the file lists the pair; the
- *        first in the list wins.
+ *        first in the list wins. (tiktoken's files: when their text is a token; the first wins.)
+ * The others go from left to right through a trie of the tokens:
+ *   WPM  WordPiece: in a word, the longest token that fits, again and again.
+ *   UGM  Unigram: of all ways to cut the text, the one whose tokens have the best sum of scores.
+ * Words and their ids are kept for the next time, as most words of a text come again.
  * Ties go to the left. A binary heap holds the candidates, so that n symbols take O(n log n) steps
  * whatever the text. Tables are made once, when the model is opened, from a vocabulary that may be
  * hostile: their memory is linear in it, a lookup has a fixed number of probes at most.

@@ -35,6 +35,8 @@
 
 #include "test_tokenizer.c"
 
+#include "test_words.c"
+
 #include "test_bpe.c"
 
 #include "test_model.c"
@@ -77,6 +79,7 @@ int main(int argc, char **argv) {
         SUITE(tests_memory),
         SUITE(tests_files),
         SUITE(tests_tokenizer),
+        SUITE(tests_words),
         SUITE(tests_bpe),
         SUITE(tests_model),
         SUITE(tests_eval),

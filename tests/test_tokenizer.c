@@ -38,7 +38,7 @@ static toy *toy_new(int kind) {
     toy *y = (toy *)calloc(1, sizeof *y);
     if (!y) exit(3);
     y->kind = kind;
-    y->v.bos = y->v.eos = y->v.eot = y->v.unk = y->v.pad = -1;
+    y->v.bos = y->v.eos = y->v.eot = y->v.unk = y->v.pad = y->v.sep = y->v.whole = -1;
     y->v.add_bos = y->v.add_eos = y->v.add_space_prefix = -1;
     y->v.pre.p = "gpt-2";
     y->v.pre.n = 5;
@@ -1223,7 +1223,7 @@ static void odd_vocabularies_work(void) {
 /* Each allocation fails once: SM_ERR_NOMEM, and nothing is kept (the runner counts the blocks). */
 static void every_failed_allocation_is_clean(void) {
     int kind;
-    for (kind = SM__VOCAB_SPM; kind <= SM__VOCAB_BPE; kind++) {
+    for (kind = SM__VOCAB_SPM; kind <= SM__VOCAB_UGM; kind++) {
         toy *y = toy_new(kind);
         sm_allocator a = heap_allocator();
         sm_model *m = NULL;

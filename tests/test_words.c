@@ -1,0 +1,484 @@
+/* test_words.c - WordPiece, Unigram, normal forms, tokenizer.json and tiktoken by hand; every rule
+ * of the pre-tokenizers' table on texts that mean harm. (llama.cpp's and Hugging Face's answers on
+ * random texts are compared by tokens.sh and hf_ids.sh.) */
+
+/* --- WordPiece -------------------------------------------------------------------------------- */
+
+static toy *toy_wordpiece(void) {
+    static const char *const pieces[] = {"un",  "##able", "##aff", "e",   "!",
+                                         "caf", "##e",    "hot",   "##el"};
+    toy *y = toy_new(SM__VOCAB_WPM);
+    size_t i;
+    toy_add(y, "[PAD]", SM__TOKEN_CONTROL, 0);
+    toy_add(y, "[UNK]", SM__TOKEN_UNKNOWN, 0);
+    toy_add(y, "[CLS]", SM__TOKEN_CONTROL, 0);
+    toy_add(y, "[SEP]", SM__TOKEN_CONTROL, 0);
+    for (i = 0; i < sizeof pieces / sizeof *pieces; i++) { /* 4 .. 12, as GGUF has them */
+        const char *p = pieces[i];
+        if (p[0] == '#') p += 2;
+        else p = (const char *)memcpy(y->text[y->v.n], "\xE2\x96\x81", 3);
+        if (p == y->text[y->v.n]) strcpy(y->text[y->v.n] + 3, pieces[i]);
+        toy_add(y, p, SM__TOKEN_NORMAL, 0);
+    }
+    toy_add(y, "\xE2\x96\x81\xE4\xB8\x80", SM__TOKEN_NORMAL, 0); /* 13: U+4E00 */
+    y->v.bos = 2, y->v.sep = 3, y->v.unk = 1;
+    y->v.text_flags = SM__TEXT_CLEAN | SM__TEXT_HAN | SM__TEXT_LOWER | SM__TEXT_STRIP;
+    return y;
+}
+
+static void wordpiece_by_hand(void) {
+    toy *y = toy_wordpiece();
+    sm_model *m = toy_model(y);
+    sm_tokenizer *t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "unaffable", 0), "4 6 5 ");
+        CHECK_STR(ids_of_text(t, "  UNAFFABLE! e", SM_TEXT_BOS), "2 4 6 5 8 7 3 ");
+        CHECK_STR(ids_of_text(t, "unaffabl", 0), "1 "); /* all of a word, or nothing of it */
+        CHECK_STR(ids_of_text(t, "caf\xC3\xA9 cafe\xCC\x81 H\xC3\x94tel", 0), "9 10 9 10 11 12 ");
+        CHECK_STR(ids_of_text(t, "un\xE4\xB8\x80un", 0), "4 13 4 "); /* alone */
+        CHECK_STR(ids_of_text(t, "u\x01n\xE2\x80\x8B \xFF" "e\xE3\x80\x80!", 0), "4 7 8 ");
+        CHECK_STR(ids_of_text(t, "[SEP]", SM_TEXT_SPECIAL), "3 ");
+        CHECK_STR(ids_of_text(t, "", SM_TEXT_BOS), "2 3 ");
+        CHECK_STR(ids_of_text(t, "", 0), "");
+        CHECK(round_trip(t, "unaffable hotel ! e", 19) == 7);
+        CHECK_STATUS(sm_tokenize(t, "un", 2, 0, NULL, 0, NULL), SM_OK);
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    y->v.text_flags = SM__TEXT_CLEAN; /* case and accents count, Chinese characters do not */
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "UN un", 0), "1 4 ");
+        CHECK_STR(ids_of_text(t, "caf\xC3\xA9", 0), "1 ");
+        CHECK_STR(ids_of_text(t, "un\xE4\xB8\x80", 0), "1 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
+/* --- Unigram ---------------------------------------------------------------------------------- */
+
+/* Units of a charsmap that knows "A" (becomes "aa") and U+00C4 (becomes "a"), two bytes. */
+static size_t tiny_charsmap(uint8_t *out) {
+    static const char text[] = "aa\0a";
+    uint32_t units[512];
+    int i;
+    memset(units, 0, sizeof units);
+    units[0] = 1u << 10;                                /* root: children at 1 ^ byte */
+    units[1 ^ 'A'] = 'A' | 1u << 8 | 2u << 10;          /* leaf: its value at 1 ^ 'A' ^ 2 */
+    units[1 ^ 'A' ^ 2] = 1u << 31;                      /* text 0 */
+    units[1 ^ 0xC3] = 0xC3 | 256u << 10;                /* children at 1 ^ 0xC3 ^ 256 ^ byte */
+    units[1 ^ 0xC3 ^ 256 ^ 0x84] = 0x84 | 1u << 8 | 1u << 10;
+    units[1 ^ 0xC3 ^ 256 ^ 0x84 ^ 1] = 1u << 31 | 3;    /* text 3 */
+    sm__set32(out, sizeof units);
+    for (i = 0; i < 512; i++) sm__set32(out + 4 + 4 * i, units[i]);
+    memcpy(out + 4 + sizeof units, text, sizeof text);
+    return 4 + sizeof units + sizeof text;
+}
+
+static toy *toy_unigram(void) {
+    toy *y = toy_new(SM__VOCAB_UGM);
+    toy_add(y, "<unk>", SM__TOKEN_UNKNOWN, 0);
+    toy_add(y, "</s>", SM__TOKEN_CONTROL, 0);
+    toy_add(y, "\xE2\x96\x81", SM__TOKEN_NORMAL, -3);    /* 2 */
+    toy_add(y, "a", SM__TOKEN_NORMAL, -2);               /* 3 */
+    toy_add(y, "aa", SM__TOKEN_NORMAL, -3.5f);           /* 4 */
+    toy_add(y, "\xE2\x96\x81" "a", SM__TOKEN_NORMAL, -4); /* 5 */
+    toy_add(y, "b", SM__TOKEN_NORMAL, -5);               /* 6 */
+    toy_add(y, "aab", SM__TOKEN_NORMAL, -8.4f);          /* 7 */
+    toy_add(y, "<u>", SM__TOKEN_USER, 0);                /* 8 */
+    y->v.unk = 0, y->v.eos = 1;
+    y->v.add_space_prefix = 1;
+    y->v.text_flags = SM__TEXT_MERGE;
+    return y;
+}
+
+static void unigram_by_hand(void) {
+    static uint8_t map[4096];
+    toy *y = toy_unigram();
+    sm_model *m = toy_model(y);
+    sm_tokenizer *t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "a", 0), "5 ");        /* -4, not -3 - 2 */
+        CHECK_STR(ids_of_text(t, "aa", 0), "5 3 ");     /* -6, not -3 - 3.5 */
+        CHECK_STR(ids_of_text(t, "aaa", 0), "5 4 ");    /* -7.5 */
+        CHECK_STR(ids_of_text(t, "aab", 0), "5 3 6 ");  /* -11, not -3 - 8.4 */
+        CHECK_STR(ids_of_text(t, "  a  b ", SM_TEXT_BOS), "5 2 6 1 "); /* spaces merge; </s> */
+        CHECK_STR(ids_of_text(t, "xyza", 0), "2 0 3 "); /* unknown once */
+        CHECK_STR(ids_of_text(t, "a<u>a", 0), "5 8 5 ");
+        CHECK_STR(ids_of_text(t, "a</s>", SM_TEXT_SPECIAL), "5 1 ");
+        CHECK_STR(ids_of_text(t, "\xFF", 0), "2 0 ");
+        CHECK_STR(ids_of_text(t, "", 0), "");
+        CHECK(round_trip(t, "aab a aaa", 9) == 6);
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    y->v.charsmap.p = (const char *)map;
+    y->v.charsmap.n = tiny_charsmap(map);
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "A", 0), "5 3 ");
+        CHECK_STR(ids_of_text(t, "\xC3\x84\xC3\x85", 0), "5 0 "); /* U+00C5 is not in it */
+        CHECK_STR(ids_of_text(t, "AbA", 0), "5 3 6 4 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
+/* A charsmap that was made for harm: every place in it is checked, and a text that grows out of the
+ * room is an error. */
+static void charsmaps_mean_harm(void) {
+    static uint8_t map[4096], bad[4096];
+    size_t n = tiny_charsmap(map), k;
+    toy *y = toy_unigram();
+    sm_error error;
+    sm_model *m;
+    int round, i;
+    y->v.charsmap.p = (const char *)bad;
+    for (round = 0; round < 400; round++) {
+        memcpy(bad, map, n);
+        for (i = random_below(30); i >= 0; i--)
+            bad[4 + random_below((int)n - 5)] = (uint8_t)random_below(256);
+        y->v.charsmap.n = n;
+        m = toy_model(y);
+        if (m) {
+            sm_tokenizer *t = tokenizer_make(m, 64);
+            char text[64];
+            int32_t ids[400];
+            int count;
+            for (k = 0; k < 64; k++) {
+                int any = random_below(256);
+                text[k] = (char)(any & 1 ? "A\xC3\x84 a"[random_below(5)] : any);
+            }
+            i = sm_tokenize(t, text, 64, 0, ids, 400, &count);
+            CHECK(i == SM_OK || (i == SM_ERR_FULL && count == 0));
+            sm_tokenizer_destroy(t);
+        }
+        sm_model_close(m);
+    }
+    for (k = 0; k < 8; k++) {
+        static const size_t sizes[] = {1, 4, 5, 8, 2051, 2052};
+        memcpy(bad, map, n);
+        y->v.charsmap.n = k < 6 ? sizes[k] : n;
+        if (k == 6) sm__set32(bad, 2049);        /* half a unit */
+        if (k == 7) bad[n - 1] = 'x';            /* a text without an end */
+        CHECK_STATUS(toy_open(y, &m, &error), SM_ERR_FORMAT);
+        CHECK(strstr(error.text, "charsmap") != NULL);
+    }
+    free(y);
+}
+
+/* --- Normal forms ----------------------------------------------------------------------------- */
+
+static void form_c_is_the_standards(void) {
+    static const char *const cases[][2] = {
+        {"plain", "plain"},
+        {"e\xCC\x81", "\xC3\xA9"},
+        {"\xE2\x84\xAB", "\xC3\x85"},                             /* Angstrom */
+        {"\xE1\xB8\x8A\xCC\xA3", "\xE1\xB8\x8C\xCC\x87"},         /* 1E0A 0323: 1E0C 0307 */
+        {"D\xCC\x87\xCC\xA3", "\xE1\xB8\x8C\xCC\x87"},            /* marks change places */
+        {"\xCD\x84", "\xCC\x88\xCC\x81"},                         /* 0344 never composes */
+        {"\xE0\xA5\x98", "\xE0\xA4\x95\xE0\xA4\xBC"},             /* 0958 neither */
+        {"\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8", "\xEA\xB0\x81"}, /* Hangul */
+        {"\xEA\xB0\x80\xE1\x86\xA8", "\xEA\xB0\x81"},
+        {"\xEF\xA4\x80", "\xE8\xB1\x88"},                         /* F900: 8C48 */
+        {"a\xCC\x96\xCC\x81\xCC\x96", "\xC3\xA1\xCC\x96\xCC\x96"},
+        {"\xCC\x81" "a", "\xCC\x81" "a"},
+    };
+    toy *y = toy_new(SM__VOCAB_BPE);
+    sm_model *m;
+    sm_tokenizer *t;
+    size_t c, k;
+    toy_bytes(y);
+    y->v.text_flags = SM__TEXT_NFC;
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 1 << 16) : NULL;
+    for (c = 0; t && c < sizeof cases / sizeof *cases; c++) {
+        int32_t ids[64];
+        int n = 0;
+        size_t want = strlen(cases[c][1]);
+        CHECK_STATUS(sm_tokenize(t, cases[c][0], strlen(cases[c][0]), 0, ids, 64, &n), SM_OK);
+        for (k = 0; k < want && k < (size_t)n && ids[k] == (unsigned char)cases[c][1][k]; k++) {
+        }
+        if ((size_t)n != want || k != want) FAIL("case %d", (int)c);
+    }
+    if (t) { /* a starter with 30,000 marks that all change places */
+        char *text = (char *)malloc(1 << 16);
+        int32_t *ids = (int32_t *)malloc((1 << 16) * sizeof *ids);
+        int n = 0;
+        uint64_t start = sm__now_ns();
+        for (k = 0; k < 1 << 16; k += 2) memcpy(text + k, k & 2 ? "\xCC\x96" : "\xCC\x81", 2);
+        CHECK_STATUS(sm_tokenize(t, text, 1 << 16, 0, ids, 1 << 16, &n), SM_OK);
+        CHECK(n == 1 << 16 && ids[1] == 0x96 && ids[n - 1] == 0x81);
+        CHECK(sm__now_ns() - start < 5000000000u);
+        free(ids);
+        free(text);
+    }
+    sm_tokenizer_destroy(t);
+    t = m ? tokenizer_make(m, 3) : NULL; /* 3 bytes become 6 */
+    if (t) {
+        int n = 9;
+        CHECK_STATUS(sm_tokenize(t, "\xE0\xA5\x98", 3, 0, NULL, 0, &n), SM_ERR_FULL);
+        CHECK(n == 0);
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
+/* --- The rules of the pre-tokenizers' table --------------------------------------------------- */
+
+static void rules_by_hand(void) {
+    CHECK_STR(words_of("gpt-4o", "camelCase XMLHttp don't\n/ 12345"),
+              "camel|Case| XMLHttp| don't|\n|/| |123|45");
+    CHECK_STR(words_of("o200k", "\xC3\x89" "col\xC3\x89 e\xCC\x81t"),
+              "\xC3\x89" "col|\xC3\x89| e\xCC\x81t");
+    CHECK_STR(words_of("gpt-4o", "\xC3\x89" "ABC"), "\xC3\x89|ABC"); /* of both cases there */
+    CHECK_STR(words_of("deepseek-v3", "a.b 1234 \xE4\xB8\x80x!\n\n"),
+              "a|.b| |123|4| |\xE4\xB8\x80|x|!\n\n");
+    CHECK_STR(words_of("superbpe", "ab 1234567 x"), "ab |1|234|567| x");
+    CHECK_STR(words_of("afmoe", "ab1234567"), "ab|1|234|567");
+    CHECK_STR(words_of("jais-2", "a       b"), "a|    |  | b");
+    CHECK_STR(words_of("bloom", "Hi there, you"), "Hi| there|,| you");
+    CHECK_STR(words_of("exaone-moe", "one two 3 x"), "one two| |3| x");
+    CHECK_STR(words_of("seed-coder", "a!\n"), "a|!|\n");
+    CHECK_STR(words_of("falcon", "ab`c 12345"), "ab|`|c| |123|45");
+    CHECK_STR(words_of("deepseek-llm", "ab 12  "), "ab| |12|  ");
+    CHECK_STR(words_of("chameleon", "<sentinel:12>IMGIMGABZ    x"), /* signs are cut again */
+              "<|sentinel|:|1|2|>|IMGIMGABZ|    |x");
+    CHECK_STR(words_of("kimi-k2", "a\xE4\xB8\x80\xE4\xB8\x81" "b's"),
+              "a|\xE4\xB8\x80\xE4\xB8\x81|b's");
+    CHECK_STR(words_of("ufakzeka", "it's"), "it|'s");
+    CHECK_STR(words_of("laguna", "a\n\n b"), "a|\n\n| b");
+}
+
+/* Much of the same, by every rule: one that looks at all that comes again and again would take
+ * seconds for each text. */
+static void rules_take_linear_time(void) {
+    static const char *const units[] = {"a", " ", "\n", "1", "!", "[", "A", "aB", "'s", " a", "1 ",
+                                        "<sentinel:1", "IMGIMGA", "\xCC\x81", "\xE4\xB8\x80",
+                                        "\xFF", "  \n", "\xE3\x80\x80", "12\xC2\xBD", "\x01"};
+    const size_t bytes = 1 << 15;
+    unsigned char *text = (unsigned char *)malloc(bytes);
+    size_t u, rule, at, length;
+    uint64_t start = sm__now_ns();
+    for (u = 0; text && u < sizeof units / sizeof *units; u++) {
+        size_t n = strlen(units[u]), used = bytes / n * n;
+        for (at = 0; at < used; at++) text[at] = (unsigned char)units[u][at % n];
+        for (rule = 0; rule < sizeof sm__rules / sizeof *sm__rules; rule++) {
+            sm__pre pre;
+            sm__cutter k;
+            memset(&pre, 0, sizeof pre);
+            pre.rule = (uint8_t)rule;
+            k = sm__cutter_make(&pre);
+            for (at = 0; at < used; at += length) {
+                length = sm__word_next(&k, text + at, used - at);
+                if (!length || length > used - at) {
+                    FAIL("rule %d, unit %d, at %d", (int)rule, (int)u, (int)at);
+                    length = used;
+                }
+            }
+        }
+        if (!CHECK(sm__now_ns() - start < 30000000000u)) break;
+    }
+    free(text);
+}
+
+/* 1 MB that is one word, within the planned workspace. */
+static void a_megabyte_is_one_word(void) {
+    static const char *const files[] = {"tokenizers/ggml-vocab-llama-spm.gguf",
+                                        "tokenizers/ggml-vocab-gpt-2.gguf"};
+    const size_t bytes = 1 << 20;
+    char *text = (char *)malloc(bytes);
+    int i;
+    for (i = 0; i < 2; i++) {
+        sm_model *m = vocab_open(files[i]);
+        sm_tokenizer *t = m ? tokenizer_make(m, bytes) : NULL;
+        uint64_t start = sm__now_ns();
+        uint32_t calls = heap.calls;
+        int n = 0;
+        if (t) {
+            memset(text, i ? '(' : 'a', bytes);
+            CHECK_STATUS(sm_tokenize(t, text, bytes, 0, NULL, 0, &n), SM_OK);
+            CHECK(n > 1000 && heap.calls == calls);
+            CHECK(sm__now_ns() - start < 20000000000u);
+        }
+        sm_tokenizer_destroy(t);
+        sm_model_close(m);
+    }
+    free(text);
+}
+
+/* --- tokenizer.json and tiktoken -------------------------------------------------------------- */
+
+static sm_status words_open(const char *text, const char *pre, sm_model **m, sm_error *error) {
+    sm_model_params p = sm_model_default();
+    p.tokenizer.data = text;
+    p.tokenizer.bytes = strlen(text);
+    p.vocab_only = 1;
+    p.pre = pre;
+    p.allocator = heap_allocator();
+    return sm_model_open(&p, m, error);
+}
+
+/* The ids of a text by a vocabulary in memory. */
+static const char *words_ids(const char *file, const char *pre, const char *text) {
+    sm_model *m = NULL;
+    sm_error error;
+    const char *ids = "";
+    if (words_open(file, pre, &m, &error)) FAIL("%s", error.text);
+    else {
+        sm_tokenizer *t = tokenizer_make(m, 100);
+        ids = ids_of_text(t, text, SM_TEXT_BOS | SM_TEXT_SPECIAL);
+        sm_tokenizer_destroy(t);
+    }
+    sm_model_close(m);
+    return ids;
+}
+
+static void json_wordpiece_and_unigram(void) {
+    static const char bert[] =
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"[UNK]\",\"special\":true},"
+        "{\"id\":1,\"content\":\"[CLS]\",\"special\":true},"
+        "{\"id\":2,\"content\":\"[SEP]\",\"special\":true}],"
+        "\"normalizer\":{\"type\":\"BertNormalizer\",\"clean_text\":true,"
+        "\"handle_chinese_chars\":true,\"strip_accents\":null,\"lowercase\":true},"
+        "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"},"
+        "\"post_processor\":{\"type\":\"BertProcessing\",\"sep\":[\"[SEP]\",2],"
+        "\"cls\":[\"[CLS]\",1]},"
+        "\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"[UNK]\","
+        "\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":6,\"vocab\":"
+        "{\"[UNK]\":0,\"[CLS]\":1,\"[SEP]\":2,\"un\":3,\"##aff\":4,\"##s\":5,\"caf\\u00e9\":6,"
+        "\"cafe\":7,\"\\u1112\":8,\"##\\u1161\":9}}}";
+    static const char unigram[] =
+        "{\"added_tokens\":[{\"id\":0,\"content\":\"<s>\",\"special\":true,\"rstrip\":true}],"
+        "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\","
+        "\"prepend_scheme\":\"first\"},\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":"
+        "[[\"<s>\",0],[\"<unk>\",0],[\"\\u2581\",-2],[\"a\",-1],[\"\\u2581a\",-2.5],[\"b\",-4]]}}";
+    static const char *const bad[][2] = {
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "BertPreTokenizer"},
+        {"{\"normalizer\":{\"type\":\"NFKC\"},\"model\":{\"type\":\"Unigram\"}}", "NFKC"},
+        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"},"
+         "\"model\":{\"type\":\"Unigram\"}}", "Precompiled"},
+        {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},"
+         "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "token 0"},
+        {"{\"model\":{\"type\":\"WordLevel\"}}", "WordLevel"},
+    };
+    sm_model *m = NULL;
+    sm_error error;
+    size_t i;
+    CHECK_STR(words_ids(bert, NULL, "Unaffs"), "1 3 4 5 2 ");
+    CHECK_STR(words_ids(bert, NULL, "unaffss un"), "1 0 3 2 "); /* 7 characters */
+    CHECK_STR(words_ids(bert, NULL, "CAF\xC3\x89"), "1 7 2 ");
+    CHECK_STR(words_ids(bert, NULL, "\xED\x95\x98"), "1 8 9 2 "); /* U+D558 in its parts */
+    CHECK_STR(words_ids(bert, NULL, "un[SEP]un"), "1 3 2 3 2 ");
+    CHECK_STR(words_ids(unigram, NULL, "aa b"), "4 3 2 5 ");
+    CHECK_STR(words_ids(unigram, NULL, "<s> a"), "0 3 "); /* not the beginning: no space */
+    CHECK_STR(words_ids(unigram, NULL, "axx"), "4 1 ");
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK(words_open(bad[i][0], NULL, &m, &error) < 0 && !m);
+        if (!strstr(error.text, bad[i][1])) FAIL("%s", error.text);
+    }
+}
+
+static void tiktoken_by_hand(void) {
+    /* a b c " " ab bc abc(no merge of a, bc or ab, c is listed; texts decide) " a" */
+    static const char file[] = "YQ== 0\nYg== 1\nYw== 2\nIA== 3\nYWI= 4\nYmM= 5\r\nYWJj 6\nIGE= 7\n";
+    static const char *const bad[] = {"YQ== 0\nYQ=", "YQ== 0\nYg== x\n", "YQ== 0\n?? 1\n",
+                                      "YQ== 0\nYg== 0\n", "YQ== 99999999999\n"};
+    sm_model *m = NULL;
+    sm_error error;
+    size_t i;
+    CHECK_STR(words_ids(file, "gpt-2", "abc"), "6 "); /* the word is a token */
+    CHECK_STR(words_ids(file, "gpt-2", "abcab bca"), "6 4 3 5 0 ");
+    CHECK_STR(words_ids(file, "gpt-2", "bcbc a"), "5 5 7 ");
+    CHECK_STR(words_ids(file, "gpt-2", "axb"), "0 1 "); /* no byte, no unknown id: dropped */
+    CHECK_STATUS(words_open(file, NULL, &m, &error), SM_ERR_ARG);
+    CHECK_STATUS(words_open(file, "never", &m, &error), SM_ERR_UNSUPPORTED);
+    for (i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_STATUS(words_open(bad[i], "gpt-2", &m, &error), SM_ERR_FORMAT);
+        CHECK(strstr(error.text, "line") != NULL && !m);
+    }
+    CHECK_STATUS(words_open(file, "gpt-2", &m, &error), SM_OK);
+    CHECK_STR(m ? sm_model_get_info(m)->tokenizer : "", "bpe");
+    sm_model_close(m);
+}
+
+/* --- Decoding --------------------------------------------------------------------------------- */
+
+/* Random ids of every kind of vocabulary: what is streamed is whole characters, always. */
+static void any_ids_stream_whole_characters(void) {
+    int i, k;
+    for (i = 0; i < N_VOCABS + 4; i++) {
+        toy *y = i == N_VOCABS     ? toy_wordpiece()
+                 : i == N_VOCABS + 1 ? toy_unigram()
+                 : i >= N_VOCABS     ? toy_new(i == N_VOCABS + 2 ? SM__VOCAB_BPE : SM__VOCAB_SPM)
+                                     : NULL;
+        sm_model *m;
+        sm_decoder d;
+        if (i < N_VOCABS && i % 3) continue; /* some are enough */
+        if (i >= N_VOCABS + 2) toy_bytes(y);
+        if (i == N_VOCABS + 3) toy_add(y, "\xF0\x9F", SM__TOKEN_NORMAL, 0);
+        m = y ? toy_model(y) : vocab_open(vocab_names[i]);
+        sm_decoder_init(&d);
+        for (k = 0; m && k < 3000; k++) {
+            char out[4096];
+            size_t bytes = 0;
+            int32_t id = random_below(m->vocab.n);
+            sm_status status = sm_decoder_push(&d, m, id, k & SM_TEXT_RAW, out, sizeof out, &bytes);
+            if (!CHECK(status == SM_OK)) break;
+            if (!CHECK(sm__utf8_ok((const unsigned char *)out, bytes))) break;
+        }
+        sm_model_close(m);
+        free(y);
+    }
+}
+
+static void special_tokens_take_spaces_along(void) {
+    static const uint8_t strips[] = {0, SM__STRIP_RIGHT, SM__STRIP_LEFT};
+    int hf;
+    for (hf = 0; hf < 2; hf++) {
+        toy *y = toy_new(SM__VOCAB_BPE);
+        sm_model *m;
+        sm_tokenizer *t;
+        uint8_t all[300];
+        toy_bytes(y);
+        toy_add(y, "<k>", SM__TOKEN_USER, 0); /* 256 */
+        toy_add(y, "<r>", SM__TOKEN_USER, 0);
+        toy_add(y, "<l>", SM__TOKEN_USER, 0);
+        memset(all, 0, sizeof all);
+        memcpy(all + 256, strips, 3);
+        y->v.strips = all;
+        y->v.text_flags = hf ? SM__TEXT_HF : 0;
+        m = toy_model(y);
+        t = m ? tokenizer_make(m, 64) : NULL;
+        if (t) {
+            CHECK_STR(ids_of_text(t, " <k> ", 0), "32 256 32 ");
+            CHECK_STR(ids_of_text(t, " <r> \n\ta", 0), "32 257 97 ");
+            CHECK_STR(ids_of_text(t, "a \n<l> ", 0), "97 258 32 ");
+            CHECK_STR(ids_of_text(t, "<r>\xC2\xA0<l>", 0), hf ? "257 258 " : "257 194 160 258 ");
+            CHECK_STR(ids_of_text(t, "  <l>", 0), "258 ");
+        }
+        sm_tokenizer_destroy(t);
+        sm_model_close(m);
+        free(y);
+    }
+}
+
+static const test tests_words[] = {
+    {"words: WordPiece by hand", wordpiece_by_hand},
+    {"words: Unigram by hand", unigram_by_hand},
+    {"words: charsmaps that mean harm", charsmaps_mean_harm},
+    {"words: Form C is the standard's", form_c_is_the_standards},
+    {"words: rules of pre-tokenizers by hand", rules_by_hand},
+    {"words: every rule takes linear time", rules_take_linear_time},
+    {"words: a megabyte can be one word", a_megabyte_is_one_word},
+    {"words: tokenizer.json of WordPiece and Unigram", json_wordpiece_and_unigram},
+    {"words: tiktoken by hand", tiktoken_by_hand},
+    {"words: any ids stream whole characters", any_ids_stream_whole_characters},
+    {"words: special tokens take white space along", special_tokens_take_spaces_along},
+};
