@@ -19116,7 +19116,7 @@ static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memor
     sm__arena_take(&arena, 1, sizeof *t);
     t->best = (sm__best *)sm__arena_take(&arena, max_text + 1, 3 * sizeof *t->best);
     t->symbols = (sm__symbol *)(void *)t->best;
-    t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
+    if (memory) t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
     t->text = (unsigned char *)sm__arena_take(&arena, 3 * max_text + 16, 1);
     while (kept < 16384 && 16 * kept < max_text) kept *= 2;
     t->kept = (sm__kept *)sm__arena_take(&arena, kept, sizeof *t->kept);
