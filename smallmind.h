@@ -22863,7 +22863,10 @@ enum {                  /* flags of a node */
     SM__G_DONE = 64
 };
 /* The first nodes are the same in every builder. ANY is every text of any bytes. */
-enum { SM__G_ID_NONE, SM__G_ID_EMPTY, SM__G_ID_ANY, SM__G_FIRST };
+#define SM__G_ID_NONE 0u
+#define SM__G_ID_EMPTY 1u
+#define SM__G_ID_ANY 2u
+#define SM__G_FIRST 3u
 
 typedef struct sm__gnode {
     uint8_t kind, flags;
@@ -23986,8 +23989,2956 @@ SM__UNUSED static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n,
 
 /* ================================================================================================
  * MARK: [SM41] JSON SCHEMA
- * Regular expressions, formats, numbers and schemas as expressions of the builder.
+ * Regular expressions, JSON texts as trees, and schemas, as expressions of the builder.
  * ============================================================================================== */
+
+/* ---- Regular expressions: ECMA-262's, as far as they are regular. An expression is read once,
+ * left to right, with a stack of open groups. A pattern is searched for, not matched, and its
+ * anchors may stand anywhere; so every part keeps four expressions: what it matches anywhere, only
+ * at the start of the text, only at its end, and only as a whole text. ---- */
+
+#define SM__RE_DEPTH 48     /* open groups */
+#define SM__RE_BYTES 16384  /* of a pattern: bounds the ranges of its classes, too */
+#define SM__RE_RANGES 32768 /* the largest class: \P{L} with all ranges of a long pattern */
+#define SM__RE_COPIES 8     /* of a repeated part that has an anchor in it */
+#define SM__CODE_END 0x110000u
+
+enum { SM__RE_START = 1, SM__RE_END = 2 };
+
+typedef struct sm__re_part {
+    uint32_t x[4];  /* by SM__RE_START | SM__RE_END: expression, or 0 for none */
+    unsigned empty; /* bit i: x[i] matches the empty text */
+} sm__re_part;
+
+/* Ranges of code points [2 * n]: first, last. */
+typedef struct sm__re_set {
+    uint32_t *range;
+    uint32_t n;
+} sm__re_set;
+
+typedef struct sm__re {
+    sm__gb *b;
+    const unsigned char *start, *p, *end;
+    int json;         /* the text stands inside a JSON string: see sm__re_chars */
+    sm__re_set set;   /* the class that is read, room for SM__RE_RANGES */
+    const char *what; /* names the pattern in messages */
+} sm__re;
+
+static int sm__re_fail(sm__re *r, const char *problem) {
+    if (r->b->error.status == SM_OK)
+        sm__fail(&r->b->error, SM_ERR_UNSUPPORTED, "%s: %s at byte %u of the regular expression",
+                 r->what, problem, (unsigned)(r->p - r->start));
+    return 0;
+}
+
+/* -- sets of characters -- */
+
+static void sm__re_add(sm__re *r, uint32_t first, uint32_t last) {
+    if (r->set.n == SM__RE_RANGES) {
+        sm__re_fail(r, "a class has too many ranges");
+        return;
+    }
+    r->set.range[2 * r->set.n] = first;
+    r->set.range[2 * r->set.n++ + 1] = last;
+}
+
+/* Sorts and joins the ranges from number `from` on. Insertion: classes are small, or in order. */
+static void sm__re_sort(sm__re_set *s, uint32_t from) {
+    uint32_t *v = s->range, i, k, n = from;
+    for (i = from + 1; i < s->n; i++) {
+        uint32_t first = v[2 * i], last = v[2 * i + 1];
+        for (k = i; k > from && v[2 * k - 2] > first; k--) {
+            v[2 * k] = v[2 * k - 2];
+            v[2 * k + 1] = v[2 * k - 1];
+        }
+        v[2 * k] = first;
+        v[2 * k + 1] = last;
+    }
+    for (i = from; i < s->n; i++) {
+        if (n > from && v[2 * i] <= v[2 * n - 1] + 1) {
+            if (v[2 * i + 1] > v[2 * n - 1]) v[2 * n - 1] = v[2 * i + 1];
+        } else {
+            v[2 * n] = v[2 * i];
+            v[2 * n++ + 1] = v[2 * i + 1];
+        }
+    }
+    s->n = n;
+}
+
+/* The ranges from number `from` on become those between them. */
+static void sm__re_negate(sm__re *r, uint32_t from) {
+    sm__re_set *s = &r->set;
+    uint32_t i, at = 0, n = from;
+    sm__re_sort(s, from);
+    for (i = from; i < s->n; i++) {
+        uint32_t first = s->range[2 * i], last = s->range[2 * i + 1];
+        if (first > at) {
+            s->range[2 * n] = at;
+            s->range[2 * n++ + 1] = first - 1;
+        }
+        at = last + 1;
+    }
+    s->n = n;
+    if (at < SM__CODE_END) sm__re_add(r, at, SM__CODE_END - 1);
+}
+
+/* What the character tables know of \p{...}. */
+static int sm__re_property(sm__re *r, int negated) {
+    static const struct {
+        const char *name;
+        int mask;
+    } known[] = {{"L", SM__CHAR_LETTER},    {"Letter", SM__CHAR_LETTER},
+                 {"Ll", SM__CHAR_LOWER},    {"Lowercase_Letter", SM__CHAR_LOWER},
+                 {"N", SM__CHAR_NUMBER},    {"Number", SM__CHAR_NUMBER},
+                 {"P", SM__CHAR_PUNCT},     {"Punctuation", SM__CHAR_PUNCT},
+                 {"S", SM__CHAR_SYMBOL},    {"Symbol", SM__CHAR_SYMBOL},
+                 {"M", SM__CHAR_MARK},      {"Mark", SM__CHAR_MARK},
+                 {"Mn", SM__CHAR_ACCENT},   {"Nonspacing_Mark", SM__CHAR_ACCENT},
+                 {"space", SM__CHAR_SPACE}, {"White_Space", SM__CHAR_SPACE}};
+    const unsigned char *name;
+    uint32_t from = r->set.n, at = 128, code;
+    size_t i, n;
+    int mask = 0, run;
+    if (r->p == r->end || *r->p != '{') return sm__re_fail(r, "\\p without {");
+    name = ++r->p;
+    while (r->p < r->end && *r->p != '}') r->p++;
+    if (r->p == r->end) return sm__re_fail(r, "\\p{ without }");
+    n = (size_t)(r->p++ - name);
+    for (i = 0; i < sizeof known / sizeof *known; i++)
+        if (strlen(known[i].name) == n && !memcmp(known[i].name, name, n)) mask = known[i].mask;
+    if (!mask) return sm__re_fail(r, "\\p{...} other than L, Ll, N, P, S, M, Mn and White_Space");
+    for (code = 0; code < 128; code++)
+        if (sm__char_class(code) & mask) sm__re_add(r, code, code);
+    for (run = 0; run < SM__CHAR_RUNS; run++) {
+        uint32_t length = (uint32_t)sm__char_runs[run] >> 4;
+        int kind = sm__char_runs[run] & 15;
+        for (code = 0; code < length && kind == SM__CHAR_PAIRS; code++)
+            if (mask & (code & 1 ? SM__CHAR_LOWER : SM__CHAR_UPPER))
+                sm__re_add(r, at + code, at + code);
+        if (kind < SM__CHAR_PAIRS && mask >> kind & 1) sm__re_add(r, at, at + length - 1);
+        at += length;
+    }
+    if (negated) sm__re_negate(r, from);
+    return 1;
+}
+
+/* \d \w \s, and as capitals what they leave out. */
+static void sm__re_class_escape(sm__re *r, int c) {
+    static const uint32_t space[] = {9,      13,     32,     32,     0xA0,   0xA0,   0x1680,
+                                     0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x202F,
+                                     0x205F, 0x205F, 0x3000, 0x3000, 0xFEFF, 0xFEFF};
+    uint32_t from = r->set.n;
+    size_t i;
+    if ((c | 32) == 's')
+        for (i = 0; i < sizeof space / sizeof *space; i += 2) sm__re_add(r, space[i], space[i + 1]);
+    else sm__re_add(r, '0', '9');
+    if ((c | 32) == 'w') {
+        sm__re_add(r, 'A', 'Z');
+        sm__re_add(r, '_', '_');
+        sm__re_add(r, 'a', 'z');
+    }
+    if (c < 'a') sm__re_negate(r, from);
+}
+
+/* n hexadecimal digits; -1 = they are not there, and nothing was read. */
+static int32_t sm__re_hex(sm__re *r, int n) {
+    int32_t v = 0;
+    int i;
+    if (r->end - r->p < n) return -1;
+    for (i = 0; i < n; i++) {
+        int digit = sm__json_hex(r->p[i]);
+        if (digit < 0) return -1;
+        v = v << 4 | digit;
+    }
+    r->p += n;
+    return v;
+}
+
+/* \uXXXX, \u{...} or a pair of surrogates, behind the u. */
+static int32_t sm__re_unicode(sm__re *r) {
+    int32_t code, low;
+    if (r->p < r->end && *r->p == '{') {
+        for (r->p++, code = 0; r->p < r->end && sm__json_hex(*r->p) >= 0 && code < 0x110000; r->p++)
+            code = code << 4 | sm__json_hex(*r->p);
+        if (r->p == r->end || *r->p != '}' || r->p[-1] == '{') code = 0x110000;
+        else r->p++;
+    } else {
+        code = sm__re_hex(r, 4);
+        if ((code & 0x1FFC00) == 0xD800 && r->end - r->p >= 6 && r->p[0] == '\\' &&
+            r->p[1] == 'u') {
+            r->p += 2;
+            low = sm__re_hex(r, 4);
+            code =
+                (low & 0x1FFC00) == 0xDC00 ? 0x10000 + ((code & 0x3FF) << 10 | (low & 0x3FF)) : -1;
+        }
+    }
+    if (code < 0 || code >= 0x110000 || (code & 0x1FF800) == 0xD800)
+        return sm__re_fail(r, "\\u that names no character"), -1;
+    return code;
+}
+
+/* An escape that is one character, behind the backslash; -1 = it is none, and the builder failed.
+ * in_class: \b is a backspace there. */
+static int32_t sm__re_escape(sm__re *r, int in_class) {
+    static const char from[] = "tnvfr0", to[] = "\t\n\v\f\r";
+    int c = r->p < r->end ? *r->p++ : 0;
+    const char *at = c ? strchr(from, c) : NULL;
+    int32_t code;
+    if (at && c != '0') return to[at - from];
+    if (c == '0' && (r->p == r->end || *r->p < '0' || *r->p > '9')) return 0;
+    if (c == 'u') return sm__re_unicode(r);
+    if (c == 'x' && (code = sm__re_hex(r, 2)) >= 0) return code;
+    if (c == 'c' && r->p < r->end && (*r->p | 32) >= 'a' && (*r->p | 32) <= 'z')
+        return *r->p++ & 31;
+    if (c == 'b' && in_class) return 8;
+    if (c > 32 && c < 127 && !((c | 32) >= 'a' && (c | 32) <= 'z') && !(c >= '0' && c <= '9'))
+        return c; /* a sign stands for itself */
+    r->p -= c != 0;
+    if (c == 'b' || c == 'B') sm__re_fail(r, "a word boundary (\\b)");
+    else if (c >= '1' && c <= '9') sm__re_fail(r, "a back reference");
+    else if (c == 'k') sm__re_fail(r, "a back reference (\\k)");
+    else sm__re_fail(r, "an unknown escape");
+    return -1;
+}
+
+/* One character or class of a bracket; -1 = failure, -2 = a class, which was added. */
+static int32_t sm__re_class_item(sm__re *r) {
+    uint32_t code;
+    int length;
+    if (*r->p != '\\') {
+        length = sm__utf8_read(r->p, (size_t)(r->end - r->p), &code);
+        if (length < 1) return sm__re_fail(r, "bytes that are no UTF-8"), -1;
+        r->p += length;
+        return (int32_t)code;
+    }
+    r->p++;
+    if (r->p < r->end && strchr("dDwWsS", *r->p) && *r->p) {
+        sm__re_class_escape(r, *r->p++);
+        return -2;
+    }
+    if (r->p < r->end && (*r->p | 32) == 'p') {
+        int negated = *r->p++ == 'P';
+        return sm__re_property(r, negated) ? -2 : -1;
+    }
+    return sm__re_escape(r, 1);
+}
+
+/* A bracket, behind the [. */
+static int sm__re_bracket(sm__re *r) {
+    int negated = r->p < r->end && *r->p == '^';
+    r->p += negated;
+    while (r->p < r->end && *r->p != ']') {
+        int32_t first = sm__re_class_item(r), last;
+        if (first == -1) return 0;
+        last = first;
+        if (r->end - r->p >= 2 && r->p[0] == '-' && r->p[1] != ']') {
+            const unsigned char *dash = r->p++;
+            last = sm__re_class_item(r);
+            if (last == -1) return 0;
+            if (first == -2 || last == -2) { /* [\w-x]: the dash is a dash */
+                sm__re_add(r, '-', '-');
+                if (last >= 0) sm__re_add(r, (uint32_t)last, (uint32_t)last);
+                last = first;
+            } else if (last < first) {
+                r->p = dash;
+                return sm__re_fail(r, "a range out of order");
+            }
+        }
+        if (first >= 0) sm__re_add(r, (uint32_t)first, (uint32_t)last);
+    }
+    if (r->p == r->end) return sm__re_fail(r, "[ without ]");
+    r->p++;
+    if (negated) sm__re_negate(r, 0);
+    return 1;
+}
+
+/* The controls of a set as JSON writes them behind a backslash: the short form where there is one,
+ * else u00XX in either case. */
+static uint32_t sm__re_json_escapes(sm__re *r, const sm__re_set *s) {
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
+    uint32_t letters[14], low[2][64], n_letters = 0, n_low[2] = {0, 0}, i, x;
+    sm__gb *b = r->b;
+    for (i = 0; i < s->n; i++) {
+        uint32_t c;
+        for (c = s->range[2 * i]; c <= s->range[2 * i + 1] && c <= '\\'; c++) {
+            const char *at = c ? strchr(from, (int)c) : NULL;
+            if (at) {
+                letters[n_letters++] = (unsigned char)to[at - from];
+                letters[n_letters++] = (unsigned char)to[at - from];
+            } else if (c < 32) {
+                uint32_t *to_low = low[c >> 4], *n = &n_low[c >> 4], digit = c & 15;
+                digit += digit < 10 ? '0' : 'a' - 10u;
+                to_low[(*n)++] = digit, to_low[(*n)++] = digit;
+                if (digit >= 'a') to_low[(*n)++] = digit - 32, to_low[(*n)++] = digit - 32;
+            }
+        }
+    }
+    x = n_letters ? sm__gb_chars(b, letters, n_letters / 2, 0) : SM__G_ID_NONE;
+    for (i = 0; i < 2; i++)
+        if (n_low[i])
+            x = sm__gb_alt(b, x, sm__gb_seq(b, sm__gb_bytes(b, i ? "u001" : "u000", 4),
+                                            sm__gb_chars(b, low[i], n_low[i] / 2, 0)));
+    return x;
+}
+
+/* The set that was read, as an expression; the set is empty again. Inside a JSON string what must
+ * be escaped is: \" \\ \b \f \n \r \t and \u00XX; everything else stands as itself (RFC 8259). */
+static uint32_t sm__re_chars(sm__re *r) {
+    static const uint32_t escaped[] = {0, 31, '"', '"', '\\', '\\'};
+    sm__re_set *s = &r->set;
+    uint32_t x, i, k, from;
+    sm__re_sort(s, 0);
+    if (!r->json) {
+        x = s->n ? sm__gb_chars(r->b, s->range, s->n, 0) : SM__G_ID_NONE;
+        s->n = 0;
+        return x;
+    }
+    x = sm__re_json_escapes(r, s);
+    if (x) x = sm__gb_seq(r->b, sm__gb_bytes(r->b, "\\", 1), x);
+    for (from = s->n, i = 0; i < from; i++) { /* the set without what is escaped */
+        uint32_t first = s->range[2 * i], last = s->range[2 * i + 1];
+        for (k = 0; k < 6 && first <= last; k += 2) {
+            if (escaped[k + 1] < first || escaped[k] > last) continue;
+            if (escaped[k] > first) sm__re_add(r, first, escaped[k] - 1);
+            first = escaped[k + 1] + 1;
+        }
+        if (first <= last) sm__re_add(r, first, last);
+    }
+    if (s->n > from)
+        x = sm__gb_alt(r->b, x, sm__gb_chars(r->b, s->range + 2 * from, s->n - from, 0));
+    s->n = 0;
+    return x;
+}
+
+static uint32_t sm__re_range(sm__re *r, uint32_t first, uint32_t last) {
+    sm__re_add(r, first, last);
+    return sm__re_chars(r);
+}
+
+/* -- parts -- */
+
+static sm__re_part sm__re_plain(uint32_t x, int empty) {
+    sm__re_part part = {{0, 0, 0, 0}, 0};
+    part.x[0] = x;
+    part.empty = (unsigned)empty;
+    return part;
+}
+
+/* The empty text at one end. */
+static sm__re_part sm__re_anchor(int where) {
+    sm__re_part part = {{0, 0, 0, 0}, 0};
+    part.x[where] = SM__G_ID_EMPTY;
+    part.empty = 1u << where;
+    return part;
+}
+
+static void sm__re_or(sm__re *r, sm__re_part *to, int i, uint32_t x, unsigned empty) {
+    if (!x) return;
+    to->x[i] = to->x[i] ? sm__gb_alt(r->b, to->x[i], x) : x;
+    to->empty |= (empty & 1u) << i;
+}
+
+static sm__re_part sm__re_alt(sm__re *r, sm__re_part a, sm__re_part b) {
+    int i;
+    for (i = 0; i < 4; i++) sm__re_or(r, &a, i, b.x[i], b.empty >> i);
+    return a;
+}
+
+/* a then b. What is anchored at the start needs nothing before it, so a must be empty there; what
+ * is anchored at the end needs nothing behind it. */
+static sm__re_part sm__re_seq(sm__re *r, sm__re_part a, sm__re_part b) {
+    sm__re_part to = {{0, 0, 0, 0}, 0};
+    int i, k;
+    for (i = 0; i < 4; i++) {
+        for (k = 0; k < 4; k++) {
+            unsigned a_empty = a.empty >> i & 1, b_empty = b.empty >> k & 1;
+            if (!a.x[i] || !b.x[k]) continue;
+            if (k & SM__RE_START) {
+                if (!a_empty) continue;
+                if (!(i & SM__RE_END)) sm__re_or(r, &to, k, b.x[k], b_empty);
+                else if (b_empty) sm__re_or(r, &to, 3, SM__G_ID_EMPTY, 1);
+            } else if (i & SM__RE_END) {
+                if (b_empty) sm__re_or(r, &to, i, a.x[i], a_empty);
+            } else {
+                sm__re_or(r, &to, i | k, sm__gb_seq(r->b, a.x[i], b.x[k]), a_empty & b_empty);
+            }
+        }
+    }
+    return to;
+}
+
+static sm__re_part sm__re_repeat(sm__re *r, sm__re_part a, uint32_t min, uint32_t max) {
+    sm__re_part to = sm__re_plain(SM__G_ID_EMPTY, 1);
+    uint32_t i;
+    if (!a.x[1] && !a.x[2] && !a.x[3]) {
+        if (!a.x[0]) return min ? a : to;
+        return sm__re_plain(sm__gb_repeat(r->b, a.x[0], min, max), min == 0 || (a.empty & 1));
+    }
+    if (max > SM__RE_COPIES) {
+        sm__re_fail(r, "an anchor in what is repeated");
+        return to;
+    }
+    for (i = 0; i < max; i++) { /* from the back: (a(a(a)?)?)? */
+        to = sm__re_seq(r, a, to);
+        if (max - i > min) to = sm__re_alt(r, sm__re_plain(SM__G_ID_EMPTY, 1), to);
+    }
+    return to;
+}
+
+/* -- the reader -- */
+
+/* A number at r->p, at most a million; 0 = there is none. */
+static int sm__re_number(sm__re *r, uint32_t *value) {
+    const unsigned char *start = r->p;
+    for (*value = 0; r->p < r->end && *r->p >= '0' && *r->p <= '9'; r->p++)
+        *value = (uint32_t)sm__min_size(*value * 10 + (uint32_t)(*r->p - '0'), 1000000);
+    return r->p > start;
+}
+
+/* {n}, {n,} or {n,m} behind the {; 0 = it is none, so the { is a character. */
+static int sm__re_braces(sm__re *r, uint32_t *min, uint32_t *max) {
+    const unsigned char *start = r->p;
+    int ok = sm__re_number(r, min);
+    *max = *min;
+    if (ok && r->p < r->end && *r->p == ',') {
+        r->p++;
+        if (!sm__re_number(r, max)) *max = UINT32_MAX;
+    }
+    if (ok && r->p < r->end && *r->p == '}') {
+        r->p++;
+        return 1;
+    }
+    r->p = start;
+    return 0;
+}
+
+/* The quantifier behind an atom, if there is one. */
+static sm__re_part sm__re_quantified(sm__re *r, sm__re_part atom) {
+    uint32_t min = 0, max = UINT32_MAX;
+    int c = r->p < r->end ? *r->p : 0;
+    if (c != '*' && c != '+' && c != '?' && c != '{') return atom;
+    r->p++;
+    if (c == '{' && !sm__re_braces(r, &min, &max)) {
+        r->p--;
+        return atom;
+    }
+    if (c == '+') min = 1;
+    if (c == '?') max = 1;
+    if (max < min) sm__re_fail(r, "a repetition out of order");
+    if (r->p < r->end && *r->p == '?') r->p++; /* lazy: the same texts */
+    if (r->p < r->end && (*r->p == '*' || *r->p == '+' || *r->p == '?'))
+        sm__re_fail(r, "a repetition of a repetition");
+    return sm__re_repeat(r, atom, min, max);
+}
+
+/* The beginning of a group, behind the (. */
+static int sm__re_open(sm__re *r) {
+    if (r->p == r->end || *r->p != '?') return 1;
+    r->p++;
+    if (r->p < r->end && *r->p == ':') {
+        r->p++;
+        return 1;
+    }
+    if (r->end - r->p > 1 && r->p[0] == '<' && r->p[1] != '=' && r->p[1] != '!') {
+        while (r->p < r->end && *r->p != '>') r->p++;
+        if (r->p == r->end) return sm__re_fail(r, "a group's name without >");
+        r->p++;
+        return 1;
+    }
+    if (r->p < r->end && (*r->p == '=' || *r->p == '!')) return sm__re_fail(r, "a look-ahead");
+    if (r->p < r->end && *r->p == '<') return sm__re_fail(r, "a look-behind");
+    return sm__re_fail(r, "a group with flags");
+}
+
+/* One atom that is no group. 0 = failure. */
+static int sm__re_atom(sm__re *r, sm__re_part *atom) {
+    int c = *r->p;
+    if (c == '^' || c == '$') {
+        r->p++;
+        *atom = sm__re_anchor(c == '^' ? SM__RE_START : SM__RE_END);
+        return 1;
+    }
+    if (c == '*' || c == '+' || c == '?') return sm__re_fail(r, "nothing to repeat");
+    if (c == '[') {
+        r->p++;
+        if (!sm__re_bracket(r)) return 0;
+    } else if (c == '.') { /* all but line ends */
+        r->p++;
+        sm__re_add(r, '\n', '\n');
+        sm__re_add(r, '\r', '\r');
+        sm__re_add(r, 0x2028, 0x2029);
+        sm__re_negate(r, 0);
+    } else {
+        uint32_t min, max;
+        int32_t code;
+        r->p++;
+        if (c == '{' && sm__re_braces(r, &min, &max)) return sm__re_fail(r, "nothing to repeat");
+        r->p--;
+        code = c == '\\' && r->end - r->p > 1 && (r->p[1] == 'b' || r->p[1] == 'B')
+                   ? (r->p++, sm__re_escape(r, 0))
+                   : sm__re_class_item(r);
+        if (code == -1) return 0;
+        if (code >= 0) sm__re_add(r, (uint32_t)code, (uint32_t)code);
+    }
+    *atom = sm__re_plain(sm__re_chars(r), 0);
+    return 1;
+}
+
+typedef struct sm__re_group {
+    sm__re_part done, now; /* the alternatives before the last |, and what follows it */
+} sm__re_group;
+
+static sm__re_group sm__re_group_new(void) {
+    sm__re_group g;
+    memset(&g, 0, sizeof g);
+    g.now = sm__re_plain(SM__G_ID_EMPTY, 1);
+    return g;
+}
+
+/* The whole pattern. */
+static sm__re_part sm__re_pattern(sm__re *r) {
+    sm__re_group stack[SM__RE_DEPTH];
+    sm__re_part atom = sm__re_plain(0, 0);
+    int depth = 0;
+    stack[0] = sm__re_group_new();
+    while (r->p < r->end && !r->b->error.status) {
+        sm__re_group *g = &stack[depth];
+        int c = *r->p;
+        if (c == '|') {
+            r->p++;
+            g->done = sm__re_alt(r, g->done, g->now);
+            g->now = sm__re_plain(SM__G_ID_EMPTY, 1);
+            continue;
+        }
+        if (c == '(') {
+            r->p++;
+            if (!sm__re_open(r)) break;
+            if (++depth == SM__RE_DEPTH) {
+                sm__re_fail(r, "too many open groups");
+                return atom;
+            }
+            stack[depth] = sm__re_group_new();
+            continue;
+        }
+        if (c == ')') {
+            if (!depth) {
+                sm__re_fail(r, ") without (");
+                break;
+            }
+            r->p++;
+            atom = sm__re_alt(r, g->done, g->now);
+            g = &stack[--depth];
+        } else if (!sm__re_atom(r, &atom)) {
+            break;
+        }
+        g->now = sm__re_seq(r, g->now, sm__re_quantified(r, atom));
+    }
+    if (depth && !r->b->error.status) sm__re_fail(r, "( without )");
+    return sm__re_alt(r, stack[0].done, stack[0].now);
+}
+
+/* Any character, any number of times. */
+static uint32_t sm__re_any(sm__re *r) {
+    return sm__gb_repeat(r->b, sm__re_range(r, 0, SM__CODE_END - 1), 0, UINT32_MAX);
+}
+
+/* The texts in which a pattern is found; whole: those that it matches from end to end. 0 = failure,
+ * which the builder keeps. */
+static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int whole) {
+    sm__re_part part;
+    uint32_t x = SM__G_ID_NONE;
+    int i;
+    r->what = what;
+    r->start = r->p = (const unsigned char *)pattern.p;
+    r->end = r->start + pattern.n;
+    r->set.n = 0;
+    if (pattern.n > SM__RE_BYTES) return (uint32_t)sm__re_fail(r, "more than 16384 bytes");
+    part = sm__re_pattern(r);
+    for (i = 0; i < 4 && !r->b->error.status; i++) {
+        uint32_t y = part.x[i];
+        if (!y) continue;
+        if (!whole && !(i & SM__RE_START)) y = sm__gb_seq(r->b, sm__re_any(r), y);
+        if (!whole && !(i & SM__RE_END)) y = sm__gb_seq(r->b, y, sm__re_any(r));
+        x = sm__gb_alt(r->b, x, y);
+    }
+    return r->b->error.status ? 0 : x;
+}
+
+/* ---- A JSON text as a tree. The reader above walks forward; a schema is looked at again and
+ * again, so it becomes nodes in the order of the text. Strict: RFC 8259 and UTF-8. ---- */
+
+typedef struct sm__tree_node {
+    sm__str key;     /* its name in the object around it; p NULL = it has none */
+    sm__str text;    /* of a string, escapes resolved; of a number, as it is written */
+    uint32_t parent; /* 0 = none: nodes count from 1 */
+    uint32_t first;  /* child */
+    uint32_t next;   /* child of the same parent */
+    uint32_t n;      /* children */
+    char kind;       /* n t f, 0 a number, " [ { */
+    uint8_t mark, word; /* SM__BELOW_* and SM__KW_*: what it is in a JSON Schema */
+} sm__tree_node;
+
+typedef struct sm__tree {
+    sm__tree_node *v; /* [room] v[1] is the whole text */
+    uint32_t n, room;
+    char *text;   /* [bytes of the source] resolved strings */
+    size_t used;
+} sm__tree;
+
+/* An upper bound of the nodes of a text, with the one that is none. */
+static uint32_t sm__tree_room(const unsigned char *s, size_t n) {
+    uint32_t room = 3;
+    size_t i;
+    for (i = 0; i < n; i++) room += s[i] == ',' || s[i] == '[' || s[i] == '{';
+    return room;
+}
+
+/* A string of the source into the tree's text. 0 = it holds half a surrogate pair. */
+static int sm__tree_string(sm__tree *t, sm__str raw, sm__str *to) {
+    size_t i;
+    unsigned code = 0;
+    for (i = 0; i < raw.n;) {
+        size_t at = i;
+        i += raw.p[i] == '\\' ? sm__json_escape(raw, i, &code) : 1;
+        if (i - at == 6 && code == SM__BAD_CHAR && sm__json_unit(raw.p + at + 2) != SM__BAD_CHAR)
+            return 0;
+    }
+    to->p = t->text + t->used;
+    to->n = sm__json_text(raw, t->text + t->used, raw.n + 1);
+    t->used += to->n + 1;
+    return 1;
+}
+
+/* A value that holds no other. */
+static int sm__tree_scalar(sm__tree *t, sm__json *j, sm__tree_node *v) {
+    static const char words[] = "ftn";
+    const uint8_t *start;
+    double number;
+    sm__str raw;
+    int word;
+    if (sm__json_peek(j) == '"') {
+        v->kind = '"';
+        return sm__json_string(j, &raw) && sm__tree_string(t, raw, &v->text);
+    }
+    word = sm__json_word(j);
+    if (word > 2) return 0; /* Python's words */
+    v->kind = '0';
+    if (word >= 0) {
+        v->kind = words[word];
+        return 1;
+    }
+    start = j->p;
+    v->text.p = (const char *)start;
+    if (!sm__json_number(j, &number)) return 0;
+    v->text.n = (size_t)(j->p - start);
+    return 1;
+}
+
+/* Reads a text of n bytes; t->v has the room, t->text n + 1 bytes. Returns 0 when it is JSON, else
+ * where it is not, counted from 1. */
+static size_t sm__tree_read(sm__tree *t, const unsigned char *s, size_t n) {
+    sm__json j = sm__json_make(s, n);
+    uint32_t last[SM__JSON_DEPTH + 1] = {0}, parent = 0, code;
+    static const sm__str none = {NULL, 0};
+    sm__str key = none, raw = none;
+    int depth = 0, length;
+    size_t at;
+    t->n = 0;
+    t->used = 0;
+    memset(&t->v[0], 0, sizeof *t->v);
+    for (at = 0; at < n; at += (size_t)length)
+        if ((length = sm__utf8_read(s + at, n - at, &code)) < 1) return at + 1;
+    do {
+        uint32_t i = ++t->n;
+        sm__tree_node *v = &t->v[i];
+        int c = sm__json_peek(&j);
+        memset(v, 0, sizeof *v);
+        v->key = key;
+        v->parent = parent;
+        t->v[parent].n++;
+        if (last[depth]) t->v[last[depth]].next = i;
+        else t->v[parent].first = i;
+        last[depth] = i;
+        if (c == '{' || c == '[') {
+            if (depth == SM__JSON_DEPTH) break;
+            v->kind = (char)c;
+            sm__json_enter(&j, c);
+            last[++depth] = 0;
+            parent = i;
+        } else if (!sm__tree_scalar(t, &j, v)) {
+            j.bad = 1;
+        }
+        key = none;
+        while (depth && !j.bad &&
+               !(t->v[parent].kind == '{' ? sm__json_member(&j, &raw) : sm__json_item(&j))) {
+            depth--;
+            parent = t->v[parent].parent;
+        }
+        if (depth && !j.bad && t->v[parent].kind == '{' && !sm__tree_string(t, raw, &key))
+            j.bad = 1;
+    } while (depth && !j.bad);
+    sm__json_peek(&j);
+    return depth || j.bad || j.p != j.end ? (size_t)(j.p - s) + 1 : 0;
+}
+
+/* The member of an object; the last one of that name, as most readers have it. 0 = none. */
+static uint32_t sm__tree_get(const sm__tree *t, uint32_t object, sm__str key) {
+    uint32_t i, found = 0;
+    if (t->v[object].kind != '{') return 0;
+    for (i = t->v[object].first; i; i = t->v[i].next)
+        if (sm__str_same(t->v[i].key, key)) found = i;
+    return found;
+}
+
+/* A node's JSON pointer (RFC 6901) in buf [size], or the end of it when it is long. */
+static const char *sm__tree_pointer(const sm__tree *t, uint32_t node, char *buf, size_t size) {
+    char *p = buf + size - 1;
+    *p = 0;
+    for (; t->v[node].parent; node = t->v[node].parent) {
+        sm__str name = t->v[node].key;
+        char digits[12];
+        size_t i;
+        if (!name.p) { /* its number */
+            uint32_t k = t->v[t->v[node].parent].first, at = 0;
+            char *d = digits + sizeof digits;
+            for (; k != node; k = t->v[k].next) at++;
+            do *--d = (char)('0' + at % 10), name.n++;
+            while (at /= 10);
+            name.p = d;
+        }
+        if ((size_t)(p - buf) < 2 * name.n + 2) break;
+        for (i = name.n; i-- > 0;) {
+            int c = name.p[i];
+            if (c == '~' || c == '/') *--p = c == '~' ? '0' : '1';
+            *--p = (char)(c == '/' ? '~' : c < 32 || c > 126 ? '?' : c);
+        }
+        *--p = '/';
+    }
+    *--p = '#';
+    return p;
+}
+
+/* ---- JSON Schema, draft 2020-12, and what older drafts wrote otherwise.
+ *
+ * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
+ * to be equal to, or the opposite of either. Each set becomes one rule, so recursion by $ref is
+ * recursion of rules. Inside a set, one type of value is looked at at a time, by a tableau: a
+ * branch has a list of what is still to be looked into (allOf adds to it, anyOf forks the branch)
+ * and a list of facts, that is, what one value must fulfil without a choice. A branch without
+ * anything left to do is one shape of the value; the rule is the union of the shapes. ---- */
+
+#define SM__JS_STEPS 400000  /* of all tableaus of a schema */
+#define SM__JS_BRANCHES 2048 /* of one tableau */
+#define SM__JS_CHAIN 200     /* applicators in the place of one value: beyond it $ref goes round */
+#define SM__JS_PROBE 4       /* how deep a probe for what cannot be looks into members */
+#define SM__JS_PATTERNS 5    /* different patternProperties that meet in one object */
+#define SM__JS_SETS 6        /* schemas of an anyOf below unevaluatedProperties or -Items */
+#define SM__JS_NAMES 256     /* named members of one object */
+#define SM__JS_CONTAINS 32   /* the largest minContains and maxContains */
+#define SM__JS_FIXED 4096    /* items of an array that must be told apart by their number */
+
+/* What stands below a keyword: nothing to look into, a schema, a list or a map of them. */
+enum { SM__BELOW_NONE, SM__BELOW_SCHEMA, SM__BELOW_LIST, SM__BELOW_MAP, SM__BELOW_EITHER,
+       SM__BELOW_DEPENDENT };
+
+#define SM__KEYWORD_LIST(X) \
+    X(TYPE, "type", NONE) \
+    X(ENUM, "enum", NONE) \
+    X(CONST, "const", NONE) \
+    X(REF, "$ref", NONE) \
+    X(DYNAMIC_REF, "$dynamicRef", NONE) \
+    X(RECURSIVE_REF, "$recursiveRef", NONE) \
+    X(ALL_OF, "allOf", LIST) \
+    X(ANY_OF, "anyOf", LIST) \
+    X(ONE_OF, "oneOf", LIST) \
+    X(NOT, "not", SCHEMA) \
+    X(IF, "if", SCHEMA) \
+    X(THEN, "then", SCHEMA) \
+    X(ELSE, "else", SCHEMA) \
+    X(MINIMUM, "minimum", NONE) \
+    X(MAXIMUM, "maximum", NONE) \
+    X(EX_MINIMUM, "exclusiveMinimum", NONE) \
+    X(EX_MAXIMUM, "exclusiveMaximum", NONE) \
+    X(MULTIPLE_OF, "multipleOf", NONE) \
+    X(MIN_LENGTH, "minLength", NONE) \
+    X(MAX_LENGTH, "maxLength", NONE) \
+    X(PATTERN, "pattern", NONE) \
+    X(FORMAT, "format", NONE) \
+    X(PREFIX_ITEMS, "prefixItems", LIST) \
+    X(ITEMS, "items", EITHER) \
+    X(ADDITIONAL_ITEMS, "additionalItems", SCHEMA) \
+    X(CONTAINS, "contains", SCHEMA) \
+    X(MIN_CONTAINS, "minContains", NONE) \
+    X(MAX_CONTAINS, "maxContains", NONE) \
+    X(MIN_ITEMS, "minItems", NONE) \
+    X(MAX_ITEMS, "maxItems", NONE) \
+    X(UNIQUE_ITEMS, "uniqueItems", NONE) \
+    X(UNEVALUATED_ITEMS, "unevaluatedItems", SCHEMA) \
+    X(PROPERTIES, "properties", MAP) \
+    X(PATTERN_PROPERTIES, "patternProperties", MAP) \
+    X(ADDITIONAL, "additionalProperties", SCHEMA) \
+    X(PROPERTY_NAMES, "propertyNames", SCHEMA) \
+    X(REQUIRED, "required", NONE) \
+    X(MIN_PROPERTIES, "minProperties", NONE) \
+    X(MAX_PROPERTIES, "maxProperties", NONE) \
+    X(DEPENDENT_REQUIRED, "dependentRequired", NONE) \
+    X(DEPENDENT_SCHEMAS, "dependentSchemas", MAP) \
+    X(DEPENDENCIES, "dependencies", DEPENDENT) \
+    X(UNEVALUATED, "unevaluatedProperties", SCHEMA) \
+    X(ID, "$id", NONE) \
+    X(ANCHOR, "$anchor", NONE) \
+    X(DYNAMIC_ANCHOR, "$dynamicAnchor", NONE) \
+    X(SCHEMA, "$schema", NONE) \
+    X(DEFS, "$defs", MAP) \
+    X(DEFINITIONS, "definitions", MAP)
+
+#define SM__KEYWORD_ENUM(name, text, below) SM__KW_##name,
+enum { SM__KW_NOT_ONE, SM__KEYWORD_LIST(SM__KEYWORD_ENUM) SM__KW_COUNT };
+#define SM__KW_SAYS SM__KW_ID /* the keywords from there on ask nothing of a value */
+#undef SM__KEYWORD_ENUM
+
+static const struct {
+    const char *name;
+    int below;
+} sm__keywords[] = {
+    {"", SM__BELOW_NONE},
+#define SM__KEYWORD_ROW(name, text, below) {text, SM__BELOW_##below},
+    SM__KEYWORD_LIST(SM__KEYWORD_ROW)
+#undef SM__KEYWORD_ROW
+};
+
+/* Types of values, as the tableau takes them one by one; the union of these bits is `type`. */
+enum {
+    SM__JS_NULL = 1,
+    SM__JS_FALSE = 2,
+    SM__JS_TRUE = 4,
+    SM__JS_NUMBER = 8,
+    SM__JS_STRING = 16,
+    SM__JS_ARRAY = 32,
+    SM__JS_OBJECT = 64,
+    SM__JS_ANY = 127,
+    SM__JS_INTEGER = 128 /* as a keyword only: a number without fraction */
+};
+#define SM__JS_TEXTS (SM__JS_NUMBER | SM__JS_STRING)
+#define SM__JS_HOLDERS (SM__JS_ARRAY | SM__JS_OBJECT)
+
+/* An element: node << 2, and what is asked of the value. */
+enum { SM__JS_NEGATED = 1, SM__JS_EQUAL = 2 };
+
+/* What a branch has to look into (elements and keywords that fork), and what it has found. */
+typedef enum sm__fact_kind {
+    SM__FACT_ELEMENT, /* a: element; b: the way here */
+    SM__FACT_FORK,    /* a: node of the keyword; b: the way here */
+    SM__FACT_TEXT,    /* a: expression of the number or the string's inside; b: 1 = none of it */
+    SM__FACT_LOCAL,   /* a: schema whose keywords for this type hold; b: its scope */
+    SM__FACT_SCOPE,   /* a: keyword unevaluatedX; b: the scope around this one, which it makes */
+    SM__FACT_VALUE,   /* a: the value that it equals */
+    SM__FACT_MEMBER,  /* a: name; b: element. If the member is there, it is so */
+    SM__FACT_NEEDED,  /* a: name. The member is there */
+    SM__FACT_OTHER,   /* a: schema or value; b: element, of some member that the schema's properties
+                          and patternProperties, or the value, do not have */
+    SM__FACT_MATCHING,  /* a: node of a pattern's schema; b: element, of some member it matches */
+    SM__FACT_SOME_NAME, /* b: element of some name */
+    SM__FACT_ITEM,      /* a: index; b: element. If the item is there, it is so */
+    SM__FACT_MIN,       /* a: at least so many members or items */
+    SM__FACT_MAX,       /* a: at most */
+    SM__FACT_CONTAINS   /* a: at least, c: at most so many items, from number `from` on, are b */
+} sm__fact_kind;
+
+typedef struct sm__fact {
+    uint32_t next, kind, a, b, c, from;
+} sm__fact;
+
+/* The way to an element: how many applicators led there, and the scope, that is, the innermost
+ * unevaluatedX that sees what is found there. What was denied is not seen. */
+#define SM__WAY_STEPS 255u
+#define SM__WAY_SCOPE(way) ((way) >> 8)
+
+typedef struct sm__branch {
+    uint32_t todo, facts; /* lists; branches share their ends */
+} sm__branch;
+
+/* A set of elements that has a rule. */
+typedef struct sm__term {
+    uint32_t first, n; /* in elements */
+    uint32_t rule;
+} sm__term;
+
+/* A name of an object's shape. */
+typedef struct sm__name {
+    uint32_t name;     /* SM__JS_KEY or SM__JS_WORD of a node: where its text stands */
+    uint32_t elements; /* list of facts: what its value must be */
+    uint32_t needed, gone;
+} sm__name;
+#define SM__JS_KEY(node) ((node) << 1)
+#define SM__JS_WORD(node) ((node) << 1 | 1)
+
+typedef struct sm__schema {
+    sm__gb *b;
+    sm__tree t;
+    sm__re re;
+    char *uris; /* resolved ones */
+    size_t n_uris, room_uris;
+    sm__str *uri;               /* [node] of a schema with its own $id; p NULL for others */
+    uint32_t *numbers, *texts;  /* [node] what a schema asks of these + 1; 0 = not known yet */
+    sm__fact *facts;
+    sm__branch *branches;
+    sm__name *names;
+    uint32_t *elements;
+    sm__term *terms;
+    uint32_t *buckets; /* hash table of terms: number + 1 */
+    uint32_t n_facts, n_branches, n_names, n_elements, n_terms, steps;
+    uint32_t room_facts, room_names, room_elements, bucket_mask;
+    int draft;       /* 3, 4, 6, 7, or 8 for all later ones */
+    int old_refs;    /* drafts before 2019-09: what stands beside $ref is not looked at */
+    int formats_off; /* format is an annotation */
+    int probing;     /* how deep sm__js_apart is in itself */
+    uint32_t space, between, colon; /* white space, and behind a sign */
+    uint32_t any;                   /* rule of any value */
+    uint32_t any_string, any_number; /* of which nothing is asked: any form */
+    uint32_t any_text;               /* a string's inside in the one form that is asked for */
+} sm__schema;
+
+/* The error of a schema names the place by its JSON pointer. Returns 0. */
+static uint32_t sm__js_fail(sm__schema *js, uint32_t node, sm_status status, const char *problem) {
+    char buf[128];
+    if (js->b->error.status == SM_OK)
+        sm__fail(&js->b->error, status, "JSON Schema, %s: %s",
+                 sm__tree_pointer(&js->t, node, buf, sizeof buf), problem);
+    return 0;
+}
+static uint32_t sm__js_refuse(sm__schema *js, uint32_t node, const char *problem) {
+    return sm__js_fail(js, node, SM_ERR_UNSUPPORTED, problem);
+}
+static uint32_t sm__js_malformed(sm__schema *js, uint32_t node, const char *problem) {
+    return sm__js_fail(js, node, SM_ERR_FORMAT, problem);
+}
+
+/* The value of a schema's keyword; 0 = it has none. */
+static uint32_t sm__js_get(const sm__schema *js, uint32_t schema, int keyword) {
+    uint32_t i, found = 0;
+    if (js->t.v[schema].kind != '{') return 0;
+    for (i = js->t.v[schema].first; i; i = js->t.v[i].next)
+        if (js->t.v[i].word == keyword) found = i;
+    return found;
+}
+
+static int sm__js_keyword(sm__str name) {
+    int i;
+    for (i = 1; i < SM__KW_COUNT; i++)
+        if (sm__str_same(sm__str_of(sm__keywords[i].name), name)) return i;
+    return SM__KW_NOT_ONE;
+}
+
+/* The children of a schema, list or map. */
+static void sm__js_mark_children(sm__schema *js, uint32_t node) {
+    sm__tree_node *v = &js->t.v[node];
+    uint32_t i;
+    int mark = v->mark;
+    if (mark == SM__BELOW_EITHER) mark = v->kind == '[' ? SM__BELOW_LIST : SM__BELOW_SCHEMA;
+    if (mark == SM__BELOW_SCHEMA && v->kind == '{') {
+        v->mark = SM__BELOW_SCHEMA;
+        for (i = v->first; i; i = js->t.v[i].next) {
+            js->t.v[i].word = (uint8_t)sm__js_keyword(js->t.v[i].key);
+            js->t.v[i].mark = (uint8_t)sm__keywords[js->t.v[i].word].below;
+        }
+    } else if (v->kind == (mark == SM__BELOW_LIST ? '[' : '{') && mark != SM__BELOW_SCHEMA) {
+        for (i = v->first; i; i = js->t.v[i].next)
+            if (mark != SM__BELOW_DEPENDENT || js->t.v[i].kind != '[')
+                js->t.v[i].mark = SM__BELOW_SCHEMA;
+    } else if (v->kind != 't' && v->kind != 'f') {
+        sm__js_malformed(js, node, mark == SM__BELOW_SCHEMA ? "this is no schema"
+                                   : mark == SM__BELOW_LIST ? "this is no list of schemas"
+                                                            : "this is no object of schemas");
+    }
+}
+
+/* Finds the schemas at and below a node, and their keywords. Nodes stand in the order of the text,
+ * so that one walk forward does it. */
+static void sm__js_mark(sm__schema *js, uint32_t root) {
+    uint32_t i;
+    js->t.v[root].mark = SM__BELOW_SCHEMA;
+    for (i = root; i <= js->t.n && (i == root || js->t.v[i].parent >= root); i++)
+        if (js->t.v[i].mark) sm__js_mark_children(js, i);
+}
+
+/* ---- references ---- */
+
+/* The base of a node: the nearest schema at or above it that has an $id of its own, or the whole
+ * text. */
+static uint32_t sm__js_resource(const sm__schema *js, uint32_t node) {
+    for (; js->t.v[node].parent; node = js->t.v[node].parent)
+        if (js->uri[node].p) break;
+    return node;
+}
+
+/* Bytes of s up to the first of the signs, which may be at its end. */
+static size_t sm__js_span(sm__str s, size_t from, const char *signs) {
+    while (from < s.n && !(s.p[from] && strchr(signs, s.p[from]))) from++;
+    return from;
+}
+
+/* The length of a URI's scheme with its colon, 0 without one, and where its path begins. */
+static size_t sm__js_scheme(sm__str s, size_t *path) {
+    size_t n = sm__js_span(s, 0, ":/?#");
+    n = n < s.n && s.p[n] == ':' ? n + 1 : 0;
+    *path = n;
+    if (s.n - n >= 2 && s.p[n] == '/' && s.p[n + 1] == '/') *path = sm__js_span(s, n + 2, "/?#");
+    return n;
+}
+
+/* ref seen from base, without fragment (RFC 3986, section 5.2), in memory of the builder. */
+static sm__str sm__js_join(sm__schema *js, sm__str base, sm__str ref) {
+    sm__str to = {NULL, 0};
+    size_t path, scheme, n, i;
+    char *p;
+    ref.n = sm__js_span(ref, 0, "#");
+    base.n = sm__js_span(base, 0, "#");
+    if (ref.n == 0) return base;
+    scheme = sm__js_scheme(base, &path);
+    if (sm__js_scheme(ref, &n)) n = 0;
+    else if (n) n = scheme;
+    else if (ref.p[0] == '/') n = path;
+    else if (ref.p[0] == '?') n = sm__js_span(base, path, "?");
+    else
+        for (n = sm__js_span(base, path, "?"); n > path && base.p[n - 1] != '/';) n--;
+    if (ref.n + n + 2 > js->room_uris - js->n_uris) {
+        sm__js_fail(js, 1, SM_ERR_FULL, "too much text in $id and $ref");
+        return to;
+    }
+    p = js->uris + js->n_uris;
+    if (n) memcpy(p, base.p, n);
+    if (n == path && n > scheme && ref.p[0] != '/') p[n++] = '/';
+    memcpy(p + n, ref.p, ref.n);
+    to.p = p;
+    to.n = n + ref.n;
+    sm__js_scheme(to, &path);
+    for (n = i = path; i < to.n; n++) { /* without . and .. */
+        size_t end = sm__js_span(to, i + 1, "/?"), dots = end - i - 1;
+        if (p[i] == '?') break;
+        if (p[i] == '/' && dots >= 1 && dots <= 2 && p[i + 1] == '.' && p[end - 1] == '.') {
+            if (dots == 2)
+                while (n > path && p[--n] != '/') continue;
+            if (end == to.n || p[end] == '?') p[n++] = '/';
+            i = end;
+            n--;
+        } else {
+            memmove(p + n, p + i, end - i);
+            n += end - i - 1;
+            i = end;
+        }
+    }
+    memmove(p + n, p + i, to.n - i);
+    to.n -= i - n;
+    js->n_uris += to.n;
+    return to;
+}
+
+/* Every $id of a schema seen from the one around it. */
+static void sm__js_bases(sm__schema *js) {
+    static const sm__str none = {"", 0};
+    uint32_t i;
+    js->uri[1] = none;
+    for (i = 1; i <= js->t.n && !js->b->error.status; i++) {
+        const sm__tree_node *v = &js->t.v[i];
+        uint32_t id = v->mark == SM__BELOW_SCHEMA ? sm__js_get(js, i, SM__KW_ID) : 0, base;
+        if (!id || js->t.v[id].kind != '"' || !js->t.v[id].text.n) continue;
+        if (js->t.v[id].text.p[0] == '#') continue; /* an anchor, as old drafts wrote it */
+        base = i == 1 ? 1 : sm__js_resource(js, v->parent);
+        js->uri[i] = sm__js_join(js, js->uri[base], js->t.v[id].text);
+    }
+}
+
+/* A step of a JSON pointer: the child of that name or number; 0 = there is none. */
+static uint32_t sm__js_child(const sm__schema *js, uint32_t node, sm__str name) {
+    uint32_t i, number = 0;
+    size_t k;
+    if (js->t.v[node].kind != '[') return sm__tree_get(&js->t, node, name);
+    for (k = 0; k < name.n; k++) {
+        if (name.p[k] < '0' || name.p[k] > '9' || number > 99999999) return 0;
+        number = number * 10 + (uint32_t)(name.p[k] - '0');
+    }
+    for (i = js->t.v[node].first; i && number; i = js->t.v[i].next) number--;
+    return i;
+}
+
+/* The node that a fragment names, seen from a resource: a JSON pointer, or an anchor. */
+static uint32_t sm__js_fragment(sm__schema *js, uint32_t root, sm__str f) {
+    uint32_t i, node = root;
+    size_t at = 0, k;
+    if (f.n && f.p[0] != '/') {
+        static const int words[] = {SM__KW_ANCHOR, SM__KW_DYNAMIC_ANCHOR, SM__KW_ID};
+        for (i = root; i <= js->t.n; i++) {
+            if (js->t.v[i].mark != SM__BELOW_SCHEMA || sm__js_resource(js, i) != root) continue;
+            for (k = 0; k < 3; k++) {
+                uint32_t id = sm__js_get(js, i, words[k]);
+                sm__str text = js->t.v[id].text;
+                if (!id || js->t.v[id].kind != '"') continue;
+                if (k == 2 && text.n && text.p[0] == '#') text.p++, text.n--;
+                else if (k == 2) continue;
+                if (sm__str_same(text, f)) return i;
+            }
+        }
+        return 0;
+    }
+    while (node && at < f.n) { /* ~0 ~1 %XX: each makes the text shorter */
+        char buf[512];
+        sm__str name;
+        for (name.n = 0, at++; at < f.n && f.p[at] != '/' && name.n < sizeof buf; at++) {
+            int c = f.p[at], high, low;
+            if (c == '%' && f.n - at > 2 && (high = sm__json_hex(f.p[at + 1])) >= 0 &&
+                (low = sm__json_hex(f.p[at + 2])) >= 0)
+                c = high << 4 | low, at += 2;
+            if (c == '~' && f.n - at > 1 && (f.p[at + 1] == '0' || f.p[at + 1] == '1'))
+                c = f.p[++at] == '0' ? '~' : '/';
+            buf[name.n++] = (char)c;
+        }
+        name.p = buf;
+        node = name.n == sizeof buf ? 0 : sm__js_child(js, node, name);
+    }
+    return node;
+}
+
+/* What the dynamic scope may bind otherwise is refused: a $dynamicRef is a $ref where there is no
+ * $dynamicAnchor of the name, or only one. */
+static int sm__js_dynamic(sm__schema *js, uint32_t target, sm__str name) {
+    uint32_t i, n = 0, id = sm__js_get(js, target, SM__KW_DYNAMIC_ANCHOR);
+    if (!id || !sm__str_same(js->t.v[id].text, name)) return 0;
+    for (i = 1; i <= js->t.n; i++)
+        n += js->t.v[i].word == SM__KW_DYNAMIC_ANCHOR && sm__str_same(js->t.v[i].text, name);
+    return n > 1;
+}
+
+/* The schema that a $ref or $dynamicRef leads to; 0 = failure. */
+static uint32_t sm__js_target(sm__schema *js, uint32_t ref) {
+    sm__str text = js->t.v[ref].text, fragment, uri;
+    uint32_t i, root = sm__js_resource(js, ref), found;
+    if (js->t.v[ref].kind != '"') return sm__js_malformed(js, ref, "a reference is a string");
+    uri.p = text.p;
+    uri.n = sm__js_span(text, 0, "#");
+    fragment.p = text.p + sm__min_size(uri.n + 1, text.n);
+    fragment.n = text.n - sm__min_size(uri.n + 1, text.n);
+    if (uri.n) {
+        uri = sm__js_join(js, js->uri[root], uri);
+        for (i = 1; i <= js->t.n; i++)
+            if (js->uri[i].p && sm__str_same(js->uri[i], uri)) break;
+        if (i > js->t.n) return sm__js_refuse(js, ref, "a schema that is not in this text");
+        root = i;
+    }
+    found = sm__js_fragment(js, root, fragment);
+    if (!found) return sm__js_malformed(js, ref, "nothing is there");
+    if (js->t.v[ref].word == SM__KW_DYNAMIC_REF && sm__js_dynamic(js, found, fragment))
+        return sm__js_refuse(js, ref, "more than one $dynamicAnchor of this name");
+    if (js->t.v[found].mark != SM__BELOW_SCHEMA) sm__js_mark(js, found);
+    return js->b->error.status ? 0 : found;
+}
+
+/* ---- numbers. What a schema asks of them is asked of their text: plain (-12.50), or in the one
+ * form of an exponent that JSON writers give to the very large and the very small (1.5e+16 and
+ * above, 1e-05 and below). A number of which nothing is asked may have any form of RFC 8259.
+ * ---- */
+
+#define SM__NUM_DIGITS 64  /* of a number in a schema, but for zeros at its ends */
+#define SM__NUM_POINT 400  /* zeros between its digits and the point */
+
+#define SM__NUM_ANY "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?(?:[eE][+-]?\\d+)?"
+#define SM__NUM_EXP "[eE](?:\\+?0*(?:1[6-9]|[2-9]\\d|[1-9]\\d\\d+)|-0*(?:[5-9]|[1-9]\\d+))"
+#define SM__NUM_SIZE "(?:(?:0|[1-9]\\d*)(?:\\.\\d+)?|[1-9](?:\\.\\d+)?" SM__NUM_EXP ")"
+/* 3.0 is an integer, says the draft, and so is what has an exponent above its digits. */
+#define SM__NUM_LARGE "-?[1-9](?:\\.\\d{1,16})?[eE]\\+?0*(?:1[6-9]|[2-9]\\d|[1-9]\\d\\d+)"
+#define SM__NUM_INTEGER "0|-?0\\.0+|-?[1-9]\\d*(?:\\.0+)?|" SM__NUM_LARGE
+
+typedef struct sm__decimal { /* 0.d0 d1 d2 ... * 10^point; n = 0: zero */
+    unsigned char d[SM__NUM_DIGITS];
+    int n, point, negative;
+} sm__decimal;
+
+/* A number node's value; 0 = it is none, or longer than what is done here. */
+static int sm__js_decimal(sm__schema *js, uint32_t node, sm__decimal *to) {
+    sm__str s = js->t.v[node].text;
+    size_t i;
+    int fraction = 0, exponent = 0, zeros = 0;
+    memset(to, 0, sizeof *to);
+    if (js->t.v[node].kind != '0') return (int)sm__js_malformed(js, node, "this is no number");
+    to->negative = s.p[0] == '-';
+    for (i = (size_t)to->negative; i < s.n && (s.p[i] | 32) != 'e'; i++) {
+        int digit = s.p[i] - '0';
+        if (s.p[i] == '.') fraction = 1;
+        if (s.p[i] == '.') continue;
+        if (!fraction && (digit || to->n)) to->point++;
+        if (fraction && !digit && !to->n) to->point--;
+        zeros = digit || !to->n ? zeros : zeros + 1;
+        if (!digit) continue;
+        if (to->n + zeros >= SM__NUM_DIGITS)
+            return (int)sm__js_refuse(js, node, "a number of more than 64 digits");
+        for (; zeros; zeros--) to->d[to->n++] = 0;
+        to->d[to->n++] = (unsigned char)digit;
+    }
+    if (i < s.n) {
+        int down = s.p[++i] == '-';
+        for (i += down || s.p[i] == '+'; i < s.n; i++)
+            if (exponent < 100000) exponent = exponent * 10 + (s.p[i] - '0');
+        to->point += down ? -exponent : exponent;
+    }
+    if (!to->n) to->point = to->negative = 0;
+    if (to->point > SM__NUM_POINT || to->point < -SM__NUM_POINT)
+        return (int)sm__js_refuse(js, node, "a number with more than 400 zeros");
+    return 1;
+}
+
+static int sm__decimal_digit(const sm__decimal *v, int i) {
+    return i >= 0 && i < v->n ? v->d[i] : 0;
+}
+
+/* An expression of the regular expression's syntax over plain text, from end to end. */
+static uint32_t sm__js_plain(sm__schema *js, const char *pattern) {
+    js->re.json = 0;
+    return sm__re_read(&js->re, "internal", sm__str_of(pattern), 1);
+}
+static uint32_t sm__js_digits(sm__schema *js, int first, int last) {
+    js->re.json = 0;
+    return first > last ? SM__G_ID_NONE
+                        : sm__re_range(&js->re, (uint32_t)('0' + first), (uint32_t)('0' + last));
+}
+
+/* Plain numbers without sign that are at least v, or above it; digit by digit from the last: a
+ * greater one here and any behind it, or the same and what is enough behind it. whole: no fraction
+ * is written. */
+static uint32_t sm__js_at_least(sm__schema *js, const sm__decimal *v, int above, int whole) {
+    sm__gb *b = js->b;
+    uint32_t some = sm__gb_repeat(b, sm__js_digits(js, 0, 9), 0, UINT32_MAX);
+    uint32_t rest = sm__js_plain(js, whole ? "" : "(?:\\.\\d+)?"), x, first;
+    int i, places = v->point > 1 ? v->point : 1, digit;
+    if (v->n <= v->point || !v->n) {
+        x = !above ? rest : whole ? SM__G_ID_NONE : sm__js_plain(js, "\\.0*[1-9]\\d*");
+    } else {
+        x = above ? sm__js_plain(js, "\\d*[1-9]\\d*") : some;
+        for (i = v->n - 1; i >= (v->point > 0 ? v->point : 0); i--)
+            x = sm__gb_alt(b, sm__gb_seq(b, sm__js_digits(js, v->d[i] + 1, 9), some),
+                           sm__gb_seq(b, sm__js_digits(js, v->d[i], v->d[i]), x));
+        for (i = v->point; i < 0; i++)
+            x = sm__gb_alt(b, sm__gb_seq(b, sm__js_digits(js, 1, 9), some),
+                           sm__gb_seq(b, sm__js_digits(js, 0, 0), x));
+        x = sm__gb_seq(b, sm__gb_bytes(b, ".", 1), x);
+    }
+    for (i = places - 1; i >= 0; i--) {
+        digit = v->point < 1 ? 0 : sm__decimal_digit(v, i);
+        x = sm__gb_alt(b, sm__gb_seq(b, sm__js_digits(js, digit + 1, 9), rest),
+                       sm__gb_seq(b, sm__js_digits(js, digit, digit), x));
+        rest = sm__gb_seq(b, sm__js_digits(js, 0, 9), rest);
+    }
+    first = sm__js_digits(js, 1, 9);
+    return sm__gb_alt(b, x, sm__gb_seq(b, first, sm__gb_seq(b, some, rest)));
+}
+
+/* Exponents, as they are written behind the e, that are at least k. */
+static uint32_t sm__js_exponent(sm__schema *js, int k) {
+    char digits[12];
+    sm__decimal v;
+    sm__gb *b = js->b;
+    uint32_t zeros = sm__js_plain(js, "0*"), x;
+    int i, n = 0, size = k > 0 ? k : 1 - k;
+    memset(&v, 0, sizeof v);
+    for (; size; size /= 10) digits[n++] = (char)(size % 10);
+    for (i = 0; i < n; i++) v.d[i] = (unsigned char)digits[n - 1 - i];
+    for (v.n = v.point = n; v.n && !v.d[v.n - 1];) v.n--;
+    x = sm__gb_seq(b, zeros, sm__js_at_least(js, &v, 0, 1));
+    if (k > 0) return sm__gb_seq(b, sm__js_plain(js, "\\+?"), x);
+    x = sm__gb_and(b, sm__js_plain(js, "\\d+"), sm__gb_not(b, x));
+    return sm__gb_alt(b, sm__js_plain(js, "\\+?\\d+"), sm__gb_seq(b, sm__gb_bytes(b, "-", 1), x));
+}
+
+/* Numbers without sign, in both forms, that are at least v without its sign, or above it. */
+static uint32_t sm__js_size(sm__schema *js, const sm__decimal *v, int above) {
+    sm__gb *b = js->b;
+    sm__decimal mantissa = *v;
+    uint32_t all = sm__js_plain(js, SM__NUM_SIZE), x = sm__js_at_least(js, v, above, 0), y, e;
+    if (!v->n) return sm__gb_alt(b, x, sm__js_plain(js, "[1-9](?:\\.\\d+)?" SM__NUM_EXP));
+    mantissa.point = 1;
+    e = sm__js_plain(js, "[eE]");
+    y = sm__gb_seq(b, sm__js_plain(js, "[1-9](?:\\.\\d+)?"),
+                   sm__gb_seq(b, e, sm__js_exponent(js, v->point)));
+    x = sm__gb_alt(b, x, y);
+    y = sm__gb_seq(b, sm__js_at_least(js, &mantissa, above, 0),
+                   sm__gb_seq(b, e, sm__js_exponent(js, v->point - 1)));
+    return sm__gb_and(b, all, sm__gb_alt(b, x, y));
+}
+
+/* Numbers that are at least the bound, or above it; below: at most, or below it. */
+static uint32_t sm__js_bound(sm__schema *js, const sm__decimal *v, int exclusive, int below) {
+    sm__gb *b = js->b;
+    uint32_t minus = sm__gb_bytes(b, "-", 1), all = sm__js_plain(js, SM__NUM_SIZE), x;
+    if (below) { /* what is not above it */
+        x = sm__gb_not(b, sm__js_bound(js, v, !exclusive, 0));
+        return sm__gb_and(b, sm__gb_seq(b, sm__js_plain(js, "-?"), all), x);
+    }
+    x = sm__js_size(js, v, v->negative || !v->n ? !exclusive : exclusive);
+    if (!v->n && exclusive) return sm__js_size(js, v, 1);
+    if (v->n && !v->negative) return x;
+    return sm__gb_alt(b, all, sm__gb_seq(b, minus, sm__gb_and(b, all, sm__gb_not(b, x))));
+}
+
+/* Numbers equal to v. */
+static uint32_t sm__js_equal_number(sm__schema *js, const sm__decimal *v) {
+    char buf[2 * SM__NUM_POINT + SM__NUM_DIGITS + 64], *p = buf;
+    int i, exponent = v->point - 1, places = v->point > 1 ? v->point : 1;
+    uint32_t x;
+    if (!v->n) return sm__js_plain(js, "-?0(?:\\.0+)?");
+    if (v->negative) *p++ = '-';
+    for (i = 0; i < places; i++)
+        *p++ = (char)('0' + (v->point < 1 ? 0 : sm__decimal_digit(v, i)));
+    if (v->n > v->point) {
+        *p++ = '\\', *p++ = '.';
+        for (i = v->point; i < v->n; i++) *p++ = (char)('0' + sm__decimal_digit(v, i));
+        *p++ = '0', *p++ = '*', *p = 0;
+    } else {
+        memcpy(p, "(?:\\.0+)?", 10);
+    }
+    x = sm__js_plain(js, buf);
+    if (exponent > -5 && exponent < 16) return x;
+    p = buf;
+    if (v->negative) *p++ = '-';
+    *p++ = (char)('0' + v->d[0]);
+    if (v->n > 1) {
+        *p++ = '\\', *p++ = '.';
+        for (i = 1; i < v->n; i++) *p++ = (char)('0' + v->d[i]);
+        *p++ = '0', *p++ = '*';
+    } else {
+        memcpy(p, "(?:\\.0+)?", 9);
+        p += 9;
+    }
+    memcpy(p, exponent < 0 ? "[eE]-0*   " : "[eE]\\+?0*", 9);
+    p += exponent < 0 ? 7 : 9;
+    if (exponent < 0) exponent = -exponent;
+    if (exponent > 99) *p++ = (char)('0' + exponent / 100);
+    if (exponent > 9) *p++ = (char)('0' + exponent / 10 % 10);
+    *p++ = (char)('0' + exponent % 10), *p = 0;
+    return sm__gb_alt(js->b, x, sm__js_plain(js, buf));
+}
+
+/* Plain numbers, with scale digits behind the point and then zeros, of which the last k digits are
+ * those of `value`; zeros at the ends may be left out. */
+static uint32_t sm__js_ending(sm__schema *js, uint32_t value, int k, int scale) {
+    char digits[16], buf[64], *p = buf;
+    int i, whole = k > scale ? k - scale : 0, end = k, start = 0, open = scale - (k - whole);
+    for (i = k; i-- > 0; value /= 10) digits[i] = (char)('0' + value % 10);
+    while (end > whole && digits[end - 1] == '0') end--;
+    while (start < whole && digits[start] == '0') start++;
+    memcpy(p, "(?:\\d*", 6), p += 6;
+    for (i = 0; i < whole; i++) *p++ = digits[i];
+    *p++ = '|';
+    for (i = start; i < whole; i++) *p++ = digits[i];
+    if (start == whole) *p++ = '0';
+    memcpy(p, ")\\.", 4), p += 3;
+    if (end == whole && !whole) { /* nothing but what is open */
+        memcpy(p, "\\d{0,00}0*", 11);
+        p[5] = (char)('0' + open / 10), p[6] = (char)('0' + open % 10);
+        return sm__gb_alt(js->b, sm__js_plain(js, "\\d+"), sm__js_plain(js, buf));
+    }
+    if (open) {
+        memcpy(p, "\\d{00}", 6);
+        p[3] = (char)('0' + open / 10), p[4] = (char)('0' + open % 10);
+        p += 6;
+    }
+    for (i = whole; i < end; i++) *p++ = digits[i];
+    *p++ = '0', *p++ = '*', *p = 0;
+    if (end > whole) return sm__js_plain(js, buf);
+    p = strchr(buf, '.') - 1; /* the fraction is zero, or not written */
+    memcpy(p, "(?:\\.0+)?", 10);
+    return sm__js_plain(js, buf);
+}
+
+/* Multiples of a number whose digits divide a power of ten: the last digits say it all. Of
+ * numbers with an exponent, those are left out that have digits below it. */
+static uint32_t sm__js_multiple(sm__schema *js, uint32_t node) {
+    sm__decimal v;
+    sm__gb *b = js->b;
+    uint32_t size = 0, power = 1, i, x = SM__G_ID_NONE;
+    int k, scale, places;
+    if (!sm__js_decimal(js, node, &v)) return 0;
+    if (v.negative || !v.n) return sm__js_malformed(js, node, "multipleOf is above zero");
+    scale = v.n > v.point ? v.n - v.point : 0;
+    places = v.point > v.n ? v.point : v.n;
+    if (places > 6 || scale > 64) return sm__js_refuse(js, node, "multipleOf with so many digits");
+    for (k = 0; k < places; k++) size = size * 10 + (uint32_t)sm__decimal_digit(&v, k);
+    for (k = 0; power % size && k < 7; k++) power *= 10;
+    if (power % size || power / size > 1000)
+        return sm__js_refuse(js, node, "multipleOf, but for 2, 5, 10 and some of their products");
+    for (i = 0; i < power / size; i++)
+        x = sm__gb_alt(b, x, sm__js_ending(js, i * size, k, scale));
+    x = sm__gb_seq(b, sm__js_plain(js, "-?"), x);
+    x = sm__gb_and(b, sm__js_plain(js, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?"), x);
+    return k > scale ? x : sm__gb_alt(b, x, sm__js_plain(js, SM__NUM_LARGE)); /* all integers */
+}
+
+/* ---- strings ---- */
+
+/* A text inside a JSON string, as sm__re_chars writes its characters. */
+static uint32_t sm__js_literal(sm__schema *js, sm__str s) {
+    uint32_t x = SM__G_ID_EMPTY, y;
+    size_t i, start;
+    js->re.json = 1;
+    for (i = 0; i < s.n && !js->b->error.status;) {
+        for (start = i; i < s.n && (unsigned char)s.p[i] >= 32 && s.p[i] != '"' && s.p[i] != '\\';)
+            i++;
+        if (i > start) y = sm__gb_bytes(js->b, s.p + start, i - start);
+        else y = sm__re_range(&js->re, (unsigned char)s.p[i], (unsigned char)s.p[i]), i++;
+        x = sm__gb_seq(js->b, x, y);
+    }
+    return x;
+}
+
+#define SM__OCTET "(?:25[0-5]|2[0-4]\\d|1\\d\\d|[1-9]?\\d)"
+#define SM__IPV4 SM__OCTET "(?:\\." SM__OCTET "){3}"
+#define SM__H16 "[0-9A-Fa-f]{1,4}"
+#define SM__LS32 "(?:" SM__H16 ":" SM__H16 "|" SM__IPV4 ")"
+#define SM__IPV6 /* RFC 3986, section 3.2.2 */ \
+    "(?:(?:" SM__H16 ":){6}" SM__LS32 "|::(?:" SM__H16 ":){5}" SM__LS32 \
+    "|(?:" SM__H16 ")?::(?:" SM__H16 ":){4}" SM__LS32 \
+    "|(?:(?:" SM__H16 ":){0,1}" SM__H16 ")?::(?:" SM__H16 ":){3}" SM__LS32 \
+    "|(?:(?:" SM__H16 ":){0,2}" SM__H16 ")?::(?:" SM__H16 ":){2}" SM__LS32 \
+    "|(?:(?:" SM__H16 ":){0,3}" SM__H16 ")?::" SM__H16 ":" SM__LS32 \
+    "|(?:(?:" SM__H16 ":){0,4}" SM__H16 ")?::" SM__LS32 \
+    "|(?:(?:" SM__H16 ":){0,5}" SM__H16 ")?::" SM__H16 "|(?:(?:" SM__H16 ":){0,6}" SM__H16 ")?::)"
+#define SM__DATE /* RFC 3339, with the leap years of its appendix C */ \
+    "(?:\\d{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\\d|30)" \
+    "|02-(?:0[1-9]|1\\d|2[0-8]))|(?:\\d\\d(?:0[48]|[2468][048]|[13579][26])" \
+    "|(?:[02468][048]|[13579][26])00)-02-29)"
+#define SM__HOUR "(?:[01]\\d|2[0-3])"
+#define SM__TIME SM__HOUR ":[0-5]\\d:[0-5]\\d(?:\\.\\d+)?(?:[Zz]|[+-]" SM__HOUR ":[0-5]\\d)"
+#define SM__LABEL "[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
+#define SM__HOST SM__LABEL "(?:\\." SM__LABEL ")*"
+#define SM__ATEXT "[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+"
+#define SM__EMAIL /* RFC 5321, section 4.1.2 */ \
+    "(?:" SM__ATEXT "(?:\\." SM__ATEXT ")*|\"(?:[ !#-\\[\\]-~]|\\\\[ -~])*\")@(?:" SM__HOST \
+    "|\\[(?:" SM__IPV4 "|[Ii][Pp][Vv]6:" SM__IPV6 ")\\])"
+#define SM__PCT "%[0-9A-Fa-f]{2}"
+#define SM__UNRESERVED "0-9A-Za-z._~!$&'()*+,;=\\-" /* and sub-delims */
+#define SM__PCHAR "(?:[" SM__UNRESERVED ":@]|" SM__PCT ")"
+#define SM__AUTHORITY \
+    "(?:(?:[" SM__UNRESERVED ":]|" SM__PCT ")*@)?(?:\\[(?:" SM__IPV6 \
+    "|[vV][0-9A-Fa-f]+\\.[" SM__UNRESERVED ":]+)\\]|(?:[" SM__UNRESERVED "]|" SM__PCT \
+    ")*)(?::\\d*)?"
+#define SM__SEGMENTS "(?:/" SM__PCHAR "*)*"
+#define SM__PATHS /* empty, or not beginning with a segment */ \
+    "|//" SM__AUTHORITY SM__SEGMENTS "|/(?:" SM__PCHAR "+" SM__SEGMENTS ")?|"
+#define SM__QUERY "(?:\\?(?:[/?]|" SM__PCHAR ")*)?(?:#(?:[/?]|" SM__PCHAR ")*)?"
+#define SM__URI /* RFC 3986, appendix A */ \
+    "[A-Za-z][0-9A-Za-z+.-]*:(?:" SM__PATHS SM__PCHAR "+" SM__SEGMENTS ")" SM__QUERY
+#define SM__RELATIVE \
+    "(?:" SM__PATHS "(?:[" SM__UNRESERVED "@]|" SM__PCT ")+" SM__SEGMENTS ")" SM__QUERY
+#define SM__UCSCHAR /* RFC 3987, section 2.2, with iprivate */ \
+    "\\u00A0-\\uD7FF\\uE000-\\uFDCF\\uFDF0-\\uFFEF\\u{10000}-\\u{1FFFD}" \
+    "\\u{20000}-\\u{2FFFD}\\u{30000}-\\u{3FFFD}" \
+    "\\u{40000}-\\u{4FFFD}\\u{50000}-\\u{5FFFD}\\u{60000}-\\u{6FFFD}\\u{70000}-\\u{7FFFD}" \
+    "\\u{80000}-\\u{8FFFD}\\u{90000}-\\u{9FFFD}\\u{A0000}-\\u{AFFFD}\\u{B0000}-\\u{BFFFD}" \
+    "\\u{C0000}-\\u{CFFFD}\\u{D0000}-\\u{DFFFD}\\u{E1000}-\\u{EFFFD}\\u{F0000}-\\u{FFFFD}" \
+    "\\u{100000}-\\u{10FFFD}"
+#define SM__VARCHAR "(?:[0-9A-Za-z_]|" SM__PCT ")"
+#define SM__VARSPEC SM__VARCHAR "(?:\\.?" SM__VARCHAR ")*(?:\\*|:[1-9]\\d{0,3})?"
+
+/* The formats of the draft, as regular expressions. What is not regular, or takes tables that are
+ * not here, has none and is refused; a name that the draft does not know is an annotation. */
+static const struct {
+    const char *name, *pattern;
+} sm__formats[] = {
+    {"date", SM__DATE},
+    {"time", SM__TIME},
+    {"date-time", SM__DATE "[Tt]" SM__TIME},
+    {"duration",
+     "P(?:\\d+W|(?:\\d+Y(?:\\d+M(?:\\d+D)?)?|\\d+M(?:\\d+D)?|\\d+D)(?:T(?:\\d+H(?:\\d+M"
+     "(?:\\d+S)?)?|\\d+M(?:\\d+S)?|\\d+S))?|T(?:\\d+H(?:\\d+M(?:\\d+S)?)?|\\d+M(?:\\d+S)?"
+     "|\\d+S))"},
+    {"uuid", "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"},
+    {"email", SM__EMAIL},
+    {"hostname", SM__HOST},
+    {"ipv4", SM__IPV4},
+    {"ipv6", SM__IPV6},
+    {"uri", SM__URI},
+    {"uri-reference", SM__URI "|" SM__RELATIVE},
+    {"uri-template", "(?:[!#$&-;=?-\\[\\]_a-z~" SM__UCSCHAR "]|" SM__PCT
+                     "|\\{[+#./;?&=,!@|]?" SM__VARSPEC "(?:," SM__VARSPEC ")*\\})*"},
+    {"json-pointer", "(?:/(?:[^~/]|~[01])*)*"},
+    {"relative-json-pointer", "(?:0|[1-9]\\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)"},
+    {"iri", NULL},
+    {"iri-reference", NULL},
+    {"idn-email", NULL},
+    {"idn-hostname", NULL},
+    {"regex", NULL},
+};
+
+/* A pattern with two digits for L, those of the local time, and for O, those of the offset. */
+static uint32_t sm__js_leap(sm__schema *js, const char *pattern, int local, int offset) {
+    char buf[64];
+    int n = 0;
+    for (; *pattern; pattern++) {
+        int v = *pattern == 'L' ? local : offset;
+        if (*pattern == 'L' || *pattern == 'O') {
+            buf[n++] = (char)('0' + v / 10);
+            buf[n++] = (char)('0' + v % 10);
+        } else {
+            buf[n++] = *pattern;
+        }
+    }
+    buf[n] = 0;
+    return sm__js_plain(js, buf);
+}
+
+/* A second 60 is 23:59:60 in UTC: seen from +hh:mm it is the hour 23 + hh and the minute 59 + mm,
+ * with a carry. Hours and minutes are looked at apart; both must be right. */
+static uint32_t sm__js_leap_second(sm__schema *js) {
+    static const char *const hours[] = {"L:\\d\\d:60(?:\\.\\d+)?\\+O:00",
+                                        "L:\\d\\d:60(?:\\.\\d+)?\\+O:(?:0[1-9]|[1-5]\\d)",
+                                        "L:\\d\\d:60(?:\\.\\d+)?-O:\\d\\d"};
+    static const char *const minutes[] = {"\\d\\d:L:60(?:\\.\\d+)?\\+\\d\\d:O",
+                                          "\\d\\d:L:60(?:\\.\\d+)?-\\d\\d:O"};
+    sm__gb *b = js->b;
+    uint32_t x = SM__G_ID_NONE, y = x;
+    int k;
+    for (k = 0; k < 24; k++) {
+        x = sm__gb_alt(b, x, sm__js_leap(js, hours[0], (23 + k) % 24, k));
+        x = sm__gb_alt(b, x, sm__js_leap(js, hours[1], k, k));
+        x = sm__gb_alt(b, x, sm__js_leap(js, hours[2], 23 - k, k));
+    }
+    for (k = 0; k < 60; k++) {
+        y = sm__gb_alt(b, y, sm__js_leap(js, minutes[0], (59 + k) % 60, k));
+        y = sm__gb_alt(b, y, sm__js_leap(js, minutes[1], 59 - k, k));
+    }
+    return sm__gb_alt(b, sm__js_plain(js, "23:59:60(?:\\.\\d+)?[Zz]"), sm__gb_and(b, x, y));
+}
+
+/* A format's texts; SM__G_ID_ANY = there is nothing to ask. */
+static uint32_t sm__js_format(sm__schema *js, uint32_t node) {
+    int i, n = (int)(sizeof sm__formats / sizeof *sm__formats);
+    sm__str name = js->t.v[node].text;
+    uint32_t x;
+    if (js->t.v[node].kind != '"') return sm__js_malformed(js, node, "a format is a string");
+    for (i = 0; i < n && !sm__str_same(sm__str_of(sm__formats[i].name), name);) i++;
+    if (i == n || js->formats_off) return SM__G_ID_ANY;
+    if (!sm__formats[i].pattern) return sm__js_refuse(js, node, "this format is not done");
+    js->re.json = 1;
+    x = sm__re_read(&js->re, sm__formats[i].name, sm__str_of(sm__formats[i].pattern), 1);
+    if (i == 1) x = sm__gb_alt(js->b, x, sm__js_leap_second(js));
+    if (i == 2)
+        x = sm__gb_alt(js->b, x, sm__gb_seq(js->b, sm__js_plain(js, SM__DATE "[Tt]"),
+                                            sm__js_leap_second(js)));
+    if (sm__str_same(name, sm__str_of("hostname")))
+        x = sm__gb_and(js->b, x, sm__js_plain(js, "[0-9A-Za-z.-]{1,253}"));
+    return x;
+}
+
+/* The types that a schema allows; integer counts beside number. */
+static int sm__js_types(sm__schema *js, uint32_t schema) {
+    static const struct {
+        const char *name;
+        int types;
+    } known[] = {{"null", SM__JS_NULL},     {"boolean", SM__JS_FALSE | SM__JS_TRUE},
+                 {"number", SM__JS_NUMBER}, {"integer", SM__JS_INTEGER},
+                 {"string", SM__JS_STRING}, {"array", SM__JS_ARRAY},
+                 {"object", SM__JS_OBJECT}};
+    uint32_t node = sm__js_get(js, schema, SM__KW_TYPE), i;
+    int list, types = 0, k;
+    if (!node) return SM__JS_ANY;
+    list = js->t.v[node].kind == '[';
+    for (i = list ? js->t.v[node].first : node; i; i = list ? js->t.v[i].next : 0) {
+        for (k = 0; k < 7; k++)
+            if (js->t.v[i].kind == '"' &&
+                sm__str_same(sm__str_of(known[k].name), js->t.v[i].text))
+                break;
+        if (k == 7) return (int)sm__js_malformed(js, i, "this is no type");
+        types |= known[k].types;
+    }
+    return types;
+}
+
+/* A keyword's number of characters, items or members; `absent` without it. */
+static uint32_t sm__js_count(sm__schema *js, uint32_t schema, int keyword, uint32_t absent) {
+    uint32_t node = sm__js_get(js, schema, keyword), value = 0;
+    sm__decimal v;
+    int i;
+    if (!node || !sm__js_decimal(js, node, &v)) return absent;
+    if (v.negative || v.n > v.point) {
+        sm__js_malformed(js, node, "this is no count");
+        return absent;
+    }
+    for (i = 0; i < v.point && value < 100000000; i++)
+        value = value * 10 + (uint32_t)sm__decimal_digit(&v, i);
+    return value;
+}
+
+/* The number or string that a node is, as an expression. */
+static uint32_t sm__js_equal(sm__schema *js, uint32_t node) {
+    sm__decimal v;
+    if (js->t.v[node].kind == '"') return sm__js_literal(js, js->t.v[node].text);
+    return sm__js_decimal(js, node, &v) ? sm__js_equal_number(js, &v) : 0;
+}
+
+/* The numbers or strings among the values of enum and const; SM__G_ID_ANY without them. */
+static uint32_t sm__js_listed(sm__schema *js, uint32_t schema, char kind) {
+    uint32_t x, all = SM__G_ID_ANY, i, node;
+    int word;
+    for (word = SM__KW_ENUM; word <= SM__KW_CONST; word++) {
+        if (!(node = sm__js_get(js, schema, word))) continue;
+        x = SM__G_ID_NONE;
+        if (word == SM__KW_CONST) {
+            if (js->t.v[node].kind == kind) x = sm__js_equal(js, node);
+        } else if (js->t.v[node].kind != '[') {
+            return sm__js_malformed(js, node, "enum is an array");
+        } else {
+            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+                if (js->t.v[i].kind == kind) x = sm__gb_alt(js->b, x, sm__js_equal(js, i));
+        }
+        all = sm__gb_and(js->b, all, x);
+    }
+    return all;
+}
+
+/* A pattern as one that is searched for inside a JSON string. */
+static uint32_t sm__js_pattern(sm__schema *js, uint32_t node, sm__str pattern) {
+    char buf[128];
+    js->re.json = 1;
+    return sm__re_read(&js->re, sm__tree_pointer(&js->t, node, buf, sizeof buf), pattern, 0);
+}
+
+/* What the keywords of one schema ask of a number; SM__G_ID_ANY: nothing. */
+static uint32_t sm__js_number(sm__schema *js, uint32_t schema) {
+    static const struct {
+        int keyword, exclusive, below;
+    } bounds[] = {{SM__KW_MINIMUM, 0, 0},
+                  {SM__KW_EX_MINIMUM, 1, 0},
+                  {SM__KW_MAXIMUM, 0, 1},
+                  {SM__KW_EX_MAXIMUM, 1, 1}};
+    uint32_t x = sm__js_listed(js, schema, '0'), node;
+    sm__decimal v;
+    int i;
+    if (!(sm__js_types(js, schema) & SM__JS_NUMBER))
+        x = sm__gb_and(js->b, sm__js_plain(js, js->draft < 6 ? "0|-?[1-9]\\d*" : SM__NUM_INTEGER),
+                       x);
+    for (i = 0; i < 4 && !js->b->error.status; i++) {
+        int exclusive = bounds[i].exclusive;
+        node = sm__js_get(js, schema, bounds[i].keyword);
+        if (!node) continue;
+        if (exclusive && (js->t.v[node].kind == 't' || js->t.v[node].kind == 'f')) continue;
+        if (!exclusive) { /* draft 4 has exclusiveMinimum: true beside minimum */
+            uint32_t old = sm__js_get(js, schema, bounds[i + 1].keyword);
+            exclusive = old && js->t.v[old].kind == 't';
+        }
+        if (sm__js_decimal(js, node, &v))
+            x = sm__gb_and(js->b, x, sm__js_bound(js, &v, exclusive, bounds[i].below));
+    }
+    node = sm__js_get(js, schema, SM__KW_MULTIPLE_OF);
+    if (node) x = sm__gb_and(js->b, x, sm__js_multiple(js, node));
+    return x;
+}
+
+/* What the keywords of one schema ask of the inside of a string; SM__G_ID_ANY: nothing. */
+static uint32_t sm__js_string(sm__schema *js, uint32_t schema) {
+    uint32_t x = sm__js_listed(js, schema, '"'), node;
+    uint32_t min = sm__js_count(js, schema, SM__KW_MIN_LENGTH, 0);
+    uint32_t max = sm__js_count(js, schema, SM__KW_MAX_LENGTH, UINT32_MAX);
+    if (min > max) return SM__G_ID_NONE;
+    js->re.json = 1;
+    if (min || max != UINT32_MAX)
+        x = sm__gb_and(js->b, x,
+                       sm__gb_repeat(js->b, sm__re_range(&js->re, 0, SM__CODE_END - 1), min, max));
+    if ((node = sm__js_get(js, schema, SM__KW_PATTERN))) {
+        if (js->t.v[node].kind != '"') return sm__js_malformed(js, node, "a pattern is a string");
+        x = sm__gb_and(js->b, x, sm__js_pattern(js, node, js->t.v[node].text));
+    }
+    if ((node = sm__js_get(js, schema, SM__KW_FORMAT)))
+        x = sm__gb_and(js->b, x, sm__js_format(js, node));
+    return x;
+}
+
+static int sm__js_apart(sm__schema *js, int type, uint32_t a, uint32_t b);
+static uint32_t sm__js_branch(sm__schema *js, int type, sm__branch br);
+static int sm__js_object_dead(sm__schema *js, sm__branch br, int depth);
+/* The first items of a schema's arrays, and what the others are; 0 = nothing is asked. */
+typedef struct sm__items {
+    uint32_t first, rest;
+} sm__items;
+
+static sm__items sm__js_items(sm__schema *js, uint32_t s) {
+    uint32_t prefix = sm__js_get(js, s, SM__KW_PREFIX_ITEMS);
+    sm__items to = {prefix ? js->t.v[prefix].first : 0, sm__js_get(js, s, SM__KW_ITEMS)};
+    if (to.rest && js->t.v[to.rest].kind == '[') { /* drafts before 2020-12 */
+        if (prefix) sm__js_malformed(js, to.rest, "a list beside prefixItems");
+        to.first = js->t.v[to.rest].first;
+        to.rest = sm__js_get(js, s, SM__KW_ADDITIONAL_ITEMS);
+    }
+    return to;
+}
+
+/* ---- the tableau ---- */
+
+/* A fact in front of a list. */
+static void sm__js_add(sm__schema *js, uint32_t *list, int kind, uint32_t a, uint32_t b) {
+    sm__fact *f;
+    if (js->n_facts == js->room_facts) {
+        sm__js_fail(js, 1, SM_ERR_FULL, "too many cases at one place");
+        return;
+    }
+    f = &js->facts[js->n_facts];
+    f->next = *list;
+    f->kind = (uint32_t)kind;
+    f->a = a;
+    f->b = b;
+    *list = js->n_facts++;
+}
+
+/* Another branch; what is returned lasts until the next one is made. */
+static sm__branch *sm__js_push(sm__schema *js, sm__branch from) {
+    if (js->n_branches == SM__JS_BRANCHES) {
+        sm__js_fail(js, 1, SM_ERR_FULL, "too many cases at one place");
+        js->n_branches--; /* the caller writes to one; the error stays */
+    }
+    js->branches[js->n_branches] = from;
+    return &js->branches[js->n_branches++];
+}
+
+static void sm__js_todo(sm__schema *js, sm__branch *to, uint32_t element, uint32_t way) {
+    if (element & SM__JS_NEGATED) way &= SM__WAY_STEPS;
+    if (element) sm__js_add(js, &to->todo, SM__FACT_ELEMENT, element, way + 1);
+}
+static void sm__js_fact(sm__schema *js, sm__branch *to, int kind, uint32_t a, uint32_t b) {
+    sm__js_add(js, &to->facts, kind, a, b);
+}
+/* A branch with one more fact. */
+static void sm__js_or_fact(sm__schema *js, sm__branch was, int kind, uint32_t a, uint32_t b) {
+    sm__js_fact(js, sm__js_push(js, was), kind, a, b);
+}
+/* A branch with one more thing to look into. */
+static void sm__js_or(sm__schema *js, sm__branch was, uint32_t element, uint32_t way) {
+    sm__js_todo(js, sm__js_push(js, was), element, way);
+}
+
+static uint32_t sm__js_element(uint32_t schema) { return schema << 2; }
+
+/* The opposite of an element. */
+static uint32_t sm__js_opposite(uint32_t element) { return element ^ SM__JS_NEGATED; }
+
+/* 1 = nothing can break it, -1 = nothing can fulfil it. */
+static int sm__js_certain(const sm__schema *js, uint32_t element) {
+    const sm__tree_node *v = &js->t.v[element >> 2];
+    int yes = element < 4 || v->kind == 't' || (v->kind == '{' && !v->n);
+    int no = v->kind == 'f';
+    if (element >= 4 && (element & SM__JS_EQUAL)) return 0;
+    return element & SM__JS_NEGATED ? no - yes : yes - no;
+}
+
+static int sm__js_type_of(const sm__schema *js, uint32_t value) {
+    static const char kinds[] = "nft0\"[{";
+    return 1 << (strchr(kinds, js->t.v[value].kind) - kinds);
+}
+
+/* Whether enum or const (keyword) leaves a value of this type; 1 without the keyword. */
+static int sm__js_leaves(sm__schema *js, uint32_t schema, int keyword, int type) {
+    uint32_t node = sm__js_get(js, schema, keyword), i;
+    if (!node) return 1;
+    if (keyword == SM__KW_CONST) return sm__js_type_of(js, node) == type;
+    if (js->t.v[node].kind != '[') return (int)sm__js_malformed(js, node, "enum is an array");
+    for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+        if (sm__js_type_of(js, i) == type) return 1;
+    return 0;
+}
+
+/* What a schema's keywords ask of a number or a string, found out once. */
+static uint32_t sm__js_text(sm__schema *js, uint32_t schema, int type) {
+    uint32_t *known = type == SM__JS_NUMBER ? &js->numbers[schema] : &js->texts[schema];
+    if (!*known)
+        *known =
+            1 + (type == SM__JS_NUMBER ? sm__js_number(js, schema) : sm__js_string(js, schema));
+    return *known - 1;
+}
+
+/* The keywords of one type of value that are asked when its shape is known. */
+static const uint8_t sm__js_local[2][12] = {
+    {SM__KW_PREFIX_ITEMS, SM__KW_ITEMS, SM__KW_CONTAINS, SM__KW_MIN_ITEMS, SM__KW_MAX_ITEMS,
+     SM__KW_UNIQUE_ITEMS},
+    {SM__KW_PROPERTIES, SM__KW_PATTERN_PROPERTIES, SM__KW_ADDITIONAL, SM__KW_PROPERTY_NAMES,
+     SM__KW_REQUIRED, SM__KW_MIN_PROPERTIES, SM__KW_MAX_PROPERTIES}};
+
+static const uint8_t sm__js_dependent[3] = {SM__KW_DEPENDENT_REQUIRED, SM__KW_DEPENDENT_SCHEMAS,
+                                            SM__KW_DEPENDENCIES};
+static const uint8_t sm__js_refs[2] = {SM__KW_REF, SM__KW_DYNAMIC_REF};
+
+/* A schema holds: its own keywords become facts, the others are still to be looked into, first
+ * those without a choice. */
+static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
+    static const uint8_t forks[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM,
+                                    SM__KW_CONST};
+    sm__branch *to = sm__js_push(js, was);
+    uint32_t i, node;
+    int k, ref_only = js->old_refs && sm__js_get(js, s, SM__KW_REF);
+    if ((type & SM__JS_HOLDERS) && !ref_only) {
+        node = sm__js_get(js, s, type == SM__JS_OBJECT ? SM__KW_UNEVALUATED
+                                                       : SM__KW_UNEVALUATED_ITEMS);
+        if (node) {
+            sm__js_fact(js, to, SM__FACT_SCOPE, node, SM__WAY_SCOPE(way));
+            way = to->facts << 8 | (way & SM__WAY_STEPS);
+        }
+    }
+    for (k = 0; k < 5 && !ref_only; k++) {
+        node = sm__js_get(js, s, forks[k]);
+        if (!node || (forks[k] == SM__KW_IF && !SM__WAY_SCOPE(way) &&
+                      !sm__js_get(js, s, SM__KW_THEN) && !sm__js_get(js, s, SM__KW_ELSE)))
+            continue;
+        if (k < 3 || type & SM__JS_HOLDERS)
+            sm__js_add(js, &to->todo, SM__FACT_FORK, node, way);
+        else if (!(type & SM__JS_TEXTS) && !sm__js_leaves(js, s, forks[k], type))
+            sm__js_todo(js, to, SM__JS_NEGATED, way); /* nothing is left */
+    }
+    for (k = 0; k < 3 && !ref_only && type == SM__JS_OBJECT; k++)
+        if ((node = sm__js_get(js, s, sm__js_dependent[k])))
+            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+                sm__js_add(js, &to->todo, SM__FACT_FORK, i, way);
+    for (k = 0; k < 2; k++)
+        if ((node = sm__js_get(js, s, sm__js_refs[k])))
+            sm__js_todo(js, to, sm__js_element(sm__js_target(js, node)), way);
+    if (ref_only) return;
+    if ((node = sm__js_get(js, s, SM__KW_NOT)))
+        sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), way);
+    if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            sm__js_todo(js, to, sm__js_element(i), way);
+    if (type & SM__JS_TEXTS) {
+        uint32_t x = sm__js_text(js, s, type);
+        if (x != SM__G_ID_ANY) sm__js_fact(js, to, SM__FACT_TEXT, x, 0);
+    } else if (type & SM__JS_HOLDERS) {
+        const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
+        for (k = 0; local[k]; k++)
+            if (sm__js_get(js, s, local[k])) break;
+        if (local[k]) sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
+    }
+}
+
+/* anyOf where it counts which ones hold: a branch for every set of them. */
+static void sm__js_fork_all(sm__schema *js, sm__branch was, sm__fact f) {
+    const sm__tree_node *v = &js->t.v[f.a];
+    uint32_t sets, i, k;
+    if (v->n > SM__JS_SETS) {
+        sm__js_refuse(js, f.a, "more than 6 schemas below unevaluatedX");
+        return;
+    }
+    for (sets = 1; sets < 1u << v->n; sets++) {
+        sm__branch *to = sm__js_push(js, was);
+        for (k = 0, i = v->first; i; i = js->t.v[i].next, k++)
+            sm__js_todo(js, to, sm__js_element(i) ^ !(sets >> k & 1), f.b);
+    }
+}
+
+/* A keyword of a schema with a choice, which holds. */
+static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
+    uint32_t node = f.a, s = js->t.v[node].parent, i, k, then, otherwise;
+    const sm__tree_node *v = &js->t.v[node];
+    sm__branch *to;
+    switch (v->word) {
+    case SM__KW_ENUM:
+        for (i = v->first; i; i = js->t.v[i].next)
+            if (sm__js_type_of(js, i) == type) sm__js_or(js, was, i << 2 | SM__JS_EQUAL, f.b);
+        return;
+    case SM__KW_CONST: sm__js_or(js, was, node << 2 | SM__JS_EQUAL, f.b); return;
+    case SM__KW_ANY_OF:
+        if (SM__WAY_SCOPE(f.b)) {
+            sm__js_fork_all(js, was, f);
+            return;
+        }
+        for (i = v->first; i; i = js->t.v[i].next) sm__js_or(js, was, sm__js_element(i), f.b);
+        return;
+    case SM__KW_ONE_OF: /* this one, and none of the others that could hold beside it */
+        for (i = v->first; i; i = js->t.v[i].next) {
+            sm__js_or(js, was, sm__js_element(i), f.b);
+            for (k = v->first; k; k = js->t.v[k].next)
+                if (k != i && !sm__js_apart(js, type, sm__js_element(i), sm__js_element(k)))
+                    sm__js_todo(js, &js->branches[js->n_branches - 1],
+                                sm__js_opposite(sm__js_element(k)), f.b);
+        }
+        return;
+    case SM__KW_IF:
+        then = sm__js_get(js, s, SM__KW_THEN);
+        otherwise = sm__js_get(js, s, SM__KW_ELSE);
+        to = sm__js_push(js, was);
+        sm__js_todo(js, to, sm__js_element(then), f.b);
+        sm__js_todo(js, to, sm__js_element(node), f.b);
+        to = sm__js_push(js, was);
+        sm__js_todo(js, to, sm__js_element(otherwise), f.b);
+        sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), f.b);
+        return;
+    }
+    /* a member of dependentRequired, dependentSchemas or dependencies */
+    sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(node), SM__JS_NEGATED);
+    to = sm__js_push(js, was);
+    sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(node), 0);
+    if (v->kind == '[')
+        for (i = v->first; i; i = js->t.v[i].next)
+            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_WORD(i), 0);
+    else sm__js_todo(js, to, sm__js_element(node), f.b);
+}
+
+/* One of an array's keywords is broken. */
+static void sm__js_deny_array(sm__schema *js, sm__branch was, uint32_t s) {
+    sm__items list = sm__js_items(js, s);
+    uint32_t i, k = 0, n;
+    sm__branch *to;
+    for (i = list.first; i; i = js->t.v[i].next, k++) {
+        if (sm__js_certain(js, sm__js_element(i)) > 0) continue;
+        to = sm__js_push(js, was);
+        sm__js_fact(js, to, SM__FACT_ITEM, k, sm__js_opposite(sm__js_element(i)));
+        sm__js_fact(js, to, SM__FACT_MIN, k + 1, 0);
+    }
+    if (list.rest && sm__js_certain(js, sm__js_element(list.rest)) < 1) {
+        to = sm__js_push(js, was);
+        sm__js_fact(js, to, SM__FACT_CONTAINS, 1, sm__js_opposite(sm__js_element(list.rest)));
+        js->facts[to->facts].c = UINT32_MAX;
+        js->facts[to->facts].from = k;
+    }
+    if ((n = sm__js_count(js, s, SM__KW_MIN_ITEMS, 0)) > 0)
+        sm__js_or_fact(js, was, SM__FACT_MAX, n - 1, 0);
+    if ((n = sm__js_count(js, s, SM__KW_MAX_ITEMS, UINT32_MAX)) < UINT32_MAX)
+        sm__js_or_fact(js, was, SM__FACT_MIN, n + 1, 0);
+    if ((i = sm__js_get(js, s, SM__KW_CONTAINS))) {
+        n = sm__js_count(js, s, SM__KW_MIN_CONTAINS, 1);
+        k = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
+        if (n > 0) {
+            to = sm__js_push(js, was);
+            sm__js_fact(js, to, SM__FACT_CONTAINS, 0, sm__js_element(i));
+            js->facts[to->facts].c = n - 1;
+        }
+        if (k < UINT32_MAX) {
+            to = sm__js_push(js, was);
+            sm__js_fact(js, to, SM__FACT_CONTAINS, k + 1, sm__js_element(i));
+            js->facts[to->facts].c = UINT32_MAX;
+        }
+    }
+    i = sm__js_get(js, s, SM__KW_UNIQUE_ITEMS);
+    if (i && js->t.v[i].kind == 't') sm__js_refuse(js, i, "the opposite of uniqueItems");
+    i = sm__js_get(js, s, SM__KW_UNEVALUATED_ITEMS);
+    if (i) sm__js_refuse(js, i, "the opposite of unevaluatedItems");
+}
+
+/* One of an object's keywords is broken. */
+static void sm__js_deny_object(sm__schema *js, sm__branch was, uint32_t s) {
+    uint32_t i, n, node;
+    sm__branch *to;
+    if ((node = sm__js_get(js, s, SM__KW_REQUIRED)) && js->t.v[node].kind == '[')
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(i), SM__JS_NEGATED);
+    if ((node = sm__js_get(js, s, SM__KW_PROPERTIES)))
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next) {
+            if (sm__js_certain(js, sm__js_element(i)) > 0) continue;
+            to = sm__js_push(js, was);
+            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
+            sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_KEY(i), sm__js_opposite(sm__js_element(i)));
+        }
+    if ((node = sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)))
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            if (sm__js_certain(js, sm__js_element(i)) < 1)
+                sm__js_or_fact(js, was, SM__FACT_MATCHING, i, sm__js_opposite(sm__js_element(i)));
+    if ((node = sm__js_get(js, s, SM__KW_ADDITIONAL)) &&
+        sm__js_certain(js, sm__js_element(node)) < 1)
+        sm__js_or_fact(js, was, SM__FACT_OTHER, s, sm__js_opposite(sm__js_element(node)));
+    if ((node = sm__js_get(js, s, SM__KW_PROPERTY_NAMES)) &&
+        sm__js_certain(js, sm__js_element(node)) < 1)
+        sm__js_or_fact(js, was, SM__FACT_SOME_NAME, 0, sm__js_opposite(sm__js_element(node)));
+    if ((n = sm__js_count(js, s, SM__KW_MIN_PROPERTIES, 0)) > 0)
+        sm__js_or_fact(js, was, SM__FACT_MAX, n - 1, 0);
+    if ((n = sm__js_count(js, s, SM__KW_MAX_PROPERTIES, UINT32_MAX)) < UINT32_MAX)
+        sm__js_or_fact(js, was, SM__FACT_MIN, n + 1, 0);
+    if ((i = sm__js_get(js, s, SM__KW_UNEVALUATED)))
+        sm__js_refuse(js, i, "the opposite of unevaluatedProperties");
+}
+
+/* A member of dependentRequired and the like is broken. */
+static void sm__js_deny_dependent(sm__schema *js, sm__branch was, uint32_t node, uint32_t way) {
+    uint32_t i, k;
+    sm__branch *to;
+    for (i = js->t.v[node].first; i; i = js->t.v[i].next) {
+        if (js->t.v[i].kind != '[') {
+            to = sm__js_push(js, was);
+            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
+            sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
+        } else {
+            for (k = js->t.v[i].first; k; k = js->t.v[k].next) {
+                to = sm__js_push(js, was);
+                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
+                sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_WORD(k), SM__JS_NEGATED);
+            }
+        }
+    }
+}
+
+/* enum or const is broken, by a value of a type that it holds. */
+static void sm__js_deny_values(sm__schema *js, int type, sm__branch was, uint32_t node,
+                               uint32_t way) {
+    uint32_t i;
+    sm__branch *to = sm__js_push(js, was);
+    int list = js->t.v[node].word == SM__KW_ENUM;
+    for (i = list ? js->t.v[node].first : node; i; i = list ? js->t.v[i].next : 0)
+        if (sm__js_type_of(js, i) == type)
+            sm__js_todo(js, to, i << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
+}
+
+/* A schema does not hold: one of its keywords is broken. */
+static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
+    uint32_t i, k, node, other;
+    sm__branch *to;
+    int ref_only = js->old_refs && sm__js_get(js, s, SM__KW_REF);
+    for (k = 0; k < 2; k++)
+        if ((node = sm__js_get(js, s, sm__js_refs[k])))
+            sm__js_or(js, was, sm__js_opposite(sm__js_element(sm__js_target(js, node))), way);
+    if (ref_only) return;
+    if (type & SM__JS_TEXTS) {
+        uint32_t x = sm__js_text(js, s, type);
+        if (x != SM__G_ID_ANY) sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
+    } else {
+        for (k = SM__KW_ENUM; k <= SM__KW_CONST; k++)
+            if ((node = sm__js_get(js, s, (int)k)))
+                sm__js_deny_values(js, type, was, node, way);
+    }
+    if (type == SM__JS_ARRAY) sm__js_deny_array(js, was, s);
+    if (type == SM__JS_OBJECT) sm__js_deny_object(js, was, s);
+    if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            sm__js_or(js, was, sm__js_opposite(sm__js_element(i)), way);
+    if ((node = sm__js_get(js, s, SM__KW_NOT))) sm__js_or(js, was, sm__js_element(node), way);
+    for (k = SM__KW_ANY_OF; k <= SM__KW_ONE_OF; k++) /* none of them */
+        if ((node = sm__js_get(js, s, (int)k))) {
+            to = sm__js_push(js, was);
+            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+                sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
+        }
+    if ((node = sm__js_get(js, s, SM__KW_ONE_OF))) /* or two */
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            for (k = js->t.v[i].next; k; k = js->t.v[k].next) {
+                to = sm__js_push(js, was);
+                sm__js_todo(js, to, sm__js_element(i), way);
+                sm__js_todo(js, to, sm__js_element(k), way);
+            }
+    for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++) {
+        node = sm__js_get(js, s, SM__KW_IF);
+        other = sm__js_get(js, s, (int)k);
+        if (!node || !other) continue;
+        to = sm__js_push(js, was);
+        sm__js_todo(js, to, sm__js_opposite(sm__js_element(other)), way);
+        sm__js_todo(js, to, sm__js_element(node) ^ (k == SM__KW_ELSE), way);
+    }
+    for (k = 0; k < 3 && type == SM__JS_OBJECT; k++)
+        if ((node = sm__js_get(js, s, sm__js_dependent[k])))
+            sm__js_deny_dependent(js, was, node, way);
+}
+
+/* The value is one that is written in the schema, or it is not. */
+static void sm__js_compare(sm__schema *js, int type, sm__branch was, uint32_t element) {
+    uint32_t node = element >> 2, i, k = 0, neg = element & SM__JS_NEGATED;
+    const sm__tree_node *v = &js->t.v[node];
+    sm__branch *to;
+    if (sm__js_type_of(js, node) != type) {
+        if (neg) sm__js_push(js, was);
+    } else if (type & SM__JS_TEXTS) {
+        sm__js_or_fact(js, was, SM__FACT_TEXT, sm__js_equal(js, node), neg);
+    } else if (!neg) {
+        to = sm__js_push(js, was);
+        if (type & SM__JS_HOLDERS) sm__js_fact(js, to, SM__FACT_VALUE, node, 0);
+    } else if (type & SM__JS_HOLDERS) {
+        for (i = v->first; i; i = js->t.v[i].next, k++) { /* one differs */
+            to = sm__js_push(js, was);
+            if (type == SM__JS_ARRAY) {
+                sm__js_fact(js, to, SM__FACT_ITEM, k, i << 2 | 3);
+                sm__js_fact(js, to, SM__FACT_MIN, k + 1, 0);
+            } else {
+                sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_KEY(i), i << 2 | 3);
+                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
+                sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(i), SM__JS_NEGATED);
+            }
+        }
+        if (type == SM__JS_OBJECT) {
+            sm__js_or_fact(js, was, SM__FACT_OTHER, node, 0);
+        } else {
+            sm__js_or_fact(js, was, SM__FACT_MIN, k + 1, 0);
+            if (k) sm__js_or_fact(js, was, SM__FACT_MAX, k - 1, 0);
+        }
+    }
+}
+
+/* Takes the topmost branch, and puts back what becomes of it by the first thing on its list. */
+static void sm__js_step(sm__schema *js, int type) {
+    sm__branch was = js->branches[--js->n_branches];
+    sm__fact f = js->facts[was.todo];
+    uint32_t s = f.a >> 2;
+    int neg = f.a & SM__JS_NEGATED, types, certain;
+    was.todo = f.next;
+    if (++js->steps > SM__JS_STEPS) {
+        sm__js_fail(js, 1, SM_ERR_FULL, "too many cases");
+    } else if ((f.b & SM__WAY_STEPS) > SM__JS_CHAIN) {
+        sm__js_refuse(js, s, "a reference that leads to itself");
+    } else if (f.kind == SM__FACT_FORK) {
+        sm__js_fork(js, type, was, f);
+    } else if ((certain = sm__js_certain(js, f.a)) != 0) {
+        if (certain > 0) sm__js_push(js, was);
+    } else if (f.a & SM__JS_EQUAL) {
+        sm__js_compare(js, type, was, f.a);
+    } else {
+        types = sm__js_types(js, s);
+        if (types & SM__JS_INTEGER) types |= SM__JS_NUMBER;
+        if (js->old_refs && sm__js_get(js, s, SM__KW_REF)) types = SM__JS_ANY;
+        if (!(types & type)) {
+            if (neg) sm__js_push(js, was);
+        } else if (neg) {
+            sm__js_deny(js, type, was, s, f.b);
+        } else {
+            sm__js_assert(js, type, was, s, f.b);
+        }
+    }
+}
+
+/* Works on the branches above base until the topmost one is whole; 0 = none is left. */
+static int sm__js_open(sm__schema *js, uint32_t base, int type) {
+    while (!js->b->error.status && js->n_branches > base) {
+        if (!js->branches[js->n_branches - 1].todo) return 1;
+        sm__js_step(js, type);
+    }
+    js->n_branches = base;
+    return 0;
+}
+
+/* ---- shapes ---- */
+
+/* A name that a fact or a shape has: the key, or the text, of a node. */
+static sm__str sm__js_name_text(const sm__schema *js, uint32_t name) {
+    return name & 1 ? js->t.v[name >> 1].text : js->t.v[name >> 1].key;
+}
+
+/* Whether a name's text, as it stands between quotes, is one of an expression. */
+static int sm__js_name_in(sm__schema *js, uint32_t name, uint32_t x) {
+    uint32_t one = sm__js_literal(js, sm__js_name_text(js, name));
+    return sm__gb_alive(js->b, sm__gb_and(js->b, one, x));
+}
+
+/* The number, or the inside of a string, that an open branch leaves. */
+static uint32_t sm__js_branch_text(sm__schema *js, int type, sm__branch br) {
+    uint32_t i, x = SM__G_ID_ANY;
+    int negated = 0;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        if (js->facts[i].b) negated = 1;
+        else x = sm__gb_and(js->b, x, js->facts[i].a);
+    }
+    if (x == SM__G_ID_ANY) {
+        if (type == SM__JS_NUMBER) x = js->any_number;
+        else x = negated ? js->any_text : js->any_string;
+    }
+    for (i = br.facts; i && negated; i = js->facts[i].next)
+        if (js->facts[i].b) x = sm__gb_and(js->b, x, sm__gb_not(js->b, js->facts[i].a));
+    return x;
+}
+
+/* The inside of all strings that a set of elements allows; 0 = failure. */
+static uint32_t sm__js_strings(sm__schema *js, uint32_t element) {
+    uint32_t base = js->n_branches, x = SM__G_ID_NONE;
+    sm__branch start = {0, 0};
+    sm__js_todo(js, sm__js_push(js, start), element, 0);
+    while (sm__js_open(js, base, SM__JS_STRING)) {
+        sm__branch br = js->branches[--js->n_branches];
+        x = sm__gb_alt(js->b, x, sm__js_branch_text(js, SM__JS_STRING, br));
+    }
+    return x;
+}
+
+/* What one object must be: its names, from number `first` on, and how many members it has. */
+typedef struct sm__object {
+    uint32_t first, n, min, max;
+} sm__object;
+
+static void sm__js_name_add(sm__schema *js, sm__object *to, uint32_t name) {
+    uint32_t i;
+    sm__str s = sm__js_name_text(js, name);
+    for (i = to->first; i < to->first + to->n; i++)
+        if (sm__str_same(sm__js_name_text(js, js->names[i].name), s)) return;
+    if (i == js->room_names) {
+        sm__js_fail(js, name >> 1, SM_ERR_FULL, "too many names");
+        return;
+    }
+    memset(&js->names[i], 0, sizeof js->names[i]);
+    js->names[i].name = name;
+    to->n++;
+}
+
+/* All names that the facts speak of, and the counts. */
+static void sm__js_names(sm__schema *js, sm__branch br, sm__object *to) {
+    uint32_t i, k, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_MEMBER || f.kind == SM__FACT_NEEDED) sm__js_name_add(js, to, f.a);
+        if (f.kind == SM__FACT_MIN && f.a > to->min) to->min = f.a;
+        if (f.kind == SM__FACT_MAX && f.a < to->max) to->max = f.a;
+        if (f.kind == SM__FACT_VALUE)
+            for (k = js->t.v[f.a].first; k; k = js->t.v[k].next)
+                sm__js_name_add(js, to, SM__JS_KEY(k));
+        if (f.kind != SM__FACT_LOCAL) continue;
+        node = sm__js_count(js, f.a, SM__KW_MIN_PROPERTIES, 0);
+        if (node > to->min) to->min = node;
+        node = sm__js_count(js, f.a, SM__KW_MAX_PROPERTIES, UINT32_MAX);
+        if (node < to->max) to->max = node;
+        if ((node = sm__js_get(js, f.a, SM__KW_PROPERTIES)))
+            for (k = js->t.v[node].first; k; k = js->t.v[k].next)
+                sm__js_name_add(js, to, SM__JS_KEY(k));
+        if (!(node = sm__js_get(js, f.a, SM__KW_REQUIRED))) continue;
+        if (js->t.v[node].kind != '[') sm__js_malformed(js, node, "required is an array of names");
+        for (k = js->t.v[node].first; k; k = js->t.v[k].next) {
+            if (js->t.v[k].kind != '"') sm__js_malformed(js, k, "a name is a string");
+            sm__js_name_add(js, to, SM__JS_WORD(k));
+        }
+    }
+}
+
+static void sm__js_name_is(sm__schema *js, sm__name *name, uint32_t element) {
+    sm__js_add(js, &name->elements, SM__FACT_ELEMENT, element, 0);
+    if (sm__js_certain(js, element) < 0) name->gone = 1;
+}
+
+/* What one schema's keywords ask of a member by its name; 1 = its properties or patternProperties
+ * know the name. */
+static int sm__js_name_local(sm__schema *js, uint32_t s, sm__name *name, int apply) {
+    uint32_t node = sm__js_get(js, s, SM__KW_PROPERTIES), i;
+    int known = 0;
+    if (node && (i = sm__tree_get(&js->t, node, sm__js_name_text(js, name->name)))) {
+        if (apply) sm__js_name_is(js, name, sm__js_element(i));
+        known = 1;
+    }
+    if ((node = sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)))
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            if (sm__js_name_in(js, name->name, sm__js_pattern(js, i, js->t.v[i].key))) {
+                if (apply) sm__js_name_is(js, name, sm__js_element(i));
+                known = 1;
+            }
+    return known;
+}
+
+/* Whether a scope is another one, or inside it. */
+static int sm__js_inside(const sm__schema *js, uint32_t scope, uint32_t outer) {
+    while (scope && scope != outer) scope = js->facts[scope].b;
+    return scope == outer;
+}
+
+/* Whether unevaluatedProperties, the scope of which is fact i, sees that a member of this name was
+ * looked at by others. */
+static int sm__js_name_seen(sm__schema *js, sm__branch br, uint32_t scope, sm__name *name) {
+    uint32_t i;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
+        if (f.kind == SM__FACT_LOCAL && sm__js_inside(js, f.b, scope) &&
+            (sm__js_get(js, f.a, SM__KW_ADDITIONAL) || sm__js_name_local(js, f.a, name, 0)))
+            return 1;
+    }
+    return 0;
+}
+
+/* Everything that the facts ask of one name. */
+static void sm__js_name_facts(sm__schema *js, sm__branch br, sm__name *name) {
+    uint32_t i, k, node;
+    sm__str text = sm__js_name_text(js, name->name);
+    for (i = br.facts; i && !js->b->error.status; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_MEMBER && sm__str_same(sm__js_name_text(js, f.a), text))
+            sm__js_name_is(js, name, f.b);
+        if (f.kind == SM__FACT_NEEDED && sm__str_same(sm__js_name_text(js, f.a), text))
+            name->needed = 1;
+        if (f.kind == SM__FACT_VALUE) {
+            k = sm__tree_get(&js->t, f.a, text);
+            sm__js_name_is(js, name, k ? k << 2 | SM__JS_EQUAL : (uint32_t)SM__JS_NEGATED);
+            name->needed = 1;
+        }
+        if (f.kind == SM__FACT_SCOPE && !sm__js_name_seen(js, br, i, name))
+            sm__js_name_is(js, name, sm__js_element(f.a));
+        if (f.kind != SM__FACT_LOCAL) continue;
+        if (!sm__js_name_local(js, f.a, name, 1) && (node = sm__js_get(js, f.a, SM__KW_ADDITIONAL)))
+            sm__js_name_is(js, name, sm__js_element(node));
+        if ((node = sm__js_get(js, f.a, SM__KW_PROPERTY_NAMES)) &&
+            sm__js_certain(js, sm__js_element(node)) < 1 &&
+            !sm__js_name_in(js, name->name, sm__js_strings(js, sm__js_element(node))))
+            name->gone = 1;
+        if ((node = sm__js_get(js, f.a, SM__KW_REQUIRED)))
+            for (k = js->t.v[node].first; k; k = js->t.v[k].next)
+                if (sm__str_same(js->t.v[k].text, text)) name->needed = 1;
+    }
+}
+
+/* -- sets of elements: gathered behind those that have a rule -- */
+
+/* The schema itself, when all that it says is $ref. */
+static uint32_t sm__js_follow(sm__schema *js, uint32_t element) {
+    int steps;
+    for (steps = 0; steps < SM__JS_CHAIN && element >= 4 && !(element & SM__JS_EQUAL); steps++) {
+        uint32_t s = element >> 2, i, ref = sm__js_get(js, s, SM__KW_REF);
+        for (i = js->t.v[s].first; i && ref; i = js->t.v[i].next)
+            if (js->t.v[i].word != SM__KW_REF && js->t.v[i].word && js->t.v[i].word < SM__KW_SAYS &&
+                !js->old_refs)
+                ref = 0;
+        if (!ref) break;
+        element = sm__js_target(js, ref) << 2 | (element & 3);
+    }
+    return element;
+}
+
+/* One more element to the set that begins at `first`; sets are in order, without doubles. */
+static void sm__js_gather(sm__schema *js, uint32_t first, uint32_t element) {
+    uint32_t i, *e = js->elements;
+    element = sm__js_follow(js, element);
+    if (sm__js_certain(js, element) > 0) return;
+    if (sm__js_certain(js, element) < 0) element = SM__JS_NEGATED;
+    for (i = first; i < js->n_elements; i++)
+        if (e[i] == element) return;
+    if (js->n_elements == js->room_elements) {
+        sm__js_fail(js, 1, SM_ERR_FULL, "too many sets of schemas");
+        return;
+    }
+    for (i = js->n_elements++; i > first && e[i - 1] > element; i--) e[i] = e[i - 1];
+    e[i] = element;
+}
+
+/* Whether no value of a type fulfils the n elements from `first` on. 0 may also mean that it was
+ * too far to look. depth: members of members that are looked into; a constant bounds it. */
+static int sm__js_dead(sm__schema *js, uint32_t first, uint32_t n, int type, int depth) {
+    uint32_t base = js->n_branches, facts = js->n_facts, names = js->n_names, i;
+    sm__branch start = {0, 0};
+    int dead = 1;
+    for (i = 0; i < n; i++) sm__js_todo(js, &start, js->elements[first + i], 0);
+    sm__js_push(js, start);
+    while (dead && sm__js_open(js, base, type)) {
+        sm__branch br = js->branches[--js->n_branches];
+        if (type & SM__JS_TEXTS)
+            dead = !sm__gb_alive(js->b, sm__js_branch_text(js, type, br));
+        else dead = type == SM__JS_OBJECT && sm__js_object_dead(js, br, depth);
+    }
+    js->n_branches = base;
+    js->n_facts = facts;
+    js->n_names = names;
+    return dead && !js->b->error.status;
+}
+
+/* The same for a value of any type. */
+static int sm__js_dead_value(sm__schema *js, uint32_t first, uint32_t n, int depth) {
+    int type;
+    for (type = 1; type <= SM__JS_OBJECT; type *= 2)
+        if (!sm__js_dead(js, first, n, type, depth)) return 0;
+    return 1;
+}
+
+/* Two schemas that no value of the type can fulfil together. */
+static int sm__js_apart(sm__schema *js, int type, uint32_t a, uint32_t b) {
+    uint32_t first = js->n_elements;
+    int apart;
+    if (js->probing == SM__JS_PROBE) return 0;
+    js->probing++;
+    sm__js_gather(js, first, a);
+    sm__js_gather(js, first, b);
+    apart = sm__js_dead(js, first, js->n_elements - first, type, SM__JS_PROBE);
+    js->n_elements = first;
+    js->probing--;
+    return apart;
+}
+
+/* A needed member that cannot be. */
+static int sm__js_name_dead(sm__schema *js, const sm__name *name, int depth) {
+    uint32_t first = js->n_elements, i, n = 0;
+    int dead = name->gone != 0;
+    if (dead || !depth) return dead;
+    for (i = name->elements; i; i = js->facts[i].next)
+        n++, sm__js_gather(js, first, js->facts[i].a);
+    if (n > 1) dead = sm__js_dead_value(js, first, js->n_elements - first, depth - 1);
+    js->n_elements = first;
+    return dead;
+}
+
+static sm__object sm__js_shape(sm__schema *js, sm__branch br) {
+    sm__object to = {js->n_names, 0, 0, UINT32_MAX};
+    uint32_t i;
+    sm__js_names(js, br, &to);
+    js->n_names += to.n;
+    for (i = 0; i < to.n && !js->b->error.status; i++)
+        sm__js_name_facts(js, br, &js->names[to.first + i]);
+    return to;
+}
+
+static int sm__js_object_dead(sm__schema *js, sm__branch br, int depth) {
+    sm__object shape = sm__js_shape(js, br);
+    uint32_t i, needed = 0;
+    for (i = shape.first; i < shape.first + shape.n; i++) {
+        if (!js->names[i].needed) continue;
+        needed++;
+        if (sm__js_name_dead(js, &js->names[i], depth)) return 1;
+    }
+    return shape.min > shape.max || needed > shape.max;
+}
+
+/* The expression of a value that fulfils the set from `first` on, which is the last one. */
+static uint32_t sm__js_term(sm__schema *js, uint32_t first) {
+    uint32_t n = js->n_elements - first, *e = js->elements + first, i, at, hash = 2166136261u;
+    sm__term *t;
+    if (!n || js->b->error.status) return sm__gb_call(js->b, js->any);
+    for (i = 0; i < n; i++) {
+        hash = (hash ^ e[i]) * 16777619u;
+        if (e[i] == SM__JS_NEGATED) {
+            js->n_elements = first;
+            return SM__G_ID_NONE;
+        }
+    }
+    for (at = hash & js->bucket_mask; js->buckets[at]; at = (at + 1) & js->bucket_mask) {
+        t = &js->terms[js->buckets[at] - 1];
+        if (t->n == n && !memcmp(js->elements + t->first, e, n * sizeof *e)) {
+            js->n_elements = first;
+            return sm__gb_call(js->b, t->rule);
+        }
+    }
+    if (js->n_terms > js->bucket_mask / 2) {
+        js->n_elements = first;
+        return sm__js_fail(js, e[0] >> 2, SM_ERR_FULL, "too many sets of schemas");
+    }
+    js->buckets[at] = js->n_terms + 1;
+    t = &js->terms[js->n_terms++];
+    t->first = first;
+    t->n = n;
+    t->rule = sm__gb_rule(js->b);
+    return sm__gb_call(js->b, t->rule);
+}
+
+/* -- arrays -- */
+
+typedef struct sm__array {
+    uint32_t fixed, min, max;    /* items from `fixed` on are all of one set */
+    uint32_t contains, from;     /* element that some items are, of those from `from` on */
+    uint32_t at_least, at_most;  /* so many of them */
+    int n_contains;
+    uint32_t unique;             /* the keyword that says that no two items are the same */
+} sm__array;
+
+static void sm__js_array_contains(sm__schema *js, sm__array *to, uint32_t node, sm__fact f) {
+    if (f.a == 0 && f.c == UINT32_MAX) return;
+    if (to->n_contains++) sm__js_refuse(js, node, "contains twice for one array");
+    if (f.a > SM__JS_CONTAINS || (f.c > SM__JS_CONTAINS && f.c != UINT32_MAX))
+        sm__js_fail(js, node, SM_ERR_FULL, "a count above 32");
+    to->contains = f.b;
+    to->from = f.from;
+    to->at_least = f.a;
+    to->at_most = f.c;
+    to->fixed = to->fixed > f.from ? to->fixed : f.from;
+}
+
+static sm__array sm__js_array_shape(sm__schema *js, sm__branch br) {
+    sm__array to = {0, 0, UINT32_MAX, 0, 0, 0, 0, 0, 0};
+    uint32_t i, k, n, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_ITEM && f.a >= to.fixed) to.fixed = f.a + 1;
+        if (f.kind == SM__FACT_MIN && f.a > to.min) to.min = f.a;
+        if (f.kind == SM__FACT_MAX && f.a < to.max) to.max = f.a;
+        if (f.kind == SM__FACT_CONTAINS) sm__js_array_contains(js, &to, f.b >> 2, f);
+        if (f.kind == SM__FACT_VALUE) {
+            n = js->t.v[f.a].n;
+            if (n > to.fixed) to.fixed = n;
+            if (n > to.min) to.min = n;
+            if (n < to.max) to.max = n;
+        }
+        if (f.kind != SM__FACT_LOCAL) continue;
+        for (n = 0, k = sm__js_items(js, f.a).first; k; k = js->t.v[k].next) n++;
+        if (n > to.fixed) to.fixed = n;
+        n = sm__js_count(js, f.a, SM__KW_MIN_ITEMS, 0);
+        if (n > to.min) to.min = n;
+        n = sm__js_count(js, f.a, SM__KW_MAX_ITEMS, UINT32_MAX);
+        if (n < to.max) to.max = n;
+        if ((node = sm__js_get(js, f.a, SM__KW_UNIQUE_ITEMS)) && js->t.v[node].kind == 't')
+            to.unique = node;
+        if ((node = sm__js_get(js, f.a, SM__KW_CONTAINS))) {
+            f.a = sm__js_count(js, js->facts[i].a, SM__KW_MIN_CONTAINS, 1);
+            f.c = sm__js_count(js, js->facts[i].a, SM__KW_MAX_CONTAINS, UINT32_MAX);
+            f.b = sm__js_element(node);
+            f.from = 0;
+            sm__js_array_contains(js, &to, node, f);
+        }
+    }
+    return to;
+}
+
+/* Whether unevaluatedItems sees that item k was looked at by others. */
+static int sm__js_item_seen(sm__schema *js, sm__branch br, uint32_t scope, uint32_t k) {
+    uint32_t i, n, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        sm__items list;
+        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
+        if (f.kind != SM__FACT_LOCAL || !sm__js_inside(js, f.b, scope)) continue;
+        if ((node = sm__js_get(js, f.a, SM__KW_CONTAINS)))
+            sm__js_refuse(js, node, "contains below unevaluatedItems");
+        list = sm__js_items(js, f.a);
+        for (n = 0, node = list.first; node && n < k; n++) node = js->t.v[node].next;
+        if (node || list.rest) return 1;
+    }
+    return 0;
+}
+
+/* What the facts ask of item k, gathered. */
+static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k) {
+    uint32_t first = js->n_elements, i, n, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_ITEM && f.a == k) sm__js_gather(js, first, f.b);
+        if (f.kind == SM__FACT_VALUE) {
+            for (n = 0, node = js->t.v[f.a].first; node && n < k; n++) node = js->t.v[node].next;
+            sm__js_gather(js, first,
+                          node ? node << 2 | SM__JS_EQUAL : (uint32_t)SM__JS_NEGATED);
+        }
+        if (f.kind == SM__FACT_SCOPE && !sm__js_item_seen(js, br, i, k))
+            sm__js_gather(js, first, sm__js_element(f.a));
+        if (f.kind == SM__FACT_LOCAL) {
+            sm__items list = sm__js_items(js, f.a);
+            for (n = 0, node = list.first; node && n < k; n++) node = js->t.v[node].next;
+            if (!node) node = list.rest;
+            if (node) sm__js_gather(js, first, sm__js_element(node));
+        }
+    }
+    return first;
+}
+
+/* Item k, which also is what `more` asks. */
+static uint32_t sm__js_item(sm__schema *js, sm__branch br, uint32_t k, uint32_t more) {
+    uint32_t first = sm__js_item_set(js, br, k);
+    if (more) sm__js_gather(js, first, more);
+    return sm__js_term(js, first);
+}
+
+/* The values of an enum or const among the elements of the last set; returns how many. */
+static uint32_t sm__js_few_values(sm__schema *js, uint32_t first, uint32_t *values) {
+    uint32_t i, k, n = 0, s, node;
+    int word;
+    for (i = first; i < js->n_elements; i++) {
+        s = js->elements[i] >> 2;
+        if ((js->elements[i] & 3) || js->t.v[s].mark != SM__BELOW_SCHEMA) continue;
+        for (word = SM__KW_ENUM; word <= SM__KW_CONST; word++) {
+            if (!(node = sm__js_get(js, s, word))) continue;
+            for (k = word == SM__KW_CONST ? node : js->t.v[node].first; k && n < SM__JS_NAMES;) {
+                values[n++] = k;
+                k = word == SM__KW_CONST ? 0 : js->t.v[k].next;
+            }
+            return n;
+        }
+    }
+    return 0;
+}
+
+/* The items of an array without two that are the same: members, each of which is there once. */
+static uint32_t sm__js_unique_items(sm__schema *js, sm__branch br, const sm__array *a) {
+    uint32_t values[SM__JS_NAMES], items[SM__JS_NAMES], n, i, k, kept = 0, members;
+    uint32_t first = sm__js_item_set(js, br, 0);
+    uint32_t end = js->n_elements;
+    n = a->fixed || a->n_contains ? 0 : sm__js_few_values(js, first, values);
+    if (!n) sm__js_refuse(js, a->unique, "uniqueItems, but for items of an enum");
+    for (i = 0; i < n && !js->b->error.status; i++) {
+        int type = sm__js_type_of(js, values[i]), again = 0;
+        sm__branch one = {0, 0};
+        if (type & SM__JS_HOLDERS) sm__js_refuse(js, values[i], "uniqueItems of such items");
+        for (k = 0; k < i && !again; k++)
+            again = sm__js_type_of(js, values[k]) == type &&
+                    !sm__js_apart(js, type, values[i] << 2 | SM__JS_EQUAL,
+                                  values[k] << 2 | SM__JS_EQUAL);
+        js->elements[js->n_elements++] = values[i] << 2 | SM__JS_EQUAL;
+        again |= sm__js_dead(js, first, js->n_elements - first, type, SM__JS_PROBE);
+        js->n_elements = end;
+        if (again) continue;
+        if (type & SM__JS_TEXTS)
+            sm__js_fact(js, &one, SM__FACT_TEXT, sm__js_equal(js, values[i]), 0);
+        items[kept++] = sm__js_branch(js, type, one);
+    }
+    js->n_elements = first;
+    if (a->min > kept || js->b->error.status) return SM__G_ID_NONE;
+    members = sm__gb_members(js->b, kept, 0, js->between, a->min, a->max);
+    for (i = 0; i < kept; i++) sm__gb_member(js->b, members, i, items[i], 0);
+    return members;
+}
+
+/* Items from number k on, the first of them behind a comma, without contains. */
+static uint32_t sm__js_items_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k) {
+    uint32_t x = sm__gb_seq(js->b, js->between, sm__js_item(js, br, k, 0));
+    uint32_t min = a->min > k ? a->min - k : 0;
+    if (a->max <= k) return min ? SM__G_ID_NONE : SM__G_ID_EMPTY;
+    return sm__gb_repeat(js->b, x, min, a->max == UINT32_MAX ? UINT32_MAX : a->max - k);
+}
+
+/* The same with contains: row[c] of what may follow when c of the items so far are such. The last
+ * count stands for all above it: enough of them, or too many. */
+static void sm__js_contains_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k,
+                                 uint32_t *row, uint32_t rows) {
+    sm__gb *b = js->b;
+    int exact = a->at_most != UINT32_MAX;
+    uint32_t c, yes = sm__gb_seq(b, js->between, sm__js_item(js, br, k, a->contains)), no;
+    no = sm__gb_seq(b, js->between,
+                    sm__js_item(js, br, k, exact ? sm__js_opposite(a->contains) : 0));
+    no = sm__gb_repeat(b, no, 0, UINT32_MAX);
+    for (c = rows; c-- > 0;) {
+        uint32_t x = c >= a->at_least ? SM__G_ID_EMPTY : SM__G_ID_NONE;
+        if (c + 1 < rows) x = sm__gb_alt(b, x, sm__gb_seq(b, yes, row[c + 1]));
+        row[c] = sm__gb_seq(b, no, x);
+    }
+}
+
+/* The items of an array that has some; 0 items are looked at elsewhere. */
+static uint32_t sm__js_array_items(sm__schema *js, sm__branch br, const sm__array *a) {
+    sm__gb *b = js->b;
+    int exact = a->at_most != UINT32_MAX;
+    uint32_t row[SM__JS_CONTAINS + 2], rows, k, c, end = a->fixed, x;
+    rows = !a->n_contains ? 1 : (exact ? a->at_most : a->at_least) + 1;
+    if (a->n_contains) {
+        if (a->min > end) end = a->min;
+        if (a->max != UINT32_MAX) end = a->max;
+    }
+    if (a->max < end) end = a->max;
+    if (!end) end = 1;
+    if (end > SM__JS_FIXED)
+        return sm__js_fail(js, 1, SM_ERR_FULL, "more than 4096 items to be told apart");
+    if (!a->n_contains) row[0] = sm__js_items_rest(js, br, a, end);
+    else if (a->max != UINT32_MAX)
+        for (c = 0; c < rows; c++)
+            row[c] = c >= a->at_least ? SM__G_ID_EMPTY : SM__G_ID_NONE;
+    else sm__js_contains_rest(js, br, a, end, row, rows);
+    for (k = end; k-- > 0 && !b->error.status;) {
+        uint32_t comma = k ? js->between : SM__G_ID_EMPTY, yes = 0;
+        uint32_t no = sm__js_item(js, br, k, a->n_contains && exact && k >= a->from
+                                                 ? sm__js_opposite(a->contains) : 0);
+        if (a->n_contains && k >= a->from) yes = sm__js_item(js, br, k, a->contains);
+        for (c = 0; c < rows; c++) {
+            x = sm__gb_seq(b, no, row[c]);
+            if (yes && (c + 1 < rows || !exact))
+                x = sm__gb_alt(b, x, sm__gb_seq(b, yes, row[c + 1 < rows ? c + 1 : c]));
+            x = sm__gb_seq(b, comma, x);
+            if (k && k >= a->min && c >= a->at_least) x = sm__gb_alt(b, SM__G_ID_EMPTY, x);
+            row[c] = x; /* row[c + 1] is still that of the next item, for c goes up */
+        }
+    }
+    return row[0];
+}
+
+/* -- objects -- */
+
+/* The patterns of an object: a member whose name is none of the named ones is of the kind that they
+ * make, together. */
+typedef struct sm__kinds {
+    uint32_t node[SM__JS_PATTERNS]; /* a pattern, by a member of patternProperties */
+    uint32_t x[SM__JS_PATTERNS];    /* its texts */
+    int n;
+} sm__kinds;
+
+static int sm__js_kind_of(sm__schema *js, const sm__kinds *kinds, uint32_t node) {
+    int i;
+    for (i = 0; i < kinds->n; i++)
+        if (sm__str_same(js->t.v[kinds->node[i]].key, js->t.v[node].key)) break;
+    return i;
+}
+
+static void sm__js_kinds(sm__schema *js, sm__branch br, sm__kinds *to) {
+    uint32_t i, k, node;
+    to->n = 0;
+    for (i = br.facts; i && !js->b->error.status; i = js->facts[i].next) {
+        if (js->facts[i].kind != SM__FACT_LOCAL) continue;
+        node = sm__js_get(js, js->facts[i].a, SM__KW_PATTERN_PROPERTIES);
+        for (k = node ? js->t.v[node].first : 0; k && !js->b->error.status; k = js->t.v[k].next) {
+            if (sm__js_kind_of(js, to, k) < to->n) continue;
+            if (to->n == SM__JS_PATTERNS) {
+                sm__js_refuse(js, k, "more than 5 patterns for one object");
+                return;
+            }
+            to->node[to->n] = k;
+            to->x[to->n++] = sm__js_pattern(js, k, js->t.v[k].key);
+        }
+    }
+}
+
+/* Whether unevaluatedProperties sees that the members of a kind were looked at by others. */
+static int sm__js_kind_seen(sm__schema *js, sm__branch br, uint32_t scope, const sm__kinds *kinds,
+                            int bits) {
+    uint32_t i, k, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
+        if (f.kind != SM__FACT_LOCAL || !sm__js_inside(js, f.b, scope)) continue;
+        if (sm__js_get(js, f.a, SM__KW_ADDITIONAL)) return 1;
+        node = sm__js_get(js, f.a, SM__KW_PATTERN_PROPERTIES);
+        for (k = node ? js->t.v[node].first : 0; k; k = js->t.v[k].next)
+            if (bits >> sm__js_kind_of(js, kinds, k) & 1) return 1;
+    }
+    return 0;
+}
+
+/* What the facts ask of the members of one kind (bits: patterns that match), gathered. */
+static uint32_t sm__js_kind_set(sm__schema *js, sm__branch br, const sm__kinds *kinds, int bits) {
+    uint32_t first = js->n_elements, i, k, node;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        int known = 0;
+        if (f.kind == SM__FACT_VALUE) sm__js_gather(js, first, SM__JS_NEGATED);
+        if (f.kind == SM__FACT_SCOPE && !sm__js_kind_seen(js, br, i, kinds, bits))
+            sm__js_gather(js, first, sm__js_element(f.a));
+        if (f.kind != SM__FACT_LOCAL) continue;
+        node = sm__js_get(js, f.a, SM__KW_PATTERN_PROPERTIES);
+        for (k = node ? js->t.v[node].first : 0; k; k = js->t.v[k].next) {
+            if (!(bits >> sm__js_kind_of(js, kinds, k) & 1)) continue;
+            sm__js_gather(js, first, sm__js_element(k));
+            known = 1;
+        }
+        if (!known && (node = sm__js_get(js, f.a, SM__KW_ADDITIONAL)))
+            sm__js_gather(js, first, sm__js_element(node));
+    }
+    return first;
+}
+
+/* The names of one kind that are none of the shape's; 0 = no member can be of that kind. */
+static uint32_t sm__js_kind_names(sm__schema *js, sm__branch br, const sm__object *shape,
+                                  const sm__kinds *kinds, int bits) {
+    sm__gb *b = js->b;
+    uint32_t x = SM__G_ID_ANY, not_x = SM__G_ID_NONE, i, node;
+    uint32_t first = sm__js_kind_set(js, br, kinds, bits);
+    int k, dead = js->n_elements > first && js->elements[first] == SM__JS_NEGATED;
+    if (!dead && js->n_elements > first + 1)
+        dead = sm__js_dead_value(js, first, js->n_elements - first, SM__JS_PROBE - 1);
+    js->n_elements = first;
+    if (dead) return 0;
+    for (k = 0; k < kinds->n; k++)
+        if (bits >> k & 1) x = sm__gb_and(b, x, kinds->x[k]);
+        else not_x = sm__gb_alt(b, not_x, kinds->x[k]);
+    for (i = br.facts; i; i = js->facts[i].next) {
+        if (js->facts[i].kind != SM__FACT_LOCAL) continue;
+        node = sm__js_get(js, js->facts[i].a, SM__KW_PROPERTY_NAMES);
+        if (node && sm__js_certain(js, sm__js_element(node)) < 1)
+            x = sm__gb_and(b, x, sm__js_strings(js, sm__js_element(node)));
+    }
+    for (i = shape->first; i < shape->first + shape->n; i++)
+        not_x = sm__gb_alt(b, not_x, sm__js_literal(js, sm__js_name_text(js, js->names[i].name)));
+    if (not_x) x = sm__gb_and(b, x == SM__G_ID_ANY ? js->any_text : x, sm__gb_not(b, not_x));
+    if (x == SM__G_ID_ANY) return js->any_string;
+    return !sm__gb_alive(b, x) ? SM__G_ID_NONE : x;
+}
+
+/* Whether a name is one that a fact of the kind "some member" speaks of. */
+static int sm__js_name_such(sm__schema *js, sm__name *name, const sm__fact *f) {
+    if (f->kind == SM__FACT_MATCHING)
+        return sm__js_name_in(js, name->name, sm__js_pattern(js, f->a, js->t.v[f->a].key));
+    if (f->kind == SM__FACT_SOME_NAME)
+        return sm__js_name_in(js, name->name, sm__js_strings(js, f->b));
+    if (js->t.v[f->a].mark != SM__BELOW_SCHEMA) /* a value */
+        return !sm__tree_get(&js->t, f->a, sm__js_name_text(js, name->name));
+    return !sm__js_name_local(js, f->a, name, 0);
+}
+
+/* A fact that some member is such: instead of the branch there is one for each name that may be it.
+ * open: members of other names are possible, too. 1 = there was such a fact. */
+static int sm__js_some_member(sm__schema *js, sm__branch br, const sm__object *shape, int open) {
+    uint32_t i, k, copy;
+    for (i = br.facts; i; i = js->facts[i].next)
+        if (js->facts[i].kind >= SM__FACT_OTHER && js->facts[i].kind <= SM__FACT_SOME_NAME) break;
+    if (!i) return 0;
+    if (open) {
+        sm__js_refuse(js, js->facts[i].a ? js->facts[i].a : js->facts[i].b >> 2,
+                      "the opposite, where members of any name are allowed");
+        return 1;
+    }
+    for (k = shape->first; k < shape->first + shape->n && !js->b->error.status; k++) {
+        sm__fact f = js->facts[i];
+        sm__branch *to, was = {0, f.next};
+        if (js->names[k].gone || !sm__js_name_such(js, &js->names[k], &f)) continue;
+        for (copy = br.facts; copy != i; copy = js->facts[copy].next)
+            sm__js_fact(js, &was, (int)js->facts[copy].kind, js->facts[copy].a, js->facts[copy].b);
+        to = sm__js_push(js, was);
+        sm__js_fact(js, to, SM__FACT_NEEDED, js->names[k].name, 0);
+        if (f.kind != SM__FACT_SOME_NAME)
+            sm__js_fact(js, to, SM__FACT_MEMBER, js->names[k].name, f.b);
+    }
+    return 1;
+}
+
+/* "name": */
+static uint32_t sm__js_key(sm__schema *js, uint32_t inside) {
+    uint32_t quote = sm__gb_bytes(js->b, "\"", 1);
+    return sm__gb_seq(js->b, quote, sm__gb_seq(js->b, inside, sm__gb_seq(js->b, quote, js->colon)));
+}
+
+/* The members of an open branch's objects, without the braces; SM__G_ID_NONE: there are no such
+ * objects. */
+static uint32_t sm__js_object_members(sm__schema *js, sm__branch br, const sm__object *shape) {
+    uint32_t keys[1 << SM__JS_PATTERNS], i, k, n = 0, n_others = 0, needed = 0, first, x, members;
+    sm__gb *b = js->b;
+    sm__kinds kinds;
+    uint32_t bits, end = shape->first + shape->n;
+    sm__js_kinds(js, br, &kinds);
+    for (bits = 0; bits < 1u << kinds.n && !b->error.status; bits++) {
+        keys[bits] = sm__js_kind_names(js, br, shape, &kinds, (int)bits);
+        n_others += keys[bits] != SM__G_ID_NONE;
+    }
+    if (b->error.status || sm__js_some_member(js, br, shape, n_others != 0)) return SM__G_ID_NONE;
+    for (i = shape->first; i < end; i++) {
+        if (js->names[i].needed && sm__js_name_dead(js, &js->names[i], SM__JS_PROBE)) return 0;
+        n += !js->names[i].gone;
+        needed += js->names[i].needed;
+    }
+    if (needed > shape->max || shape->min > shape->max || (!n_others && shape->min > n)) return 0;
+    members = sm__gb_members(b, n, n_others, js->between, shape->min, shape->max);
+    for (k = 0, i = shape->first; i < end && !b->error.status; i++) {
+        const sm__name *name = &js->names[i];
+        uint32_t cell;
+        if (name->gone) continue;
+        x = sm__js_key(js, sm__js_literal(js, sm__js_name_text(js, name->name)));
+        first = js->n_elements;
+        for (cell = name->elements; cell; cell = js->facts[cell].next)
+            sm__js_gather(js, first, js->facts[cell].a);
+        x = sm__gb_seq(b, x, sm__js_term(js, first));
+        sm__gb_member(b, members, k++, x, (int)name->needed);
+    }
+    for (bits = 0; bits < 1u << kinds.n && !b->error.status; bits++) {
+        if (!keys[bits]) continue;
+        x = sm__js_term(js, sm__js_kind_set(js, br, &kinds, (int)bits));
+        sm__gb_member(b, members, k++, sm__gb_seq(b, sm__js_key(js, keys[bits]), x), 0);
+    }
+    return members;
+}
+
+/* ---- values ---- */
+
+/* Something between brackets, or nothing. */
+static uint32_t sm__js_between(sm__schema *js, const char *brackets, uint32_t inside, int empty) {
+    sm__gb *b = js->b;
+    uint32_t end = sm__gb_seq(b, js->space, sm__gb_bytes(b, brackets + 1, 1));
+    uint32_t x = inside ? sm__gb_seq(b, js->space, sm__gb_seq(b, inside, end)) : SM__G_ID_NONE;
+    if (empty) x = sm__gb_alt(b, x, end);
+    return sm__gb_seq(b, sm__gb_bytes(b, brackets, 1), x);
+}
+
+/* The values of one type that an open branch stands for. */
+static uint32_t sm__js_branch(sm__schema *js, int type, sm__branch br) {
+    sm__gb *b = js->b;
+    sm__array array;
+    sm__object shape;
+    uint32_t x;
+    switch (type) {
+    case SM__JS_NULL: return sm__gb_bytes(b, "null", 4);
+    case SM__JS_FALSE: return sm__gb_bytes(b, "false", 5);
+    case SM__JS_TRUE: return sm__gb_bytes(b, "true", 4);
+    case SM__JS_NUMBER: return sm__js_branch_text(js, type, br);
+    case SM__JS_STRING:
+        x = sm__gb_bytes(b, "\"", 1);
+        return sm__gb_seq(b, x, sm__gb_seq(b, sm__js_branch_text(js, type, br), x));
+    case SM__JS_ARRAY:
+        array = sm__js_array_shape(js, br);
+        if (array.min > array.max) return SM__G_ID_NONE;
+        if (array.unique && array.max > 1) x = sm__js_unique_items(js, br, &array);
+        else x = array.max ? sm__js_array_items(js, br, &array) : 0;
+        return sm__js_between(js, "[]", x, !array.min && !array.at_least);
+    }
+    shape = sm__js_shape(js, br);
+    x = sm__js_object_members(js, br, &shape);
+    js->n_names = shape.first;
+    return x ? sm__js_between(js, "{}", x, 0) : SM__G_ID_NONE;
+}
+
+/* Defines the rule of a set. */
+static void sm__js_define(sm__schema *js, const sm__term *t) {
+    uint32_t x = SM__G_ID_NONE, i;
+    int type;
+    for (type = 1; type <= SM__JS_OBJECT; type *= 2) {
+        sm__branch start = {0, 0};
+        js->n_facts = 1; /* 0 ends a list */
+        for (i = 0; i < t->n; i++) sm__js_todo(js, &start, js->elements[t->first + i], 0);
+        sm__js_push(js, start);
+        while (sm__js_open(js, 0, type)) {
+            sm__branch br = js->branches[--js->n_branches];
+            x = sm__gb_alt(js->b, x, sm__js_branch(js, type, br));
+        }
+    }
+    sm__gb_define(js->b, t->rule, x);
+}
+
+/* The values of which nothing is asked. */
+static void sm__js_define_any(sm__schema *js) {
+    sm__gb *b = js->b;
+    sm__branch all = {0, 0};
+    uint32_t x = SM__G_ID_NONE;
+    int type;
+    for (type = 1; type <= SM__JS_OBJECT; type *= 2)
+        x = sm__gb_alt(b, x, sm__js_branch(js, type, all));
+    sm__gb_define(b, js->any, x);
+}
+
+/* Counts or places what a schema of n bytes takes while it is compiled. */
+SM__UNUSED static void sm__js_layout(sm__arena *a, sm__schema *js, const char *text, size_t n) {
+    uint32_t nodes = sm__tree_room((const unsigned char *)text, n), terms = 64;
+    while (terms / 4 < nodes) terms *= 2;
+    memset(js, 0, sizeof *js);
+    js->t.room = nodes;
+    js->room_facts = 1 << 16;
+    js->room_names = 4096;
+    js->room_elements = 4 * terms;
+    js->bucket_mask = terms - 1;
+    js->room_uris = 4 * n + 4096;
+    js->t.v = (sm__tree_node *)sm__arena_take(a, nodes, sizeof *js->t.v);
+    js->t.text = (char *)sm__arena_take(a, n + 1, 1);
+    js->uris = (char *)sm__arena_take(a, js->room_uris, 1);
+    js->uri = (sm__str *)sm__arena_take(a, nodes, sizeof *js->uri);
+    js->numbers = (uint32_t *)sm__arena_take(a, nodes, sizeof *js->numbers);
+    js->texts = (uint32_t *)sm__arena_take(a, nodes, sizeof *js->texts);
+    js->facts = (sm__fact *)sm__arena_take(a, js->room_facts, sizeof *js->facts);
+    js->branches = (sm__branch *)sm__arena_take(a, SM__JS_BRANCHES, sizeof *js->branches);
+    js->names = (sm__name *)sm__arena_take(a, js->room_names, sizeof *js->names);
+    js->elements = (uint32_t *)sm__arena_take(a, js->room_elements, sizeof *js->elements);
+    js->terms = (sm__term *)sm__arena_take(a, terms / 2 + 2, sizeof *js->terms);
+    js->buckets = (uint32_t *)sm__arena_take(a, terms, sizeof *js->buckets);
+    js->re.set.range = (uint32_t *)sm__arena_take(a, 2 * SM__RE_RANGES, sizeof(uint32_t));
+}
+
+/* The drafts that are known by their $schema; a text without one is of 2020-12. */
+static void sm__js_draft(sm__schema *js) {
+    uint32_t node = sm__js_get(js, 1, SM__KW_SCHEMA);
+    sm__str s = js->t.v[node].text;
+    int i;
+    js->draft = 8;
+    if (!node || js->t.v[node].kind != '"') return;
+    for (i = 3; i < 8; i++) {
+        char name[] = "draft-00";
+        name[7] = (char)('0' + i);
+        if (sm__str_has(s, name)) js->draft = i;
+    }
+    js->old_refs = js->draft < 8;
+    if (!sm__str_has(s, "json-schema.org/")) sm__js_refuse(js, node, "this dialect");
+}
+
+/* The expression of the values that a schema allows, as JSON text; js was placed for the text.
+ * Failures are the builder's. */
+SM__UNUSED static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size_t n) {
+    uint32_t i, root;
+    size_t bad;
+    js->b = js->re.b = b;
+    memset(js->uri, 0, js->t.room * sizeof *js->uri);
+    memset(js->numbers, 0, js->t.room * sizeof *js->numbers);
+    memset(js->texts, 0, js->t.room * sizeof *js->texts);
+    memset(js->buckets, 0, ((size_t)js->bucket_mask + 1) * sizeof *js->buckets);
+    bad = sm__tree_read(&js->t, (const unsigned char *)text, n);
+    if (bad) {
+        sm__fail(&b->error, SM_ERR_FORMAT, "JSON Schema: no JSON at byte %u", (unsigned)bad - 1);
+        return SM__G_ID_NONE;
+    }
+    sm__js_mark(js, 1);
+    sm__js_draft(js);
+    sm__js_bases(js);
+    js->space = sm__js_plain(js, "(?: |\\n(?: {0,32}|\\t{0,16}))?");
+    js->between = sm__gb_seq(b, sm__gb_bytes(b, ",", 1), js->space);
+    js->colon = sm__js_plain(js, ": ?");
+    js->any_number = sm__js_plain(js, SM__NUM_ANY);
+    js->any_string =
+        sm__js_plain(js, "(?:[^\"\\\\\\x00-\\x1f]|\\\\(?:[\"\\\\/bfnrt]|u[0-9A-Fa-f]{4}))*");
+    js->re.json = 1;
+    js->any_text = sm__re_any(&js->re);
+    js->any = sm__gb_rule(b);
+    sm__js_define_any(js);
+    sm__js_gather(js, 0, sm__js_element(1));
+    root = sm__js_term(js, 0);
+    for (i = 0; i < js->n_terms && !b->error.status; i++) sm__js_define(js, &js->terms[i]);
+    return b->error.status ? 0 : root;
+}
 
 /* ================================================================================================
  * MARK: [SM42] MASKS
