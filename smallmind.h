@@ -27369,12 +27369,14 @@ typedef struct sm__binding {
     sm__str name;
     sm__value value; /* missing: not set in this turn of the loop */
     struct sm__binding *next;
+    int shallowest, deepest; /* of a variable that was given: of the scopes that have read it */
 } sm__binding;
 
 typedef struct sm__scope {
     struct sm__scope *parent;
     sm__binding *first;
     int captured; /* a macro may still look into it */
+    int depth;    /* 0: what was given, 1: the template itself */
 } sm__scope;
 
 typedef struct sm__tp_loop {
@@ -28285,6 +28287,8 @@ static void sm__scope_set(sm_template *t, sm__scope *scope, sm__str name, sm__va
     if (!b) {
         b = (sm__binding *)sm__tp_take(t, sizeof *b);
         if (!b) return;
+        b->shallowest = INT32_MAX;
+        b->deepest = 0;
         b->name = name;
         b->next = scope->first;
         scope->first = b;
@@ -28673,7 +28677,7 @@ static sm__value sm__tp_splitlines(sm_template *t, int how, sm__value self, cons
 }
 
 static sm__value sm__tp_indent(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self), width, line;
+    sm__str s = sm__tp_need_string(t, self), width, line;
     uint32_t from = t->n_text;
     int64_t spaces = 4;
     size_t at = 0, next = 0, end;
@@ -28915,7 +28919,7 @@ static sm__value sm__tp_numeric(sm_template *t, int how, sm__value self, const s
         sm__str method =
             a->v[1].kind == SM__V_MISSING ? sm__str_of("common") : sm__tp_need_string(t, a->v[1]);
         double d = sm__v_double(t, v), f, rest;
-        if (!(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
+        if (d == 0.0 || !(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
         f = (double)(int64_t)d;
         if (f > d) f -= 1.0; /* rounded down */
         rest = d - f;
@@ -29604,7 +29608,7 @@ static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const s
 
 enum {
     SM__OP_TEXT, /* arg: a constant */
-    SM__OP_PRINT,
+    SM__OP_PRINT, /* a: a string only */
     SM__OP_CONST,
     SM__OP_LOAD, /* arg: the name, a constant */
     SM__OP_STORE,
@@ -30619,7 +30623,7 @@ static void sm__tc_filter_block(sm__tc *c) {
     c->at = c->t->at; /* as if there were a bar before the first name */
     c->token = '|';
     sm__tc_expr(c, SM__EXPR_FILTERS);
-    sm__tc_emit(c, SM__OP_PRINT, 0, 0, 0);
+    sm__tc_emit(c, SM__OP_PRINT, 1, 0, 0);
     b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, -1);
     sm__tc_land(c, b->jump);
     sm__tc_emit(c, SM__OP_CAPTURE, 0, 0, 0);
@@ -30833,10 +30837,13 @@ static sm__value sm__tp_pop(sm_template *t) {
 
 static sm__value sm__tp_load(sm_template *t, sm__str name) {
     sm__scope *s;
-    int row;
+    int row, depth = t->scope->depth;
     for (s = t->scope; s; s = s->parent) {
-        const sm__binding *b = sm__scope_find(t, s, name);
-        if (b && b->value.kind != SM__V_MISSING) return b->value;
+        sm__binding *b = sm__scope_find(t, s, name);
+        if (!b || b->value.kind == SM__V_MISSING) continue;
+        b->shallowest = sm__min(b->shallowest, depth);
+        b->deepest = sm__max(b->deepest, depth);
+        return b->value;
     }
     row = sm__tp_row_find(SM__TP_GLOBAL, name);
     if (row >= 0 && (t->now || !sm__str_is(name, "strftime_now")))
@@ -30851,7 +30858,23 @@ static void sm__tp_scope(sm_template *t) {
     if (!s) return;
     memset(s, 0, sizeof *s);
     s->parent = t->scope;
+    s->depth = t->scope ? t->scope->depth + 1 : 0;
     t->scope = s;
+}
+
+/* {% set %}. jinja2 decides before it runs which scope a name belongs to: when a block inside this
+ * one has read a given variable that is set here only later, jinja2 has found it undefined there. */
+static void sm__tp_store(sm_template *t, sm__str name, sm__value v) {
+    sm__scope *s = t->scope;
+    const sm__binding *given;
+    int depth = s->depth;
+    if (!sm__scope_find(t, s, name)) {
+        while (s->parent) s = s->parent;
+        given = sm__scope_find(t, s, name);
+        if (given && given->deepest > depth && given->shallowest > depth)
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "set behind a block that has read it:", name);
+    }
+    sm__scope_set(t, t->scope, name, v);
 }
 
 static void sm__tp_store_attr(sm_template *t, int32_t arg) {
@@ -31114,8 +31137,9 @@ static void sm__tp_keep(sm_template *t) {
     if (sm__v_truth(sm__tp_pop(t)) && l->kept) l->kept[l->n_kept++] = l->items.u.v[l->at - 1];
 }
 
-static void sm__tp_print(sm_template *t, sm__value v) {
+static void sm__tp_print(sm_template *t, sm__value v, int strings_only) {
     uint32_t from = t->n_text;
+    if (strings_only && !sm__v_is_string(v)) sm__tp_type(t, "a filter block gave a", v);
     sm__tp_out(t, sm__tp_str(t, v));
     t->n_text = from; /* what was made for it is not needed any more */
 }
@@ -31133,12 +31157,12 @@ static void sm__tp_run(sm_template *t) {
         switch (op->code) {
         case SM__OP_END: return;
         case SM__OP_TEXT: sm__tp_out(t, sm__v_str(t->consts[op->arg])); break;
-        case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t)); break;
+        case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t), op->a); break;
         case SM__OP_CONST: sm__tp_push(t, t->consts[op->arg]); break;
         case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__v_str(t->consts[op->arg]))); break;
         case SM__OP_STORE:
             v = sm__tp_pop(t);
-            sm__scope_set(t, t->scope, sm__v_str(t->consts[op->arg]), v);
+            sm__tp_store(t, sm__v_str(t->consts[op->arg]), v);
             break;
         case SM__OP_STORE_ATTR: sm__tp_store_attr(t, op->arg); break;
         case SM__OP_UNPACK: sm__tp_unpack(t, op->arg); break;

@@ -11,6 +11,7 @@ import glob
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 
@@ -33,6 +34,10 @@ class Generation(Extension):
 
     def _same(self, caller):
         return caller()
+
+
+def too_slow(number, frame):
+    raise TimeoutError("jinja2 takes too long")
 
 
 def raise_exception(message):
@@ -177,6 +182,7 @@ class Render:
 
 
 def reference(env, template, messages, tools, documents, extra):
+    signal.alarm(5)  # Python multiplies for ever
     try:
         given = dict(messages=messages, tools=tools, documents=documents, add_generation_prompt=True)
         given.update(extra)
@@ -185,6 +191,8 @@ def reference(env, template, messages, tools, documents, extra):
         return text, None
     except Exception as e:  # whatever a template can raise
         return None, f"{type(e).__name__}: {e}"
+    finally:
+        signal.alarm(0)
 
 
 class Count:
@@ -264,6 +272,166 @@ def llama_cpp(render, folder):
     return count
 
 
+class Maker:
+    """Random small templates: mostly well-formed, of everything that is supported and some that is
+    not, about a handful of variables."""
+    VARIABLES = {"n": 3, "z": 0, "m": -7, "f": 2.5, "g": -0.5, "s": "caf\u00e9 Z\u00fcrich", "e": "",
+                 "w": " a b  c\n", "t": True, "o": None, "l": [3, 1, 2], "x": ["b", "A", "c", "a"],
+                 "d": {"b": 1, "a": [True, None, "x"], "items": 5}, "h": {}, "p": [],
+                 "r": [{"k": 2, "v": "x"}, {"k": 1, "v": "Y"}, {"k": 2}], "q": "it's \"q\" <&>"}
+    NAMES = list(VARIABLES) + ["undef"]
+    STRINGS = ["''", "'a'", "\"b c\"", "' x '", "'\\n'", "'k'", "'a,b,,c'", "'12'", "'3.5'", "'\u00e9'",
+               "'A-b (c'", "'%s|%s'", "'{}-{}'", "'items'", "'b'"]
+    FILTERS = ["trim", "upper", "lower", "title", "capitalize", "length", "count", "first", "last",
+               "list", "sort", "reverse", "unique", "join", "join('-')", "join(',', attribute='k')",
+               "default('D')", "default('D', true)", "d(1)", "tojson", "tojson(indent=2)",
+               "tojson(sort_keys=true)", "tojson(ensure_ascii=true, separators=(',', ':'))", "int",
+               "int(5)", "float", "abs", "round", "round(method='floor')", "round(0, 'ceil')", "string",
+               "safe", "e", "escape", "forceescape", "items", "dictsort", "dictsort(by='value')",
+               "dictsort(true)", "dictsort(reverse=true)", "sort(reverse=true)",
+               "sort(attribute='k')", "sort(case_sensitive=true)", "min", "max", "sum",
+               "sum(attribute='k')", "max(attribute='k')", "map('upper')", "map(attribute='k')",
+               "map(attribute='k', default='-')", "map('default', 'z')", "select", "reject",
+               "select('defined')", "select('gt', 1)", "reject('string')", "selectattr('v')",
+               "selectattr('k', 'eq', 2)", "rejectattr('k', 'odd')", "replace('a', 'b')",
+               "replace('a', 'bb', 1)", "replace('', '.')", "indent", "indent(2, true)",
+               "indent('> ', blank=true)", "format(1, 'x')", "batch(2)", "wordcount", "trim('a')"]
+    TESTS = ["defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "true",
+             "false", "mapping", "sequence", "iterable", "odd", "even", "divisibleby(2)",
+             "divisibleby 3", "eq(3)", "eq 3", "equalto('a')", "ne 1", "lt 2", "ge(2)", "gt 'a'",
+             "in [1, 3, 'a']", "in l", "callable", "upper", "lower", "sameas none"]
+    METHODS = ["strip()", "strip('a ')", "lstrip()", "rstrip()", "upper()", "lower()", "title()",
+               "capitalize()", "split()", "split(',')", "split(' ', 1)", "split(none, 1)",
+               "rsplit(',', 1)", "rsplit()", "splitlines()", "splitlines(true)", "startswith('a')",
+               "startswith(('a', 'c'))", "endswith('h')", "replace('a', 'b')", "replace('b', '', 1)",
+               "find('b')", "count('a')", "index('a')", "join(x)", "join(['p', 'q'])", "format(n, s)",
+               "isdigit()", "isalpha()", "isspace()", "isupper()", "islower()", "isalnum()",
+               "removeprefix('c')", "removesuffix('h')", "items()", "keys()", "values()", "get('b')",
+               "get('zz')", "get('zz', 1)", "copy()", "append(1)", "pop()", "nope()", "k", "b", "a",
+               "items", "values", "upper", "0", "zz"]
+    BINARY = ["+", "-", "*", "/", "//", "%", "~", "==", "!=", "<", "<=", ">", ">=", "in", "not in",
+              "and", "or"]
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+        self.loops = 0
+
+    def pick(self, *of):
+        return self.random.choice(of)
+
+    def atom(self):
+        r = self.random.random()
+        if r < 0.5:
+            return self.pick(*self.NAMES)
+        if r < 0.7:
+            return self.pick(*self.STRINGS)
+        if r < 0.9:
+            return self.pick("0", "1", "2", "-1", "3", "10", "2.5", "0.5", "1e3", "true", "false", "none",
+                             "[]", "{}", "()", "'a' 'b'", "9007199254740993")
+        if self.loops:
+            return "loop." + self.pick("index", "index0", "first", "last", "length", "revindex",
+                                       "revindex0", "previtem", "nextitem", "cycle('u', 'v')",
+                                       "changed(n)", "depth")
+        return self.pick("range(4)", "range(1, 9, 3)", "range(3, 0, -1)", "dict(a=1, b=n)",
+                         "namespace(a=1).a", "strftime_now('%d %b %Y')", "raise_exception('no')")
+
+    def expression(self, depth):
+        if depth <= 0:
+            return self.atom()
+        one = lambda: self.expression(depth - 1 - self.random.randrange(2))
+        r = self.random.randrange(20)
+        if r < 5:
+            if self.random.random() < 0.05:  # more, and Python would compute for ever
+                return one() + " ** " + self.pick("0", "1", "2", "3", "-1")
+            return one() + " " + self.pick(*self.BINARY) + " " + one()
+        if r < 9:
+            return one() + "|" + self.pick(*self.FILTERS)
+        if r < 11:
+            return one() + " is " + self.pick("", "", "not ") + self.pick(*self.TESTS)
+        if r < 13:
+            return one() + "." + self.pick(*self.METHODS)
+        if r == 13:
+            return one() + "[" + self.pick("0", "-1", "1", "'b'", "'a'", "n", one()) + "]"
+        if r == 14:
+            part = lambda: self.pick("", "", "1", "-1", "2", "n", "-2", "9")
+            return one() + "[" + part() + ":" + part() + self.pick("", ":" + part(), ":-1") + "]"
+        if r == 15:
+            return "(" + one() + ")"
+        if r == 16:
+            return self.pick("not ", "-", "+", "not not ") + one()
+        if r == 17:
+            return one() + " if " + one() + self.pick("", " else " + one())
+        if r == 18:
+            return self.pick("[%s, %s]", "(%s, %s)", "{'p': %s, n: %s}", "(%s, %s)[0]", "[%s, %s,]") % (
+                one(), one())
+        return one() + self.pick(" < ", " == ", " in ") + one() + self.pick(" <= ", " != ") + one()
+
+    def text(self):
+        return self.pick("", "", " ", "\n", "x", " y\n", "\n  ", "  \n\n", "{# c #}", "\t{#- c -#} ",
+                         "{% raw %} {{ x }} {% endraw %}", "{% raw -%} a {%- endraw -%} ")
+
+    def tag(self, inside):
+        return self.pick("{%", "{%", "{%-", "{%+") + " " + inside + " " + self.pick("%}", "%}", "-%}", "+%}")
+
+    def body(self, depth):
+        return "".join(self.text() + self.statement(depth) for _ in range(1 + self.random.randrange(2)))
+
+    def statement(self, depth):
+        e = lambda: self.expression(self.random.randrange(3))
+        r = self.random.randrange(14) if depth > 0 else 0
+        if r < 4:
+            return self.pick("{{ ", "{{- ", "{{") + self.expression(self.random.randrange(5)) + self.pick(
+                " }}", " -}}", "}}")
+        if r < 6:
+            return (self.tag("if " + e()) + self.body(depth - 1) +
+                    self.pick("", self.tag("elif " + e()) + self.body(depth - 1)) +
+                    self.pick("", self.tag("else") + self.body(depth - 1)) + self.tag("endif"))
+        if r < 9:
+            head = self.pick("i in ", "i in ", "k, v in ", "n in ") + self.pick(
+                "l", "x", "d", "d.items()", "range(3)", "s", "r", "undef", e()) + self.pick(
+                    "", "", " if " + e())
+            self.loops += 1
+            inner = self.body(depth - 1) + self.pick("", "", "{{ i }}", self.tag("if " + e()) + self.tag(
+                self.pick("break", "continue")) + self.tag("endif"))
+            self.loops -= 1
+            return (self.tag("for " + head) + inner +
+                    self.pick("", "", self.tag("else") + self.body(depth - 1)) + self.tag("endfor"))
+        if r == 9:
+            return self.tag("set " + self.pick("n", "y", "s") + " = " + e()) + "{{ y }}"
+        if r == 10:
+            return ("{% set ns = namespace(a=" + e() + ") %}" + self.tag("for i in l") +
+                    self.tag("set ns.a = " + self.pick("ns.a ~ i", "i", e())) + self.tag("endfor") +
+                    "{{ ns.a }}{{ ns.b }}")
+        if r == 11:
+            return ("{% macro mac(a, b=" + e() + ", c='C') %}" + self.pick("", " ") + "{{ a }}{{ b }}" +
+                    self.body(depth - 1) + "{% endmacro %}{{ mac(" +
+                    self.pick("", "1", "1, 2", "b=3", "1, c=n", "c=1, a=2", e()) + ") }}")
+        if r == 12:
+            return (self.pick("{% set y %}", "{% set y | upper %}") + self.body(depth - 1) +
+                    "{% endset %}{{ y }}{{ y|length }}")
+        return self.pick(
+            "{% filter " + self.pick(*self.FILTERS) + " %}" + self.body(depth - 1) + "{% endfilter %}",
+            "{% with n = " + e() + ", y = n %}" + self.body(depth - 1) + "{{ y }}{% endwith %}",
+            "{% generation %}" + self.body(depth - 1) + "{% endgeneration %}")
+
+    def template(self):
+        if self.random.random() < 0.5:
+            return "{{ " + self.expression(1 + self.random.randrange(4)) + " }}"
+        return self.body(1 + self.random.randrange(3)) + self.text()
+
+
+def fuzz_templates(render, n, seed):
+    env, count = environment(), Count()
+    for i in range(n):
+        source = Maker(seed * 1000003 + i).template()
+        args = (source, [user("Hi"), assistant("Yo")], None, None, Maker.VARIABLES)
+        theirs, reason = reference(env, *args)
+        ours, why = render(*args)
+        count.add(ours, theirs, why if ours is None else reason, f"random {i}: {source!r}")
+    print(f"random templates from {seed}: {count}")
+    return count
+
+
 class LlamaMessage(ctypes.Structure):
     _fields_ = [("role", ctypes.c_char_p), ("content", ctypes.c_char_p)]
 
@@ -300,6 +468,7 @@ def presets(render, library):
 
 def main():
     program, data = sys.argv[1:3]
+    signal.signal(signal.SIGALRM, too_slow)
     fuzz = int(sys.argv[sys.argv.index("--fuzz") + 1]) if "--fuzz" in sys.argv else 0
     seed = int(sys.argv[sys.argv.index("--seed") + 1]) if "--seed" in sys.argv else 1
     render = Render(program)
@@ -311,6 +480,8 @@ def main():
             counts[0].different += 1
     for library in glob.glob("build/peer/node_modules/@node-llama-cpp/linux-x64/bins/*/libllama.*"):
         counts.append(presets(render, library))
+    if fuzz:
+        counts.append(fuzz_templates(render, fuzz, seed))
     passed = sum(c.equal + c.both for c in counts)
     failed = sum(c.different for c in counts)
     refused = sum(c.ours for c in counts)
