@@ -141,10 +141,12 @@ build/peer/%:
 unit: $(BUILD)/test
 	DATA='$(DATA)' $(RUNNER) $(BUILD)/test $(FILTER)
 
-test: unit $(addprefix $(BUILD)/,tavern_corpus tavern train generate perplexity)
+test: unit $(addprefix $(BUILD)/,tavern_corpus tavern train generate perplexity chat)
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/tavern.sh
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' bash tests/train.sh
 	BUILD='$(BUILD)' RUNNER='$(RUNNER)' sh tests/perplexity.sh
+	BUILD='$(BUILD)' sh tests/chat.sh
+	BUILD='$(BUILD)' sh tests/options.sh
 	CC='$(CC)' BUILD='$(BUILD)' DATA='$(DATA)' sh tests/check_header.sh
 
 # Parallel training, where Open MPI is.

@@ -13,7 +13,8 @@ stop() {
     exit 0
 }
 command -v node >/dev/null || stop "no node"
-[ -d "$library" ] && [ -d "$dir/node_modules/tiktoken" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
+[ -d "$library" ] && [ -d "$dir/node_modules/tiktoken" ] ||
+    timeout 300 npm install --prefix "$dir" --ignore-scripts --no-audit --no-fund \
     tokenizers tiktoken >"$dir/npm.log" 2>&1 || stop "not installed: see $dir/npm.log"
 vocabularies=("$DATA"/models/tinystories-656k/tokenizer.json)
 for name in gpt-2 llama-bpe qwen2; do vocabularies+=("$DATA"/tokenizers/ggml-vocab-$name.gguf); done
