@@ -30,7 +30,7 @@ LANGUAGE = -std=$(STD) $(if $(findstring c++,$(STD)),-x c++ -fno-exceptions -fno
 SANITIZE = $(if $(SAN),-g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all)
 FLAGS = $(LANGUAGE) $(OPT) $(WARN) $(WERROR) $(SANITIZE) $(CFLAGS)
 LIBS = $(LDFLAGS) -lpthread
-$(BUILD)/bench_blas: LIBS += -ldl
+$(BUILD)/bench_blas $(BUILD)/bench_sample: LIBS += -ldl
 $(BUILD)/perplexity: LIBS += -lm
 
 # A level is forced on the tests by leaving out what is better.

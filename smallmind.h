@@ -22053,9 +22053,8 @@ typedef struct sm__choice {
     uint32_t random[4];     /* the choice itself, XTC's */
 } sm__choice;
 
-/* e^x for x <= 0, within 2 ulp; 0 below -26.4, which is 2^-38. Products and sums only: a compiler
- * can make vectors of it. The steps are sm__exp's; ln 2 is cut so that n times its first part is
- * exact. */
+/* e^x for x <= 0, within 2 ulp; 0 below -26.4, which is 2^-38. Products and sums only, for vectors
+ * without fma. The steps are sm__exp's; ln 2 is cut so that n times its first part is exact. */
 SM__INLINE float sm__decay(float x) {
     float t = x > -26.4f ? x : -26.4f, r, p;
     int32_t n = (int32_t)(t * SM__LOG2E - 0.5f); /* rounds, as t is not positive */
@@ -22081,21 +22080,98 @@ SM__INLINE uint64_t sm__mass(float x) {
            (uint32_t)(int32_t)((e - (float)high) * SM__MASS_HALF);
 }
 
+/* Three things for blocks of 16 logits, first with SSE2, which every x86-64 has: the halves of
+ * their masses; the larger of two blocks, where NaN is not the larger and *nan is set; whether one
+ * of them is at a bound or above it. */
+#if defined(__SSE2__) || defined(_M_X64)
+static void sm__block_mass(const float *x, float best, int32_t *high, int32_t *low) {
+    const __m128 least = _mm_set1_ps(-26.4f), half = _mm_set1_ps(SM__MASS_HALF);
+    int j;
+    for (j = 0; j < SM__BLOCK; j += 4) {
+        __m128 d = _mm_sub_ps(_mm_loadu_ps(x + j), _mm_set1_ps(best)), t, r, p, keep, f;
+        __m128i n;
+        keep = _mm_cmpgt_ps(d, least);
+        t = _mm_or_ps(_mm_and_ps(keep, d), _mm_andnot_ps(keep, least));
+        n = _mm_cvttps_epi32(_mm_sub_ps(_mm_mul_ps(t, _mm_set1_ps(SM__LOG2E)),
+                                        _mm_set1_ps(0.5f)));
+        f = _mm_cvtepi32_ps(n);
+        r = _mm_sub_ps(t, _mm_mul_ps(f, _mm_set1_ps(0.693359375f)));
+        r = _mm_add_ps(r, _mm_mul_ps(f, _mm_set1_ps(2.12194440e-4f)));
+        p = _mm_add_ps(_mm_mul_ps(_mm_set1_ps(SM__EXP_C4), r), _mm_set1_ps(SM__EXP_C3));
+        p = _mm_add_ps(_mm_mul_ps(p, r), _mm_set1_ps(SM__EXP_C2));
+        p = _mm_add_ps(_mm_mul_ps(p, r), _mm_set1_ps(SM__EXP_C1));
+        p = _mm_add_ps(_mm_mul_ps(p, r), _mm_set1_ps(SM__EXP_C0));
+        p = _mm_add_ps(_mm_set1_ps(1.0f), _mm_add_ps(_mm_mul_ps(p, _mm_mul_ps(r, r)), r));
+        n = _mm_slli_epi32(_mm_add_epi32(n, _mm_set1_epi32(127)), 23);
+        p = _mm_and_ps(_mm_mul_ps(p, _mm_castsi128_ps(n)), keep);
+        p = _mm_mul_ps(p, half);
+        n = _mm_cvttps_epi32(p);
+        _mm_storeu_si128((__m128i *)(void *)(high + j), n);
+        p = _mm_mul_ps(_mm_sub_ps(p, _mm_cvtepi32_ps(n)), half);
+        _mm_storeu_si128((__m128i *)(void *)(low + j), _mm_cvttps_epi32(p));
+    }
+}
+
+SM__INLINE void sm__block_best(const float *x, float *best, uint32_t *nan) {
+    __m128i bad = _mm_setzero_si128();
+    int j;
+    for (j = 0; j < SM__BLOCK; j += 4) {
+        __m128 v = _mm_loadu_ps(x + j);
+        __m128i is = _mm_cmpgt_epi32(_mm_and_si128(_mm_castps_si128(v), _mm_set1_epi32(0x7fffffff)),
+                                     _mm_set1_epi32(0x7f800000));
+        v = _mm_or_ps(_mm_andnot_ps(_mm_castsi128_ps(is), v),
+                      _mm_and_ps(_mm_castsi128_ps(is), _mm_set1_ps(-SM__INFINITY)));
+        bad = _mm_or_si128(bad, is);
+        _mm_storeu_ps(best + j, _mm_max_ps(_mm_loadu_ps(best + j), v));
+    }
+    *nan |= (uint32_t)_mm_movemask_epi8(bad);
+}
+
+SM__INLINE int sm__block_from(const float *x, float bound) {
+    const __m128 b = _mm_set1_ps(bound);
+    __m128 any = _mm_or_ps(_mm_cmpge_ps(_mm_loadu_ps(x), b), _mm_cmpge_ps(_mm_loadu_ps(x + 4), b));
+    any = _mm_or_ps(any, _mm_cmpge_ps(_mm_loadu_ps(x + 8), b));
+    return _mm_movemask_ps(_mm_or_ps(any, _mm_cmpge_ps(_mm_loadu_ps(x + 12), b)));
+}
+#else
+static void sm__block_mass(const float *x, float best, int32_t *high, int32_t *low) {
+    int j;
+    for (j = 0; j < SM__BLOCK; j++) {
+        float e = sm__decay(x[j] - best) * SM__MASS_HALF;
+        high[j] = (int32_t)e;
+        low[j] = (int32_t)((e - (float)high[j]) * SM__MASS_HALF);
+    }
+}
+
+SM__INLINE void sm__block_best(const float *x, float *best, uint32_t *nan) {
+    int j;
+    for (j = 0; j < SM__BLOCK; j++) {
+        uint32_t is = sm__is_nan(x[j]);
+        float value = is ? -SM__INFINITY : x[j];
+        *nan |= is;
+        best[j] = value > best[j] ? value : best[j];
+    }
+}
+
+SM__INLINE int sm__block_from(const float *x, float bound) {
+    int any = 0, j;
+    for (j = 0; j < SM__BLOCK; j++) any |= x[j] >= bound;
+    return any;
+}
+#endif
+
 /* The sum of the masses of x [n], n <= 16384, relative to the largest. */
 static uint64_t sm__mass_sum(const float *x, int n, float best) {
-    int32_t high[SM__BLOCK] = {0}, low[SM__BLOCK] = {0};
+    int32_t high[SM__BLOCK], low[SM__BLOCK];
+    uint32_t highs[SM__BLOCK] = {0}, lows[SM__BLOCK] = {0};
     uint64_t sum = 0;
     int i, j;
-    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK)
-        for (j = 0; j < SM__BLOCK; j++) {
-            float e = sm__decay(x[i + j] - best) * SM__MASS_HALF;
-            int32_t h = (int32_t)e;
-            high[j] += h;
-            low[j] += (int32_t)((e - (float)h) * SM__MASS_HALF);
-        }
+    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK) {
+        sm__block_mass(x + i, best, high, low);
+        for (j = 0; j < SM__BLOCK; j++) highs[j] += (uint32_t)high[j], lows[j] += (uint32_t)low[j];
+    }
     for (; i < n; i++) sum += sm__mass(x[i] - best);
-    for (j = 0; j < SM__BLOCK; j++)
-        sum += ((uint64_t)(uint32_t)high[j] << 19) + (uint32_t)low[j];
+    for (j = 0; j < SM__BLOCK; j++) sum += ((uint64_t)highs[j] << 19) + lows[j];
     return sum;
 }
 
@@ -22114,32 +22190,17 @@ static uint64_t sm__mass_all(sm__choice *c, int *piece) {
 /* The largest of x [n], n > 0. *nan = whether one is NaN, which is not the largest. */
 static float sm__best_logit(const float *x, int n, int *nan) {
     float best[SM__BLOCK];
-    uint32_t bad[SM__BLOCK] = {0};
+    uint32_t bad = 0;
     int i, j;
     for (j = 0; j < SM__BLOCK; j++) best[j] = -SM__INFINITY;
-    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK)
-        for (j = 0; j < SM__BLOCK; j++) {
-            uint32_t is_nan = sm__is_nan(x[i + j]);
-            float value = is_nan ? -SM__INFINITY : x[i + j];
-            bad[j] |= is_nan;
-            best[j] = value > best[j] ? value : best[j];
-        }
+    for (i = 0; i + SM__BLOCK <= n; i += SM__BLOCK) sm__block_best(x + i, best, &bad);
     for (; i < n; i++) {
-        if (sm__is_nan(x[i])) bad[0] = 1;
+        if (sm__is_nan(x[i])) bad = 1;
         else best[0] = x[i] > best[0] ? x[i] : best[0];
     }
-    for (j = 0, *nan = 0; j < SM__BLOCK; j++) {
-        best[0] = best[j] > best[0] ? best[j] : best[0];
-        *nan |= bad[j] != 0;
-    }
+    for (j = 1; j < SM__BLOCK; j++) best[0] = best[j] > best[0] ? best[j] : best[0];
+    *nan = bad != 0;
     return best[0];
-}
-
-/* Whether one of 16 logits is above a bound, or at it. */
-SM__INLINE int sm__any_from(const float *x, float bound) {
-    int any = 0, j;
-    for (j = 0; j < SM__BLOCK; j++) any |= x[j] >= bound;
-    return any;
 }
 
 static int32_t sm__id(const sm__choice *c, int i) { return c->dense ? i : c->ids[i]; }
@@ -22196,7 +22257,7 @@ static void sm__keep(sm__choice *c, float edge, int ties) {
     int i = 0, kept = 0, end;
     while (i < c->n) {
         end = sm__min(i + SM__BLOCK, c->n);
-        if (!c->near && end - i == SM__BLOCK && !sm__any_from(c->x + i, edge)) i = end;
+        if (!c->near && end - i == SM__BLOCK && !sm__block_from(c->x + i, edge)) i = end;
         for (; i < end; i++) {
             float score = sm__score(c, i);
             if (!(score > edge) && !(score == edge && ties-- > 0)) continue;
@@ -22216,7 +22277,7 @@ static void sm__heap_best(const sm__choice *c, int k) {
     sm__heapify(c, k, 1);
     while (i < c->n) {
         end = sm__min(i + SM__BLOCK, c->n);
-        if (end - i == SM__BLOCK && !sm__any_from(c->x + i, c->x[c->order[0]])) i = end;
+        if (end - i == SM__BLOCK && !sm__block_from(c->x + i, c->x[c->order[0]])) i = end;
         for (; i < end; i++) {
             if (!(c->x[i] > c->x[c->order[0]])) continue; /* an equal one has the higher id */
             c->order[0] = i;
@@ -22230,26 +22291,48 @@ SM__INLINE int sm__bin(float below) {
     return below < (float)(SM__BINS - 1) / 32.0f ? (int)(below * 32.0f) : SM__BINS - 1;
 }
 
-/* Numbers (or numbers and masses) of candidates by bins. */
+/* Numbers of candidates by bins, and (counted 0) their masses. */
 static void sm__fill_bins(sm__choice *c, float top, int counted) {
-    int i;
+    int32_t high[SM__BLOCK], low[SM__BLOCK];
+    int i, j;
     memset(c->counts, 0, SM__BINS * sizeof *c->counts);
     memset(c->sums, 0, SM__BINS * sizeof *c->sums);
-    for (i = 0; i < c->n; i++) {
+    for (i = 0; i + SM__BLOCK <= c->n; i += SM__BLOCK) {
+        if (!counted) sm__block_mass(c->x + i, c->best, high, low);
+        for (j = 0; j < SM__BLOCK; j++) {
+            int bin = sm__bin(top - sm__score(c, i + j));
+            c->counts[bin]++;
+            if (!counted) c->sums[bin] += ((uint64_t)(uint32_t)high[j] << 19) + (uint32_t)low[j];
+        }
+    }
+    for (; i < c->n; i++) {
         int bin = sm__bin(top - sm__score(c, i));
         c->counts[bin]++;
         if (!counted) c->sums[bin] += sm__mass(c->x[i] - c->best);
     }
 }
 
-/* Keeps the best candidates until their masses (counted: their number) are `target` at least, and
- * there are `least` of them. Only the bin where that happens is sorted. */
-static void sm__keep_until(sm__choice *c, int counted, uint64_t target, int least) {
-    float top = c->near ? 0.0f : c->best, edge = 0.0f;
-    int i, bin = -1, m = 0, n = 0, ties = 0;
-    uint64_t sum = 0;
-    if (c->n > SM__FEW) {
+/* What a sum of masses must reach for a probability; or exceed. */
+static uint64_t sm__share(float p, uint64_t total, int exceed) {
+    double share = (double)p * (double)total;
+    uint64_t target = (uint64_t)share;
+    return target + (exceed || (double)target < share);
+}
+
+/* Keeps the best candidates until they have probability p (by distance: more), or (p 0) number k;
+ * `least` of them in any case. Only the bin where that happens is sorted. */
+static void sm__keep_until(sm__choice *c, float p, int k, int least) {
+    float top = c->near ? 0.0f : c->best, edge = 0.0f, low;
+    int i, bin, m = 0, n = 0, ties = 0, counted = p == 0.0f, few = c->n <= SM__FEW;
+    uint64_t sum = 0, target = (uint64_t)k;
+    if (few) {
+        bin = -1;
+        if (!counted) target = sm__share(p, sm__mass_sum(c->x, c->n, c->best), c->near);
+    } else {
+        uint64_t total = 0;
         sm__fill_bins(c, top, counted);
+        for (bin = 0; bin < SM__BINS; bin++) total += c->sums[bin];
+        if (!counted) target = sm__share(p, total, c->near);
         for (bin = 0; bin < SM__BINS - 1; bin++) {
             uint64_t more = counted ? c->counts[bin] : c->sums[bin];
             if (sum + more >= target && n + (int)c->counts[bin] >= least) break;
@@ -22257,8 +22340,12 @@ static void sm__keep_until(sm__choice *c, int counted, uint64_t target, int leas
             n += (int)c->counts[bin];
         }
     }
-    for (i = 0; i < c->n; i++)
-        if (bin < 0 || sm__bin(top - sm__score(c, i)) == bin) c->order[m++] = i;
+    low = few || c->near || bin == SM__BINS - 1 ? -SM__INFINITY : top - (float)(bin + 2) / 32.0f;
+    for (i = 0; i < c->n; i++) {
+        if (i % SM__BLOCK == 0 && i + SM__BLOCK <= c->n && !sm__block_from(c->x + i, low))
+            i += SM__BLOCK - 1; /* all of them lie in bins behind */
+        else if (few || sm__bin(top - sm__score(c, i)) == bin) c->order[m++] = i;
+    }
     sm__heapify(c, m, 0);
     while (m > 0 && (sum < target || n < least)) {
         float score;
@@ -22277,7 +22364,7 @@ static void sm__keep_best(sm__choice *c, int k) {
     float edge;
     if (k >= c->n) return;
     if (k > SM__FEW || c->near) {
-        sm__keep_until(c, 1, (uint64_t)k, k);
+        sm__keep_until(c, 0.0f, k, k);
         return;
     }
     sm__heap_best(c, k);
@@ -22306,27 +22393,30 @@ static double sm__log_mass(uint64_t sum) {
 
 static int sm__least(const sm__choice *c) { return c->s->min_keep > 1 ? c->s->min_keep : 1; }
 
-/* Entropy of the candidates' probabilities, in nats: log of the sum of e, plus the sum of e times
- * what the logit lacks, by the sum of e. 16 lanes, lane = i mod 16, added in their order.
- * *log_sum = the first term. */
-static double sm__entropy(sm__choice *c, double *log_sum) {
-    double lane[SM__BLOCK] = {0}, sum = 0.0, total;
-    int i, j, piece;
-    total = (double)sm__mass_all(c, &piece) / SM__MASS_ONE;
-    for (i = 0; i + SM__BLOCK <= c->n; i += SM__BLOCK)
+/* Entropy of the candidates' probabilities, in nats: log of the sum of masses, plus the sum of
+ * masses times what the logit lacks, by the sum of masses. In double, lane = i mod 16, the lanes
+ * added in their order. *log_sum = the first term. */
+static double sm__entropy(const sm__choice *c, double *log_sum) {
+    double lane[SM__BLOCK] = {0}, total[SM__BLOCK] = {0}, sum = 0.0, all = 0.0;
+    int32_t high[SM__BLOCK], low[SM__BLOCK];
+    int i, j, n;
+    for (i = 0; i < c->n; i += SM__BLOCK) {
+        float x[SM__BLOCK];
+        n = sm__min(SM__BLOCK, c->n - i);
+        for (j = n; j < SM__BLOCK; j++) x[j] = c->best - 100.0f;
+        memcpy(x, c->x + i, (size_t)n * sizeof *x);
+        sm__block_mass(x, c->best, high, low);
         for (j = 0; j < SM__BLOCK; j++) {
-            float below = c->best - c->x[i + j];
+            double mass = (double)high[j] * (double)SM__MASS_HALF + (double)low[j];
+            float below = c->best - x[j];
             below = below < 100.0f ? below : 100.0f; /* not 0 times infinity */
-            lane[j] += (double)(below * sm__decay(-below));
+            total[j] += mass;
+            lane[j] += mass * (double)below;
         }
-    for (j = 0; i < c->n; i++, j++) {
-        float below = c->best - c->x[i];
-        below = below < 100.0f ? below : 100.0f;
-        lane[j] += (double)(below * sm__decay(-below));
     }
-    for (j = 0; j < SM__BLOCK; j++) sum += lane[j];
-    *log_sum = sm__log_double(total);
-    return *log_sum + sum / total;
+    for (j = 0; j < SM__BLOCK; j++) sum += lane[j], all += total[j];
+    *log_sum = sm__log_double(all / SM__MASS_ONE);
+    return *log_sum + sum / all;
 }
 
 /* x^y, x > 0, where the result is a float. */
@@ -22465,29 +22555,20 @@ static void sm__stage_top_k(sm__choice *c) {
     if (c->s->top_k > 0) sm__keep_best(c, c->s->top_k);
 }
 
-/* What a sum of masses must reach for a probability. */
-static uint64_t sm__share(float p, uint64_t total) {
-    double share = (double)p * (double)total;
-    uint64_t target = (uint64_t)share;
-    return target + ((double)target < share);
-}
-
 static void sm__stage_typical(sm__choice *c) {
     double log_sum, entropy;
-    int piece;
     if (!(c->s->typical_p > 0.0f && c->s->typical_p < 1.0f)) return;
     entropy = sm__entropy(c, &log_sum);
     c->near = 1;
     c->center = (float)((double)c->best + log_sum - entropy); /* the logit of this surprise */
-    sm__keep_until(c, 0, sm__share(c->s->typical_p, sm__mass_all(c, &piece)) + 1, sm__least(c));
+    sm__keep_until(c, c->s->typical_p, 0, sm__least(c));
     c->near = 0;
     sm__find_best(c);
 }
 
 static void sm__stage_top_p(sm__choice *c) {
-    int piece;
-    if (!(c->s->top_p > 0.0f && c->s->top_p < 1.0f)) return;
-    sm__keep_until(c, 0, sm__share(c->s->top_p, sm__mass_all(c, &piece)), sm__least(c));
+    if (c->s->top_p > 0.0f && c->s->top_p < 1.0f)
+        sm__keep_until(c, c->s->top_p, 0, sm__least(c));
 }
 
 static void sm__stage_min_p(sm__choice *c) {
@@ -22637,9 +22718,10 @@ static int32_t sm__argmax(const float *logits, int n, const uint32_t *mask) {
     float best = -SM__INFINITY;
     if (!mask) {
         best = sm__best_logit(logits, n, &nan);
-        for (i = 0; i < n && best > -SM__INFINITY; i++)
-            if (logits[i] == best) return i;
-        return id;
+        if (!(best > -SM__INFINITY)) return id;
+        for (i = 0; i + SM__BLOCK <= n && !sm__block_from(logits + i, best);) i += SM__BLOCK;
+        while (logits[i] != best) i++;
+        return i;
     }
     for (i = 0; i < n; i++) {
         if (!mask[i >> 5]) i |= 31;

@@ -43,7 +43,7 @@ differs "--repeat-penalty 1.8" --repeat-last-n 3
 differs "" --presence-penalty 6
 differs "" --frequency-penalty 6
 differs "" --dry-multiplier 30
-differs "--dry-multiplier 1 --dry-allowed-length 1 --dry-sequence-breaker none" --dry-base 900
+differs "--dry-multiplier 0.001 --dry-allowed-length 1 --dry-sequence-breaker none" --dry-base 999
 differs "--dry-multiplier 30" --dry-allowed-length 1
 differs "--dry-multiplier 30 --dry-allowed-length 1" --dry-penalty-last-n 5
 differs "--dry-multiplier 30 --dry-allowed-length 1" --dry-sequence-breaker none
