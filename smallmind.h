@@ -800,6 +800,65 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
  * What may be said: GBNF, JSON Schema, regular expressions, lists of choices, as one automaton.
  * ============================================================================================== */
 
+typedef enum sm_grammar_kind {
+    SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation, without tokens by number */
+    SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12 */
+    SM_GRAMMAR_REGEX,       /* of the whole text */
+    SM_GRAMMAR_CHOICES      /* one of the choices */
+} sm_grammar_kind;
+
+typedef struct sm_grammar_params {
+    int kind;                   /* sm_grammar_kind */
+    const char *text;           /* of the first three kinds; it need not stay */
+    size_t bytes;               /* of text; 0 = strlen(text) */
+    const char *root;           /* the rule of GBNF to begin with; NULL = "root" */
+    const char *const *choices; /* [n_choices] */
+    int n_choices;
+    size_t max_bytes;           /* memory for the grammar, made at once; 0 = 4 MB */
+    sm_allocator allocator;
+} sm_grammar_params;
+
+/* A compiled grammar: read-only, shared by threads, of no model. */
+typedef struct sm_grammar sm_grammar;
+/* A model's tokens as a trie of bytes: made once, read-only, shared by contexts and matchers. The
+ * model must stay open. About 20 bytes a byte of the vocabulary's text. */
+typedef struct sm_trie sm_trie;
+/* A text under a grammar, so far. One caller at a time. */
+typedef struct sm_matcher sm_matcher;
+
+SM_API sm_grammar_params sm_grammar_default(void);
+/* Compiles. What cannot be kept exactly is refused, with its place or name.
+ * Returns SM_OK | SM_ERR_ARG (also: no text is allowed at all) | SM_ERR_FORMAT (malformed) |
+ *         SM_ERR_UNSUPPORTED | SM_ERR_FULL (max_bytes) | SM_ERR_NOMEM. */
+SM_API sm_status sm_grammar_create(const sm_grammar_params *params, sm_grammar **grammar,
+                                   sm_error *error);
+SM_API void sm_grammar_destroy(sm_grammar *grammar);
+
+/* Returns SM_OK | SM_ERR_ARG | SM_ERR_UNSUPPORTED (the model has no vocabulary) | SM_ERR_NOMEM. */
+SM_API sm_status sm_trie_create(const sm_model *model, const sm_allocator *allocator,
+                                sm_trie **trie, sm_error *error);
+SM_API void sm_trie_destroy(sm_trie *trie);
+
+/* Lays a matcher out in memory (any alignment) that must stay; there is nothing to destroy. States,
+ * their successors and masks are kept in it while there is room, then those that are not needed
+ * go. At least 256 KB and eight bytes for eight ids; 4 MB are good. NULL: too small.
+ * Memory  none but this, whatever is matched. */
+SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie);
+/* Begins a text. The grammar must stay. SM_OK | SM_ERR_FULL: the grammar takes more memory. */
+SM_API sm_status sm_matcher_start(sm_matcher *matcher, const sm_grammar *grammar);
+/* Goes on. On error the state is as before.
+ * Returns SM_OK | SM_ERR_ARG (the grammar does not allow it) | SM_ERR_FULL. */
+SM_API sm_status sm_matcher_accept_bytes(sm_matcher *matcher, const char *text, size_t bytes);
+/* The same by a token; an id that ends a generation is accepted where the text may end. */
+SM_API sm_status sm_matcher_accept(sm_matcher *matcher, int32_t id);
+/* The ids that may follow, as sm_sampler.mask has them: [(n_vocab + 31) / 32] words. Ids that end a
+ * generation are among them where the text may end; other control tokens never are. */
+SM_API sm_status sm_matcher_mask(sm_matcher *matcher, uint32_t *mask);
+/* The longest token inside the bytes that must follow, whatever is chosen; -1 = there is none. */
+SM_API int32_t sm_matcher_forced(sm_matcher *matcher);
+/* 1 = the text is whole; 2 = it is, and nothing may follow. */
+SM_API int sm_matcher_is_complete(sm_matcher *matcher);
+
 /* ================================================================================================
  * MARK: [SM12] GENERATION API
  * Prompt in, text out: whole, or in slices for a game loop.
@@ -22942,7 +23001,8 @@ enum {                  /* flags of a node */
     SM__G_UNSURE = 8,   /* "and" or "not" are inside: DEAD may be missing */
     SM__G_ALIVE = 16,   /* such a one that has a text */
     SM__G_BUSY = 32,    /* of walks */
-    SM__G_DONE = 64
+    SM__G_DONE = 64,
+    SM__G_WIDE = 128 /* see sm__grammar_wide */
 };
 /* The first nodes are the same in every builder. ANY is every text of any bytes. */
 #define SM__G_ID_NONE 0u
@@ -22989,7 +23049,7 @@ static uint32_t sm__gb_full(sm__gb *b, const char *what) {
 }
 
 /* Counts or places a builder of so many nodes. */
-SM__UNUSED static void sm__gb_layout(sm__arena *a, sm__gb *b, uint32_t max_nodes) {
+static void sm__gb_layout(sm__arena *a, sm__gb *b, uint32_t max_nodes) {
     uint32_t slots = 64;
     while (slots < max_nodes + max_nodes / 2) slots *= 2;
     memset(b, 0, sizeof *b);
@@ -23098,7 +23158,7 @@ static uint32_t sm__gb_node(sm__gb *b, unsigned kind, uint32_t x, uint32_t y, ui
 }
 
 /* An empty builder; its memory is in place. */
-SM__UNUSED static void sm__gb_init(sm__gb *b) {
+static void sm__gb_init(sm__gb *b) {
     memset(b->index, 0, ((size_t)b->index_mask + 1) * sizeof *b->index);
     memset(&b->error, 0, sizeof b->error);
     b->n_nodes = b->n_arcs = b->n_bytes = b->n_words = b->n_stack = 0;
@@ -23136,7 +23196,7 @@ static uint32_t sm__gb_literal(sm__gb *b, const uint8_t *s, uint32_t n) {
 }
 
 /* n bytes; none = the empty text. */
-SM__UNUSED static uint32_t sm__gb_bytes(sm__gb *b, const void *s, size_t n) {
+static uint32_t sm__gb_bytes(sm__gb *b, const void *s, size_t n) {
     const uint8_t *p = (const uint8_t *)s;
     uint32_t down = b->n_stack;
     for (; n; n -= sm__min_size(n, SM__G_LITERAL_MAX), p += SM__G_LITERAL_MAX)
@@ -23217,7 +23277,7 @@ static uint32_t sm__gb_alt(sm__gb *b, uint32_t l, uint32_t r) {
 }
 
 /* x at least min, at most max times (SM__G_NO_END). */
-SM__UNUSED static uint32_t sm__gb_repeat(sm__gb *b, uint32_t x, uint32_t min, uint32_t max) {
+static uint32_t sm__gb_repeat(sm__gb *b, uint32_t x, uint32_t min, uint32_t max) {
     const sm__gnode *n = &b->nodes[x];
     if (!max || x == SM__G_ID_EMPTY) return SM__G_ID_EMPTY;
     if (sm__gb_has(b, x, SM__G_DEAD)) return min ? SM__G_ID_NONE : SM__G_ID_EMPTY;
@@ -23243,7 +23303,7 @@ static int sm__gb_regular(sm__gb *b, uint32_t x) {
 }
 
 /* Texts of both; without calls and members inside. */
-SM__UNUSED static uint32_t sm__gb_and(sm__gb *b, uint32_t l, uint32_t r) {
+static uint32_t sm__gb_and(sm__gb *b, uint32_t l, uint32_t r) {
     if (!sm__gb_regular(b, l) || !sm__gb_regular(b, r)) return SM__G_ID_NONE;
     if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
     if (l == r || r == SM__G_ID_ANY) return l;
@@ -23252,7 +23312,7 @@ SM__UNUSED static uint32_t sm__gb_and(sm__gb *b, uint32_t l, uint32_t r) {
 }
 
 /* Every text of bytes (also what is no UTF-8) but those of x; without calls and members inside. */
-SM__UNUSED static uint32_t sm__gb_not(sm__gb *b, uint32_t x) {
+static uint32_t sm__gb_not(sm__gb *b, uint32_t x) {
     if (!sm__gb_regular(b, x)) return SM__G_ID_NONE;
     if (sm__gb_kind(b, x) == SM__G_NOT) return b->nodes[x].a;
     return sm__gb_node(b, SM__G_NOT, sm__gb_has(b, x, SM__G_DEAD) ? SM__G_ID_NONE : x, 0, 0);
@@ -23321,7 +23381,7 @@ static uint32_t sm__gb_utf8(sm__gb *b, uint32_t first, uint32_t last, uint32_t l
 
 /* One character, in UTF-8, of n ranges [n, 2] (first, last; in any order, they may overlap), or,
  * negated, of none of them. */
-SM__UNUSED static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_t n, int negated) {
+static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_t n, int negated) {
     uint32_t down = b->n_stack, list = SM__G_ID_NONE, next = 0, *v = b->stack + down;
     size_t i;
     if (n > (b->max_stack - down) / 2) return sm__gb_full(b, "a class of characters");
@@ -23343,15 +23403,15 @@ SM__UNUSED static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_
 
 /* A rule, to be defined later and called before or after that. Returns its number for the two
  * functions below; it is no node. */
-SM__UNUSED static uint32_t sm__gb_rule(sm__gb *b) {
+static uint32_t sm__gb_rule(sm__gb *b) {
     if (b->n_words == b->max_words) return sm__gb_full(b, "rules");
     b->words[b->n_words] = SM__G_ID_NONE;
     return b->n_words++;
 }
-SM__UNUSED static void sm__gb_define(sm__gb *b, uint32_t rule, uint32_t node) {
+static void sm__gb_define(sm__gb *b, uint32_t rule, uint32_t node) {
     if (rule < b->n_words) b->words[rule] = node;
 }
-SM__UNUSED static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
+static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
     return sm__gb_node(b, SM__G_CALL, rule, 0, 0);
 }
 
@@ -23728,7 +23788,7 @@ static uint32_t sm__gb_left_recursion(sm__gb *b) {
 /* All rules are defined: finds out what is empty and what may be, and whether rules call themselves
  * before they consumed anything. Returns the state to begin with, SM__G_ID_NONE on failure;
  * *culprit is the number of a rule that is recursive on the left, else SM__G_NO_END. */
-SM__UNUSED static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *culprit) {
+static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *culprit) {
     uint32_t x, n = b->n_nodes, end;
     *culprit = SM__G_NO_END;
     end = sm__gb_rule(b); /* behind every text a call of nothing, so that each state has a call */
@@ -23750,7 +23810,7 @@ SM__UNUSED static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *cul
 }
 
 /* The state after a byte; SM__G_ID_NONE = none may follow (or there is no memory: b->error). */
-SM__UNUSED static uint32_t sm__gb_step(sm__gb *b, uint32_t state, unsigned byte) {
+static uint32_t sm__gb_step(sm__gb *b, uint32_t state, unsigned byte) {
     uint32_t i, at;
     if (!sm__gb_row(b, state)) return SM__G_ID_NONE;
     at = b->nodes[state].row - 1;
@@ -24042,7 +24102,7 @@ static uint32_t sm__gbnf_rules(sm__gbnf *p, const char *root) {
 }
 
 /* A GBNF grammar; returns the state to begin with. */
-SM__UNUSED static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char *root) {
+static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char *root) {
     sm__gbnf p;
     uint32_t slots = 64, node, culprit, i;
     while (slots < 65536 && slots * 4 <= b->max_arcs) slots *= 2;
@@ -27024,8 +27084,557 @@ SM__UNUSED static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char 
 
 /* ================================================================================================
  * MARK: [SM42] MASKS
- * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton.
+ * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton. In a
+ * string of JSON nearly all may: tokens of nothing but its plain characters are a slice, known
+ * beforehand, and where a state takes all of it only the rest is walked. Masks are kept by state.
  * ============================================================================================== */
+
+typedef struct sm__trie_node { /* in the order of a depth-first walk */
+    uint32_t skip;             /* the first node that is not below this one */
+    int32_t token;             /* that ends here, or -1 */
+    uint16_t depth;
+    uint8_t byte, unused;
+} sm__trie_node;
+
+typedef struct sm__trie_part {
+    sm__trie_node *nodes;
+    uint32_t n;
+} sm__trie_part;
+
+struct sm_trie {
+    sm__heap heap;
+    const sm_model *model;
+    int n_vocab, n_words, max_depth;
+    sm__trie_part all, rest; /* rest: without the slice */
+    uint32_t *slice;         /* [n_words] bit set */
+    int32_t ends[16];        /* ids that end a generation */
+    int n_ends;
+};
+
+/* The characters of the slice: what a JSON string may hold unescaped, but for U+007F. */
+static const uint32_t sm__slice_ranges[] = {0x20, 0x21, 0x23, 0x5B, 0x5D, 0x7E, 0x80, 0x10FFFF};
+
+static int sm__in_slice(const char *text, size_t n) {
+    const uint8_t *s = (const uint8_t *)text;
+    uint32_t code;
+    size_t at;
+    int length;
+    for (at = 0; at < n; at += (size_t)length) {
+        length = sm__utf8_read(s + at, n - at, &code);
+        if (length < 1 || code < 0x20 || code == '"' || code == '\\' || code == 0x7F) return 0;
+    }
+    return 1;
+}
+
+static int sm__token_order(const sm_model *m, int32_t a, int32_t b) {
+    sm__str x, y;
+    int order;
+    x.p = sm_token_text(m, a, &x.n);
+    y.p = sm_token_text(m, b, &y.n);
+    order = sm__str_order(x, y);
+    return order ? order : a - b;
+}
+
+/* Sorts ids by their text: merges of ever longer runs between two arrays. Returns the one that has
+ * the result. */
+static int32_t *sm__token_sort(const sm_model *m, int32_t *ids, int32_t *other, int n) {
+    int64_t run, at;
+    for (run = 1; run < n; run *= 2) {
+        int32_t *swap = ids;
+        for (at = 0; at < n; at += 2 * run) {
+            int64_t i = at, j = at + run < n ? at + run : n, k = at;
+            int64_t mid = j, end = at + 2 * run < n ? at + 2 * run : n;
+            for (; k < end; k++)
+                other[k] = j == end || (i < mid && sm__token_order(m, ids[i], ids[j]) < 0)
+                               ? ids[i++]
+                               : ids[j++];
+        }
+        ids = other;
+        other = swap;
+    }
+    return ids;
+}
+
+/* Counts (part->nodes NULL) or places the nodes of ids, sorted, without those in `leave`. open
+ * [max_depth] are the nodes on the way to the last one. */
+static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const int32_t *ids, int n,
+                               const uint32_t *leave, uint32_t *open) {
+    const char *last = NULL, *text;
+    size_t n_last = 0, bytes, same, depth = 0;
+    int i;
+    part->n = 0;
+    for (i = 0; i < n; i++) {
+        if (leave && (leave[ids[i] >> 5] >> (ids[i] & 31) & 1)) continue;
+        text = sm_token_text(m, ids[i], &bytes);
+        for (same = 0; same < bytes && same < n_last && text[same] == last[same];) same++;
+        if (same == bytes) same--; /* the last token's text again: a node of its own */
+        for (; same < bytes; same++) {
+            for (; depth > same; depth--)
+                if (part->nodes) part->nodes[open[depth - 1]].skip = part->n;
+            if (part->nodes) {
+                sm__trie_node *node = &part->nodes[part->n];
+                node->token = same + 1 == bytes ? ids[i] : -1;
+                node->depth = (uint16_t)same;
+                node->byte = (uint8_t)text[same];
+                node->unused = 0;
+                open[same] = part->n;
+            }
+            depth = same + 1;
+            part->n++;
+        }
+        last = text;
+        n_last = bytes;
+    }
+    for (; depth > 0 && part->nodes; depth--) part->nodes[open[depth - 1]].skip = part->n;
+}
+
+/* Lists the tokens that text is made of, and which of them are in the slice. */
+static int sm__trie_list(sm_trie *t, int32_t *ids) {
+    const sm_model *m = t->model;
+    int i, n = 0;
+    for (i = 0; i < t->n_vocab; i++) {
+        size_t bytes = 0;
+        const char *text = sm_token_text(m, i, &bytes);
+        int kind = i < m->vocab.n ? m->vocab.kinds[i] : SM__TOKEN_CONTROL;
+        if (sm_token_is_end(m, i)) {
+            if (t->n_ends < 16) t->ends[t->n_ends++] = i;
+        } else if (text && bytes && bytes < 65536 && kind != SM__TOKEN_CONTROL &&
+                   kind != SM__TOKEN_UNKNOWN && kind != SM__TOKEN_UNUSED) {
+            ids[n++] = i;
+            if ((int)bytes > t->max_depth) t->max_depth = (int)bytes;
+            if (sm__in_slice(text, bytes)) t->slice[i >> 5] |= (uint32_t)1 << (i & 31);
+        }
+    }
+    return n;
+}
+
+static sm_status sm__trie_build(sm_trie *t) {
+    size_t V = (size_t)t->n_vocab;
+    int32_t *work = (int32_t *)sm__heap_alloc(&t->heap, 2 * V * sizeof *work), *ids;
+    uint32_t *open = NULL;
+    sm_status status = SM_ERR_NOMEM;
+    int n;
+    t->slice = (uint32_t *)sm__heap_alloc(&t->heap, (size_t)t->n_words * sizeof *t->slice);
+    if (work && t->slice) {
+        memset(t->slice, 0, (size_t)t->n_words * sizeof *t->slice);
+        n = sm__trie_list(t, work);
+        ids = sm__token_sort(t->model, work, work + V, n);
+        open = (uint32_t *)sm__heap_alloc(&t->heap, ((size_t)t->max_depth + 1) * sizeof *open);
+        sm__trie_part_make(&t->all, t->model, ids, n, NULL, open);
+        sm__trie_part_make(&t->rest, t->model, ids, n, t->slice, open);
+        t->all.nodes = (sm__trie_node *)sm__heap_alloc(&t->heap, t->all.n * sizeof *t->all.nodes);
+        t->rest.nodes =
+            (sm__trie_node *)sm__heap_alloc(&t->heap, t->rest.n * sizeof *t->rest.nodes);
+        if (open && t->all.nodes && t->rest.nodes) {
+            sm__trie_part_make(&t->all, t->model, ids, n, NULL, open);
+            sm__trie_part_make(&t->rest, t->model, ids, n, t->slice, open);
+            status = SM_OK;
+        }
+    }
+    sm__heap_free(&t->heap, open);
+    sm__heap_free(&t->heap, work);
+    return status;
+}
+
+SM_API sm_status sm_trie_create(const sm_model *model, const sm_allocator *allocator,
+                                sm_trie **trie, sm_error *error) {
+    sm__heap heap = sm__heap_make(allocator);
+    sm_trie *t;
+    if (trie) *trie = NULL;
+    if (!model || !trie || !sm__allocator_ok(&heap.host))
+        return sm__fail(error, SM_ERR_ARG, "trie: no model, or half an allocator");
+    if (model->vocab.kind == SM__VOCAB_NONE)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "trie: the model has no vocabulary");
+    t = (sm_trie *)sm__heap_alloc(&heap, sizeof *t);
+    if (!t) return sm__fail(error, SM_ERR_NOMEM, "trie: no memory");
+    memset(t, 0, sizeof *t);
+    t->heap = heap;
+    t->model = model;
+    t->n_vocab = model->arch ? model->hp.n_vocab : model->vocab.n;
+    t->n_words = (t->n_vocab + 31) / 32;
+    if (sm__trie_build(t) != SM_OK) {
+        sm_trie_destroy(t);
+        return sm__fail(error, SM_ERR_NOMEM, "trie: no memory");
+    }
+    *trie = t;
+    return SM_OK;
+}
+
+SM_API void sm_trie_destroy(sm_trie *t) {
+    sm__heap heap;
+    if (!t) return;
+    sm__heap_free(&t->heap, t->slice);
+    sm__heap_free(&t->heap, t->all.nodes);
+    sm__heap_free(&t->heap, t->rest.nodes);
+    heap = t->heap;
+    sm__heap_free(&heap, t);
+}
+
+/* --- grammars --------------------------------------------------------------------------------- */
+
+struct sm_grammar {
+    sm__heap heap;
+    sm__gb b;
+    uint32_t root;
+};
+
+SM_API sm_grammar_params sm_grammar_default(void) {
+    sm_grammar_params p;
+    memset(&p, 0, sizeof p);
+    return p;
+}
+
+/* Finds the repetitions without end that take every character of the slice. */
+static void sm__grammar_wide(sm__gb *b) {
+    uint32_t slice = sm__gb_chars(b, sm__slice_ranges, 4, 0), x, n = b->n_nodes, star;
+    for (x = 0; x < n && b->error.status == SM_OK; x++) {
+        sm__gnode node = b->nodes[x];
+        if (node.kind != SM__G_REPEAT || node.c != SM__G_NO_END || (node.flags & SM__G_CALLS))
+            continue;
+        star = sm__gb_repeat(b, node.a, 0, SM__G_NO_END);
+        if (!sm__gb_alive(b, sm__gb_and(b, slice, sm__gb_not(b, node.a))))
+            b->nodes[star].flags |= SM__G_WIDE;
+    }
+}
+
+/* The state to begin with, SM__G_ID_NONE on failure. */
+static uint32_t sm__grammar_build(sm__gb *b, const sm_grammar_params *p) {
+    size_t bytes = p->bytes || !p->text ? p->bytes : strlen(p->text);
+    uint32_t list = SM__G_ID_NONE, culprit;
+    int i;
+    switch (p->kind) {
+    case SM_GRAMMAR_GBNF: return sm__gbnf_parse(b, p->text, bytes, p->root ? p->root : "root");
+    case SM_GRAMMAR_CHOICES:
+        for (i = 0; i < p->n_choices && b->error.status == SM_OK; i++)
+            list = sm__gb_alt(b, list, sm__gb_bytes(b, p->choices[i], strlen(p->choices[i])));
+        break;
+    default: return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s", "a kind of another build");
+    }
+    return b->error.status == SM_OK ? sm__gb_finish(b, list, &culprit) : SM__G_ID_NONE;
+}
+
+/* Nodes that fit into so many bytes. */
+static uint32_t sm__gb_fit(size_t bytes) {
+    uint32_t n = (uint32_t)sm__min_size(bytes / 72, 0x3fffffffu);
+    sm__gb b;
+    for (; n > 64; n -= n / 32 + 1) {
+        sm__arena a = {NULL, 0, 0};
+        sm__gb_layout(&a, &b, n);
+        if (!a.overflow && a.used <= bytes) break;
+    }
+    return n;
+}
+
+SM_API sm_status sm_grammar_create(const sm_grammar_params *params, sm_grammar **grammar,
+                                   sm_error *error) {
+    sm__heap heap = sm__heap_make(params ? &params->allocator : NULL);
+    sm__arena a = {NULL, 0, 0};
+    sm_grammar *g;
+    size_t bytes;
+    if (grammar) *grammar = NULL;
+    if (!params || !grammar || !sm__allocator_ok(&heap.host) || params->n_choices < 0 ||
+        (params->kind == SM_GRAMMAR_CHOICES ? !params->choices : !params->text))
+        return sm__fail(error, SM_ERR_ARG, "grammar: no text or choices, or half an allocator");
+    bytes = params->max_bytes ? params->max_bytes : (size_t)4 << 20;
+    if (bytes < 32768) return sm__fail(error, SM_ERR_FULL, "grammar: max_bytes is below 32 KB");
+    g = (sm_grammar *)sm__heap_alloc(&heap, bytes);
+    if (!g) return sm__fail(error, SM_ERR_NOMEM, "grammar: no memory");
+    g->heap = heap;
+    a.base = (unsigned char *)g;
+    sm__arena_take(&a, 1, sizeof *g);
+    sm__gb_layout(&a, &g->b, sm__gb_fit(bytes - a.used));
+    sm__gb_init(&g->b);
+    g->root = sm__grammar_build(&g->b, params);
+    if (g->b.error.status == SM_OK) sm__grammar_wide(&g->b);
+    if (g->b.error.status != SM_OK) {
+        sm_status status = g->b.error.status;
+        if (error) *error = g->b.error;
+        sm_grammar_destroy(g);
+        return status;
+    }
+    *grammar = g;
+    return SM_OK;
+}
+
+SM_API void sm_grammar_destroy(sm_grammar *g) {
+    sm__heap heap;
+    if (!g) return;
+    heap = g->heap;
+    sm__heap_free(&heap, g);
+}
+
+/* --- matchers --------------------------------------------------------------------------------- */
+
+#define SM__DENSE_ROWS 64
+
+typedef struct sm__dense { /* a row, spread out for the walk */
+    uint32_t state, next[256];
+} sm__dense;
+
+struct sm_matcher {
+    const sm_trie *trie;
+    sm__gb b;          /* the grammar's nodes, then those of states */
+    uint32_t state, n_base, base_bytes;
+    uint32_t *depths;  /* [max_depth + 1] states on the way to a trie's node */
+    sm__dense *dense;  /* [SM__DENSE_ROWS] by state */
+    uint32_t n_slots;
+    uint32_t *keys, *masks; /* [n_slots] states, [n_slots, n_words]; by state */
+    uint32_t *mask;    /* [n_words] of the generation */
+};
+
+SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie) {
+    sm__arena a = {NULL, 0, 0};
+    sm_matcher *m;
+    size_t words, room, end;
+    if (!memory || !trie || bytes < 2 * SM__ALIGN) return NULL;
+    a.base = sm__align_pointer(memory);
+    end = bytes - (size_t)(a.base - (unsigned char *)memory);
+    words = (size_t)trie->n_words;
+    room = sizeof *m + SM__DENSE_ROWS * sizeof *m->dense + words * 8 + 1024 +
+           ((size_t)trie->max_depth + 1) * sizeof *m->depths;
+    if (end < room + 65536) return NULL;
+    m = (sm_matcher *)sm__arena_take(&a, 1, sizeof *m);
+    memset(m, 0, sizeof *m);
+    m->trie = trie;
+    m->n_slots = (uint32_t)sm__max_size((end - room) / 3 / (words * 4 + 4), 1);
+    m->depths = (uint32_t *)sm__arena_take(&a, (size_t)trie->max_depth + 1, sizeof *m->depths);
+    m->dense = (sm__dense *)sm__arena_take(&a, SM__DENSE_ROWS, sizeof *m->dense);
+    m->mask = (uint32_t *)sm__arena_take(&a, words, sizeof *m->mask);
+    m->keys = (uint32_t *)sm__arena_take(&a, m->n_slots, sizeof *m->keys);
+    m->masks = (uint32_t *)sm__arena_take(&a, m->n_slots * words, sizeof *m->masks);
+    if (a.used + 32768 > end) return NULL;
+    sm__gb_layout(&a, &m->b, sm__gb_fit(end - a.used));
+    return a.used <= end ? m : NULL;
+}
+
+/* Nodes have new numbers: the index is made again, rows, masks and what was spread out go. */
+static void sm__matcher_forget(sm_matcher *m) {
+    sm__gb *b = &m->b;
+    uint32_t x, at;
+    memset(b->index, 0, ((size_t)b->index_mask + 1) * sizeof *b->index);
+    for (x = 1; x < b->n_nodes; x++) {
+        at = sm__gb_hash(b, &b->nodes[x]) & b->index_mask;
+        while (b->index[at]) at = (at + 1) & b->index_mask;
+        b->index[at] = x;
+        b->nodes[x].row = 0;
+    }
+    b->nodes[0].row = b->n_arcs = b->n_stack = 0;
+    memset(m->keys, 0, m->n_slots * sizeof *m->keys);
+    for (x = 0; x < SM__DENSE_ROWS; x++) m->dense[x].state = 0;
+}
+
+SM_API sm_status sm_matcher_start(sm_matcher *m, const sm_grammar *g) {
+    const sm__gb *from;
+    sm__gb *b;
+    if (!m || !g) return SM_ERR_ARG;
+    from = &g->b;
+    b = &m->b;
+    memset(&b->error, 0, sizeof b->error);
+    if (from->n_nodes > b->max_nodes / 2 || from->n_bytes > b->max_bytes / 2 ||
+        from->n_words > b->max_words)
+        return sm__fail(&b->error, SM_ERR_FULL, "grammar: it needs a larger matcher");
+    memcpy(b->nodes, from->nodes, from->n_nodes * sizeof *b->nodes);
+    memcpy(b->bytes, from->bytes, from->n_bytes);
+    memcpy(b->words, from->words, from->n_words * sizeof *b->words);
+    b->n_nodes = m->n_base = from->n_nodes;
+    b->n_bytes = m->base_bytes = from->n_bytes;
+    b->n_words = from->n_words;
+    b->checked = 1;
+    m->state = g->root;
+    sm__matcher_forget(m);
+    return SM_OK;
+}
+
+/* Keeps the grammar, the state and what it is made of. Children are older than their parents: one
+ * walk back marks, one walk on moves. */
+static void sm__matcher_sweep(sm_matcher *m) {
+    sm__gb *b = &m->b;
+    uint32_t x, i, child, n = m->n_base, n_bytes = m->base_bytes, *moved = b->stack;
+    b->nodes[m->state].flags |= SM__G_BUSY;
+    for (x = b->n_nodes; x-- > m->n_base;) {
+        if (!sm__gb_has(b, x, SM__G_BUSY)) continue;
+        if (sm__gb_kind(b, x) == SM__G_MEMBERS) b->nodes[b->nodes[x].b].flags |= SM__G_BUSY;
+        else if (sm__gb_kind(b, x) != SM__G_CALL)
+            for (i = 0; (child = sm__gb_child(b, x, i)) != SM__G_NO_END; i++)
+                b->nodes[child].flags |= SM__G_BUSY;
+    }
+    for (x = 0; x < m->n_base; x++) {
+        moved[x] = x;
+        b->nodes[x].flags = (uint8_t)(b->nodes[x].flags & ~SM__G_BUSY);
+    }
+    for (x = m->n_base; x < b->n_nodes; x++) {
+        sm__gnode node = b->nodes[x];
+        if (!(node.flags & SM__G_BUSY)) continue;
+        node.flags = (uint8_t)(node.flags & ~SM__G_BUSY);
+        if (node.kind == SM__G_LITERAL && node.a >= m->base_bytes) {
+            memmove(b->bytes + n_bytes, b->bytes + node.a, node.b);
+            node.a = n_bytes;
+            n_bytes += node.b;
+        }
+        if (node.kind == SM__G_SEQ || node.kind == SM__G_ALT || node.kind == SM__G_AND ||
+            node.kind == SM__G_REPEAT || node.kind == SM__G_NOT)
+            node.a = moved[node.a];
+        if (node.kind == SM__G_SEQ || node.kind == SM__G_ALT || node.kind == SM__G_AND ||
+            node.kind == SM__G_MEMBERS)
+            node.b = moved[node.b];
+        moved[x] = n;
+        b->nodes[n++] = node;
+    }
+    m->state = moved[m->state];
+    b->n_nodes = n;
+    b->n_bytes = n_bytes;
+    memset(&b->error, 0, sizeof b->error);
+    sm__matcher_forget(m);
+}
+
+/* Makes room before it is short. */
+static void sm__matcher_room(sm_matcher *m) {
+    const sm__gb *b = &m->b;
+    if (b->error.status != SM_OK || b->n_nodes > b->max_nodes - b->max_nodes / 4 ||
+        b->n_arcs > b->max_arcs - b->max_arcs / 4 || b->n_bytes > b->max_bytes - b->max_bytes / 4)
+        sm__matcher_sweep(m);
+}
+
+SM_API sm_status sm_matcher_accept_bytes(sm_matcher *m, const char *text, size_t n) {
+    uint32_t state;
+    size_t i;
+    int tries;
+    if (!m || !m->state || (n && !text)) return SM_ERR_ARG;
+    for (tries = 0; tries < 2; tries++) {
+        sm__matcher_room(m);
+        state = m->state;
+        for (i = 0; i < n && state; i++) state = sm__gb_step(&m->b, state, (uint8_t)text[i]);
+        if (state) m->state = state;
+        if (m->b.error.status == SM_OK) return state ? SM_OK : SM_ERR_ARG;
+    }
+    return m->b.error.status;
+}
+
+SM_API sm_status sm_matcher_accept(sm_matcher *m, int32_t id) {
+    size_t bytes = 0;
+    const char *text;
+    if (!m || !m->state || id < 0 || id >= m->trie->n_vocab) return SM_ERR_ARG;
+    if (sm_token_is_end(m->trie->model, id))
+        return sm__gb_has(&m->b, m->state, SM__G_NULLABLE) ? SM_OK : SM_ERR_ARG;
+    text = sm_token_text(m->trie->model, id, &bytes);
+    return text && bytes ? sm_matcher_accept_bytes(m, text, bytes) : SM_ERR_ARG;
+}
+
+/* A state's row by bytes; NULL = no memory. */
+static const uint32_t *sm__matcher_dense(sm_matcher *m, uint32_t state) {
+    sm__dense *d = &m->dense[state % SM__DENSE_ROWS];
+    const sm__garc *arc, *end;
+    if (d->state == state) return d->next;
+    if (!sm__gb_row(&m->b, state)) return NULL;
+    memset(d->next, 0, sizeof d->next);
+    arc = m->b.arcs + m->b.nodes[state].row - 1;
+    for (end = arc + m->b.nodes[state].n_row; arc < end; arc++) {
+        unsigned byte;
+        for (byte = arc->low; byte <= arc->high; byte++) d->next[byte] = arc->to;
+    }
+    d->state = state;
+    return d->next;
+}
+
+/* Sets the bits of a part's tokens that may follow. */
+static void sm__matcher_walk(sm_matcher *m, const sm__trie_part *part, uint32_t *mask) {
+    const sm__trie_node *node = part->nodes, *end = node + part->n;
+    m->depths[0] = m->state;
+    while (node < end) {
+        uint32_t state = m->depths[node->depth];
+        const sm__dense *d = &m->dense[state % SM__DENSE_ROWS];
+        const uint32_t *next = d->state == state ? d->next : sm__matcher_dense(m, state);
+        if (!next) return;
+        state = next[node->byte];
+        if (!state) {
+            node = part->nodes + node->skip;
+            continue;
+        }
+        m->depths[node->depth + 1] = state;
+        if (node->token >= 0) mask[node->token >> 5] |= (uint32_t)1 << (node->token & 31);
+        node++;
+    }
+}
+
+/* Whether the state takes every text of the slice's characters. */
+static int sm__matcher_wide(const sm_matcher *m) {
+    const sm__gb *b = &m->b;
+    uint32_t list = m->state;
+    for (; list; list = sm__gb_rest(b, list))
+        if (sm__gb_has(b, sm__gb_head(b, sm__gb_first(b, list)), SM__G_WIDE)) return 1;
+    return 0;
+}
+
+SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
+    const sm_trie *t;
+    size_t bytes;
+    uint32_t slot;
+    int tries, i;
+    if (!m || !mask || !m->state) return SM_ERR_ARG;
+    t = m->trie;
+    bytes = (size_t)t->n_words * sizeof *mask;
+    sm__matcher_room(m);
+    for (tries = 0; tries < 2; tries++) {
+        slot = m->state % m->n_slots;
+        if (m->keys[slot] == m->state) {
+            memcpy(mask, m->masks + (size_t)slot * (size_t)t->n_words, bytes);
+            return SM_OK;
+        }
+        if (sm__matcher_wide(m)) {
+            memcpy(mask, t->slice, bytes);
+            sm__matcher_walk(m, &t->rest, mask);
+        } else {
+            memset(mask, 0, bytes);
+            sm__matcher_walk(m, &t->all, mask);
+        }
+        if (m->b.error.status == SM_OK) break;
+        if (tries) return m->b.error.status;
+        sm__matcher_sweep(m);
+    }
+    if (sm__gb_has(&m->b, m->state, SM__G_NULLABLE))
+        for (i = 0; i < t->n_ends; i++) mask[t->ends[i] >> 5] |= (uint32_t)1 << (t->ends[i] & 31);
+    memcpy(m->masks + (size_t)slot * (size_t)t->n_words, mask, bytes);
+    m->keys[slot] = m->state;
+    return SM_OK;
+}
+
+SM_API int32_t sm_matcher_forced(sm_matcher *m) {
+    const sm__trie_node *nodes, *node;
+    uint32_t state, at = 0, end;
+    int32_t found = -1;
+    if (!m || !m->state) return -1;
+    sm__matcher_room(m);
+    state = m->state;
+    nodes = m->trie->all.nodes;
+    end = m->trie->all.n;
+    for (;;) { /* down the trie, while one byte alone may follow */
+        const sm__garc *arc;
+        int32_t token = -1;
+        if (sm__gb_has(&m->b, state, SM__G_NULLABLE) || !sm__gb_row(&m->b, state)) return -1;
+        arc = m->b.arcs + m->b.nodes[state].row - 1;
+        if (m->b.nodes[state].n_row != 1 || arc->low != arc->high) return found;
+        for (; at < end && nodes[at].byte < arc->low; at = nodes[at].skip) {
+        }
+        if (at >= end || nodes[at].byte != arc->low) return found;
+        for (node = &nodes[at]; node->skip < end && nodes[node->skip].byte == arc->low;) {
+            if (token < 0) token = node->token;
+            node = &nodes[node->skip]; /* the same text again */
+        }
+        if (token < 0) token = node->token;
+        state = arc->to;
+        at = (uint32_t)(node - nodes) + 1;
+        end = node->skip;
+        if (token >= 0 && sm__gb_row(&m->b, state) && m->b.nodes[state].n_row == 1 &&
+            m->b.arcs[m->b.nodes[state].row - 1].low == m->b.arcs[m->b.nodes[state].row - 1].high)
+            found = token; /* more must follow: no longer token reaches beyond what is known */
+    }
+}
+
+SM_API int sm_matcher_is_complete(sm_matcher *m) {
+    if (!m || !m->state || !sm__gb_has(&m->b, m->state, SM__G_NULLABLE)) return 0;
+    sm__matcher_room(m);
+    return sm__gb_row(&m->b, m->state) && !m->b.nodes[m->state].n_row ? 2 : 1;
+}
 
 /* ================================================================================================
  * MARK: [SM43] GENERATION
