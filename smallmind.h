@@ -544,6 +544,8 @@ typedef struct sm_ctx_params {
     int normalize;  /* 1: embeddings are divided by their Euclidean length (if that is not 0) */
     int max_text;   /* bytes of text that prompts may have; 0 = 4 * n_ctx within [4096, 65536] */
     int max_lora_rank; /* of adapters that will be set; 0 = none will */
+    const struct sm_trie *trie; /* of the model: generations may have grammars; NULL = none will */
+    size_t max_grammar_bytes;   /* with trie: of a sequence's matcher; 0 = 4 MB */
     int n_threads;  /* without team: members of a team of the context's own; 0 = processors */
     sm_team *team;  /* shared team, or NULL */
     int isa;        /* sm_isa: SM_ISA_AUTO, or a level to force */
@@ -899,12 +901,15 @@ typedef struct sm_gen_params {
     int ignore_end;             /* 1: go on after the model's own end ids */
     int seq;                    /* the sequence */
     int append;                 /* 1: after what the sequence holds (chat); 0: from an empty one */
+    const sm_grammar *grammar;  /* what the text must be; NULL = anything. It must stay. Tokens
+                                   that must come are not asked for, but go into the next pass */
     uint64_t stream;            /* number of the random stream; the sequence's when 0 */
 } sm_gen_params;
 
 typedef struct sm_gen_stats {
     int prompt_tokens, new_tokens; /* evaluated from the prompt; generated */
     sm_finish finish;
+    int complete;            /* with a grammar: 1 = it allows the text to end here */
     uint64_t prompt_ns;      /* until the prompt's logits were there */
     uint64_t first_token_ns; /* until the first id was chosen */
     uint64_t decode_ns;      /* after that */
@@ -19986,6 +19991,7 @@ struct sm_gen {
     int pending, end_length; /* a pass is running; the sequence's length after the last one */
     int max_tokens, ignore_end;
     int32_t token;
+    sm_matcher *matcher; /* NULL: anything may be said */
     sm_sampler sampler;
     sm_sampler_state state;
     uint64_t start;
@@ -20127,6 +20133,7 @@ struct sm_ctx {
 
     uint64_t n_passes, n_tokens;
     sm_tokenizer *tokenizer;
+    unsigned char *matchers; /* [n_seqs] pieces of sm__matcher_bytes, with params.trie */
     unsigned char *gens; /* [n_seqs] pieces of sm__gen_bytes */
     void *sample_work;
     int32_t *gen_ids;    /* [n_seqs, n_ctx + 1] prompt and history of each generation */
@@ -20433,8 +20440,15 @@ static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) 
     memset(lengths, 0, 2 * seqs * sizeof *lengths);
 }
 
+/* Of a sequence; whole lines. */
+static size_t sm__matcher_bytes(const sm_ctx_params *p) {
+    size_t bytes = p->max_grammar_bytes ? p->max_grammar_bytes : (size_t)4 << 20;
+    return bytes & ~(size_t)(SM__ALIGN - 1);
+}
+
 static void sm__layout_text(sm__arena *a, sm_ctx *ctx, const sm_model *m, const sm_ctx_params *p) {
     size_t seqs = (size_t)p->n_seqs;
+    unsigned char *matchers;
     unsigned char *gens = (unsigned char *)sm__arena_take(a, seqs, sm__gen_bytes(m));
     size_t room = (size_t)p->n_ctx + 1;
     int32_t *ids = (int32_t *)sm__arena_take(a, (seqs + 1) * room, sizeof *ids);
@@ -20445,7 +20459,9 @@ static void sm__layout_text(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
         bytes = sm__tokenizer_bytes(m, (size_t)p->max_text);
         text = sm__arena_take(a, bytes, 1);
     }
+    matchers = (unsigned char *)sm__arena_take(a, p->trie ? seqs : 0, sm__matcher_bytes(p));
     if (!ctx) return;
+    ctx->matchers = matchers;
     ctx->gens = gens;
     ctx->gen_ids = ids;
     ctx->prompt_ids = ids + seqs * room;
@@ -23819,7 +23835,7 @@ static uint32_t sm__gb_step(sm__gb *b, uint32_t state, unsigned byte) {
     return SM__G_ID_NONE;
 }
 
-/* --- GBNF, llama.cpp's notation: name ::= "text" [class] . (group) a | b x? x* x+ x{m,n} -------- */
+/* --- GBNF, llama.cpp's notation: name ::= "text" [class] . (group) a | b x? x* x+ x{m,n} ------ */
 
 /* A rule's name in the table that lies in the arcs' memory, which parsing does not need. */
 typedef struct sm__gname {
@@ -27195,7 +27211,7 @@ static int sm__trie_list(sm_trie *t, int32_t *ids) {
     for (i = 0; i < t->n_vocab; i++) {
         size_t bytes = 0;
         const char *text = sm_token_text(m, i, &bytes);
-        int kind = i < m->vocab.n ? m->vocab.kinds[i] : SM__TOKEN_CONTROL;
+        int kind = i < m->vocab.n ? m->vocab.kinds[i] : (int)SM__TOKEN_CONTROL;
         if (sm_token_is_end(m, i)) {
             if (t->n_ends < 16) t->ends[t->n_ends++] = i;
         } else if (text && bytes && bytes < 65536 && kind != SM__TOKEN_CONTROL &&
@@ -27664,6 +27680,7 @@ static void sm__gen_emit(sm_gen *g, size_t n) {
 
 static void sm__gen_finish(sm_gen *g, sm_finish finish) {
     g->stats.finish = finish;
+    g->stats.complete = g->matcher && sm_matcher_is_complete(g->matcher);
     if (g->ctx->model->vocab.kind == SM__VOCAB_NONE || finish == SM_FINISH_STOP) return;
     sm__gen_emit(g, g->n_text); /* no stop string can complete any more */
     g->n_text = sm_decoder_flush(&g->decoder, g->text, 16);
@@ -27700,6 +27717,8 @@ static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
                         p->n_logprobs, SMALLMIND_MAX_LOGPROBS);
     if (sm_sampler_check(&p->sampler, ctx->model->hp.n_vocab, &ctx->error) != SM_OK)
         return SM_ERR_ARG;
+    if (p->grammar && !ctx->params.trie)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: a grammar, but no trie in the context");
     if (p->prompt && !ctx->tokenizer)
         return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED, "generate: the model has no vocabulary");
     if (sm__load32(&ctx->pass_id))
@@ -27793,6 +27812,17 @@ static void sm__gen_said(sm_gen *g, int i) {
     g->n_said = (int)take;
 }
 
+/* The grammar's matcher in its place. */
+static sm_status sm__gen_grammar(sm_ctx *ctx, const sm_gen_params *p, sm_matcher **matcher) {
+    size_t bytes = sm__matcher_bytes(&ctx->params);
+    *matcher = NULL;
+    if (!p->grammar) return SM_OK;
+    *matcher = sm_matcher_init(ctx->matchers + (size_t)p->seq * bytes, bytes, ctx->params.trie);
+    if (!*matcher || sm_matcher_start(*matcher, p->grammar) != SM_OK)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "generate: max_grammar_bytes is too small");
+    return SM_OK;
+}
+
 /* A new generation in its slot; ids [n] are in place. */
 static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t *ids, int n) {
     size_t text = sm__gen_text_bytes(ctx->model);
@@ -27827,6 +27857,7 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out) {
     sm_gen *g;
     sm_status status;
+    sm_matcher *matcher;
     int32_t *ids;
     int n = 0, kept, left = 0;
     if (out) *out = NULL;
@@ -27840,6 +27871,7 @@ SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out)
         left = g->n_ids - g->n_done;
     status = sm__gen_prompt(ctx, p, ctx->prompt_ids,
                             sm__max(0, ctx->params.n_ctx - kept - left), &n);
+    if (status == SM_OK) status = sm__gen_grammar(ctx, p, &matcher);
     if (status != SM_OK) return status;
     if (left) memmove(ids, ids + g->n_done, (size_t)left * sizeof *ids);
     memcpy(ids + left, ctx->prompt_ids, (size_t)n * sizeof *ids);
@@ -27847,8 +27879,10 @@ SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out)
     sm__gen_init(g, ctx, p, ids, left + n);
     g->stats.prompt_tokens = n;
     g->end_length = kept;
+    g->matcher = matcher;
     /* what continues a text keeps its leading space */
     g->decoder.started = kept > 0 || n > 1 || (n == 1 && ids[left] != ctx->model->vocab.bos);
+    if (matcher) g->decoder.started = 1; /* the grammar sees it, too */
     *out = g;
     return SM_OK;
 }
@@ -27879,10 +27913,16 @@ static int sm__gen_accept(sm_gen *g, int32_t id) {
     size_t room = sm__gen_text_bytes(m), bytes = 0;
     int i, stopped = 0, end = !g->ignore_end && sm_token_is_end(m, id);
     for (i = 0; i < g->n_stop_ids; i++) end |= g->stop_ids[i] == id;
+    end |= g->matcher && sm_token_is_end(m, id);
     g->token = id;
     g->stats.new_tokens++;
     if (end) {
         sm__gen_finish(g, SM_FINISH_END);
+        return 1;
+    }
+    if (g->matcher && sm_matcher_accept(g->matcher, id) != SM_OK) {
+        sm__fail(&g->ctx->error, SM_ERR_FULL, "generate: the grammar's matcher is full");
+        sm__gen_finish(g, SM_FINISH_ERROR);
         return 1;
     }
     g->ids[g->n_ids++] = id;
@@ -27893,9 +27933,34 @@ static int sm__gen_accept(sm_gen *g, int32_t id) {
         sm__gen_emit(g, sm__gen_ready(g, &stopped));
     }
     if (stopped) sm__gen_finish(g, SM_FINISH_STOP);
+    else if (g->matcher && sm_matcher_is_complete(g->matcher) == 2)
+        sm__gen_finish(g, SM_FINISH_END); /* nothing may follow */
     else if (g->max_tokens && g->stats.new_tokens >= g->max_tokens)
         sm__gen_finish(g, SM_FINISH_LENGTH);
     return g->stats.finish != SM_FINISH_NONE;
+}
+
+/* What may be said next, by the grammar and by the caller's own mask; also the caller's stop ids,
+ * where the text may end. */
+static sm_status sm__gen_mask(sm_gen *g, sm_sampler *sampler) {
+    uint32_t *mask = g->matcher->mask;
+    int i, words = (g->ctx->model->hp.n_vocab + 31) / 32;
+    sm_status status = sm_matcher_mask(g->matcher, mask);
+    if (status != SM_OK) return sm__fail(&g->ctx->error, status, "generate: the matcher is full");
+    for (i = 0; i < g->n_stop_ids && sm_matcher_is_complete(g->matcher); i++)
+        if (g->stop_ids[i] >= 0 && g->stop_ids[i] < g->ctx->model->hp.n_vocab)
+            mask[g->stop_ids[i] >> 5] |= (uint32_t)1 << (g->stop_ids[i] & 31);
+    for (i = 0; sampler->mask && i < words; i++) mask[i] &= sampler->mask[i];
+    sampler->mask = mask;
+    return SM_OK;
+}
+
+/* The id that must come, whatever the logits, or -1. */
+static int32_t sm__gen_forced(const sm_gen *g) {
+    if (!g->matcher || g->sampler.mask || g->sampler.n_biases || g->n_ids >= g->ctx->params.n_ctx ||
+        g->n_ids - g->n_done >= sm__min(64, g->ctx->max_batch))
+        return -1;
+    return sm_matcher_forced(g->matcher);
 }
 
 /* Begin the pass for the ids that were not evaluated yet. */
@@ -27920,12 +27985,17 @@ static sm_status sm__gen_choose(sm_gen *g) {
     sm_ctx *ctx = g->ctx;
     const float *logits = sm_logits(ctx, -1);
     uint64_t now = sm__now_ns();
+    sm_sampler sampler = g->sampler;
     int32_t id;
     int V = ctx->model->hp.n_vocab;
     g->n_done = g->n_ids;
     g->end_length = ctx->seq_length[g->seq];
-    if (!g->stats.new_tokens) g->stats.prompt_ns = now - g->start;
-    id = sm_sample(&g->sampler, &g->state, logits, V, g->ids, g->n_ids, ctx->sample_work);
+    if (!g->stats.prompt_ns) g->stats.prompt_ns = now - g->start;
+    if (g->matcher && sm__gen_mask(g, &sampler) != SM_OK) {
+        sm__gen_finish(g, SM_FINISH_ERROR);
+        return SM_ERR_FULL;
+    }
+    id = sm_sample(&sampler, &g->state, logits, V, g->ids, g->n_ids, ctx->sample_work);
     if (id < 0) {
         sm__gen_finish(g, SM_FINISH_ERROR);
         return sm__fail(&ctx->error, id == SM_ERR_NUMBER ? SM_ERR_NUMBER : SM_ERR_ARG,
@@ -27935,9 +28005,10 @@ static sm_status sm__gen_choose(sm_gen *g) {
         g->n_logprobs = sm__max(0, sm_logprobs(logits, V, id, g->logprobs,
                                                sm__min(g->max_logprobs, V), ctx->sample_work));
     now = sm__now_ns();
-    if (!g->stats.new_tokens) g->stats.first_token_ns = now - g->start;
+    if (!g->stats.first_token_ns) g->stats.first_token_ns = now - g->start;
     else g->stats.decode_ns = now - g->start - g->stats.first_token_ns;
-    return sm__gen_accept(g, id) ? SM_OK : SM_PENDING;
+    if (!sm__gen_accept(g, id)) return SM_PENDING;
+    return g->stats.finish == SM_FINISH_ERROR ? SM_ERR_FULL : SM_OK;
 }
 
 SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
@@ -27949,6 +28020,11 @@ SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
     g->n_logprobs = 0;
     if (g->stats.finish != SM_FINISH_NONE) return SM_OK;
     if (!g->pending) {
+        int32_t forced = sm__gen_forced(g);
+        if (forced >= 0) {
+            if (!sm__gen_accept(g, forced)) return SM_PENDING;
+            return g->stats.finish == SM_FINISH_ERROR ? SM_ERR_FULL : SM_OK;
+        }
         status = sm__gen_begin(g);
         if (status == SM_ERR_FULL && g->stats.new_tokens) {
             sm__gen_finish(g, SM_FINISH_FULL);
