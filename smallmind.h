@@ -27023,7 +27023,7 @@ static void sm__js_define_any(sm__schema *js) {
 }
 
 /* Counts or places what a schema of n bytes takes while it is compiled. */
-SM__UNUSED static void sm__js_layout(sm__arena *a, sm__schema *js, const char *text, size_t n) {
+static void sm__js_layout(sm__arena *a, sm__schema *js, const char *text, size_t n) {
     uint32_t nodes = sm__tree_room((const unsigned char *)text, n), terms = 64;
     while (terms / 4 < nodes) terms *= 2;
     memset(js, 0, sizeof *js);
@@ -27066,7 +27066,7 @@ static void sm__js_draft(sm__schema *js) {
 
 /* The expression of the values that a schema allows, as JSON text; js was placed for the text.
  * Failures are the builder's. */
-SM__UNUSED static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size_t n) {
+static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size_t n) {
     uint32_t i, root;
     size_t bad;
     js->b = js->re.b = b;
@@ -27313,18 +27313,41 @@ static void sm__grammar_wide(sm__gb *b) {
     }
 }
 
+/* A schema or a regular expression; its compiler has memory of its own, which goes again. */
+static uint32_t sm__grammar_compile(sm_grammar *g, int kind, const char *text, size_t bytes) {
+    sm__arena a = {NULL, 0, 0};
+    sm__schema js;
+    uint32_t node = SM__G_ID_NONE;
+    sm__str pattern;
+    pattern.p = text;
+    pattern.n = bytes;
+    sm__js_layout(&a, &js, text, kind == SM_GRAMMAR_JSON_SCHEMA ? bytes : 0);
+    if (!a.overflow) a.base = (unsigned char *)sm__heap_alloc(&g->heap, a.used);
+    if (!a.base) return sm__gb_fail(&g->b, SM_ERR_NOMEM, "grammar: no memory%s", "");
+    a.used = 0;
+    sm__js_layout(&a, &js, text, kind == SM_GRAMMAR_JSON_SCHEMA ? bytes : 0);
+    js.re.b = &g->b;
+    if (kind == SM_GRAMMAR_JSON_SCHEMA) node = sm__js_compile(&js, &g->b, text, bytes);
+    else node = sm__re_read(&js.re, "regex", pattern, 1);
+    sm__heap_free(&g->heap, a.base);
+    return node;
+}
+
 /* The state to begin with, SM__G_ID_NONE on failure. */
-static uint32_t sm__grammar_build(sm__gb *b, const sm_grammar_params *p) {
+static uint32_t sm__grammar_build(sm_grammar *g, const sm_grammar_params *p) {
+    sm__gb *b = &g->b;
     size_t bytes = p->bytes || !p->text ? p->bytes : strlen(p->text);
     uint32_t list = SM__G_ID_NONE, culprit;
     int i;
     switch (p->kind) {
+    case SM_GRAMMAR_JSON_SCHEMA:
+    case SM_GRAMMAR_REGEX: list = sm__grammar_compile(g, p->kind, p->text, bytes); break;
     case SM_GRAMMAR_GBNF: return sm__gbnf_parse(b, p->text, bytes, p->root ? p->root : "root");
     case SM_GRAMMAR_CHOICES:
         for (i = 0; i < p->n_choices && b->error.status == SM_OK; i++)
             list = sm__gb_alt(b, list, sm__gb_bytes(b, p->choices[i], strlen(p->choices[i])));
         break;
-    default: return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s", "a kind of another build");
+    default: return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s", "no such kind");
     }
     return b->error.status == SM_OK ? sm__gb_finish(b, list, &culprit) : SM__G_ID_NONE;
 }
@@ -27360,7 +27383,7 @@ SM_API sm_status sm_grammar_create(const sm_grammar_params *params, sm_grammar *
     sm__arena_take(&a, 1, sizeof *g);
     sm__gb_layout(&a, &g->b, sm__gb_fit(bytes - a.used));
     sm__gb_init(&g->b);
-    g->root = sm__grammar_build(&g->b, params);
+    g->root = sm__grammar_build(g, params);
     if (g->b.error.status == SM_OK) sm__grammar_wide(&g->b);
     if (g->b.error.status != SM_OK) {
         sm_status status = g->b.error.status;
