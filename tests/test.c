@@ -57,6 +57,8 @@
 
 #include "test_embed.c"
 
+#include "test_schema.c"
+
 #ifndef SMALLMIND_NO_CHAT
 #include "test_template.c"
 
@@ -90,6 +92,7 @@ int main(int argc, char **argv) {
         SUITE(tests_sampler),
         SUITE(tests_adapter),
         SUITE(tests_embed),
+        SUITE(tests_schema),
 #ifndef SMALLMIND_NO_CHAT
         SUITE(tests_template),
         SUITE(tests_chat),
