@@ -18528,11 +18528,15 @@ static int sm__kept_find(sm_tokenizer *t, const unsigned char *s, size_t n, sm__
     return 1;
 }
 
-/* Keeps what a word has emitted since `first`, when it fits and was written. */
+/* Keeps what a word has emitted since `first`, when it fits and was written. Unknown ids that are
+ * fused with those of the words beside it are not its own. */
 static void sm__kept_put(sm_tokenizer *t, sm__kept *slot, const unsigned char *s, size_t n,
                          int first) {
-    int count = t->n_ids - first;
+    const sm__vocab *v = &t->model->vocab;
+    int count = t->n_ids - first, i;
     if (!slot || t->unknown || count > SM__KEPT_IDS || t->n_ids > t->max_ids) return;
+    for (i = first; v->fuse_unknown && i < t->n_ids; i++)
+        if (t->ids[i] == v->unk) return;
     slot->n = (uint8_t)n;
     slot->n_ids = (uint8_t)count;
     memcpy(slot->text, s, n);
@@ -18558,7 +18562,7 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
     int32_t prev = -1, i;
     int first = t->n_ids;
     sm__kept *slot = NULL;
-    if (!broken && sm__kept_find(t, s, n, &slot)) return;
+    if (!broken && !t->unknown && sm__kept_find(t, s, n, &slot)) return;
     while (at < n) {
         size_t length = broken == 2 ? sm__char_at(s, n, at).length : sm__lead_span(s + at, n - at);
         sm__symbol *symbol = &t->symbols[at];
@@ -36173,7 +36177,7 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     if (v->unk >= 0) sm_writer_value(w, "tokenizer.ggml.unknown_token_id", SM_META_U32, &v->unk);
     add_bos = v->tables->add_bos != 0, add_space = v->tables->space_prefix != 0;
     sm_writer_value(w, "tokenizer.ggml.add_bos_token", SM_META_BOOL, &add_bos);
-    if (add_eos) sm_writer_value(w, "tokenizer.ggml.add_eos_token", SM_META_BOOL, &add_eos);
+    if (add_eos || ugm) sm_writer_value(w, "tokenizer.ggml.add_eos_token", SM_META_BOOL, &add_eos);
     if (!bpe && !wpm)
         sm_writer_value(w, "tokenizer.ggml.add_space_prefix", SM_META_BOOL, &add_space);
     flag = (v->text_flags & SM__TEXT_LOWER) != 0;
@@ -36182,7 +36186,7 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     if (wpm) sm_writer_value(w, "tokenizer.ggml.normalizer.strip_accents", SM_META_BOOL, &flag);
     if (wpm && v->sep >= 0)
         sm_writer_value(w, "tokenizer.ggml.seperator_token_id", SM_META_U32, &v->sep);
-    flag = (v->text_flags & (SM__TEXT_MERGE | SM__TEXT_WORDS)) != 0;
+    flag = (v->text_flags & (SM__TEXT_MERGE | SM__TEXT_RUNS)) != 0;
     if (ugm) sm_writer_value(w, "tokenizer.ggml.remove_extra_whitespaces", SM_META_BOOL, &flag);
     if (ugm && v->tables->n_map)
         sm_writer_array(w, "tokenizer.ggml.precompiled_charsmap", SM_META_U8, v->tables->map - 4,

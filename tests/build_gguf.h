@@ -283,6 +283,31 @@ static void gguf_vocab_spm(gguf_builder *g, int n) {
     free(kinds);
 }
 
+/* WordPiece: the special tokens, then letters that begin words (4 = "a") and that go on in them
+ * (30 = "a"), the rest is of no use. */
+static void gguf_vocab_wpm(gguf_builder *g, int n) {
+    static const char *const special[] = {"[PAD]", "[UNK]", "[CLS]", "[SEP]"};
+    int32_t *kinds = (int32_t *)calloc((size_t)n, sizeof *kinds);
+    char text[32];
+    int i;
+    if (!kinds || n < 56) exit(3);
+    gguf_key_str(g, "tokenizer.ggml.model", "bert");
+    gguf_key_strings(g, "tokenizer.ggml.tokens", (size_t)n);
+    for (i = 0; i < n; i++) {
+        kinds[i] = i < 4 ? SM__TOKEN_CONTROL : i < 56 ? SM__TOKEN_NORMAL : SM__TOKEN_UNUSED;
+        if (i < 4) snprintf(text, sizeof text, "%s", special[i]);
+        else if (i < 30) snprintf(text, sizeof text, "\xE2\x96\x81%c", 'a' + i - 4);
+        else if (i < 56) snprintf(text, sizeof text, "%c", 'a' + i - 30);
+        else snprintf(text, sizeof text, "[unused%d]", i);
+        gguf_string(g, &g->meta, text, strlen(text));
+    }
+    gguf_key_array(g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, (size_t)n);
+    gguf_key_u32(g, "tokenizer.ggml.bos_token_id", 2);
+    gguf_key_u32(g, "tokenizer.ggml.unknown_token_id", 1);
+    gguf_key_u32(g, "tokenizer.ggml.seperator_token_id", 3);
+    free(kinds);
+}
+
 /* The character that byte-level BPE writes for a byte, as UTF-8; returns its length. */
 static size_t gguf_bpe_byte(int byte, char *out) {
     unsigned code = (unsigned)byte;
@@ -452,7 +477,7 @@ static const gguf_family *gguf_family_find(const char *name) {
     return NULL;
 }
 
-enum { GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE };
+enum { GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE, GGUF_WPM };
 
 typedef struct gguf_model_params {
     const gguf_family *family;
@@ -463,7 +488,7 @@ typedef struct gguf_model_params {
     int n_experts, n_used, n_ff_expert, n_ff_shared; /* of a mixture of experts; else 0 */
     int apart; /* 1: a tensor an expert, as old files have them */
     int tied;  /* 1: no output.weight */
-    int vocab; /* GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE */
+    int vocab; /* GGUF_NO_VOCAB, GGUF_SPM, GGUF_BPE, GGUF_WPM */
     uint64_t seed;
 } gguf_model_params;
 
@@ -583,6 +608,7 @@ static void gguf_model_keys(gguf_builder *g, const gguf_model_params *p) {
         gguf_key_str(g, "tokenizer.ggml.model", "none");
     if (p->vocab == GGUF_SPM) gguf_vocab_spm(g, p->n_vocab);
     if (p->vocab == GGUF_BPE) gguf_vocab_bpe(g, p->n_vocab);
+    if (p->vocab == GGUF_WPM) gguf_vocab_wpm(g, p->n_vocab);
 }
 
 /* As in real files, a model of one K-quant has matrices of other types: of another K-quant, and of

@@ -276,6 +276,42 @@ static void embed_encoder_keeps_nothing(void) {
     sm_model_close(m);
 }
 
+/* A bert file with its vocabulary: from a text to its embedding. */
+static void embed_text_of_bert(void) {
+    static const int32_t want[] = {2, 4, 31, 6, 1, 3}; /* [CLS] a ##b c [UNK] [SEP] */
+    gguf_model_params gp = gguf_model_default("bert", SM_TYPE_F32);
+    sm_model_params p = sm_model_default();
+    sm_model *m = NULL;
+    sm_ctx *ctx = NULL;
+    sm_ctx_params cp = sm_ctx_default();
+    sm_batch batch;
+    sm_error error;
+    int32_t ids[16];
+    size_t n;
+    uint8_t *file;
+    gp.vocab = GGUF_WPM;
+    gp.n_vocab = 60;
+    file = gguf_model(&gp, &n);
+    p.file.data = file;
+    p.file.bytes = n;
+    p.allocator = heap_allocator();
+    if (sm_model_open(&p, &m, &error)) FAIL("%s", error.text);
+    if (m) ctx = run_ctx(m, &cp);
+    if (ctx) {
+        memset(&batch, 0, sizeof batch);
+        CHECK_STR(sm_model_get_info(m)->tokenizer, "wordpiece");
+        CHECK_STATUS(sm_tokenize(sm_ctx_tokenizer(ctx), "\xC3\x81" "b c!", 6, SM_TEXT_BOS, ids, 16,
+                                 &batch.n), SM_OK);
+        CHECK(batch.n == 6 && !memcmp(ids, want, sizeof want));
+        batch.tokens = ids;
+        CHECK_STATUS(sm_eval(ctx, &batch), SM_OK);
+        CHECK(sm_embedding(ctx, 0) != NULL);
+    }
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
+    free(file);
+}
+
 /* A file whose key or tensor is not as an encoder's must be. */
 static void embed_bad_encoders_are_refused(void) {
     static const char *const names[] = {"blk.1.attn_output_norm.bias", "token_embd_norm.weight",
@@ -323,5 +359,6 @@ static const test tests_embed[] = {
     {"embed: poolings and lengths are what they say", embed_pools_by_definition},
     {"embed: bits do not depend on the way", embed_bits_do_not_depend_on_the_way},
     {"embed: an encoder keeps nothing", embed_encoder_keeps_nothing},
+    {"embed: a text of bert's", embed_text_of_bert},
     {"embed: bad encoders are refused", embed_bad_encoders_are_refused},
 };

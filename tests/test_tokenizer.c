@@ -1146,6 +1146,13 @@ static void unknown_pre_tokenizers_are_refused(void) {
     y->v.pre.p = "gemma7\n-next";
     y->v.pre.n = 12;
     check_refused(y, SM_ERR_UNSUPPORTED, "\"gemma7?-next\"");
+    y->v.given_pre = "qwen2"; /* what the caller says comes first */
+    m = toy_model(y);
+    CHECK(m && strcmp(m->vocab.tables->pre->name, "qwen2") == 0);
+    sm_model_close(m);
+    y->v.given_pre = "no such";
+    check_refused(y, SM_ERR_UNSUPPORTED, "\"no?such\"");
+    y->v.given_pre = NULL;
     y->v.pre.n = 0; /* none: llama.cpp's default, with a line in the log */
     m = toy_model(y);
     CHECK(m && strcmp(m->vocab.tables->pre->name, "default") == 0);

@@ -172,6 +172,29 @@ static void charsmaps_mean_harm(void) {
     free(y);
 }
 
+/* SPM with fused unknown ids: what is kept of a word does not depend on the words beside it. */
+static void unknown_ids_fuse_across_words(void) {
+    toy *y = toy_new(SM__VOCAB_SPM);
+    sm_model *m;
+    sm_tokenizer *t;
+    toy_add(y, "<unk>", SM__TOKEN_UNKNOWN, 0);
+    toy_add(y, "a", SM__TOKEN_NORMAL, -1);
+    y->v.unk = 0;
+    y->v.add_space_prefix = 0;
+    y->v.fuse_unknown = 1;
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "xx ya", 0), "0 1 ");
+        CHECK_STR(ids_of_text(t, "a ya a", 0), "1 0 1 0 1 ");
+        CHECK_STR(ids_of_text(t, "xx ya a", 0), "0 1 0 1 ");
+        CHECK_STR(ids_of_text(t, "a ya x ya", 0), "1 0 1 0 1 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
 /* --- Normal forms ----------------------------------------------------------------------------- */
 
 static void form_c_is_the_standards(void) {
@@ -473,6 +496,7 @@ static const test tests_words[] = {
     {"words: WordPiece by hand", wordpiece_by_hand},
     {"words: Unigram by hand", unigram_by_hand},
     {"words: charsmaps that mean harm", charsmaps_mean_harm},
+    {"words: unknown ids fuse across words", unknown_ids_fuse_across_words},
     {"words: Form C is the standard's", form_c_is_the_standards},
     {"words: rules of pre-tokenizers by hand", rules_by_hand},
     {"words: every rule takes linear time", rules_take_linear_time},

@@ -1,8 +1,8 @@
 """tokens.py - ids of random texts beside llama.cpp's, for every kind of vocabulary.
 
 Called by tokens.sh, which names everything by environment variables. Vocabulary-only GGUF files are
-written for every name of tokenizer.ggml.pre in smallmind.h that llama.cpp knows (with the tokens
-and merges of GPT-2), for WordPiece and for Unigram (vocabularies made here); the texts have
+written for every rule of tokenizer.ggml.pre in smallmind.h (ALL=1: every name; with the tokens and
+merges of GPT-2), for WordPiece and for Unigram (vocabularies made here); the texts have
 characters of all planes, broken UTF-8, and long repeats. Both engines read the same file; every id
 must be equal. llama.cpp throws an exception, and the program ends, on a sequence for a number above
 U+10FFFF: such texts are left out.
@@ -21,7 +21,7 @@ import unicodedata
 
 OUT, IDS, PEER, DATA = (os.environ.get(k, '') for k in ('OUT', 'IDS', 'PEER', 'DATA'))
 COUNT = int(os.environ.get('TEXTS', '2000'))
-ONLY = os.environ.get('ONLY', '')
+ONLY, ALL = os.environ.get('ONLY', ''), os.environ.get('ALL', '')
 U8, I8, I32, F32, BOOL, STRING, ARRAY, U32 = 0, 1, 5, 6, 7, 8, 9, 4
 SIZES = [1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8]
 
@@ -232,7 +232,12 @@ def pre_names():
     start = header.index('static const sm__pre sm__pres[]')
     rows = header[start:header.index('};', start)]
     rows = rows[:rows.index('no name in GGUF')]
-    return re.findall(r'\{"([^"]+)", SM__RULE', rows)
+    names, seen = [], set()
+    for name, row in re.findall(r'\{"([^"]+)", (SM__RULE[^}]*)\}', rows):
+        if ALL or name == ONLY or row not in seen:
+            names.append(name)
+        seen.add(row)
+    return names
 
 
 def bpe_files():

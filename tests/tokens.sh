@@ -1,7 +1,8 @@
 #!/bin/bash
 # tokens.sh - ids of random texts beside llama.cpp's library, for every pre-tokenizer and kind of
 # vocabulary, see tokens.py. From the top of the tree; PEER=folder with llama.cpp's libraries,
-# DATA=../shared/data, TEXTS=2000 texts for each, ONLY=part of a name.
+# DATA=../shared/data, TEXTS=2000 texts for each, ONLY=part of a name, ALL=1 for every name of
+# tokenizer.ggml.pre instead of one for each rule.
 : "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 : "${PEER:=build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64}"
 export DATA PEER OUT=$BUILD/tokens IDS=$BUILD/tokens/ids
