@@ -649,6 +649,19 @@ SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length);
 /* Forget the sequence and give its blocks back. */
 SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq);
 
+/* Keys and values of a sequence as bytes, to go on later without evaluating its tokens again: in
+ * any context of the same model (by sizes, and by a hash of some bytes of every tensor) with the
+ * same types of keys and values and the same window_keep. The tokens are not among them. What lies
+ * behind the last token in its block of 64 is saved as it is. */
+/* Bytes that sm_seq_save would write now; 0 = no such sequence. */
+SM_API size_t sm_seq_save_bytes(const sm_ctx *ctx, int seq);
+/* Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY | SM_ERR_FULL (max is below sm_seq_save_bytes). */
+SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max);
+/* Makes a sequence what was saved; data may lie at any address. On error the sequence is as before.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY | SM_ERR_FORMAT (cut, changed, or nothing saved here) |
+ *         SM_ERR_UNSUPPORTED (another model, or other types) | SM_ERR_FULL (n_ctx, or KV blocks). */
+SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t bytes);
+
 typedef struct sm_ctx_stats {
     sm_plan plan;
     size_t used_bytes;    /* equals plan.total_bytes */
@@ -20826,6 +20839,175 @@ SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to) {
     return SM_OK;
 }
 
+/* What sm_seq_save writes: this, for each class of layers a byte for each block (1 = it follows),
+ * the blocks. Numbers as the processor has them: little-endian. */
+typedef struct sm__saved {
+    char magic[8];
+    uint64_t model, bytes, hash; /* bytes and hash of the whole */
+    int32_t length, key_type, value_type, reach;
+} sm__saved;
+
+static const char sm__saved_magic[8] = {'S', 'M', 'S', 'E', 'Q', 0, 0, 1};
+
+/* Of sizes, and of the first bytes of every tensor. */
+static uint64_t sm__model_hash(const sm_model *m) {
+    const sm__hparams *hp = &m->hp;
+    uint64_t h = (uint64_t)(unsigned)hp->n_layers << 32 | (unsigned)hp->n_kv_heads;
+    int i;
+    h = sm__mix64(h ^ (uint64_t)(unsigned)hp->head_dim << 16 ^ (unsigned)hp->n_embd);
+    for (i = 0; i < m->info.n_tensors; i++) {
+        const sm_tensor *t = &m->tensors[i];
+        if (!t->data) continue;
+        h = sm__mix64(h ^ t->bytes) ^
+            sm__hash_bytes((const unsigned char *)t->data, sm__min_size(t->bytes, 64));
+    }
+    return h;
+}
+
+/* Of the head, but for its hash, and of the bytes behind it. */
+static uint64_t sm__saved_hash(sm__saved head, const unsigned char *data) {
+    head.hash = 0;
+    return sm__hash_bytes((const unsigned char *)&head, sizeof head) ^
+           sm__hash_bytes(data + sizeof head, (size_t)head.bytes - sizeof head);
+}
+
+static int sm__blocks_of(int length) { return (length + SM__KV_BLOCK - 1) / SM__KV_BLOCK; }
+
+SM_API size_t sm_seq_save_bytes(const sm_ctx *ctx, int seq) {
+    size_t bytes = sizeof(sm__saved);
+    int c, i, n;
+    if (!ctx || seq < 0 || seq >= ctx->params.n_seqs) return 0;
+    n = sm__blocks_of(ctx->seq_length[seq]);
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        const sm__kv_class *in = &ctx->kv.classes[c];
+        bytes += (size_t)n;
+        for (i = 0; i < n; i++) bytes += sm__kv_row(ctx, in, seq)[i] ? in->block_bytes : 0;
+    }
+    return bytes;
+}
+
+static void sm__saved_head(const sm_ctx *ctx, int length, size_t bytes, sm__saved *head) {
+    memset(head, 0, sizeof *head);
+    memcpy(head->magic, sm__saved_magic, sizeof head->magic);
+    head->model = sm__model_hash(ctx->model);
+    head->bytes = bytes;
+    head->length = length;
+    head->key_type = ctx->kv.key_type, head->value_type = ctx->kv.value_type;
+    head->reach = ctx->kv.classes[ctx->kv.n_classes - 1].reach;
+}
+
+SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max) {
+    unsigned char *out = (unsigned char *)data;
+    size_t bytes = sm_seq_save_bytes(ctx, seq);
+    sm__saved head;
+    sm_status status;
+    int c, i, n;
+    if (!ctx || !data) return SM_ERR_ARG;
+    status = sm__seq_check(ctx, seq, "save");
+    if (status != SM_OK) return status;
+    if (max < bytes)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "save: sequence %d wants more room", seq);
+    sm__saved_head(ctx, ctx->seq_length[seq], bytes, &head);
+    n = sm__blocks_of(head.length);
+    out += sizeof head;
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        const sm__kv_class *in = &ctx->kv.classes[c];
+        void **row = sm__kv_row(ctx, in, seq);
+        for (i = 0; i < n; i++) *out++ = row[i] != NULL;
+        for (i = 0; i < n; i++) {
+            if (!row[i]) continue;
+            memcpy(out, row[i], in->block_bytes);
+            out += in->block_bytes;
+        }
+    }
+    head.hash = sm__saved_hash(head, (unsigned char *)data);
+    memcpy(data, &head, sizeof head);
+    return SM_OK;
+}
+
+/* The blocks of one class in what was saved: all that the next token sees are there, the bytes
+ * suffice, and so do the blocks of the pool with those that the sequence gives back. *at moves on. */
+static sm_status sm__saved_class(sm_ctx *ctx, const sm__kv_class *in, int seq, int length,
+                                 const unsigned char *data, size_t bytes, size_t *at) {
+    int i, n = sm__blocks_of(length), first = 0, wanted = 0;
+    int have = (int)ctx->pool->classes[in->pool_class].n_free;
+    void **row = sm__kv_row(ctx, in, seq);
+    const unsigned char *flags = data + *at;
+    if (in->reach) first = sm__max(0, length + 1 - ctx->model->hp.window) / SM__KV_BLOCK;
+    if (bytes - *at < (size_t)n) return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: it is cut");
+    *at += (size_t)n;
+    for (i = 0; i < n; i++) {
+        if (flags[i] > 1 || (i >= first && !flags[i]))
+            return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: block %d is missing", i);
+        if (!flags[i]) continue;
+        wanted++;
+        if (bytes - *at < in->block_bytes)
+            return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: it is cut");
+        *at += in->block_bytes;
+    }
+    for (i = 0; i < ctx->kv.blocks_per_seq; i++)
+        have += row[i] && sm_pool_owners(ctx->pool, row[i]) == 1;
+    if (wanted > have)
+        return sm__fail(&ctx->error, SM_ERR_FULL, "load: %d KV blocks, %d are free", wanted, have);
+    return SM_OK;
+}
+
+static sm_status sm__saved_check(sm_ctx *ctx, int seq, const unsigned char *data, size_t bytes,
+                                 sm__saved *head) {
+    sm_status status;
+    sm__saved want;
+    size_t at = sizeof *head;
+    int c;
+    if (bytes < sizeof *head) return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: it is cut");
+    memcpy(head, data, sizeof *head);
+    sm__saved_head(ctx, head->length, bytes, &want);
+    if (memcmp(head->magic, want.magic, sizeof want.magic) || head->bytes != bytes ||
+        head->hash != sm__saved_hash(*head, data))
+        return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: these bytes are no saved sequence");
+    if (head->model != want.model || head->key_type != want.key_type ||
+        head->value_type != want.value_type || head->reach != want.reach)
+        return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
+                        "load: saved with another model, other types or another window_keep");
+    if (head->length < 0 || head->length > ctx->params.n_ctx)
+        return sm__fail(&ctx->error, head->length < 0 ? SM_ERR_FORMAT : SM_ERR_FULL,
+                        "load: %d tokens, the context has %d", (int)head->length,
+                        ctx->params.n_ctx);
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        status = sm__saved_class(ctx, &ctx->kv.classes[c], seq, head->length, data, bytes, &at);
+        if (status != SM_OK) return status;
+    }
+    if (at == bytes) return SM_OK;
+    return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: there are bytes too many");
+}
+
+SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t bytes) {
+    const unsigned char *in_bytes = (const unsigned char *)data;
+    sm_status status;
+    sm__saved head;
+    int c, i, n;
+    if (!ctx || !data) return SM_ERR_ARG;
+    status = sm__seq_check(ctx, seq, "load");
+    if (status == SM_OK) status = sm__saved_check(ctx, seq, in_bytes, bytes, &head);
+    if (status != SM_OK) return status;
+    sm_seq_release(ctx, seq);
+    n = sm__blocks_of(head.length);
+    in_bytes += sizeof head;
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        const sm__kv_class *in = &ctx->kv.classes[c];
+        const unsigned char *flags = in_bytes;
+        void **row = sm__kv_row(ctx, in, seq);
+        in_bytes += n;
+        for (i = 0; i < n; i++) {
+            if (!flags[i]) continue;
+            row[i] = sm__pool_rent_class(ctx->pool, in->pool_class);
+            memcpy(row[i], in_bytes, in->block_bytes);
+            in_bytes += in->block_bytes;
+        }
+    }
+    ctx->seq_length[seq] = head.length;
+    return SM_OK;
+}
+
 /* ================================================================================================
  * MARK: [SM37] STEPS
  * How each step is cut into tiles for the rows of a chunk, and what a tile does. A tile reads what
@@ -22575,11 +22757,12 @@ static void sm__stage_dry(sm__choice *c) {
     const sm_sampler *s = c->s;
     int allowed = s->dry_allowed_length > 0 ? s->dry_allowed_length : 2, n, limit, i, k;
     double base = s->dry_base != 0.0f ? (double)s->dry_base : 1.75;
-    const int32_t *last = c->recent + c->n_recent - 1;
+    const int32_t *last;
     int32_t *length = (int32_t *)(void *)c->marks;
     float *x;
     n = s->dry_window > 0 ? sm__min(s->dry_window, c->n_recent) : c->n_recent;
     if (s->dry_multiplier == 0.0f || base < 1.0 || n <= allowed) return;
+    last = c->recent + c->n_recent - 1;
     limit = sm__min(n, c->n_recent - c->state->dry_from); /* ids after the last breaker */
     for (i = 0; i < limit && s->dry_breakers; i++) {
         int32_t id = last[-i];

@@ -555,7 +555,89 @@ static void kv_q4_0_shows_what_is_not_finite(void) {
     }
 }
 
+/* --- saved sequences -------------------------------------------------------------------------- */
+
+/* What was saved goes on to the bit in another sequence and in another context; what was changed or
+ * cut is refused and changes nothing. */
+static void kv_saved_goes_on(run_way w) {
+    enum { AT = 70, MORE = 90 };
+    kv_fixture f, other;
+    if (kv_make(&f, "llama", SM_TYPE_F32, w, 0) && kv_make(&other, "llama", SM_TYPE_F32, w, 0)) {
+        size_t bytes, i;
+        uint8_t *data;
+        memcpy(other.tokens, f.tokens, sizeof f.tokens);
+        memcpy(other.want, f.want, KV_CTX * KV_VOCAB * sizeof *f.want);
+        kv_extend(&f, 0, AT);
+        bytes = sm_seq_save_bytes(f.ctx, 0);
+        data = (uint8_t *)malloc(bytes + 1) + 1; /* any address */
+        CHECK_STATUS(sm_seq_save(f.ctx, 0, data, bytes - 1), SM_ERR_FULL);
+        CHECK_STATUS(sm_seq_save(f.ctx, 0, data, bytes), SM_OK);
+        kv_extend(&f, 2, 5);
+        for (i = 0; i < bytes; i += i < 100 ? 1 : 997) {
+            data[i] ^= 4;
+            if (sm_seq_load(f.ctx, 2, data, bytes) == SM_OK) FAIL("byte %d was changed", (int)i);
+            data[i] ^= 4;
+            if (sm_seq_load(f.ctx, 2, data, i) != SM_ERR_FORMAT) FAIL("cut at %d", (int)i);
+        }
+        kv_extend(&f, 2, 9); /* nothing happened to it */
+        CHECK_STATUS(sm_seq_load(f.ctx, 2, data, bytes), SM_OK);
+        kv_extend(&f, 2, MORE);
+        kv_extend(&f, 0, MORE);
+        CHECK_STATUS(sm_seq_load(other.ctx, 1, data, bytes), SM_OK);
+        kv_extend(&other, 1, MORE);
+        CHECK_STATUS(sm_seq_load(other.ctx, KV_SEQS, data, bytes), SM_ERR_ARG);
+        CHECK(sm_seq_save_bytes(other.ctx, -1) == 0);
+        /* hostile: a hash that fits does not make the rest right */
+        for (i = 0; i < 3; i++) {
+            sm__saved head;
+            memcpy(&head, data, sizeof head);
+            if (i == 0) head.length = 1 << 30;
+            if (i == 1) head.length = -1;
+            if (i == 2) head.length = 10;
+            head.hash = sm__saved_hash(head, data);
+            memcpy(data, &head, sizeof head);
+            CHECK(sm_seq_load(other.ctx, 1, data, bytes) != SM_OK);
+        }
+        kv_extend(&other, 1, MORE + 1);
+        free(data - 1);
+        kv_free(&other);
+    }
+    kv_free(&f);
+}
+
+static void kv_saves_and_loads(void) {
+    kv_saved_goes_on(run_plain(SM_TYPE_F16));
+    kv_saved_goes_on(run_pair(SM_TYPE_F32, SM_TYPE_BF16));
+}
+
+static void kv_load_wants_its_model_and_room(void) {
+    kv_fixture f, other, small;
+    uint8_t *data;
+    size_t bytes;
+    if (kv_make(&f, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0) &&
+        kv_make(&other, "qwen2", SM_TYPE_F32, run_plain(SM_TYPE_F16), 0) &&
+        kv_make(&small, "llama", SM_TYPE_F32, run_plain(SM_TYPE_F16), 128)) {
+        memcpy(small.tokens, f.tokens, sizeof f.tokens);
+        memcpy(small.want, f.want, KV_CTX * KV_VOCAB * sizeof *f.want);
+        kv_extend(&f, 0, 70);
+        bytes = sm_seq_save_bytes(f.ctx, 0);
+        data = (uint8_t *)malloc(bytes);
+        CHECK_STATUS(sm_seq_save(f.ctx, 0, data, bytes), SM_OK);
+        CHECK_STATUS(sm_seq_load(other.ctx, 0, data, bytes), SM_ERR_UNSUPPORTED);
+        kv_extend(&small, 0, 20);
+        CHECK_STATUS(sm_seq_load(small.ctx, 1, data, bytes), SM_ERR_FULL);
+        CHECK_STATUS(sm_seq_load(small.ctx, 0, data, bytes), SM_OK); /* it gives a block back */
+        kv_extend(&small, 0, 100);
+        free(data);
+    }
+    kv_free(&f);
+    kv_free(&other);
+    kv_free(&small);
+}
+
 static const test tests_kv[] = {
+    {"kv: a saved sequence goes on to the bit", kv_saves_and_loads},
+    {"kv: a saved sequence wants its model, and room", kv_load_wants_its_model_and_room},
     {"kv: forks share blocks until one writes, release gives all back",
      kv_fork_shares_until_written},
     {"kv: forks do not disturb each other", kv_forks_do_not_disturb_each_other},
