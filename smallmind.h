@@ -659,7 +659,7 @@ SM_API size_t sm_seq_save_bytes(const sm_ctx *ctx, int seq);
 SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max);
 /* Makes a sequence what was saved; data may lie at any address. On error the sequence is as before.
  * Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY | SM_ERR_FORMAT (cut, changed, or nothing saved here) |
- *         SM_ERR_UNSUPPORTED (another model, or other types) | SM_ERR_FULL (n_ctx, or KV blocks). */
+ *         SM_ERR_UNSUPPORTED (another model, other types) | SM_ERR_FULL (n_ctx, or KV blocks). */
 SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t bytes);
 
 typedef struct sm_ctx_stats {
@@ -20926,7 +20926,7 @@ SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max) {
 }
 
 /* The blocks of one class in what was saved: all that the next token sees are there, the bytes
- * suffice, and so do the blocks of the pool with those that the sequence gives back. *at moves on. */
+ * suffice, and so do the pool's blocks with those that the sequence gives back. *at moves on. */
 static sm_status sm__saved_class(sm_ctx *ctx, const sm__kv_class *in, int seq, int length,
                                  const unsigned char *data, size_t bytes, size_t *at) {
     int i, n = sm__blocks_of(length), first = 0, wanted = 0;

@@ -200,6 +200,22 @@ static void mirostat_learns(void) {
     }
 }
 
+/* XTC runs as often as it shall, and its random numbers are not those of the draw. */
+static void xtc_has_its_probability(void) {
+    enum { DRAWS = 20000 };
+    static const double want[3] = {0.7 * 0.5, 0.7 * 0.3, 0.3 + 0.7 * 0.2};
+    float logits[3];
+    sm_sampler s = sampler_of(1.0f, 0, 0.0f, 0.0f);
+    sm_sampler_state st;
+    int count[3] = {0}, i;
+    for (i = 0; i < 3; i++) logits[i] = (float)log(i ? 0.4 - 0.1 * i : 0.5);
+    memset(&st, 0, sizeof st);
+    s.xtc_probability = 0.3f;
+    for (i = 0; i < DRAWS; i++) count[sm_sample(&s, &st, logits, 3, NULL, 0, stage_work) % 3]++;
+    for (i = 0; i < 3; i++)
+        CHECK_NEAR(count[i] / (double)DRAWS, want[i], 5 * sqrt(want[i] * (1 - want[i]) / DRAWS));
+}
+
 /* A repetition costs multiplier * base^(length - allowed), but not across a breaker, nor for the
  * breaker itself. */
 static void dry_looks_back_to_a_breaker(void) {
@@ -507,9 +523,54 @@ static void generations_tell_logprobs(void) {
     sm_model_close(m);
 }
 
+/* Breakers may begin in one id and end in another: where DRY begins is as the text says. */
+static void breakers_span_ids(void) {
+    static const char *const lists[][3] = {{"at s", NULL, NULL}, {"t", "cat", NULL},
+                                           {"e ca", "n t", "at,"}, {"q", NULL, NULL},
+                                           {"the cat sat on the mat", "zz", NULL}};
+    gguf_model_params mp = gguf_model_default("llama", SM_TYPE_F32);
+    sm_model *m = gguf_model_open(&mp);
+    sm_ctx_params cp = sm_ctx_default();
+    sm_ctx *ctx;
+    int k, b, i;
+    cp.n_threads = 1;
+    ctx = m ? run_ctx(m, &cp) : NULL;
+    for (k = 0; k < 5 && ctx; k++) {
+        sm_gen_params p = sm_gen_default();
+        sm_gen *g;
+        char text[400];
+        size_t n = 0, old = 0;
+        int want = 0;
+        p.prompt = "the cat sat on the mat, the cat sat on the ";
+        p.sampler.dry_multiplier = 1.0f;
+        p.dry_breakers = lists[k];
+        while (p.n_dry_breakers < 3 && lists[k][p.n_dry_breakers]) p.n_dry_breakers++;
+        if (!CHECK_STATUS(sm_gen_start(ctx, &p, &g), SM_OK)) break;
+        for (i = 0; i < g->n_ids; i++) {
+            size_t bytes = 0, at;
+            const char *more = sm_token_text(m, g->ids[i], &bytes);
+            memcpy(text + n, more, bytes);
+            n += bytes;
+            for (b = 0; b < p.n_dry_breakers; b++) {
+                size_t long_ = strlen(lists[k][b]);
+                for (at = 0; at + long_ <= n; at++)
+                    if (at + long_ > old && !memcmp(text + at, lists[k][b], long_)) want = i + 1;
+            }
+            old = n;
+        }
+        CHECK((want > 0) == (k != 3));
+        if (g->state.dry_from != want)
+            FAIL("list %d: DRY looks from %d on, not %d", k, g->state.dry_from, want);
+    }
+    if (ctx) sm_ctx_destroy(ctx);
+    sm_model_close(m);
+}
+
 static const test tests_sampler[] = {
+    {"sampler: breakers of DRY span ids", breakers_span_ids},
     {"sampler: llama.cpp's vectors", sampler_meets_the_vectors},
     {"sampler: mirostat learns by its rule", mirostat_learns},
+    {"sampler: XTC has its probability", xtc_has_its_probability},
     {"sampler: DRY looks back to a breaker", dry_looks_back_to_a_breaker},
     {"sampler: masks, biases and edits", sampler_obeys_masks_biases_and_edits},
     {"sampler: log-probabilities are the model's", logprobs_are_the_models},
