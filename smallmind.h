@@ -972,7 +972,9 @@ typedef struct sm_template_params {
     const char *source;  /* Jinja text, UTF-8; NULL: the model's, or by name */
     size_t source_bytes; /* 0 = strlen(source); at most 1 MB */
     const char *name;    /* which one of the model's ("tool_use"), else one of sm_template_name;
-                            NULL: the model's own */
+                            NULL: the model's own, its metadata tokenizer.chat_template. A
+                            safetensors model has chat_template.jinja beside it, or the
+                            chat_template of tokenizer_config.json, under that key */
     size_t max_text;     /* bytes of a rendering, and a fourth of what may be made on the way; at
                             most 2^28; 0 = 131072. Takes ten times as much memory */
     int max_values;      /* numbers, strings, list items ... that a rendering makes; at most 2^28;
@@ -1023,7 +1025,7 @@ SM_API sm_render_params sm_render_default(void);
  *   bytes  out (may be NULL), its length
  * Returns  SM_OK | SM_ERR_ARG (JSON or UTF-8 that is none; what the template raises by
  *          raise_exception) | SM_ERR_FORMAT (an operation that Python would refuse, too) |
- *          SM_ERR_UNSUPPORTED | SM_ERR_FULL (one of the maxima of the params; 64 calls of macros). */
+ *          SM_ERR_UNSUPPORTED | SM_ERR_FULL (one of the maxima of params; 64 macros called). */
 SM_API sm_status sm_template_render(sm_template *tmpl, const sm_render_params *params,
                                     const char **text, size_t *bytes, sm_error *error);
 /* The ids of what was rendered last: as sm_tokenize, with SM_TEXT_SPECIAL for what the template
@@ -15975,6 +15977,82 @@ static sm_status sm__vocab_beside(sm_model *m, const sm_model_params *params, sm
     return status;
 }
 
+#ifndef SMALLMIND_NO_CHAT
+#define SM__MAX_CHAT_TEMPLATES 16
+
+/* A chat template becomes metadata under the key that it has in GGUF. raw: a string of JSON. */
+static void sm__chat_meta(sm_model *m, sm__str name, sm__str raw, int json) {
+    static const char key[] = "tokenizer.chat_template";
+    int i = m->info.n_meta, plain = !name.n || sm__str_is(name, "default");
+    size_t key_bytes = sizeof key - 1 + (plain ? 0 : name.n + 1), n = raw.n;
+    char *p = i < SM__MAX_CHAT_TEMPLATES ? (char *)sm__model_alloc(m, key_bytes + 2 + n, 1) : NULL;
+    sm__meta *meta = &m->meta[i];
+    if (!p) return;
+    memcpy(p, key, sizeof key);
+    if (!plain) p[sizeof key - 1] = '.', memcpy(p + sizeof key, name.p, name.n);
+    p[key_bytes] = 0;
+    memset(meta, 0, sizeof *meta);
+    meta->key.p = p, meta->key.n = key_bytes;
+    p += key_bytes + 1;
+    if (json) n = sm__json_text(raw, p, raw.n + 1);
+    else memcpy(p, raw.p, n), p[n] = 0;
+    if (memchr(p, 0, n)) return;
+    meta->type = meta->elem_type = SM__GGUF_STRING;
+    meta->count = 1;
+    meta->data = (const uint8_t *)p;
+    meta->bytes = n; /* without a length: length_bytes is 0 */
+    m->meta_index[i].name = meta->key;
+    m->meta_index[i].i = i;
+    m->info.n_meta++;
+}
+
+/* "chat_template" of a tokenizer_config.json: a text, or a list of {"name", "template"}. */
+static void sm__chat_config(sm_model *m, const sm__bytes *file) {
+    sm__json j = sm__json_make(file->p, file->n), all = j, value, item;
+    sm__str text;
+    sm__json_skip(&all);
+    if (all.bad || !sm__json_find(j, "chat_template", &value)) return;
+    if (sm__json_peek(&value) == '"' && sm__json_string(&value, &text))
+        sm__chat_meta(m, sm__str_of(""), text, 1);
+    if (sm__json_peek(&value) != '[') return;
+    sm__json_enter(&value, '[');
+    while (sm__json_item(&value)) {
+        item = value;
+        text = sm__json_find_string(item, "template");
+        if (text.n) sm__chat_meta(m, sm__json_find_string(item, "name"), text, 1);
+        sm__json_skip(&value);
+    }
+}
+
+/* The chat template beside a safetensors file, when there is one. */
+static sm_status sm__chat_beside(sm_model *m, const sm_model_params *params, sm_error *error) {
+    static const char *const names[] = {"chat_template.jinja", "tokenizer_config.json"};
+    sm_status status = SM_OK;
+    sm_error why;
+    sm__bytes file;
+    int i;
+    m->meta = (sm__meta *)sm__model_alloc(m, SM__MAX_CHAT_TEMPLATES, sizeof *m->meta);
+    m->meta_index = (sm__named *)sm__model_alloc(m, SM__MAX_CHAT_TEMPLATES, sizeof *m->meta_index);
+    if (!m->meta || !m->meta_index) return sm__fail(error, SM_ERR_NOMEM, "no memory for metadata");
+    for (i = 0; i < 2 && !m->info.n_meta && !status; i++) {
+        char *path = sm__path_beside(m, params->file.path, 0, sm__str_of(names[i]));
+        sm__str text;
+        if (!path) return sm__fail(error, SM_ERR_NOMEM, "no memory for a path");
+        memset(&file, 0, sizeof file);
+        status = sm__path_bytes(m, params, path, SM_LOAD_COPY, SM__MAX_CONFIG, &file, &why);
+        sm__model_drop(m, path);
+        text.p = (const char *)file.p, text.n = file.n;
+        if (!status && i == 0) sm__chat_meta(m, sm__str_of(""), text, 0);
+        if (!status && i == 1) sm__chat_config(m, &file);
+        sm__bytes_drop(m, &file);
+        if (status != SM_ERR_CANCELLED && status != SM_ERR_NOMEM) status = SM_OK;
+        if (status && error) *error = why;
+    }
+    if (sm__named_sort(m->meta_index, m->info.n_meta).p) m->info.n_meta = 0; /* a name twice */
+    return status;
+}
+#endif /* SMALLMIND_NO_CHAT */
+
 /* The formats whose vocabulary, and maybe configuration, lie in files of their own. */
 static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__bytes *file,
                                 sm__bytes *tokenizer, sm_error *error) {
@@ -15998,6 +16076,9 @@ static sm_status sm__other_read(sm_model *m, const sm_model_params *params, sm__
     } else if (!status && tensors && params->file.path) {
         status = sm__vocab_beside(m, params, tokenizer, error);
     }
+#ifndef SMALLMIND_NO_CHAT
+    if (!status && tensors && params->file.path) status = sm__chat_beside(m, params, error);
+#endif
     if (status || !params->vocab_only) return status;
     m->arch = NULL;
     if (m->vocab.kind == SM__VOCAB_NONE)
@@ -31840,7 +31921,7 @@ static void sm__tp_scope(sm_template *t) {
 }
 
 /* {% set %}. jinja2 decides before it runs which scope a name belongs to: when a block inside this
- * one has read a given variable that is set here only later, jinja2 has found it undefined there. */
+ * one has read a given variable that is set here only later, jinja2 found it undefined there. */
 static void sm__tp_store(sm_template *t, sm__str name, sm__value v) {
     sm__scope *s = t->scope;
     const sm__binding *given;
@@ -36454,11 +36535,14 @@ static sm_status sm__describe_family(sm_writer *w, const sm__arch *arch, const s
 
 /* What a GGUF file of a model from another format says of it. */
 static sm_status sm__describe_model(sm_writer *w, const sm_model *m) {
+    int i;
     if (!m->arch) return SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: a vocabulary only");
     sm__describe_shape(w, m->info.arch, m->arch, &m->hp);
     if (sm__describe_family(w, m->arch, &m->hp)) return w->error.status;
     if (*m->info.name) sm_writer_value(w, "general.name", SM_META_TEXT, m->info.name);
     sm__describe_vocab(w, &m->vocab);
+    for (i = 0; i < m->info.n_meta; i++) /* chat templates: their texts end with NUL */
+        sm_writer_value(w, m->meta[i].key.p, SM_META_TEXT, m->meta[i].data);
     return w->error.status;
 }
 

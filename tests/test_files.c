@@ -2048,6 +2048,38 @@ static uint64_t files_content(const sm_model *m) {
     return h;
 }
 
+#ifndef SMALLMIND_NO_CHAT
+/* The chat template beside the shards is metadata, under GGUF's name for it. */
+static void files_st_chat_template(void) {
+    static const char list[] = "{\"x\": 1, \"chat_template\": [{\"name\": \"default\", \"template\": "
+                               "\"a\\n{{ 1 }}\"}, {\"name\": \"tool_use\", \"template\": \"\\u00e9\"}]}";
+    static const char *const configs[] = {"{\"chat_template\": \"one\"}", list, "[", "{}"};
+    static const char *const want[][2] = {{"one", NULL}, {"a\n{{ 1 }}", "\xc3\xa9"}, {NULL, NULL},
+                                          {NULL, NULL}};
+    files_shards s;
+    char buf[64];
+    int i;
+    if (!files_shards_make(&s)) return;
+    for (i = 0; i < 5; i++) {
+        sm_model *m;
+        const char *text;
+        if (i < 4) files_put(&s, "tokenizer_config.json", configs[i], strlen(configs[i]));
+        else files_put(&s, "chat_template.jinja", "{{ 2 }}", 7);
+        m = files_shards_open(s.dir, i & 1, SM_OK, "");
+        text = sm_model_meta(m, "tokenizer.chat_template", buf, sizeof buf);
+        if (i < 4 && !want[i][0]) CHECK(text == NULL && m->info.n_meta == 0);
+        else CHECK_STR(text, i < 4 ? want[i][0] : "{{ 2 }}");
+        text = sm_model_meta(m, "tokenizer.chat_template.tool_use", buf, sizeof buf);
+        if (i == 1) CHECK_STR(text, want[i][1]);
+        else CHECK(text == NULL);
+        sm_model_close(m);
+    }
+    remove(files_in(&s, "tokenizer_config.json"));
+    remove(files_in(&s, "chat_template.jinja"));
+    files_shards_free(&s);
+}
+#endif
+
 static void files_st_shards(void) {
     files_case c = files_st_llama(files_shards_config, "F32", 0, 3);
     sm_model *m = files_case_open(&c, SM_OK, "");
@@ -2532,6 +2564,9 @@ static const test tests_files[] = {
     {"safetensors: malformed headers are refused", files_st_refused},
     {"safetensors: data without an owner, names with escapes", files_st_data},
 #ifndef SMALLMIND_NO_STDIO
+#ifndef SMALLMIND_NO_CHAT
+    {"safetensors: a chat template beside it", files_st_chat_template},
+#endif
     {"safetensors: shards open by index, shard or folder", files_st_shards},
     {"files: tokenizer.json", files_tokenizer_json},
     {"files: bad tokenizer.json is refused", files_tokenizer_json_refused},
