@@ -92,12 +92,12 @@ static uint32_t json_get(const json_file *f, uint32_t node, const char *key) {
 
 /* A growing text, written as Python's json.dumps does it by default, but for non-ASCII characters,
  * which stand as themselves: so the harness of MaskBench feeds its instances. */
-typedef struct json_text {
+typedef struct json_buffer {
     char *p;
     size_t n, room;
-} json_text;
+} json_buffer;
 
-static void json_put(json_text *to, const char *s, size_t n) {
+static void json_put(json_buffer *to, const char *s, size_t n) {
     while (to->n + n + 1 > to->room) {
         to->room = to->room ? 2 * to->room : 4096;
         to->p = (char *)realloc(to->p, to->room);
@@ -107,7 +107,7 @@ static void json_put(json_text *to, const char *s, size_t n) {
     to->p[to->n] = 0;
 }
 
-static void json_string(json_text *to, sm__str s) {
+static void json_string(json_buffer *to, sm__str s) {
     static const char from[] = "\"\\\b\f\n\r\t", short_form[] = "\"\\bfnrt";
     size_t i;
     json_put(to, "\"", 1);
@@ -128,7 +128,7 @@ static void json_string(json_text *to, sm__str s) {
     json_put(to, "\"", 1);
 }
 
-static void json_write(json_text *to, const json_file *f, uint32_t node) {
+static void json_write(json_buffer *to, const json_file *f, uint32_t node) {
     const sm__tree_node *v = &f->t.v[node];
     uint32_t i;
     switch (v->kind) {
@@ -154,7 +154,7 @@ static void json_write(json_text *to, const json_file *f, uint32_t node) {
 
 typedef struct schema_score {
     int schemas, compiled, instances;
-    json_text schema, instance;
+    json_buffer schema, instance;
 } schema_score;
 
 /* A schema with its tests: no valid instance refused, no invalid one accepted. */
@@ -485,7 +485,7 @@ static void schema_hostile(void) {
                                            "(a|aa|aaa){500}(b|bb){500}$", "(.*a){30}.{30}$",
                                            "(((((((((((((((((a*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*"};
     schema_test *t = schema_make();
-    json_text text = {NULL, 0, 0};
+    json_buffer text = {NULL, 0, 0};
     size_t i;
     for (i = 0; i < sizeof patterns / sizeof *patterns; i++) {
         text.n = 0;
