@@ -24447,6 +24447,8 @@ typedef struct sm__re {
     const unsigned char *start, *p, *end;
     int json;         /* the text stands inside a JSON string: see sm__re_chars */
     sm__re_set set;   /* the class that is read, room for SM__RE_RANGES */
+    sm__re_part *parts; /* [SM__RE_BYTES + 1] of the sequences that are open, innermost last */
+    uint32_t n_parts;
     const char *what; /* names the pattern in messages */
 } sm__re;
 
@@ -24910,15 +24912,18 @@ static int sm__re_atom(sm__re *r, sm__re_part *atom) {
     return 1;
 }
 
+/* An open group. */
 typedef struct sm__re_group {
-    sm__re_part done, now; /* the alternatives before the last |, and what follows it */
+    sm__re_part done; /* the alternatives before the last | */
+    uint32_t first;   /* of r->parts: what follows it */
 } sm__re_group;
 
-static sm__re_group sm__re_group_new(void) {
-    sm__re_group g;
-    memset(&g, 0, sizeof g);
-    g.now = sm__re_plain(SM__G_ID_EMPTY, 1);
-    return g;
+/* The end of an alternative. Its parts are put together from the last to the first, so that no
+ * sequence is copied. */
+static void sm__re_alternative(sm__re *r, sm__re_group *g) {
+    sm__re_part now = sm__re_plain(SM__G_ID_EMPTY, 1);
+    while (r->n_parts > g->first) now = sm__re_seq(r, r->parts[--r->n_parts], now);
+    g->done = sm__re_alt(r, g->done, now);
 }
 
 /* The whole pattern. */
@@ -24926,14 +24931,13 @@ static sm__re_part sm__re_pattern(sm__re *r) {
     sm__re_group stack[SM__RE_DEPTH];
     sm__re_part atom = sm__re_plain(0, 0);
     int depth = 0;
-    stack[0] = sm__re_group_new();
+    memset(stack, 0, sizeof stack);
+    r->n_parts = 0;
     while (r->p < r->end && !r->b->error.status) {
-        sm__re_group *g = &stack[depth];
         int c = *r->p;
         if (c == '|') {
             r->p++;
-            g->done = sm__re_alt(r, g->done, g->now);
-            g->now = sm__re_plain(SM__G_ID_EMPTY, 1);
+            sm__re_alternative(r, &stack[depth]);
             continue;
         }
         if (c == '(') {
@@ -24943,7 +24947,8 @@ static sm__re_part sm__re_pattern(sm__re *r) {
                 sm__re_fail(r, "too many open groups");
                 return atom;
             }
-            stack[depth] = sm__re_group_new();
+            memset(&stack[depth], 0, sizeof stack[depth]);
+            stack[depth].first = r->n_parts;
             continue;
         }
         if (c == ')') {
@@ -24952,15 +24957,16 @@ static sm__re_part sm__re_pattern(sm__re *r) {
                 break;
             }
             r->p++;
-            atom = sm__re_alt(r, g->done, g->now);
-            g = &stack[--depth];
+            sm__re_alternative(r, &stack[depth]);
+            atom = stack[depth--].done;
         } else if (!sm__re_atom(r, &atom)) {
             break;
         }
-        g->now = sm__re_seq(r, g->now, sm__re_quantified(r, atom));
+        r->parts[r->n_parts++] = sm__re_quantified(r, atom);
     }
     if (depth && !r->b->error.status) sm__re_fail(r, "( without )");
-    return sm__re_alt(r, stack[0].done, stack[0].now);
+    sm__re_alternative(r, &stack[0]);
+    return stack[0].done;
 }
 
 /* Any character, any number of times. */
@@ -27314,6 +27320,7 @@ static void sm__js_layout(sm__arena *a, sm__schema *js, const char *text, size_t
     js->terms = (sm__term *)sm__arena_take(a, terms / 2 + 2, sizeof *js->terms);
     js->buckets = (uint32_t *)sm__arena_take(a, terms, sizeof *js->buckets);
     js->re.set.range = (uint32_t *)sm__arena_take(a, 2 * SM__RE_RANGES, sizeof(uint32_t));
+    js->re.parts = (sm__re_part *)sm__arena_take(a, SM__RE_BYTES + 1, sizeof *js->re.parts);
 }
 
 /* The drafts that are known by their $schema; a text without one is of 2020-12. */
