@@ -23276,7 +23276,8 @@ enum { /* kinds of nodes */
     SM__G_AND,     /* texts of a that are texts of b */
     SM__G_NOT,     /* all others than those of a */
     SM__G_CALL,    /* rule a */
-    SM__G_MEMBERS  /* what may still come of table a: c came, b (a LITERAL) is their set */
+    SM__G_MEMBERS, /* what may still come of table a: c came, b (a LITERAL) is their set */
+    SM__G_PAIR     /* no language: what sm__matcher_wide found out about states a and b */
 };
 enum {                  /* flags of a node */
     SM__G_NULLABLE = 1, /* it has the empty text */
@@ -23286,7 +23287,7 @@ enum {                  /* flags of a node */
     SM__G_ALIVE = 16,   /* such a one that has a text */
     SM__G_BUSY = 32,    /* of walks */
     SM__G_DONE = 64,
-    SM__G_WIDE = 128 /* see sm__grammar_wide */
+    SM__G_WIDE = 128 /* see sm__matcher_wide */
 };
 /* The first nodes are the same in every builder. ANY is every text of any bytes. */
 #define SM__G_ID_NONE 0u
@@ -27405,11 +27406,15 @@ struct sm_trie {
 /* The characters of the slice: what a JSON string may hold unescaped, but for U+007F. */
 static const uint32_t sm__slice_ranges[] = {0x20, 0x21, 0x23, 0x5B, 0x5D, 0x7E, 0x80, 0x10FFFF};
 
+#define SM__SLICE_BYTES 16   /* of its longest token */
+#define SM__SLICE_STATES 512 /* that are looked at to find out whether a state takes it */
+
 static int sm__in_slice(const char *text, size_t n) {
     const uint8_t *s = (const uint8_t *)text;
     uint32_t code;
     size_t at;
     int length;
+    if (n > SM__SLICE_BYTES) return 0;
     for (at = 0; at < n; at += (size_t)length) {
         length = sm__utf8_read(s + at, n - at, &code);
         if (length < 1 || code < 0x20 || code == '"' || code == '\\' || code == 0x7F) return 0;
@@ -27566,26 +27571,13 @@ SM_API void sm_trie_destroy(sm_trie *t) {
 struct sm_grammar {
     sm__heap heap;
     sm__gb b;
-    uint32_t root;
+    uint32_t root, slice; /* the state to begin with; any text of the slice's characters */
 };
 
 SM_API sm_grammar_params sm_grammar_default(void) {
     sm_grammar_params p;
     memset(&p, 0, sizeof p);
     return p;
-}
-
-/* Finds the repetitions without end that take every character of the slice. */
-static void sm__grammar_wide(sm__gb *b) {
-    uint32_t slice = sm__gb_chars(b, sm__slice_ranges, 4, 0), x, n = b->n_nodes, star;
-    for (x = 0; x < n && b->error.status == SM_OK; x++) {
-        sm__gnode node = b->nodes[x];
-        if (node.kind != SM__G_REPEAT || node.c != SM__G_NO_END || (node.flags & SM__G_CALLS))
-            continue;
-        star = sm__gb_repeat(b, node.a, 0, SM__G_NO_END);
-        if (!sm__gb_alive(b, sm__gb_and(b, slice, sm__gb_not(b, node.a))))
-            b->nodes[star].flags |= SM__G_WIDE;
-    }
 }
 
 /* A schema or a regular expression; its compiler has memory of its own, which goes again. */
@@ -27659,7 +27651,8 @@ SM_API sm_status sm_grammar_create(const sm_grammar_params *params, sm_grammar *
     sm__gb_layout(&a, &g->b, sm__gb_fit(bytes - a.used));
     sm__gb_init(&g->b);
     g->root = sm__grammar_build(g, params);
-    if (g->b.error.status == SM_OK) sm__grammar_wide(&g->b);
+    g->slice = sm__gb_chars(&g->b, sm__slice_ranges, 4, 0);
+    g->slice = sm__gb_repeat(&g->b, g->slice, 0, SM__G_NO_END);
     if (g->b.error.status != SM_OK) {
         sm_status status = g->b.error.status;
         if (error) *error = g->b.error;
@@ -27688,7 +27681,7 @@ typedef struct sm__dense { /* a row, spread out for the walk */
 struct sm_matcher {
     const sm_trie *trie;
     sm__gb b;          /* the grammar's nodes, then those of states */
-    uint32_t state, n_base, base_bytes;
+    uint32_t state, slice, n_base, base_bytes;
     uint32_t *depths;  /* [max_depth + 1] states on the way to a trie's node */
     sm__dense *dense;  /* [SM__DENSE_ROWS] by state */
     uint32_t n_slots;
@@ -27755,6 +27748,7 @@ SM_API sm_status sm_matcher_start(sm_matcher *m, const sm_grammar *g) {
     b->n_words = from->n_words;
     b->checked = 1;
     m->state = g->root;
+    m->slice = g->slice;
     sm__matcher_forget(m);
     return SM_OK;
 }
@@ -27870,13 +27864,43 @@ static void sm__matcher_walk(sm_matcher *m, const sm__trie_part *part, uint32_t 
     }
 }
 
-/* Whether the state takes every text of the slice's characters. */
-static int sm__matcher_wide(const sm_matcher *m) {
-    const sm__gb *b = &m->b;
-    uint32_t list = m->state;
-    for (; list; list = sm__gb_rest(b, list))
-        if (sm__gb_has(b, sm__gb_head(b, sm__gb_first(b, list)), SM__G_WIDE)) return 1;
-    return 0;
+/* Pushes the pairs of states that a pair leads to; 0 = a byte that the slice has leads y nowhere. */
+static int sm__matcher_pairs(sm__gb *b, uint32_t x, uint32_t y) {
+    uint32_t i, j, end, pair;
+    unsigned next;
+    if (!sm__gb_row(b, x) || !sm__gb_row(b, y)) return 0;
+    j = b->nodes[y].row - 1;
+    end = j + b->nodes[y].n_row;
+    for (i = b->nodes[x].row - 1; i < b->nodes[x].row - 1 + b->nodes[x].n_row; i++) {
+        for (next = b->arcs[i].low; next <= b->arcs[i].high; next = b->arcs[j].high + 1u) {
+            while (j < end && b->arcs[j].high < next) j++;
+            if (j == end || b->arcs[j].low > next) return 0;
+            pair = sm__gb_node(b, SM__G_PAIR, b->arcs[i].to, b->arcs[j].to, 0);
+            if (sm__gb_has(b, pair, SM__G_BUSY) || !sm__gb_push(b, pair)) continue;
+            b->nodes[pair].flags |= SM__G_BUSY;
+        }
+    }
+    return 1;
+}
+
+/* Whether the state takes every token of the slice: a search through what it and the slice's
+ * characters lead to, SM__SLICE_BYTES deep, for a byte that is not allowed. */
+static int sm__matcher_wide(sm_matcher *m) {
+    sm__gb *b = &m->b;
+    uint32_t down = b->n_stack, at = down, end, level;
+    uint32_t root = sm__gb_node(b, SM__G_PAIR, m->slice, m->state, 0);
+    int wide = 1;
+    if (sm__gb_has(b, root, SM__G_WIDE | SM__G_DONE)) return sm__gb_has(b, root, SM__G_WIDE);
+    wide = sm__gb_push(b, root);
+    for (level = 0; level < SM__SLICE_BYTES && wide; level++)
+        for (end = b->n_stack; at < end && wide; at++)
+            wide = at - down < SM__SLICE_STATES &&
+                   sm__matcher_pairs(b, b->nodes[b->stack[at]].a, b->nodes[b->stack[at]].b);
+    for (at = down; at < b->n_stack; at++)
+        b->nodes[b->stack[at]].flags = (uint8_t)(b->nodes[b->stack[at]].flags & ~SM__G_BUSY);
+    b->n_stack = down;
+    b->nodes[root].flags |= wide ? (uint8_t)SM__G_WIDE : (uint8_t)SM__G_DONE;
+    return wide;
 }
 
 SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {

@@ -212,7 +212,8 @@ int main(int argc, char **argv) {
     o.chat.overflow = SM_OVERFLOW_DROP;
     o.chat.now = (int64_t)time(NULL);
     parse(argc, argv, &o, &s);
-    bad = sm_model_open(&o.model, &model, &error) || sm_ctx_create(model, &o.ctx, &ctx, &error);
+    bad = sm_model_open(&o.model, &model, &error) || open_grammar(model, &s, &o.ctx, &error) ||
+          sm_ctx_create(model, &o.ctx, &ctx, &error);
     if (!bad) {
         choose_template(&o.chat.tmpl, model, o.tmpl);
         if (o.chat.tmpl.name && !strcmp(o.chat.tmpl.name, "plain") && !gen.n_stops)
@@ -230,6 +231,7 @@ int main(int argc, char **argv) {
     sm_chat_destroy(chat);
     free((void *)(uintptr_t)o.chat.tmpl.source);
     sm_ctx_destroy(ctx);
+    close_grammar(&s);
     sm_model_close(model);
     return bad != 0;
 }

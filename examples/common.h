@@ -73,7 +73,9 @@ static const char sampling_usage[] =
     "  --dry-allowed-length N  (2)                      --dry-penalty-last-n N  window (0 = all)\n"
     "  --dry-sequence-breaker TEXT  none, or one more; \\n is a line's end (\\n : \" *)\n"
     "  --logit-bias ID+V, ID-V, ID-inf                  --samplers A;B;C   stages in this order\n"
-    "  --logprobs N            with N alternatives      --stop TEXT        ends the text\n";
+    "  --logprobs N            with N alternatives      --stop TEXT        ends the text\n"
+    "what the text must be (one of these):\n"
+    "  --grammar FILE.gbnf     --schema FILE.json       --regex PATTERN    --choice TEXT ...\n";
 #else
 static const char sampling_usage[] = "";
 #endif
@@ -127,12 +129,29 @@ COMMON_UNUSED static uint64_t arg_seed(int argc, char **argv, int *i) {
     return value;
 }
 
+/* A whole file and a NUL behind it, from malloc; NULL when it cannot be read. */
+COMMON_UNUSED static char *read_file(const char *path, size_t *bytes) {
+    FILE *file = fopen(path, "rb");
+    long size = file && !fseek(file, 0, SEEK_END) ? ftell(file) : -1;
+    char *data = size >= 0 ? (char *)malloc((size_t)size + 1) : NULL;
+    *bytes = data && !fseek(file, 0, SEEK_SET) ? fread(data, 1, (size_t)size, file) : 0;
+    if (file) fclose(file);
+    if (data) data[*bytes] = 0;
+    if (data && *bytes == (size_t)size) return data;
+    free(data);
+    return NULL;
+}
+
 #ifdef COMMON_SAMPLING
 /* Options of sampling, and where their lists lie. */
 typedef struct sampling {
     sm_gen_params *gen;
     sm_bias biases[64];
     const char *stops[SMALLMIND_MAX_STOPS], *breakers[SMALLMIND_MAX_BREAKERS];
+    const char *grammar_file, *choices[64]; /* of --grammar and --schema; of --choice */
+    sm_grammar_params grammar;
+    sm_grammar *made;
+    sm_trie *trie;
 } sampling;
 
 static const struct {
@@ -212,6 +231,48 @@ static void arg_order(const char *text, sm_sampler *s) {
     }
 }
 
+/* Whether argv[*i] is an option of grammars; then it is done. */
+static int arg_grammar(int argc, char **argv, int *i, sampling *s) {
+    const char *name = argv[*i];
+    if (!strcmp(name, "--grammar") || !strcmp(name, "--schema")) {
+        s->grammar.kind = name[2] == 'g' ? SM_GRAMMAR_GBNF : SM_GRAMMAR_JSON_SCHEMA;
+        s->grammar_file = arg_text(argc, argv, i);
+    } else if (!strcmp(name, "--regex")) {
+        s->grammar.kind = SM_GRAMMAR_REGEX;
+        s->grammar.text = arg_text(argc, argv, i);
+    } else if (!strcmp(name, "--choice")) {
+        if (s->grammar.n_choices == 64) arg_fail("--choice: at most 64");
+        s->grammar.kind = SM_GRAMMAR_CHOICES;
+        s->choices[s->grammar.n_choices++] = arg_text(argc, argv, i);
+        s->grammar.choices = s->choices;
+    } else return 0;
+    return 1;
+}
+
+/* Makes the grammar that was asked for, and the trie that a context needs for it. */
+static sm_status open_grammar(const sm_model *model, sampling *s, sm_ctx_params *cp,
+                              sm_error *error) {
+    char *text = NULL;
+    sm_status status;
+    if (!s->grammar_file && !s->grammar.text && !s->grammar.n_choices) return SM_OK;
+    if (s->grammar_file) {
+        text = read_file(s->grammar_file, &s->grammar.bytes);
+        if (!text) arg_fail("%s: cannot be read", s->grammar_file);
+        s->grammar.text = text;
+    }
+    status = sm_grammar_create(&s->grammar, &s->made, error);
+    free(text);
+    if (!status) status = sm_trie_create(model, NULL, &s->trie, error);
+    cp->trie = s->trie;
+    s->gen->grammar = s->made;
+    return status;
+}
+
+static void close_grammar(sampling *s) {
+    sm_grammar_destroy(s->made);
+    sm_trie_destroy(s->trie);
+}
+
 /* Whether argv[*i] is an option of sampling; then it is done. */
 static int arg_sampling(int argc, char **argv, int *i, sampling *s) {
     const char *name = argv[*i];
@@ -248,7 +309,7 @@ static int arg_sampling(int argc, char **argv, int *i, sampling *s) {
         if (p->n_dry_breakers < 0) p->n_dry_breakers = 0;
         s->breakers[p->n_dry_breakers++] = arg_unescape(argv[*i]);
         p->dry_breakers = s->breakers;
-    } else return 0;
+    } else return arg_grammar(argc, argv, i, s);
     return 1;
 }
 #endif
@@ -296,19 +357,6 @@ COMMON_UNUSED static void arg_type(const char *text, sm_quantize_params *p) {
     if (n < sizeof name) memcpy(name, text, n);
     for (p->type = 63; p->type >= 0 && strcmp(name, type_name(p->type));) p->type--;
     if (p->type < 0) arg_fail("what type is \"%s\"?", text);
-}
-
-/* A whole file and a NUL behind it, from malloc; NULL when it cannot be read. */
-COMMON_UNUSED static char *read_file(const char *path, size_t *bytes) {
-    FILE *file = fopen(path, "rb");
-    long size = file && !fseek(file, 0, SEEK_END) ? ftell(file) : -1;
-    char *data = size >= 0 ? (char *)malloc((size_t)size + 1) : NULL;
-    *bytes = data && !fseek(file, 0, SEEK_SET) ? fread(data, 1, (size_t)size, file) : 0;
-    if (file) fclose(file);
-    if (data) data[*bytes] = 0;
-    if (data && *bytes == (size_t)size) return data;
-    free(data);
-    return NULL;
 }
 
 /* A context with room for a prompt and n_new tokens (0 = as the model has it). Rotary positions

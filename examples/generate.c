@@ -96,8 +96,10 @@ int main(int argc, char **argv) {
     cp.n_threads = o.threads, cp.isa = o.isa, cp.amx = 1;
     if (sm_model_open(&mp, &model, &error) ||
         (o.lora && open_lora(model, o.lora, &lora, &share, &cp, &error)) ||
+        open_grammar(model, &s, &cp, &error) ||
         open_ctx(model, cp, o.prompt, o.max_tokens, &ctx, &error)) {
         say(stderr, "generate: %s\n", error.text);
+        close_grammar(&s);
         sm_adapter_close(lora);
         sm_model_close(model);
         return 1;
@@ -120,8 +122,10 @@ int main(int argc, char **argv) {
             (double)stats.first_token_ns * 1e-6);
         say(stderr, "%d tokens at %.1f/s [%s]\n", stats.new_tokens,
             (stats.new_tokens - 1) / (decode_s + 1e-9), sm_ctx_get_stats(ctx).isa);
+        if (gp.grammar && !stats.complete) say(stderr, "the text is not complete\n");
     }
     sm_ctx_destroy(ctx);
+    close_grammar(&s);
     sm_adapter_close(lora);
     sm_model_close(model);
     return status < 0;
