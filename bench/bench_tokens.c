@@ -77,6 +77,11 @@ static char *text_read(const char *name, size_t *n) {
     return text;
 }
 
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
 int main(int argc, char **argv) {
     const char *model = NULL, *name = NULL, *folder = getenv("PEER");
     sm_model_params mp = sm_model_default();
@@ -119,8 +124,8 @@ int main(int argc, char **argv) {
         theirs = bench_now() - t0 < theirs ? bench_now() - t0 : theirs;
     }
     while (n_same < n_ids && n_same < n_peer && ids[n_same] == peers[n_same]) n_same++;
-    say(stdout, "%-28s %-22s %8d ids  ours %7.2f MB/s", strrchr(model, '/') ? strrchr(model, '/') + 1
-        : model, strrchr(name, '/') ? strrchr(name, '/') + 1 : name, n_ids, 1e-6 * (double)n / ours);
+    say(stdout, "%-28s %-22s %8d ids  ours %7.2f MB/s", base_name(model), base_name(name), n_ids,
+        1e-6 * (double)n / ours);
     if (p.tokenize)
         say(stdout, "  llama.cpp %6.2f  ratio %5.1f  ids %s", 1e-6 * (double)n / theirs,
             theirs / ours, n_same == n_ids && n_ids == n_peer ? "equal" : "DIFFER");

@@ -35,7 +35,8 @@ const gaps = [' ', ' ', ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '', ' \n '
 let old = false
 function character() {
     const c = pick([1 + random(127), random(0x250), 0x4e00 + random(0x5000 - 48),
-        0x300 + random(64), 0x391 + random(17), 0x400 + random(0x100), 0x1e00 + random(0x100), 0x2010 + random(0x30),
+        0x300 + random(64), 0x391 + random(17), 0x400 + random(0x100), 0x1e00 + random(0x100),
+        0x2010 + random(0x30),
         0x3041 + random(0x50), 0xac00 + random(11172), 0x1f300 + random(0x30),
         0xff01 + random(0x5e), ...old ? [0x905 + random(0x30), 0x20000 + random(0xa000)] : [
             0x250 + random(0x120), 0x370 + random(0x900), 0x900 + random(0x300),
@@ -147,7 +148,8 @@ for (const [number, name] of files.entries()) {
     const written = path.join(folder, `${number}.${tiktoken ? 'tiktoken' : 'json'}`)
     const lines = path.join(folder, 'texts')
     if (!tiktoken) fs.writeFileSync(written, JSON.stringify(json))
-    const peer = tiktoken ? from_tiktoken(words, written) : Tokenizer.fromString(JSON.stringify(json))
+    const peer = tiktoken ? from_tiktoken(words, written)
+        : Tokenizer.fromString(JSON.stringify(json))
     old = json.model.type === 'WordPiece'
     const texts = Array.from({ length: count }, text)
     fs.writeFileSync(lines, texts.join('\0'))
