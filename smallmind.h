@@ -23066,12 +23066,37 @@ static int32_t sm__argmax(const float *logits, int n, const uint32_t *mask) {
         while (logits[i] != best) i++;
         return i;
     }
-    for (i = 0; i < n; i++) {
-        if (!mask[i >> 5]) i |= 31;
-        else if ((mask[i >> 5] >> (i & 31) & 1) && !sm__is_nan(logits[i]) && logits[i] > best)
-            best = logits[i], id = i;
+    for (i = 0; i < n; i += 32) {
+        uint32_t left = mask[i >> 5];
+        int j = i;
+        if (left && n - i >= 32 && !sm__block_from(logits + i, best) &&
+            !sm__block_from(logits + i + SM__BLOCK, best))
+            continue;
+        for (; left && j < n; j++, left >>= 1)
+            if ((left & 1) && !sm__is_nan(logits[j]) && logits[j] > best)
+                best = logits[j], id = j;
     }
     return id;
+}
+
+static void sm__keep_masked(sm__choice *c) {
+    int i, j, n = 0;
+    for (i = 0; i < c->n_vocab; i += 32) {
+        uint32_t left = c->s->mask[i >> 5];
+        if (left == 0xffffffffu && c->n_vocab - i >= 32) {
+            memmove(c->own + n, c->x + i, 32 * sizeof *c->own);
+            for (j = i; j < i + 32; j++) c->ids[n++] = j;
+            continue;
+        }
+        for (j = i; left && j < c->n_vocab; j++, left >>= 1) {
+            c->ids[n] = j;
+            c->own[n] = c->x[j];
+            n += (int)(left & 1); /* no jump */
+        }
+    }
+    c->x = c->own;
+    c->dense = 0;
+    c->n = n;
 }
 
 /* Edit, mask and biases. 0, or SM_ERR_NUMBER when nothing is left. */
@@ -23083,13 +23108,7 @@ static int32_t sm__first_candidates(sm__choice *c, const float *logits) {
     c->dense = 1;
     if (s->edit) s->edit(s->edit_user, sm__own(c), c->n);
     if (s->mask) {
-        for (i = c->n = 0; i < c->n_vocab; i++) {
-            if (!s->mask[i >> 5]) i |= 31;
-            else if (s->mask[i >> 5] >> (i & 31) & 1)
-                c->ids[c->n] = i, c->own[c->n++] = c->x[i];
-        }
-        c->x = c->own;
-        c->dense = 0;
+        sm__keep_masked(c);
         if (!c->n) return SM_ERR_NUMBER;
     }
     for (i = 0; i < s->n_biases; i++)
