@@ -815,10 +815,31 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
  * What may be said: GBNF, JSON Schema, regular expressions, lists of choices, as one automaton.
  * ============================================================================================== */
 
+/* JSON Schema: no text of an invalid instance is allowed, and every valid one has a text that is.
+ *   Text       keys in any order; behind a bracket or comma, and before a closing bracket, one
+ *              space, or a line end with up to 32 spaces or 16 tabs; one space behind a colon.
+ *              Strings of which something is asked write \" \\ \b \f \n \r \t, \u00XX for other controls and
+ *              the rest as it is. Numbers of which something is asked are plain, or, from 1e16 on
+ *              and below 1e-4, have one digit before the point and an exponent. An integer may
+ *              have a fraction of zeros (but in drafts 3 and 4). Other strings and numbers: all of
+ *              RFC 8259. A key that the schema does not name may come twice.
+ *   Keywords   all of draft 2020-12 but contentX, which are annotations, as titles and defaults
+ *              are; $schema chooses what drafts 3 to 7 had otherwise. oneOf, not, if, dependentX and
+ *              unevaluatedX are exact. Refused by name and JSON pointer: multipleOf of others than
+ *              2, 5, 10 and small products of them; uniqueItems, but for items of an enum; two
+ *              contains for one array, or one below unevaluatedItems; references out of the text
+ *              and dynamic ones with a choice; the opposite (by not, oneOf, if) of what members of
+ *              any name must be, of uniqueItems and of unevaluatedX; what does not fit the memory.
+ *   format     asked for: date, time, date-time, duration, uuid, email, hostname (RFC 1123: what
+ *              follows xn-- is not decoded), ipv4, ipv6, uri, uri-reference, uri-template,
+ *              json-pointer, relative-json-pointer. Refused: idn-x, iri-x, regex. Other names are
+ *              annotations.
+ *   pattern    ECMA-262 with u, by code points; \p{} of L Ll N P S M Mn White_Space. Refused:
+ *              look-around, back references, \b, flags, an anchor in what is repeated without end. */
 typedef enum sm_grammar_kind {
     SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation, without tokens by number */
-    SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12 */
-    SM_GRAMMAR_REGEX,       /* of the whole text */
+    SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12: see above */
+    SM_GRAMMAR_REGEX,       /* of the whole text, in the words of pattern: see above */
     SM_GRAMMAR_CHOICES      /* one of the choices */
 } sm_grammar_kind;
 

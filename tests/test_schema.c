@@ -14,14 +14,14 @@ typedef struct schema_test {
     size_t work_bytes;
 } schema_test;
 
-static schema_test *schema_make(void) {
+static schema_test *schema_make(uint32_t nodes) {
     schema_test *t = (schema_test *)calloc(1, sizeof *t);
     sm__arena a = {NULL, 0, 0};
-    sm__gb_layout(&a, &t->b, 1 << 17);
+    sm__gb_layout(&a, &t->b, nodes);
     t->nodes = malloc(a.used + SM__ALIGN);
     a.base = sm__align_pointer(t->nodes);
     a.used = 0;
-    sm__gb_layout(&a, &t->b, 1 << 17);
+    sm__gb_layout(&a, &t->b, nodes);
     return t;
 }
 
@@ -193,7 +193,7 @@ static void schema_score_free(schema_score *score) {
 static void schema_maskbench(void) {
     static const char *const files[] = {"json/maskbench/Github_trivial.jsonl",
                                         "json/maskbench/Glaiveai2K-300.jsonl"};
-    schema_test *t = schema_make();
+    schema_test *t = schema_make(1 << 17);
     schema_score score;
     int k;
     memset(&score, 0, sizeof score);
@@ -252,7 +252,7 @@ static void schema_suite(void) {
     int k;
     if (!data_path(SCHEMA_SUITE "/type.json")) return;
     memset(&score, 0, sizeof score);
-    t = schema_make();
+    t = schema_make(1 << 17);
     for (k = 0; k < 3; k++) {
         char folder[512];
         struct dirent *entry;
@@ -319,7 +319,7 @@ static void schema_llama_strings(void) {
     uint32_t i, list, k;
     int n = 0, schemas = 0, compiled = 0;
     if (!path) return;
-    t = schema_make();
+    t = schema_make(1 << 17);
     if (!CHECK(json_open(&f, path))) return;
     list = json_get(&f, 1, "schemas");
     for (i = list ? f.t.v[list].first : 0; i; i = f.t.v[i].next) {
@@ -355,7 +355,7 @@ typedef struct schema_case {
 } schema_case;
 
 static void schema_cases(const schema_case *cases, int n) {
-    schema_test *t = schema_make();
+    schema_test *t = schema_make(1 << 17);
     int i, k;
     for (i = 0; i < n; i++) {
         const schema_case *c = &cases[i];
@@ -468,7 +468,7 @@ static void schema_refusals(void) {
         {"\"x\"", "this is no schema"},
         {"{\"properties\": []}", "#/properties: this is no object of schemas"},
     };
-    schema_test *t = schema_make();
+    schema_test *t = schema_make(1 << 17);
     size_t i;
     for (i = 0; i < sizeof cases / sizeof *cases; i++) {
         sm_status status = schema_compile(t, cases[i].schema, strlen(cases[i].schema), 0);
@@ -484,7 +484,7 @@ static void schema_hostile(void) {
     static const char *const patterns[] = {"((((a{99}){99}){99}){99}){99}",
                                            "(a|aa|aaa){500}(b|bb){500}$", "(.*a){30}.{30}$",
                                            "(((((((((((((((((a*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*)*"};
-    schema_test *t = schema_make();
+    schema_test *t = schema_make(1 << 15);
     json_buffer text = {NULL, 0, 0};
     size_t i;
     for (i = 0; i < sizeof patterns / sizeof *patterns; i++) {
