@@ -18643,15 +18643,11 @@ static int sm__kept_find(sm_tokenizer *t, const unsigned char *s, size_t n, sm__
     return 1;
 }
 
-/* Keeps what a word has emitted since `first`, when it fits and was written. Unknown ids that are
- * fused with those of the words beside it are not its own. */
+/* Keeps what a word has emitted since `first`, when it fits and was written. */
 static void sm__kept_put(sm_tokenizer *t, sm__kept *slot, const unsigned char *s, size_t n,
                          int first) {
-    const sm__vocab *v = &t->model->vocab;
-    int count = t->n_ids - first, i;
+    int count = t->n_ids - first;
     if (!slot || t->unknown || count > SM__KEPT_IDS || t->n_ids > t->max_ids) return;
-    for (i = first; v->fuse_unknown && i < t->n_ids; i++)
-        if (t->ids[i] == v->unk) return;
     slot->n = (uint8_t)n;
     slot->n_ids = (uint8_t)count;
     memcpy(slot->text, s, n);
@@ -18677,6 +18673,7 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
     int32_t prev = -1, i;
     int first = t->n_ids;
     sm__kept *slot = NULL;
+    /* After an unknown id the first one of this word may be fused with it: not the usual ids. */
     if (!broken && !t->unknown && sm__kept_find(t, s, n, &slot)) return;
     while (at < n) {
         size_t length = broken == 2 ? sm__char_at(s, n, at).length : sm__lead_span(s + at, n - at);

@@ -210,6 +210,7 @@ static void form_c_is_the_standards(void) {
         {"\xEA\xB0\x80\xE1\x86\xA8", "\xEA\xB0\x81"},
         {"\xEF\xA4\x80", "\xE8\xB1\x88"},                         /* F900: 8C48 */
         {"a\xCC\x96\xCC\x81\xCC\x96", "\xC3\xA1\xCC\x96\xCC\x96"},
+        {"a\xCC\x85\xCC\x81", "a\xCC\x85\xCC\x81"},           /* the first is in the way */
         {"\xCC\x81" "a", "\xCC\x81" "a"},
     };
     toy *y = toy_new(SM__VOCAB_BPE);
