@@ -30733,7 +30733,7 @@ static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const s
  * are relative, which makes code that can be moved. */
 
 enum {
-    SM__OP_TEXT, /* arg: a constant */
+    SM__OP_TEXT,  /* arg: a constant */
     SM__OP_PRINT, /* a: a string only */
     SM__OP_CONST,
     SM__OP_LOAD, /* arg: the name, a constant */

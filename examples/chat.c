@@ -20,7 +20,8 @@ static const char usage[] =
 
 #define MAX_LINE 16384
 
-static const char commands[] = "/help /system TEXT /retry /undo /clear /save FILE /load FILE /quit\n";
+static const char commands[] =
+    "/help /system TEXT /retry /undo /clear /save FILE /load FILE /quit\n";
 
 static volatile sig_atomic_t stopped; /* by Ctrl-C */
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# chat.sh - examples/chat.c with the model that comes along: commands, the history on disk, templates
-# by name and from a file, stop strings, refusals. The words are the model's, their form is checked.
+# chat.sh - examples/chat.c with the model that comes along: commands, the history on disk,
+# templates by name and from a file, stop strings, refusals. The words are the model's.
 cd "$(dirname "$0")/.." || exit 1
 BUILD=${BUILD:-build}
 model=examples/tavern.gguf
@@ -50,7 +50,8 @@ printf '/retry\n' | chat --load "$dir/a.json"
 check "so from the command line" same "$dir/out" "$dir/first"
 
 printf '/system Be brief.\nHello\n/clear\n/save %s/b.json\n' "$dir" | chat -s "Be long."
-check "system replaces, clear keeps it" grep -q '^ {"role": "system", "content": "Be brief."}$' "$dir/b.json"
+system='^ {"role": "system", "content": "Be brief."}$'
+check "system replaces, clear keeps it" grep -q "$system" "$dir/b.json"
 check "and nothing else" [ "$(wc -l <"$dir/b.json")" = 3 ]
 
 printf 'Hello\n' | chat --template chatml

@@ -93,8 +93,9 @@ if have "$python"; then
     esac
 else skip "$title (no python3)"; fi
 
-find examples -name '*.c' -exec awk 'END { # a grammar, and what trains, is read in parts
-        if (NR > (FILENAME ~ /tavern|train|tune/ ? 900 : 120)) print FILENAME ": " NR " lines" }' \
+find examples -name '*.c' -exec awk 'END { # a grammar, what trains, and a chat are read in parts
+        long = FILENAME ~ /tavern|train|tune|chat/
+        if (NR > (long ? 900 : 120)) print FILENAME ": " NR " lines" }' \
     {} \; >"$dir/examples"
 for f in examples/*.c; do
     head -n 6 "$f" | grep -q 'cc -O2' || echo "$f: the first comment does not say how to build it"

@@ -1,8 +1,8 @@
-/* A template, a NUL, and what it gets as JSON. It must end, within its limits, in a text or an error;
- * whatever is rendered twice is the same.
+/* A template, a NUL, and what it gets as JSON. It must end, within its limits, in a text or an
+ * error; whatever is rendered twice is the same.
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_template.c -o fuzz_template
- *     ./fuzz_template -max_len=4096 CORPUS                                        (or: make fuzz) */
+ *     ./fuzz_template -max_len=4096 CORPUS                                 (or: make fuzz) */
 #include "fuzz.h"
 
 static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {

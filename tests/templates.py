@@ -241,9 +241,12 @@ def real(render, folder):
     env, all, whole = environment(), Count(), 0
     for name, source in templates(folder):
         count = Count()
-        for title, messages, tools, documents, extra in conversations():
+        for i, (title, messages, tools, documents, extra) in enumerate(conversations()):
+            if tools is None and i % 2:
+                tools = []
             args = (source, messages, tools, documents,
-                    {"bos_token": "<s>", "eos_token": "</s>", **extra})
+                    {"bos_token": "<s>", "eos_token": "</s>", "datetime": "now",
+                     "functions": json.dumps(TOOLS), **extra})
             theirs, reason = reference(env, *args)
             ours, why = render(*args)
             for c in (count, all):

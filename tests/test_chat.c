@@ -189,14 +189,15 @@ static void chat_overflows_as_asked(void) {
 static void chat_history_has_maxima(void) {
     sm_chat_params p = sm_chat_default();
     chat_fixture f;
+    char text[101];
     sm_message nobody = {NULL, NULL, NULL};
     p.max_messages = 3;
     p.max_history = 100;
     if (!CHECK(chat_open(&f, 512, &p))) return;
     CHECK_STATUS(sm_chat_add(f.chat, &nobody), SM_ERR_ARG);
-    CHECK_STATUS(chat_say(&f, "user", "0123456789012345678901234567890123456789012345678901234567890123"
-                                      "456789012345678901234567890123456789"),
-                 SM_ERR_FULL);
+    memset(text, 'x', 100);
+    text[100] = 0;
+    CHECK_STATUS(chat_say(&f, "user", text), SM_ERR_FULL);
     CHECK_STATUS(sm_chat_start(f.chat, &f.gen), SM_OK); /* no message at all: the template's own */
     CHECK_STATUS(chat_say(&f, "user", "x"), SM_ERR_BUSY);
     CHECK_STATUS(sm_chat_keep(f.chat, 0), SM_ERR_BUSY);

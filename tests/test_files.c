@@ -2051,8 +2051,9 @@ static uint64_t files_content(const sm_model *m) {
 #ifndef SMALLMIND_NO_CHAT
 /* The chat template beside the shards is metadata, under GGUF's name for it. */
 static void files_st_chat_template(void) {
-    static const char list[] = "{\"x\": 1, \"chat_template\": [{\"name\": \"default\", \"template\": "
-                               "\"a\\n{{ 1 }}\"}, {\"name\": \"tool_use\", \"template\": \"\\u00e9\"}]}";
+    static const char list[] =
+        "{\"x\": 1, \"chat_template\": [{\"name\": \"default\", \"template\": \"a\\n{{ 1 }}\"},"
+        "{\"name\": \"tool_use\", \"template\": \"\\u00e9\"}]}";
     static const char *const configs[] = {"{\"chat_template\": \"one\"}", list, "[", "{}"};
     static const char *const want[][2] = {{"one", NULL}, {"a\n{{ 1 }}", "\xc3\xa9"}, {NULL, NULL},
                                           {NULL, NULL}};
