@@ -818,24 +818,25 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
 /* JSON Schema: no text of an invalid instance is allowed, and every valid one has a text that is.
  *   Text       keys in any order; behind a bracket or comma, and before a closing bracket, one
  *              space, or a line end with up to 32 spaces or 16 tabs; one space behind a colon.
- *              Strings of which something is asked write \" \\ \b \f \n \r \t, \u00XX for other controls and
- *              the rest as it is. Numbers of which something is asked are plain, or, from 1e16 on
- *              and below 1e-4, have one digit before the point and an exponent. An integer may
- *              have a fraction of zeros (but in drafts 3 and 4). Other strings and numbers: all of
- *              RFC 8259. A key that the schema does not name may come twice.
+ *              Strings of which something is asked write \" \\ \b \f \n \r \t, \u00XX for other
+ *              controls and the rest as it is. Numbers of which something is asked are plain, or,
+ *              from 1e16 on and below 1e-4, have one digit before the point and an exponent. An
+ *              integer may have a fraction of zeros (but in drafts 3 and 4). Other strings and
+ *              numbers: all of RFC 8259. A key that the schema does not name may come twice.
  *   Keywords   all of draft 2020-12 but contentX, which are annotations, as titles and defaults
- *              are; $schema chooses what drafts 3 to 7 had otherwise. oneOf, not, if, dependentX and
- *              unevaluatedX are exact. Refused by name and JSON pointer: multipleOf of others than
- *              2, 5, 10 and small products of them; uniqueItems, but for items of an enum; two
- *              contains for one array, or one below unevaluatedItems; references out of the text
- *              and dynamic ones with a choice; the opposite (by not, oneOf, if) of what members of
- *              any name must be, of uniqueItems and of unevaluatedX; what does not fit the memory.
+ *              are; $schema chooses what drafts 3 to 7 had otherwise. oneOf, not, if, dependentX
+ *              and unevaluatedX are exact. Refused by name and JSON pointer: multipleOf of others
+ *              than 2, 3, 5, 10 and small products of them with one 3; uniqueItems, but for items
+ *              of an enum; two contains for one array, or one below unevaluatedItems; references
+ *              out of the text and dynamic ones with a choice; the opposite (by not, oneOf, if) of
+ *              what members of any name must be, of uniqueItems and of unevaluatedX; what does not
+ *              fit the memory.
  *   format     asked for: date, time, date-time, duration, uuid, email, hostname (RFC 1123: what
  *              follows xn-- is not decoded), ipv4, ipv6, uri, uri-reference, uri-template,
  *              json-pointer, relative-json-pointer. Refused: idn-x, iri-x, regex. Other names are
  *              annotations.
  *   pattern    ECMA-262 with u, by code points; \p{} of L Ll N P S M Mn White_Space. Refused:
- *              look-around, back references, \b, flags, an anchor in what is repeated without end. */
+ *              look-around, back references, \b, flags, an anchor in a repetition without end. */
 typedef enum sm_grammar_kind {
     SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation, without tokens by number */
     SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12: see above */
@@ -25818,26 +25819,36 @@ static uint32_t sm__js_ending(sm__schema *js, uint32_t value, int k, int scale) 
     return sm__js_plain(js, buf);
 }
 
-/* Multiples of a number whose digits divide a power of ten: the last digits say it all. Of
- * numbers with an exponent, those are left out that have digits below it. */
+#define SM__MOD0 "[0369.-]" /* digits by their remainder to 3 */
+#define SM__MOD1 "[147]" SM__MOD0 "*"
+#define SM__MOD2 "[258]" SM__MOD0 "*"
+#define SM__THREES /* sums of digits that 3 divides: the automaton of the remainders */ \
+    "(?:" SM__MOD0 "|" SM__MOD2 SM__MOD1 "|(?:" SM__MOD1 "|" SM__MOD2 SM__MOD2 ")(?:" SM__MOD0 \
+    "|" SM__MOD1 SM__MOD2 ")*(?:" SM__MOD2 "|" SM__MOD1 SM__MOD1 "))*"
+
+/* Multiples of a number whose digits divide a power of ten, or three times that: then the last
+ * digits say it all, and the sum of the digits. */
 static uint32_t sm__js_multiple(sm__schema *js, uint32_t node) {
     sm__decimal v;
     sm__gb *b = js->b;
     uint32_t size = 0, power = 1, i, x = SM__G_ID_NONE;
-    int k, scale, places;
+    int k, scale, places, threes;
     if (!sm__js_decimal(js, node, &v)) return 0;
     if (v.negative || !v.n) return sm__js_malformed(js, node, "multipleOf is above zero");
     scale = v.n > v.point ? v.n - v.point : 0;
     places = v.point > v.n ? v.point : v.n;
     if (places > 6 || scale > 64) return sm__js_refuse(js, node, "multipleOf with so many digits");
     for (k = 0; k < places; k++) size = size * 10 + (uint32_t)sm__decimal_digit(&v, k);
+    threes = size % 3 == 0;
+    if (threes) size /= 3;
     for (k = 0; power % size && k < 7; k++) power *= 10;
-    if (power % size || power / size > 1000)
-        return sm__js_refuse(js, node, "multipleOf, but for 2, 5, 10 and some of their products");
+    if (power % size || power / size > 300)
+        return sm__js_refuse(js, node, "multipleOf, but for 2, 3, 5, 10 and some of their products");
     for (i = 0; i < power / size; i++)
         x = sm__gb_alt(b, x, sm__js_ending(js, i * size, k, scale));
     x = sm__gb_seq(b, sm__js_plain(js, "-?"), x);
     x = sm__gb_and(b, sm__js_plain(js, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?"), x);
+    if (threes) return sm__gb_and(b, x, sm__js_plain(js, SM__THREES));
     return k > scale ? x : sm__gb_alt(b, x, sm__js_plain(js, SM__NUM_LARGE)); /* all integers */
 }
 
