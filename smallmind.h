@@ -25843,7 +25843,7 @@ static uint32_t sm__js_multiple(sm__schema *js, uint32_t node) {
     if (threes) size /= 3;
     for (k = 0; power % size && k < 7; k++) power *= 10;
     if (power % size || power / size > 300)
-        return sm__js_refuse(js, node, "multipleOf, but for 2, 3, 5, 10 and some of their products");
+        return sm__js_refuse(js, node, "multipleOf, but for 2, 3, 5, 10, some of their products");
     for (i = 0; i < power / size; i++)
         x = sm__gb_alt(b, x, sm__js_ending(js, i * size, k, scale));
     x = sm__gb_seq(b, sm__js_plain(js, "-?"), x);
