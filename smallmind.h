@@ -22620,10 +22620,11 @@ static void sm__keep(sm__choice *c, float edge, int ties) {
         end = sm__min(i + SM__BLOCK, c->n);
         if (!c->near && end - i == SM__BLOCK && !sm__block_from(c->x + i, edge)) i = end;
         for (; i < end; i++) {
-            float score = sm__score(c, i);
-            if (!(score > edge) && !(score == edge && ties-- > 0)) continue;
+            float score = sm__score(c, i), x = c->x[i];
             c->ids[kept] = sm__id(c, i);
-            c->own[kept++] = c->x[i];
+            c->own[kept] = x;
+            kept += score > edge; /* no jump */
+            if (score == edge && ties-- > 0) kept++;
         }
     }
     c->x = c->own;
@@ -22655,14 +22656,17 @@ SM__INLINE int sm__bin(float below) {
 /* Numbers of candidates by bins, and (counted 0) their masses. */
 static void sm__fill_bins(sm__choice *c, float top, int counted) {
     int32_t high[SM__BLOCK], low[SM__BLOCK];
+    uint32_t *counts = c->counts;
     int i, j;
     memset(c->counts, 0, SM__BINS * sizeof *c->counts);
     memset(c->sums, 0, SM__BINS * sizeof *c->sums);
     for (i = 0; i + SM__BLOCK <= c->n; i += SM__BLOCK) {
         if (!counted) sm__block_mass(c->x + i, c->best, high, low);
-        for (j = 0; j < SM__BLOCK; j++) {
+        for (j = 0; j < SM__BLOCK && counted && !c->near; j++)
+            counts[sm__bin(top - c->x[i + j])]++;
+        for (; j < SM__BLOCK; j++) {
             int bin = sm__bin(top - sm__score(c, i + j));
-            c->counts[bin]++;
+            counts[bin]++;
             if (!counted) c->sums[bin] += ((uint64_t)(uint32_t)high[j] << 19) + (uint32_t)low[j];
         }
     }
