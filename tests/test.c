@@ -51,6 +51,8 @@
 
 #include "test_gen.c"
 
+#include "test_grammar.c"
+
 #include "test_sampler.c"
 
 #include "test_adapter.c"
@@ -89,6 +91,7 @@ int main(int argc, char **argv) {
         SUITE(tests_kv),
         SUITE(tests_threads),
         SUITE(tests_gen),
+        SUITE(tests_grammar),
         SUITE(tests_sampler),
         SUITE(tests_adapter),
         SUITE(tests_embed),
