@@ -1010,8 +1010,8 @@ SM_API sm_template_params sm_template_default(void);
  * texts of bos_token, eos_token, unk_token and pad_token and is not needed afterwards, but for
  * these texts: it must stay open.
  * Returns  SM_OK | SM_ERR_ARG | SM_ERR_NOMEM | SM_ERR_FORMAT (not Jinja) | SM_ERR_UNSUPPORTED (a
- *          construct, filter or test that is not known here; no template) | SM_ERR_FULL (too long,
- *          too deep: 64 blocks or brackets).
+ *          construct that is not known here; no template) | SM_ERR_FULL (too long, too deep: 64
+ *          blocks or brackets). A filter or test that is not known is an error when it is reached.
  * Memory   one allocation: about 22 bytes a byte of the text, and what params say. None later.
  * Threads  one caller per template. */
 SM_API sm_status sm_template_create(const sm_model *model, const sm_template_params *params,
@@ -1052,7 +1052,8 @@ SM_API sm_status sm_template_render(sm_template *tmpl, const sm_render_params *p
                                     const char **text, size_t *bytes, sm_error *error);
 /* The ids of what was rendered last: as sm_tokenize, with SM_TEXT_SPECIAL for what the template
  * wrote itself but never for what came from messages, tools or documents: "<|im_end|>" in a
- * question stays a question, wherever the template copied, cut or quoted it. flags: 0, or
+ * question stays a question, wherever the template copied, cut or quoted it. (What a vocabulary
+ * calls a user-defined token, not a control token, is found in any text.) flags: 0, or
  * SM_TEXT_BOS: the BOS id in front unless the text begins with it. */
 SM_API sm_status sm_template_tokenize(const sm_template *tmpl, sm_tokenizer *tokenizer, int flags,
                                       int32_t *ids, int max, int *n_ids);
