@@ -21915,7 +21915,7 @@ static sm_status sm__kv_reserve(sm_ctx *ctx, sm__kv_class *in, int seq, int inde
 }
 
 /* The blocks of windowed layers for a chunk of n entries. What was written in this pass and is out
- * of reach goes back, also of the chunk's first entry; older blocks stay, the pass may be undone. */
+ * of the chunk's reach goes back; older blocks stay, because the pass may be undone. */
 static void sm__chunk_windows(sm_ctx *ctx, int first, int n) {
     sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
     int i;
@@ -22195,8 +22195,8 @@ static sm_status sm__batch_check(sm_ctx *ctx, const sm_batch *b) {
 }
 
 /* The blocks that a checked batch writes; all or none. Sequences that end early in a block come
- * first: so the last owner of a shared block can keep it (sm__kv_writable). Of windowed layers it is
- * the first block only: there are always enough for the others, when their chunk comes. */
+ * first: so the last owner of a shared block can keep it (sm__kv_writable). Of windowed layers it
+ * is the first block only: there are always enough for the others, when their chunk comes. */
 static sm_status sm__batch_reserve(sm_ctx *ctx) {
     sm_status status = SM_OK;
     int n = ctx->params.n_seqs, turns = n > 1 ? SM__KV_BLOCK : 1, turn, seq, c, i;
@@ -27917,7 +27917,7 @@ static void sm__matcher_walk(sm_matcher *m, const sm__trie_part *part, uint32_t 
     }
 }
 
-/* Pushes the pairs of states that a pair leads to; 0 = a byte that the slice has leads y nowhere. */
+/* Pushes the pairs of states that a pair leads to; 0: a byte that the slice has leads y nowhere. */
 static int sm__matcher_pairs(sm__gb *b, uint32_t x, uint32_t y) {
     uint32_t i, j, end, pair;
     unsigned next;

@@ -99,7 +99,8 @@ static void one_test(bench_mask *b, const sm_grammar *g, sm__json test, sm__str 
     if (found == valid) return;
     b->wrong++;
     if (b->verbose)
-        say(stdout, "%.*s: %s instance %s: %.*s\n", (int)name.n, name.p, valid ? "valid" : "invalid",
+        say(stdout, "%.*s: %s instance %s: %.*s\n", (int)name.n, name.p,
+            valid ? "valid" : "invalid",
             found < 0 ? "out of memory" : found ? "accepted" : "refused",
             (int)(value.p - data.p < 300 ? value.p - data.p : 300), (const char *)data.p);
 }

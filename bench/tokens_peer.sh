@@ -1,6 +1,6 @@
 #!/bin/bash
 # tokens_peer.sh - text to ids beside llama.cpp (in one process, alternating) and tiktoken (npm: its
-# WebAssembly build, and a native one for x86-64 Linux; processes alternate), on one thread, the best
+# WebAssembly build, and a native one for x86-64 Linux; processes alternate), one thread, the best
 # of RUNS. From the top of the tree, after `make bench`; DATA=../shared/data, RUNS=7.
 : "${BUILD:=build}" "${DATA:=../shared/data}" "${RUNS:=7}"
 : "${PEER:=build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64}"

@@ -6,7 +6,8 @@ static size_t fuzz_example(uint8_t *data, size_t max, unsigned number) {
     static const char *const schemas[] = {
         "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"integer\",\"minimum\":-3}},"
         "\"required\":[\"a\"],\"additionalProperties\":false}",
-        "{\"type\":\"array\",\"items\":{\"$ref\":\"#\"},\"contains\":{\"const\":[]},\"maxItems\":4}",
+        "{\"type\":\"array\",\"items\":{\"$ref\":\"#\"},\"contains\":{\"const\":[]},"
+        "\"maxItems\":4}",
         "{\"type\":\"string\",\"pattern\":\"^(a|[^b-d\\\\w]){2,3}$\",\"maxLength\":9}",
         "{\"oneOf\":[{\"enum\":[1,\"x\",{\"a\":null}]},{\"not\":{\"type\":\"object\"}}]}",
         "{\"type\":\"string\",\"format\":\"date-time\"}",

@@ -2,8 +2,8 @@
  *   clang -std=c99 -g -O1 -fsanitize=fuzzer,address,undefined tests/fuzz_tokenizer.c \
  *       -o build/fuzz -lpthread && build/fuzz -max_total_time=60
  * The input is four bytes of flags, a vocabulary (a line a token: kind, score, text; "=" begins a
- * merge, "#" a charsmap) and, after an empty line, a text: opening must succeed or fail cleanly, and
- * ids must come back as text. */
+ * merge, "#" a charsmap) and, after an empty line, a text: opening must succeed or fail cleanly,
+ * and ids must come back as text. */
 #include <stdlib.h>
 #define SMALLMIND_IMPLEMENTATION
 #include "../smallmind.h"
@@ -60,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         rest.p = s + 1;
         rest.n = (size_t)(line - s) - 1;
         if (*s == '=') merges[v->n_merges++] = rest;
-        else if (*s == '#') v->charsmap = rest; /* up to a line's end, which is a byte like others */
+        else if (*s == '#') v->charsmap = rest; /* ends at no line's end */
         else {
             kinds[v->n] = (uint8_t)(*s & 7);
             scores[v->n] = (float)*s;

@@ -1,7 +1,7 @@
 #!/bin/bash
 # hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), and
-# of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: byte-level BPE, BPE with bytes, WordPiece
-# and Unigram. From the top of the tree; DATA=../shared/data.
+# of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: byte-level BPE, BPE with bytes,
+# WordPiece and Unigram. From the top of the tree; DATA=../shared/data.
 : "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 dir=$BUILD/hf
 library=$dir/node_modules/tokenizers

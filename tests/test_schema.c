@@ -376,7 +376,8 @@ static void schema_cases(const schema_case *cases, int n) {
 /* Anchors may stand anywhere; characters that JSON escapes are matched by their escapes. */
 static void schema_patterns(void) {
     static const schema_case cases[] = {
-        {"{\"type\": \"string\", \"pattern\": \"^a|b$\"}", {"\"ax\"", "\"xb\""}, {"\"xa\"", "\"bx\""}},
+        {"{\"type\": \"string\", \"pattern\": \"^a|b$\"}",
+         {"\"ax\"", "\"xb\""}, {"\"xa\"", "\"bx\""}},
         {"{\"type\": \"string\", \"pattern\": \"x(^|y)z\"}", {"\"xyz\"", "\"-xyz-\""}, {"\"xz\""}},
         {"{\"type\": \"string\", \"pattern\": \"^(a|b$|^c)d?$\"}",
          {"\"ad\"", "\"b\"", "\"c\"", "\"cd\""}, {"\"bd\"", "\"acd\""}},
@@ -385,7 +386,8 @@ static void schema_patterns(void) {
          {"\"a\\\\\"", "\"\\t\\\\\""}, {"\"\\n\\\\\"", "\"\\\"\\\\\"", "\"a\\\""}},
         {"{\"type\": \"string\", \"pattern\": \"^\\\\u{1F600}{2}[\\\\uD83D\\\\uDE00x]$\"}",
          {"\"\xF0\x9F\x98\x80\xF0\x9F\x98\x80x\""}, {"\"\xF0\x9F\x98\x80x\""}},
-        {"{\"type\": \"string\", \"pattern\": \"^(?:ab+?){2,}(?<n>c)*$\"}", {"\"ababbcc\""}, {"\"abc\""}},
+        {"{\"type\": \"string\", \"pattern\": \"^(?:ab+?){2,}(?<n>c)*$\"}",
+         {"\"ababbcc\""}, {"\"abc\""}},
         {"{\"type\": \"string\", \"pattern\": \"^\\\\p{Ll}\\\\P{L}[\\\\w-]$\"}",
          {"\"\xC3\xA9-_\"", "\"a1-\""}, {"\"A1-\"", "\"aa-\""}},
         {"{\"type\": \"string\", \"maxLength\": 2, \"minLength\": 2, \"pattern\": \"^.\"}",
@@ -401,10 +403,14 @@ static void schema_numbers(void) {
         {"{\"type\": \"number\", \"minimum\": 0.25, \"maximum\": 1e3}",
          {"0.25", "0.250", "0.3", "1000", "999.99", "1000.0"},
          {"0.2", "0.249", "1000.01", "-1", "0.", "1e+16"}},
-        {"{\"exclusiveMinimum\": 0}", {"0.001", "1e-07", "1e300", "12"}, {"0", "-0", "0.0", "-1e-07"}},
-        {"{\"maximum\": -1.5e-20}", {"-1.5e-20", "-1", "-2e-20", "-1e+30"}, {"-1.4e-20", "0", "-1e-21"}},
-        {"{\"type\": \"number\", \"multipleOf\": 0.25}", {"0", "1.5", "-3.75", "2.250"}, {"1.3", "0.2"}},
-        {"{\"type\": \"integer\", \"multipleOf\": 20}", {"0", "40", "1020", "-20"}, {"4", "30", "10"}},
+        {"{\"exclusiveMinimum\": 0}",
+         {"0.001", "1e-07", "1e300", "12"}, {"0", "-0", "0.0", "-1e-07"}},
+        {"{\"maximum\": -1.5e-20}",
+         {"-1.5e-20", "-1", "-2e-20", "-1e+30"}, {"-1.4e-20", "0", "-1e-21"}},
+        {"{\"type\": \"number\", \"multipleOf\": 0.25}",
+         {"0", "1.5", "-3.75", "2.250"}, {"1.3", "0.2"}},
+        {"{\"type\": \"integer\", \"multipleOf\": 20}",
+         {"0", "40", "1020", "-20"}, {"4", "30", "10"}},
         {"{\"multipleOf\": 12}", {"0", "-12", "144", "36.0", "1000000008"}, {"4", "6", "14", "13"}},
         {"{\"multipleOf\": 0.3}", {"0.3", "-1.2", "3", "999.9"}, {"0.1", "1.1", "0.33", "1e+16"}},
         {"{\"enum\": [100, -2.50, 0]}", {"100", "100.0", "-2.5", "0"}, {"10", "1000", "2.5", "1"}},
@@ -429,9 +435,11 @@ static void schema_objects(void) {
          " \"propertyNames\": {\"maxLength\": 3}}",
          {"{\"x\": null}", "{\"xy\": null, \"xz\": null}"},
          {"{\"xy\": 1}", "{\"xxxx\": null}", "{\"a\": null}"}},
-        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"enum\": [\"a\", 1, 1.0, null]}}",
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"enum\": [\"a\", 1, "
+         "1.0, null]}}",
          {"[]", "[1, \"a\", null]"}, {"[1, 1]", "[1, 1.0]", "[2]"}},
-        {"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"null\"}], \"contains\": {\"const\": 1},"
+        {"{\"type\": \"array\", \"prefixItems\": [{\"type\": \"null\"}], "
+         "\"contains\": {\"const\": 1},"
          " \"minContains\": 2, \"maxItems\": 4}",
          {"[null, 1, 1]", "[null, 1, 2, 1]"}, {"[null, 1]", "[1, 1]", "[null, 1, 1, 1, 1]"}},
         {"{\"const\": {\"a\": [1, {\"b\": null}]}}",
