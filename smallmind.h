@@ -111,6 +111,7 @@
  *                             messages are plain status texts
  *   SMALLMIND_NO_WRITER       no GGUF writer and no quantiser
  *   SMALLMIND_NO_TRAIN        no trainer, no vocabularies from text
+ *   SMALLMIND_NO_GRAMMAR      no GBNF, JSON Schema, regular expressions, choices
  *   SMALLMIND_NO_CHAT         no chat templates, no chat
  *   SMALLMIND_NO_AMX, _NO_AVX512, _NO_AVX2, _NO_SSE41, _NO_NEON   leave a level of kernels out
  *   SMALLMIND_VSNPRINTF       your vsnprintf; otherwise stb_sprintf's if stb_sprintf.h was included
@@ -813,6 +814,7 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
 /* ================================================================================================
  * MARK: [SM11] GRAMMAR API
  * What may be said: GBNF, JSON Schema, regular expressions, lists of choices, as one automaton.
+ * SMALLMIND_NO_GRAMMAR leaves it out: then there is no trie, and no generation has a grammar.
  * ============================================================================================== */
 
 /* JSON Schema: no text of an invalid instance is allowed, and every valid one has a text that is.
@@ -863,6 +865,8 @@ typedef struct sm_trie sm_trie;
 /* A text under a grammar, so far. One caller at a time. */
 typedef struct sm_matcher sm_matcher;
 
+#ifndef SMALLMIND_NO_GRAMMAR
+
 SM_API sm_grammar_params sm_grammar_default(void);
 /* Compiles. What cannot be kept exactly is refused, with its place or name.
  * Returns SM_OK | SM_ERR_ARG (also: no text is allowed at all) | SM_ERR_FORMAT (malformed) |
@@ -895,6 +899,8 @@ SM_API sm_status sm_matcher_mask(sm_matcher *matcher, uint32_t *mask);
 SM_API int32_t sm_matcher_forced(sm_matcher *matcher);
 /* 1 = the text is whole; 2 = it is, and nothing may follow. */
 SM_API int sm_matcher_is_complete(sm_matcher *matcher);
+
+#endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
  * MARK: [SM12] GENERATION API
@@ -23304,6 +23310,8 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
  * work may go on, to be thrown away.
  * ============================================================================================== */
 
+#ifndef SMALLMIND_NO_GRAMMAR
+
 #define SM__G_NO_END 0xffffffffu /* max of a repetition, or of members, without bound */
 #define SM__G_LITERAL_MAX 64     /* bytes of one node */
 #define SM__G_MAX_NAMED 256      /* members with a name of one object: their set is in the state */
@@ -28026,6 +28034,30 @@ SM_API int sm_matcher_is_complete(sm_matcher *m) {
     sm__matcher_room(m);
     return sm__gb_row(&m->b, m->state) && !m->b.nodes[m->state].n_row ? 2 : 1;
 }
+
+#else /* SMALLMIND_NO_GRAMMAR: what generations would ask a matcher, if they ever had one */
+
+struct sm_matcher {
+    uint32_t *mask;
+};
+
+SM__INLINE sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie) {
+    (void)memory, (void)bytes, (void)trie;
+    return NULL;
+}
+SM__INLINE sm_status sm_matcher_start(sm_matcher *m, const sm_grammar *g) {
+    return m || g ? SM_ERR_UNSUPPORTED : SM_ERR_ARG;
+}
+SM__INLINE sm_status sm_matcher_accept(sm_matcher *m, int32_t id) {
+    return m && id >= 0 ? SM_ERR_UNSUPPORTED : SM_ERR_ARG;
+}
+SM__INLINE sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
+    return m && mask ? SM_ERR_UNSUPPORTED : SM_ERR_ARG;
+}
+SM__INLINE int32_t sm_matcher_forced(sm_matcher *m) { return m ? -1 : 0; }
+SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
+
+#endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
  * MARK: [SM43] GENERATION

@@ -85,8 +85,8 @@ matrix() {
             # shellcheck disable=SC2086
             implementation "$c-$s" $c -std=$s $([ $s = c99 ] && echo -O2 || echo $look) $strict
         done
-        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_AMX NO_AVX512 NO_AVX2 \
-            NO_SSE41 NO_NEON; do
+        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_GRAMMAR NO_CHAT NO_AMX \
+            NO_AVX512 NO_AVX2 NO_SSE41 NO_NEON; do
             # shellcheck disable=SC2086
             implementation "$c-$flag" $c -std=c99 $look $strict -DSMALLMIND_$flag
         done
@@ -100,7 +100,7 @@ matrix() {
     done
     # shellcheck disable=SC2086
     implementation gcc-least gcc -std=c99 -O1 $strict -DSMALLMIND_NO_TRAIN -DSMALLMIND_NO_WRITER \
-        -DSMALLMIND_NO_STDIO -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
+        -DSMALLMIND_NO_GRAMMAR -DSMALLMIND_NO_CHAT -DSMALLMIND_NO_STDIO -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
     if links i686-linux-gnu-gcc -static; then
         # shellcheck disable=SC2086
         implementation 32bit i686-linux-gnu-gcc -std=c99 -O2 -msse2 -mfpmath=sse $strict
