@@ -22413,7 +22413,7 @@ typedef struct sm__choice {
     int32_t *ids;     /* [n] */
     int dense;        /* 1: candidate i is id i, and ids is not there yet */
     float best;       /* the largest logit */
-    int near;         /* the order of candidates is: 0 by logit, 1 by distance from center */
+    int by_center;    /* the order of candidates is: 0 by logit, 1 by distance from center */
     float center;
     int32_t *order;   /* [n_vocab] candidates, as a heap */
     uint64_t *sums, *marks; /* [SM__BINS], [n_recent] */
@@ -22583,7 +22583,7 @@ static float *sm__own(sm__choice *c) {
 /* How near the front a candidate is: the greater the better. */
 SM__INLINE float sm__score(const sm__choice *c, int i) {
     float d;
-    if (!c->near) return c->x[i];
+    if (!c->by_center) return c->x[i];
     d = c->x[i] - c->center;
     return d > 0.0f ? -d : d;
 }
@@ -22625,7 +22625,7 @@ static void sm__keep(sm__choice *c, float edge, int ties) {
     int i = 0, kept = 0, end;
     while (i < c->n) {
         end = sm__min(i + SM__BLOCK, c->n);
-        if (!c->near && end - i == SM__BLOCK && !sm__block_from(c->x + i, edge)) i = end;
+        if (!c->by_center && end - i == SM__BLOCK && !sm__block_from(c->x + i, edge)) i = end;
         for (; i < end; i++) {
             float score = sm__score(c, i), x = c->x[i];
             c->ids[kept] = sm__id(c, i);
@@ -22669,7 +22669,7 @@ static void sm__fill_bins(sm__choice *c, float top, int counted) {
     memset(c->sums, 0, SM__BINS * sizeof *c->sums);
     for (i = 0; i + SM__BLOCK <= c->n; i += SM__BLOCK) {
         if (!counted) sm__block_mass(c->x + i, c->best, high, low);
-        for (j = 0; j < SM__BLOCK && counted && !c->near; j++)
+        for (j = 0; j < SM__BLOCK && counted && !c->by_center; j++)
             counts[sm__bin(top - c->x[i + j])]++;
         for (; j < SM__BLOCK; j++) {
             int bin = sm__bin(top - sm__score(c, i + j));
@@ -22694,17 +22694,17 @@ static uint64_t sm__share(float p, uint64_t total, int exceed) {
 /* Keeps the best candidates until they have probability p (by distance: more), or (p 0) number k;
  * `least` of them in any case. Only the bin where that happens is sorted. */
 static void sm__keep_until(sm__choice *c, float p, int k, int least) {
-    float top = c->near ? 0.0f : c->best, edge = 0.0f, low;
+    float top = c->by_center ? 0.0f : c->best, edge = 0.0f, low;
     int i, bin, m = 0, n = 0, ties = 0, counted = p == 0.0f, few = c->n <= SM__FEW;
     uint64_t sum = 0, target = (uint64_t)k;
     if (few) {
         bin = -1;
-        if (!counted) target = sm__share(p, sm__mass_sum(c->x, c->n, c->best), c->near);
+        if (!counted) target = sm__share(p, sm__mass_sum(c->x, c->n, c->best), c->by_center);
     } else {
         uint64_t total = 0;
         sm__fill_bins(c, top, counted);
         for (bin = 0; bin < SM__BINS; bin++) total += c->sums[bin];
-        if (!counted) target = sm__share(p, total, c->near);
+        if (!counted) target = sm__share(p, total, c->by_center);
         for (bin = 0; bin < SM__BINS - 1; bin++) {
             uint64_t more = counted ? c->counts[bin] : c->sums[bin];
             if (sum + more >= target && n + (int)c->counts[bin] >= least) break;
@@ -22712,7 +22712,8 @@ static void sm__keep_until(sm__choice *c, float p, int k, int least) {
             n += (int)c->counts[bin];
         }
     }
-    low = few || c->near || bin == SM__BINS - 1 ? -SM__INFINITY : top - (float)(bin + 2) / 32.0f;
+    low = few || c->by_center || bin == SM__BINS - 1 ? -SM__INFINITY
+                                                        : top - (float)(bin + 2) / 32.0f;
     for (i = 0; i < c->n; i++) {
         if (i % SM__BLOCK == 0 && i + SM__BLOCK <= c->n && !sm__block_from(c->x + i, low))
             i += SM__BLOCK - 1; /* all of them lie in bins behind */
@@ -22735,7 +22736,7 @@ static void sm__keep_best(sm__choice *c, int k) {
     int i, ties = 0;
     float edge;
     if (k >= c->n) return;
-    if (k > SM__FEW || c->near) {
+    if (k > SM__FEW || c->by_center) {
         sm__keep_until(c, 0.0f, k, k);
         return;
     }
@@ -22932,10 +22933,10 @@ static void sm__stage_typical(sm__choice *c) {
     double log_sum, entropy;
     if (!(c->s->typical_p > 0.0f && c->s->typical_p < 1.0f)) return;
     entropy = sm__entropy(c, &log_sum);
-    c->near = 1;
+    c->by_center = 1;
     c->center = (float)((double)c->best + log_sum - entropy); /* the logit of this surprise */
     sm__keep_until(c, c->s->typical_p, 0, sm__least(c));
-    c->near = 0;
+    c->by_center = 0;
     sm__find_best(c);
 }
 
