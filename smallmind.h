@@ -23053,7 +23053,7 @@ static int sm__mirostat(sm__choice *c) {
     }
     i = sm__draw(c);
     surprise = sm__log_mass(sm__mass_all(c, &piece)) + (double)c->best - (double)c->x[i];
-    c->state->mu -= eta * ((float)(surprise * 1.4426950408889634) - tau);
+    c->state->mu = sm__fma(-eta, (float)(surprise * 1.4426950408889634) - tau, c->state->mu);
     return i;
 }
 

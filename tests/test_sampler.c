@@ -319,7 +319,8 @@ static void sampler_has_the_same_bits_everywhere(void) {
     uint64_t hash = 0, x = 1;
     int round, i, mu;
     for (round = 0; round < 300; round++) {
-        sm_sampler s = sampler_of(0.5f + 0.01f * (float)round, round % 7 ? 0 : 50, 0.0f, 0.0f);
+        /* exact, for a compiler that may fuse the test's own sums */
+        sm_sampler s = sampler_of(0.5f + (float)round / 128.0f, round % 7 ? 0 : 50, 0.0f, 0.0f);
         sm_sampler_state st;
         memset(&st, 0, sizeof st);
         for (i = 0; i < 2000; i++) {
@@ -341,7 +342,7 @@ static void sampler_has_the_same_bits_everywhere(void) {
             hash = (hash ^ (uint64_t)id ^ (uint64_t)(uint32_t)mu << 20) * 1099511628211u;
         }
     }
-    if (hash != UINT64_C(0xe29e170528d63dec)) FAIL("hash %llx", (unsigned long long)hash);
+    if (hash != UINT64_C(0xafb01ab7fc5293a9)) FAIL("hash %llx", (unsigned long long)hash);
 }
 
 /* --- arguments -------------------------------------------------------------------------------- */
