@@ -220,8 +220,8 @@ static void forward_whole(fixture *f, const int32_t *ids, int B, int T, int all)
 static int32_t greedy(const fixture *f) {
     sm_sampler sampler;
     memset(&sampler, 0, sizeof sampler);
-    return sm_sample(&sampler, sm_logits(f->ctx, -1), sm_model_get_info(f->model)->n_vocab, NULL, 0,
-                     0, 0, NULL);
+    return sm_sample(&sampler, NULL, sm_logits(f->ctx, -1),
+                     sm_model_get_info(f->model)->n_vocab, NULL, 0, NULL);
 }
 
 /* --- the table -------------------------------------------------------------------------------- */

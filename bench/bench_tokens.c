@@ -13,6 +13,7 @@ static const char usage[] = "usage: bench_tokens -m FILE -f TEXT [options]\n"
 #include "bench.h"
 
 #include <dlfcn.h>
+#include <stdbool.h>
 
 typedef struct params_blob { /* llama.cpp's parameters by value: more room than they take */
     unsigned char bytes[1024];
@@ -21,7 +22,7 @@ typedef struct params_blob { /* llama.cpp's parameters by value: more room than 
 typedef struct peer {
     void *vocab;
     int32_t (*tokenize)(const void *vocab, const char *text, int32_t n, int32_t *ids, int32_t max,
-                        _Bool special, _Bool parse);
+                        bool special, bool parse);
 } peer;
 
 static void quiet(int level, const char *text, void *user) { (void)level, (void)text, (void)user; }
@@ -43,7 +44,7 @@ static peer peer_load(const char *folder, const char *file) {
         params_blob (*defaults)(void);
         void *(*load)(const char *path, params_blob params);
         void *(*vocab)(void *model);
-        int32_t (*tokenize)(const void *, const char *, int32_t, int32_t *, int32_t, _Bool, _Bool);
+        int32_t (*tokenize)(const void *, const char *, int32_t, int32_t *, int32_t, bool, bool);
     } f;
     params_blob params;
     void *library, *model;
