@@ -100,7 +100,8 @@ matrix() {
     done
     # shellcheck disable=SC2086
     implementation gcc-least gcc -std=c99 -O1 $strict -DSMALLMIND_NO_TRAIN -DSMALLMIND_NO_WRITER \
-        -DSMALLMIND_NO_GRAMMAR -DSMALLMIND_NO_CHAT -DSMALLMIND_NO_STDIO -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
+        -DSMALLMIND_NO_GRAMMAR -DSMALLMIND_NO_CHAT -DSMALLMIND_NO_STDIO \
+        -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
     if links i686-linux-gnu-gcc -static; then
         # shellcheck disable=SC2086
         implementation 32bit i686-linux-gnu-gcc -std=c99 -O2 -msse2 -mfpmath=sse $strict
