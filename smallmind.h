@@ -23628,11 +23628,6 @@ static uint32_t sm__gb_repeat(sm__gb *b, uint32_t x, uint32_t min, uint32_t max)
     return sm__gb_node(b, SM__G_REPEAT, x, min, max);
 }
 
-/* x, or the empty text. */
-SM__UNUSED static uint32_t sm__gb_maybe(sm__gb *b, uint32_t x) {
-    return sm__gb_alt(b, x, SM__G_ID_EMPTY);
-}
-
 static int sm__gb_regular(sm__gb *b, uint32_t x) {
     if (!sm__gb_has(b, x, SM__G_CALLS)) return 1;
     return (int)sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s inside \"and\" or \"not\"",
@@ -23757,8 +23752,8 @@ static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
  * may come; their keys must be no named ones and differ between kinds. The items (key, colon and
  * value, one expression each, never the empty text) are set afterwards, by sm__gb_member, before
  * sm__gb_finish; an item that is not set never comes. Between two members stands the separator. */
-SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others,
-                                          uint32_t separator, uint32_t min, uint32_t max) {
+static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others,
+                               uint32_t separator, uint32_t min, uint32_t max) {
     static const uint8_t none[SM__G_MAX_NAMED / 8 + 1] = {0};
     uint32_t at = b->n_words, seen, *t;
     if (n_named > SM__G_MAX_NAMED)
@@ -23777,8 +23772,8 @@ SM__UNUSED static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t 
     seen = sm__gb_bytes(b, none, n_named / 8 + 1);
     return sm__gb_node(b, SM__G_MEMBERS, at, seen, 0);
 }
-SM__UNUSED static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item,
-                                     int required) {
+static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item,
+                          int required) {
     const sm__gnode *n = &b->nodes[members];
     uint32_t *t = b->words + n->a;
     if (n->kind != SM__G_MEMBERS || i >= t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return;
