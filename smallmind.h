@@ -17200,7 +17200,9 @@ enum { /* of words, whose `most` is how many digits stand together (0 = any numb
     SM__WORD_CASE = 16,      /* a word ends where upper case follows lower case */
     SM__WORD_ASCII_CASE = 32, /* the same, but letters that are not ASCII are of both cases */
     SM__WORD_HAN = 64,       /* Chinese characters make words of their own */
-    SM__WORD_SPACES = 128    /* white space in powers of two */
+    SM__WORD_SPACES = 128,   /* white space in powers of two */
+    SM__W_LLAMA3 = SM__WORD_SHORT | SM__WORD_LINES, /* what most rules have */
+    SM__W_CASES = SM__WORD_SHORT | SM__WORD_SLASHES
 };
 
 typedef struct sm__cut {
@@ -17279,10 +17281,6 @@ enum {
     SM__RULE_AYA, SM__RULE_YOUTU, SM__RULE_KIMI, SM__RULE_O200K, SM__RULE_TEKKEN_CASE,
     SM__RULE_DEEPSEEK3, SM__RULE_SPARK, SM__RULE_AFMOE, SM__RULE_DEEPSEEK, SM__RULE_CODER,
     SM__RULE_BLOOM, SM__RULE_VIKING, SM__RULE_SUPERBPE, SM__RULE_EXAONE, SM__RULE_CHAMELEON
-};
-enum { /* what most rows have */
-    SM__W_LLAMA3 = SM__WORD_SHORT | SM__WORD_LINES,
-    SM__W_CASES = SM__WORD_SHORT | SM__WORD_SLASHES
 };
 
 static const sm__cut sm__rules[][SM__MAX_CUTS] = {
