@@ -6554,24 +6554,24 @@ SM__AVX512 SM__INLINE __m512 sm__scales_zmm(const uint8_t *block, size_t stride)
     return _mm512_cvtph_ps(_mm256_blend_epi16(even, odd, 0xaa));
 }
 
-/* One row of a, 16 rows of w, straight from the file's blocks, n <= 16 of which are stored. The 16
- * rows that follow are prefetched meanwhile, in the order of their addresses. */
-SM__AVX512 SM__INLINE void sm__gemv_block_zmm(int type, const uint8_t *w, size_t w_stride,
-                                              int n_blocks, const sm__acts *a, float *out, int n) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18, ahead = sm__ahead(16 * w_stride);
+/* One row of a, 16 rows of w that are w_stride apart, straight from the file's blocks. ahead: as in
+ * sm__gemv_block_ymm. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_block_zmm(int type, const uint8_t *w, size_t w_stride,
+                                                size_t ahead, int n_blocks, const sm__acts *a) {
+    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
     const uint8_t *next = w + ahead;
     __m512 acc = sm__zero_zmm(), d;
     __m512i isum;
     int b;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        sm__prefetch(next, 16 * bytes, ahead);
+        if (ahead) sm__prefetch(next, 16 * bytes, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b))
                                   : sm__dot16_q4_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
         acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(isum), d, acc);
     }
-    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+    return acc;
 }
 
 /* A panel is 32 rows of w rearranged for many rows of a: for each block, twice (for 16 rows) 8
@@ -6878,10 +6878,9 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_q6_k_zmm(const uint8_t *w, size_t w_stride
 }
 
 /* As sm__gemv_block_zmm. */
-SM__AVX512 SM__INLINE void sm__gemv_super_zmm(int type, const uint8_t *w, size_t w_stride,
-                                              int n_blocks, const sm__acts *a, float *out, int n) {
+SM__AVX512 SM__INLINE __m512 sm__gemv_super_zmm(int type, const uint8_t *w, size_t w_stride,
+                                                size_t ahead, int n_blocks, const sm__acts *a) {
     size_t bytes = type == SM__T_Q4_K ? 144 : type == SM__T_Q5_K ? 176 : 210;
-    size_t ahead = sm__ahead(16 * w_stride);
     const uint8_t *next = w + ahead;
     int b, j;
     __m512 acc = sm__zero_zmm();
@@ -6889,11 +6888,11 @@ SM__AVX512 SM__INLINE void sm__gemv_super_zmm(int type, const uint8_t *w, size_t
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        for (j = 0; j < 4; j++, next += 4 * bytes) sm__prefetch(next, 4 * bytes, ahead);
+        for (j = 0; ahead && j < 4; j++, next += 4 * bytes) sm__prefetch(next, 4 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
     }
-    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+    return acc;
 }
 
 /* --- the other types, one row of a ---- */
@@ -7153,22 +7152,22 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_iq4_xs_zmm(const uint8_t *w, size_t w_stri
 }
 
 /* As sm__gemv_block_zmm. */
-SM__AVX512 SM__INLINE void sm__gemv_any_zmm(int type, const uint8_t *w, size_t w_stride,
-                                            int n_blocks, const sm__acts *a, float *out, int n) {
+SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, const uint8_t *w, size_t w_stride,
+                                              size_t ahead, int n_blocks, const sm__acts *a) {
     int block = sm__types[type].act_block, b;
-    size_t bytes = (size_t)sm__types[type].info.block_bytes, ahead = sm__ahead(16 * w_stride);
+    size_t bytes = (size_t)sm__types[type].info.block_bytes;
     const uint8_t *next = w + ahead;
     __m512 acc = sm__zero_zmm();
     for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * (size_t)block;
         const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        sm__prefetch(next, 16 * bytes, ahead);
+        if (ahead) sm__prefetch(next, 16 * bytes, ahead);
         if (block == SM__QK) acc = sm__gemv_32_zmm(type, w, w_stride, q, s, d_a, acc);
         else if (type == SM__T_IQ4_XS) acc = sm__gemv_iq4_xs_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_256_zmm(type, w, w_stride, q, s, d_a, acc);
     }
-    _mm512_mask_storeu_ps(out, sm__mask_zmm(n), acc);
+    return acc;
 }
 
 /* --- K-quants, many rows of a: the sum of some products, made to fit 16 bits by a start of -bias
@@ -7730,29 +7729,56 @@ SM__TILES(q2_k, SM__T_Q2_K)
 SM__TILES(iq4_xs, SM__T_IQ4_XS)
 #undef SM__TILES
 
+SM__AVX512 SM__INLINE __m512 sm__gemv_zmm(int type, const uint8_t *w, size_t w_stride, size_t ahead,
+                                          int n_blocks, const sm__acts *a) {
+    if (type >= SM__T_Q4_1) return sm__gemv_any_zmm(type, w, w_stride, ahead, n_blocks, a);
+    if (sm__types[type].act_block == SM__QK_K)
+        return sm__gemv_super_zmm(type, w, w_stride, ahead, n_blocks, a);
+    return sm__gemv_block_zmm(type, w, w_stride, ahead, n_blocks, a);
+}
+
+/* As sm__one_row_ymm, 16 rows of w at a time. */
+SM__AVX512 SM__INLINE void sm__one_row_zmm(int type, const uint8_t *w, size_t w_stride, int n, int k,
+                                           const sm__acts *a, float *out, uint8_t *copy) {
+    int n_blocks = k / sm__types[type].act_block, spread = sm__lane_rows(n, 16, w_stride);
+    int o = 0, j;
+    float sums[16];
+    while (o < n) {
+        int apart = spread > 1 && o < spread ? spread : 1, m = apart > 1 ? 16 : sm__min(16, n - o);
+        size_t lane = (size_t)apart * w_stride, ahead = apart > 1 ? 0 : sm__ahead(16 * w_stride);
+        const uint8_t *first = w + (size_t)o * w_stride;
+        if (m < 16) {
+            lane = sm__row_bytes(type, (size_t)k);
+            first = sm__pad_rows(first, w_stride, lane, m, 16, copy);
+        }
+        _mm512_storeu_ps(sums, sm__gemv_zmm(type, first, lane, ahead, n_blocks, a));
+        for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
+        if (apart == 1) o += m;
+        else o = o + 1 < spread ? o + 1 : 16 * spread;
+    }
+}
+
 /* One row of a: 16 rows of w at a time, in place. More: panels in scratch. amx (a constant): by
  * tiles, which the caller has prepared. */
 SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w, size_t w_stride,
                                                 int n, int k, const sm__acts *a, int rows,
                                                 float *out, size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = !amx && rows == 1 ? 16 : SM__PANEL_ROWS, shape = sm__shape(type), o, m;
+    int step = SM__PANEL_ROWS, shape = sm__shape(type), o, m;
     size_t half = !is_super ? SM__PANEL_BLOCK : amx ? SM__PANEL_AMX : SM__PANEL_SUPER;
     size_t row_bytes = sm__row_bytes(type, (size_t)k);
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
     uint8_t *spare = copy + SM__PANEL_ROWS * row_bytes;
+    if (!amx && rows == 1) {
+        sm__one_row_zmm(type, (const uint8_t *)w, w_stride, n, k, a, out, copy);
+        return;
+    }
     for (o = 0; o < n; o += step, out += step) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
         m = sm__min(step, n - o);
         if (m < step) {
             row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
-        }
-        if (!amx && rows == 1) {
-            if (type >= SM__T_Q4_1) sm__gemv_any_zmm(type, row, w_stride, n_blocks, a, out, m);
-            else if (is_super) sm__gemv_super_zmm(type, row, w_stride, n_blocks, a, out, m);
-            else sm__gemv_block_zmm(type, row, w_stride, n_blocks, a, out, m);
-            continue;
         }
         sm__pack_zmm(type, amx, row, w_stride, n_blocks, panel, half, spare);
         sm__pack_zmm(type, amx, row + 16 * w_stride, w_stride, n_blocks, panel + half, half, spare);
