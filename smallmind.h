@@ -23571,18 +23571,6 @@ static uint32_t sm__gb_range(sm__gb *b, unsigned first, unsigned last) {
     return sm__gb_node(b, SM__G_RANGE, first, last, 0);
 }
 
-/* l, then r. */
-static uint32_t sm__gb_seq(sm__gb *b, uint32_t l, uint32_t r) {
-    uint32_t down = b->n_stack;
-    if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
-    if (l == SM__G_ID_EMPTY) return r;
-    if (l == SM__G_ID_ANY && r == SM__G_ID_ANY) return l;
-    for (; sm__gb_kind(b, l) == SM__G_SEQ; l = b->nodes[l].b)
-        if (!sm__gb_push(b, b->nodes[l].a)) return SM__G_ID_NONE;
-    if (!sm__gb_push(b, l)) return SM__G_ID_NONE;
-    return sm__gb_cells(b, SM__G_SEQ, r, down);
-}
-
 SM__INLINE uint32_t sm__gb_first(const sm__gb *b, uint32_t list) {
     return sm__gb_kind(b, list) == SM__G_ALT ? b->nodes[list].a : list;
 }
@@ -23594,6 +23582,47 @@ SM__INLINE uint32_t sm__gb_head(const sm__gb *b, uint32_t x) {
 }
 SM__INLINE uint32_t sm__gb_tail(const sm__gb *b, uint32_t x) {
     return sm__gb_kind(b, x) == SM__G_SEQ ? b->nodes[x].b : SM__G_ID_EMPTY;
+}
+
+/* Whether each alternative of x is part of one of y, byte by byte. 0 may also mean: not seen. */
+static int sm__gb_within(const sm__gb *b, uint32_t x, uint32_t y) {
+    uint32_t other, p, q;
+    int looks = 256;
+    for (; x && x != y; x = sm__gb_rest(b, x)) {
+        for (other = y; other && looks > 0; other = sm__gb_rest(b, other), looks--) {
+            p = sm__gb_first(b, x);
+            q = sm__gb_first(b, other);
+            for (; p != q; p = sm__gb_tail(b, p), q = sm__gb_tail(b, q)) {
+                const sm__gnode *f = &b->nodes[sm__gb_head(b, p)];
+                const sm__gnode *g = &b->nodes[sm__gb_head(b, q)];
+                int ranges = f->kind == SM__G_RANGE && g->kind == SM__G_RANGE;
+                if (f != g && (!ranges || f->a < g->a || f->b > g->b)) break;
+            }
+            if (p == q) break;
+        }
+        if (!other || looks <= 0) return 0;
+    }
+    return 1;
+}
+
+/* Whether x{0,n} before y* says nothing new, as each x is a y. */
+static int sm__gb_absorbs(const sm__gb *b, uint32_t l, uint32_t r) {
+    const sm__gnode *x = &b->nodes[l], *y = &b->nodes[sm__gb_head(b, r)];
+    return x->kind == SM__G_REPEAT && !x->b && y->kind == SM__G_REPEAT && !y->b &&
+           y->c == SM__G_NO_END && sm__gb_within(b, x->a, y->a);
+}
+
+/* l, then r. */
+static uint32_t sm__gb_seq(sm__gb *b, uint32_t l, uint32_t r) {
+    uint32_t down = b->n_stack;
+    if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
+    if (l == SM__G_ID_EMPTY) return r;
+    if (l == SM__G_ID_ANY && r == SM__G_ID_ANY) return l;
+    for (; sm__gb_kind(b, l) == SM__G_SEQ; l = b->nodes[l].b)
+        if (!sm__gb_push(b, b->nodes[l].a)) return SM__G_ID_NONE;
+    if (!sm__gb_push(b, l)) return SM__G_ID_NONE;
+    while (b->n_stack > down && sm__gb_absorbs(b, b->stack[b->n_stack - 1], r)) b->n_stack--;
+    return sm__gb_cells(b, SM__G_SEQ, r, down);
 }
 
 /* l or r: the union of two lists that are sorted by heads. Where heads are equal the tails are
@@ -23824,6 +23853,9 @@ static void sm__gb_settle_row(sm__gb *b, uint32_t base) {
     uint8_t edge[257];
     uint32_t i, n = 0, last = b->n_arcs;
     int low, high;
+    for (i = base + 1; i < last; i++)
+        if (b->arcs[i].low <= b->arcs[i - 1].high || b->arcs[i].to == b->arcs[i - 1].to) break;
+    if (i >= last) return; /* they are, as those of one child alone */
     memset(edge, 0, sizeof edge);
     for (i = base; i < last; i++) edge[b->arcs[i].low] = edge[b->arcs[i].high + 1] = 1;
     for (low = 0; low < 256; low = high) {
@@ -24012,33 +24044,36 @@ static int sm__gb_row(sm__gb *b, uint32_t x) {
 
 /* Whether x, without calls, has any text: a search through the states that it leads to, the newest
  * first, for one that may end. What was found is noted: ALIVE on the way to the end, DEAD on all
- * when there is none. The stack holds each visited node and the place of the one before it. */
+ * when there is none. The stack holds of each visited node also the place of the one before it, and
+ * of the one to look at after it. */
 static int sm__gb_alive(sm__gb *b, uint32_t x) {
-    uint32_t down = b->n_stack, at, i, found = 0;
+    uint32_t down = b->n_stack, at, next = down, i, found = 0;
     if (sm__gb_has(b, x, SM__G_ALIVE | SM__G_NULLABLE)) return 1;
     if (sm__gb_has(b, x, SM__G_DEAD)) return 0;
-    sm__gb_push(b, x);
-    sm__gb_push(b, 0);
+    sm__gb_push(b, x), sm__gb_push(b, 0), sm__gb_push(b, SM__G_NO_END);
     b->nodes[x].flags |= SM__G_BUSY;
-    for (at = down; at < b->n_stack && !found && b->error.status == SM_OK; at += 2) {
+    while (next != SM__G_NO_END && !found && b->error.status == SM_OK) {
         uint32_t row, n;
-        if (!sm__gb_row(b, b->stack[at])) break;
-        row = b->nodes[b->stack[at]].row - 1;
-        n = b->nodes[b->stack[at]].n_row;
+        if (!sm__gb_row(b, b->stack[next])) break;
+        row = b->nodes[b->stack[next]].row - 1;
+        n = b->nodes[b->stack[next]].n_row;
+        at = next;
+        next = b->stack[at + 2];
         for (i = row; i < row + n && !found; i++) {
             uint32_t to = b->arcs[i].to;
             if (sm__gb_has(b, to, SM__G_BUSY | SM__G_DEAD)) continue;
             found = (uint32_t)sm__gb_has(b, to, SM__G_NULLABLE | SM__G_ALIVE);
-            if (!sm__gb_push(b, to) || !sm__gb_push(b, at)) break;
+            if (!sm__gb_push(b, to) || !sm__gb_push(b, at) || !sm__gb_push(b, next)) break;
+            next = b->n_stack - 3;
             b->nodes[to].flags |= SM__G_BUSY;
         }
     }
-    for (i = down; i + 1 < b->n_stack; i += 2) {
+    for (i = down; i < b->n_stack; i += 3) {
         sm__gnode *n = &b->nodes[b->stack[i]];
         n->flags = (uint8_t)(n->flags & ~SM__G_BUSY);
         if (!found && b->error.status == SM_OK) n->flags |= SM__G_DEAD;
     }
-    for (at = b->n_stack - 2; found; at = b->stack[at + 1]) {
+    for (at = b->n_stack - 3; found && b->error.status == SM_OK; at = b->stack[at + 1]) {
         b->nodes[b->stack[at]].flags |= SM__G_ALIVE;
         if (at == down) break;
     }

@@ -115,6 +115,11 @@ static void grammar_small_ones(void) {
          "x~\x80~\xED\xA0\x80~\xC0\x80"},
         {SM_GRAMMAR_GBNF, "root ::= \"a\"{5000,6000}", "", "aaaa"},
         {SM_GRAMMAR_REGEX, "[a-c]+\\d{2}", "a12~cba99", "a1~12~a123"},
+        {SM_GRAMMAR_REGEX, "[b-d]{0,2}[a-d\u20ac]*x", "x~bx~bcdabcx~\xE2\x82\xACx", "bex~xx"},
+        {SM_GRAMMAR_REGEX, "[b-e]{0,2}[b-d]*x", "x~bx~eex~ebbcx", "eeex~bbex~ax"},
+        {SM_GRAMMAR_REGEX, "(b\u20ac){0,2}(b[\u20a0-\u20af])*x", "x~b\xE2\x82\xACx", "bbx~bx"},
+        {SM_GRAMMAR_REGEX, "[b-d]{1,2}[a-d]*x", "bx~cdabcx", "x~ax~"},
+        {SM_GRAMMAR_REGEX, "[b-d]{0,2}[a-d]{0,3}x", "x~bbaaax", "bbaaaax"},
         {SM_GRAMMAR_JSON_SCHEMA, "{\"type\":\"integer\",\"minimum\":-5,\"maximum\":12}",
          "-5~0~12", "-6~13~1.5~x"},
     };
@@ -319,6 +324,36 @@ static void grammar_matcher_sweeps(void) {
     grammar_close(&bed);
 }
 
+/* The states that one mask makes: what is said twice (any text before and behind a pattern) and what
+ * has no text (a key that no pattern has) is seen at once, not followed to its end. */
+static void grammar_masks_make_few_states(void) {
+    static const struct {
+        const char *schema, *text;
+        uint32_t most;
+    } cases[] = {
+        {"{\"patternProperties\":{\"[A-Za-z0-9-_.:]{1,255}\":{\"type\":\"string\"}}}", "{\"c", 300},
+        {"{\"properties\":{\"t\":{\"type\":\"string\",\"format\":\"date-time\"}}}", "{\"t", 500},
+    };
+    uint32_t mask[32], before;
+    grammar_bed bed;
+    sm_error error;
+    size_t i;
+    if (!grammar_open(&bed, 1 << 22)) return;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sm_grammar *g = grammar_of(SM_GRAMMAR_JSON_SCHEMA, cases[i].schema, 0, &error);
+        if (!CHECK_STR(error.text, "")) continue;
+        CHECK_STATUS(sm_matcher_start(bed.matcher, g), SM_OK);
+        before = bed.matcher->b.n_nodes;
+        CHECK_STATUS(sm_matcher_accept_bytes(bed.matcher, cases[i].text, strlen(cases[i].text)),
+                     SM_OK);
+        CHECK_STATUS(sm_matcher_mask(bed.matcher, mask), SM_OK);
+        if (bed.matcher->b.n_nodes - before > cases[i].most)
+            FAIL("%s: %u states", cases[i].schema, (unsigned)(bed.matcher->b.n_nodes - before));
+        sm_grammar_destroy(g);
+    }
+    grammar_close(&bed);
+}
+
 /* --- generation ------------------------------------------------------------------------------- */
 
 typedef struct grammar_text {
@@ -426,6 +461,7 @@ static const test tests_grammar[] = {
     {"grammar: hostile ones compile or are refused", grammar_survives_hostile_ones},
     {"grammar: a mask is the tokens that fit", grammar_masks_are_the_tokens_that_fit},
     {"grammar: a small matcher sweeps", grammar_matcher_sweeps},
+    {"grammar: a mask makes few states", grammar_masks_make_few_states},
     {"grammar: a generation keeps to its schema", grammar_generation_keeps_it},
     {"grammar: choices and arguments", grammar_choices_and_arguments},
 };
