@@ -23703,6 +23703,46 @@ static uint32_t sm__gb_not(sm__gb *b, uint32_t x) {
     return sm__gb_node(b, SM__G_NOT, sm__gb_has(b, x, SM__G_DEAD) ? SM__G_ID_NONE : x, 0, 0);
 }
 
+/* Room for n words in the free part of the arcs, which are not touched while nodes are made; NULL =
+ * there is none. */
+static sm__named *sm__gb_word_room(sm__gb *b, size_t n) {
+    uint32_t at = (b->n_arcs + 1) & ~1u; /* 16 bytes */
+    if (at < b->max_arcs && n < (b->max_arcs - at) * sizeof *b->arcs / sizeof(sm__named))
+        return (sm__named *)(void *)(b->arcs + at);
+    return sm__gb_full(b, "so many words"), (sm__named *)NULL;
+}
+
+/* One of n words, which get sorted: a tree, in which what words begin with alike is there once, and
+ * ends that are equal are one node. write makes the expression of a part of a word. The stack holds
+ * pairs: a number of bytes that the next word shares, and what may follow them, so far. */
+static uint32_t sm__gb_words(sm__gb *b, sm__named *words, uint32_t n,
+                             uint32_t (*write)(void *user, sm__str part), void *user) {
+    uint32_t down = b->n_stack, i, x = SM__G_ID_NONE, same, from, end;
+    sm__named_sort(words, (int)n);
+    for (i = 0; i < n && b->error.status == SM_OK; i++) {
+        sm__str s = words[i].name, part, next = {NULL, 0};
+        if (i + 1 < n) next = words[i + 1].name;
+        for (same = 0; same < s.n && same < next.n && s.p[same] == next.p[same];) same++;
+        x = SM__G_ID_EMPTY;
+        end = (uint32_t)s.n;
+        do {
+            int open = b->n_stack > down && b->stack[b->n_stack - 2] >= same;
+            from = open ? b->stack[b->n_stack - 2] : same;
+            part.p = s.p + from;
+            part.n = end - from;
+            if (part.n) x = sm__gb_seq(b, write(user, part), x);
+            if (open) x = sm__gb_alt(b, b->stack[b->n_stack - 1], x), b->n_stack -= 2;
+            end = from;
+        } while (from > same);
+        sm__gb_push(b, same), sm__gb_push(b, x);
+    }
+    b->n_stack = down;
+    return b->error.status == SM_OK ? x : SM__G_ID_NONE;
+}
+static uint32_t sm__gb_plain_word(void *b, sm__str s) {
+    return sm__gb_bytes((sm__gb *)b, s.p, s.n);
+}
+
 /* Sorts n pairs (first, last) by the first: a heap sort in place. */
 static void sm__gb_sort_pairs(uint32_t *v, uint32_t n) {
     uint32_t end = n, start = n / 2, i, child, first, last;
@@ -26122,24 +26162,41 @@ static uint32_t sm__js_equal(sm__schema *js, uint32_t node) {
     return sm__js_decimal(js, node, &v) ? sm__js_equal_number(js, &v) : 0;
 }
 
-/* The numbers or strings among the values of enum and const; SM__G_ID_ANY without them. */
+static uint32_t sm__js_word(void *js, sm__str part) {
+    return sm__js_literal((sm__schema *)js, part);
+}
+
+/* How a value is a word: as the text that it has in the schema, with one of these behind it. */
+enum { SM__WORD_NOT, SM__WORD_STRING, SM__WORD_INTEGER, SM__WORD_FRACTION };
+static const char *const sm__js_word_end[] = {"", "", "(?:\\.0+)?", "0*"};
+
+static int sm__js_word_kind(const sm__tree_node *v) {
+    sm__str s = v->text;
+    if (v->kind == '"') return SM__WORD_STRING;
+    if (v->kind != '0' || s.n > 16 || s.p[s.n - 1] == '0') return SM__WORD_NOT;
+    if (sm__str_has(s, "e") || sm__str_has(s, "E") || sm__str_has(s, "0.0000")) return SM__WORD_NOT;
+    return sm__str_has(s, ".") ? SM__WORD_FRACTION : SM__WORD_INTEGER;
+}
+
+/* The numbers or strings among the values of enum; SM__G_ID_ANY without it. */
 static uint32_t sm__js_listed(sm__schema *js, uint32_t schema, char kind) {
-    uint32_t x, all = SM__G_ID_ANY, i, node;
-    int word;
-    for (word = SM__KW_ENUM; word <= SM__KW_CONST; word++) {
-        if (!(node = sm__js_get(js, schema, word))) continue;
-        x = SM__G_ID_NONE;
-        if (word == SM__KW_CONST) {
-            if (js->t.v[node].kind == kind) x = sm__js_equal(js, node);
-        } else if (js->t.v[node].kind != '[') {
-            return sm__js_malformed(js, node, "enum is an array");
-        } else {
-            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-                if (js->t.v[i].kind == kind) x = sm__gb_alt(js->b, x, sm__js_equal(js, i));
+    uint32_t list = sm__js_get(js, schema, SM__KW_ENUM), x = SM__G_ID_NONE, i, n;
+    sm__named *words;
+    int how;
+    if (!list) return SM__G_ID_ANY;
+    if (js->t.v[list].kind != '[') return sm__js_malformed(js, list, "enum is an array");
+    if (!(words = sm__gb_word_room(js->b, js->t.v[list].n))) return 0;
+    for (how = SM__WORD_NOT; how <= SM__WORD_FRACTION; how++) {
+        for (n = 0, i = js->t.v[list].first; i; i = js->t.v[i].next) {
+            const sm__tree_node *v = &js->t.v[i];
+            if (v->kind != kind || sm__js_word_kind(v) != how) continue;
+            if (how) words[n++].name = v->text;
+            else x = sm__gb_alt(js->b, x, sm__js_equal(js, i));
         }
-        all = sm__gb_and(js->b, all, x);
+        i = sm__gb_words(js->b, words, n, sm__js_word, js);
+        x = sm__gb_alt(js->b, x, sm__gb_seq(js->b, i, sm__js_plain(js, sm__js_word_end[how])));
     }
-    return all;
+    return x;
 }
 
 /* A pattern as one that is searched for inside a JSON string. */
@@ -26280,17 +26337,6 @@ static int sm__js_type_of(const sm__schema *js, uint32_t value) {
     return 1 << (strchr(kinds, js->t.v[value].kind) - kinds);
 }
 
-/* Whether enum or const (keyword) leaves a value of this type; 1 without the keyword. */
-static int sm__js_leaves(sm__schema *js, uint32_t schema, int keyword, int type) {
-    uint32_t node = sm__js_get(js, schema, keyword), i;
-    if (!node) return 1;
-    if (keyword == SM__KW_CONST) return sm__js_type_of(js, node) == type;
-    if (js->t.v[node].kind != '[') return (int)sm__js_malformed(js, node, "enum is an array");
-    for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-        if (sm__js_type_of(js, i) == type) return 1;
-    return 0;
-}
-
 /* What a schema's keywords ask of a number or a string, found out once. */
 static uint32_t sm__js_text(sm__schema *js, uint32_t schema, int type) {
     uint32_t *known = type == SM__JS_NUMBER ? &js->numbers[schema] : &js->texts[schema];
@@ -26314,8 +26360,7 @@ static const uint8_t sm__js_refs[2] = {SM__KW_REF, SM__KW_DYNAMIC_REF};
 /* A schema holds: its own keywords become facts, the others are still to be looked into, first
  * those without a choice. */
 static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
-    static const uint8_t forks[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM,
-                                    SM__KW_CONST};
+    static const uint8_t forks[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM};
     sm__branch *to = sm__js_push(js, was);
     uint32_t i, node;
     int k, ref_only = js->old_refs && sm__js_get(js, s, SM__KW_REF);
@@ -26327,15 +26372,13 @@ static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, 
             way = to->facts << 8 | (way & SM__WAY_STEPS);
         }
     }
-    for (k = 0; k < 5 && !ref_only; k++) {
+    for (k = 0; k < 4 && !ref_only; k++) {
         node = sm__js_get(js, s, forks[k]);
         if (!node || (forks[k] == SM__KW_IF && !SM__WAY_SCOPE(way) &&
                       !sm__js_get(js, s, SM__KW_THEN) && !sm__js_get(js, s, SM__KW_ELSE)))
             continue;
-        if (k < 3 || type & SM__JS_HOLDERS)
-            sm__js_add(js, &to->todo, SM__FACT_FORK, node, way);
-        else if (!(type & SM__JS_TEXTS) && !sm__js_leaves(js, s, forks[k], type))
-            sm__js_todo(js, to, SM__JS_NEGATED, way); /* nothing is left */
+        if (k == 3 && (type & SM__JS_TEXTS)) continue; /* sm__js_text has them */
+        sm__js_add(js, &to->todo, SM__FACT_FORK, node, way);
     }
     for (k = 0; k < 3 && !ref_only && type == SM__JS_OBJECT; k++)
         if ((node = sm__js_get(js, s, sm__js_dependent[k])))
@@ -26345,6 +26388,8 @@ static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, 
         if ((node = sm__js_get(js, s, sm__js_refs[k])))
             sm__js_todo(js, to, sm__js_element(sm__js_target(js, node)), way);
     if (ref_only) return;
+    if ((node = sm__js_get(js, s, SM__KW_CONST)))
+        sm__js_todo(js, to, node << 2 | SM__JS_EQUAL, way);
     if ((node = sm__js_get(js, s, SM__KW_NOT)))
         sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), way);
     if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
@@ -26383,10 +26428,10 @@ static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
     sm__branch *to;
     switch (v->word) {
     case SM__KW_ENUM:
+        if (v->kind != '[') sm__js_malformed(js, node, "enum is an array");
         for (i = v->first; i; i = js->t.v[i].next)
             if (sm__js_type_of(js, i) == type) sm__js_or(js, was, i << 2 | SM__JS_EQUAL, f.b);
         return;
-    case SM__KW_CONST: sm__js_or(js, was, node << 2 | SM__JS_EQUAL, f.b); return;
     case SM__KW_ANY_OF:
         if (SM__WAY_SCOPE(f.b)) {
             sm__js_fork_all(js, was, f);
@@ -26516,17 +26561,6 @@ static void sm__js_deny_dependent(sm__schema *js, sm__branch was, uint32_t node,
     }
 }
 
-/* enum or const is broken, by a value of a type that it holds. */
-static void sm__js_deny_values(sm__schema *js, int type, sm__branch was, uint32_t node,
-                               uint32_t way) {
-    uint32_t i;
-    sm__branch *to = sm__js_push(js, was);
-    int list = js->t.v[node].word == SM__KW_ENUM;
-    for (i = list ? js->t.v[node].first : node; i; i = list ? js->t.v[i].next : 0)
-        if (sm__js_type_of(js, i) == type)
-            sm__js_todo(js, to, i << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
-}
-
 /* A schema does not hold: one of its keywords is broken. */
 static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
     uint32_t i, k, node, other;
@@ -26539,11 +26573,13 @@ static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, ui
     if (type & SM__JS_TEXTS) {
         uint32_t x = sm__js_text(js, s, type);
         if (x != SM__G_ID_ANY) sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
-    } else {
-        for (k = SM__KW_ENUM; k <= SM__KW_CONST; k++)
-            if ((node = sm__js_get(js, s, (int)k)))
-                sm__js_deny_values(js, type, was, node, way);
+    } else if ((node = sm__js_get(js, s, SM__KW_ENUM))) {
+        to = sm__js_push(js, was);
+        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
+            sm__js_todo(js, to, i << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
     }
+    if ((node = sm__js_get(js, s, SM__KW_CONST)))
+        sm__js_or(js, was, node << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
     if (type == SM__JS_ARRAY) sm__js_deny_array(js, was, s);
     if (type == SM__JS_OBJECT) sm__js_deny_object(js, was, s);
     if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
@@ -27721,14 +27757,16 @@ static uint32_t sm__grammar_build(sm_grammar *g, const sm_grammar_params *p) {
     sm__gb *b = &g->b;
     size_t bytes = p->bytes || !p->text ? p->bytes : strlen(p->text);
     uint32_t list = SM__G_ID_NONE, culprit;
+    sm__named *words;
     int i;
     switch (p->kind) {
     case SM_GRAMMAR_JSON_SCHEMA:
     case SM_GRAMMAR_REGEX: list = sm__grammar_compile(g, p->kind, p->text, bytes); break;
     case SM_GRAMMAR_GBNF: return sm__gbnf_parse(b, p->text, bytes, p->root ? p->root : "root");
     case SM_GRAMMAR_CHOICES:
-        for (i = 0; i < p->n_choices && b->error.status == SM_OK; i++)
-            list = sm__gb_alt(b, list, sm__gb_bytes(b, p->choices[i], strlen(p->choices[i])));
+        words = sm__gb_word_room(b, (size_t)p->n_choices);
+        for (i = 0; i < p->n_choices && words; i++) words[i].name = sm__str_of(p->choices[i]);
+        if (words) list = sm__gb_words(b, words, (uint32_t)i, sm__gb_plain_word, b);
         break;
     default: return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: %s", "no such kind");
     }

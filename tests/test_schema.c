@@ -414,6 +414,9 @@ static void schema_numbers(void) {
         {"{\"multipleOf\": 12}", {"0", "-12", "144", "36.0", "1000000008"}, {"4", "6", "14", "13"}},
         {"{\"multipleOf\": 0.3}", {"0.3", "-1.2", "3", "999.9"}, {"0.1", "1.1", "0.33", "1e+16"}},
         {"{\"enum\": [100, -2.50, 0]}", {"100", "100.0", "-2.5", "0"}, {"10", "1000", "2.5", "1"}},
+        {"{\"enum\": [12, -2.5, 1e-5, 123, 1.25, 0.00001]}",
+         {"12.00", "-2.50", "1.250", "1e-05", "0.00001", "123"},
+         {"12.5", "-2", "1.2", "1", "2.5", "1230"}},
     };
     schema_cases(cases, (int)(sizeof cases / sizeof *cases));
 }
@@ -531,11 +534,51 @@ static void schema_hostile(void) {
     schema_free(t);
 }
 
+/* Thousands of values are a tree of what they begin and end with. */
+static void schema_large_enums(void) {
+    static const char *const syllables[] = {"ka",  "to",  "mi",     "ra",       "ne",       "lo",
+                                            "shi", "bu",  "ter",    "and",      "\\\"",     "\\u001f",
+                                            "\xC3\xA9", "\xC3\xA8"};
+    schema_test *t = schema_make(sm__gb_fit((size_t)4 << 20)); /* what sm_grammar_create has */
+    json_buffer schema = {NULL, 0, 0};
+    static char values[5000][48];
+    int i, k, numbers, n;
+    for (numbers = 0; numbers < 2; numbers++) {
+        schema.n = 0;
+        json_put(&schema, "{\"enum\":[", 9);
+        for (i = 0; i < 5000; i++) {
+            int number = (int)random_u64() % 1000000;
+            if (numbers) n = sprintf(values[i], number % 3 ? "%d" : "%d.25", number);
+            else {
+                n = sprintf(values[i], "\"%d", i * (int)9973 % 5000);
+                for (k = 0; k < 3 + i % 4; k++)
+                    n += sprintf(values[i] + n, "%s", syllables[random_u64() % 14]);
+                n += sprintf(values[i] + n, "\"");
+            }
+            json_put(&schema, i ? "," : "", i != 0);
+            json_put(&schema, values[i], (size_t)n);
+        }
+        json_put(&schema, "]}", 2);
+        if (!CHECK_STATUS(schema_compile(t, schema.p, schema.n, 0), SM_OK)) continue;
+        for (i = 0; i < 5000; i += 97) {
+            size_t length = strlen(values[i]);
+            CHECK(schema_accepts(t, values[i], length));
+            CHECK(!schema_accepts(t, values[i], length - 1) || numbers);
+            values[i][length - 1] = numbers ? 'x' : 'k';
+            values[i][length] = '"';
+            CHECK(!schema_accepts(t, values[i], length + 1));
+        }
+    }
+    free(schema.p);
+    schema_free(t);
+}
+
 static const test tests_schema[] = {
     {"schema: JSON is read as JSONTestSuite says", schema_json_suite},
     {"schema: patterns, anchors, escapes", schema_patterns},
     {"schema: ranges and multiples of numbers", schema_numbers},
     {"schema: objects and arrays", schema_objects},
+    {"schema: 5,000 values in the memory of a default grammar", schema_large_enums},
     {"schema: what is not exact is refused by name", schema_refusals},
     {"schema: hostile ones are refused", schema_hostile},
     {"schema: llama.cpp's accepted and refused strings", schema_llama_strings},
