@@ -17468,6 +17468,11 @@ typedef struct sm__pair { /* of the table (left id, right id) -> merge */
     uint32_t rank;
 } sm__pair;
 
+typedef struct sm__unit { /* of the trie: a double array, see sm__unit_next */
+    int32_t base, parent; /* parent -1 = free */
+    int32_t id;           /* the token that ends here, or -1 */
+} sm__unit;
+
 struct sm__vocab_tables {
     unsigned char *bytes; /* the decoded texts, one after another */
     uint32_t *offsets;    /* [n + 1] */
@@ -17476,9 +17481,12 @@ struct sm__vocab_tables {
     sm__pair *pairs; /* [pair_mask + 1] BPE */
     size_t pair_mask;
     uint32_t *order;      /* [n] SPM: scores as integers, the best is the smallest */
-    int n_nodes;          /* WPM, UGM: of the trie that pairs hold, see sm__trie_add */
+    sm__unit *units;      /* [n_units] WPM, UGM: the trie of the tokens */
+    int32_t n_units;      /* a multiple of 256 */
     double *weights;      /* [n] UGM: log-probabilities */
     double unknown_weight;
+    size_t exact;         /* UGM: sums of so many weights are exact */
+    uint8_t plain[128];   /* UGM: 1 = before ASCII nothing changes this character */
     const uint8_t *map;   /* UGM: the units of charsmap's trie, 4 bytes each */
     uint32_t n_map;
     const uint8_t *map_text; /* what it replaces by, each up to a NUL */
@@ -17551,13 +17559,19 @@ static int sm__bytes_decode(const struct sm__vocab_tables *t, sm__str s, unsigne
     return n;
 }
 
-/* A copy of s in out [s.n] with spaces for U+2581. Returns its length. */
+/* A copy of s in out [s.n], which may be s, with spaces for U+2581. Returns its length. */
 static size_t sm__spaces_decode(const char *s, size_t n, unsigned char *out) {
     size_t i = 0, used = 0;
     while (i < n) {
-        int mark = n - i >= 3 && memcmp(s + i, "\xE2\x96\x81", 3) == 0;
-        out[used++] = mark ? (unsigned char)' ' : (unsigned char)s[i];
-        i += mark ? 3 : 1;
+        const char *mark = (const char *)memchr(s + i, 0xE2, n - i);
+        size_t plain = mark ? (size_t)(mark - s) - i : n - i;
+        memmove(out + used, s + i, plain);
+        used += plain;
+        i += plain;
+        if (i == n) break;
+        plain = n - i < 3 || memcmp(s + i, "\xE2\x96\x81", 3) != 0;
+        out[used++] = plain ? 0xE2 : (unsigned char)' ';
+        i += plain ? 1 : 3;
     }
     return used;
 }
@@ -17666,6 +17680,47 @@ static size_t sm__table_size(size_t n) {
     size_t size = 16;
     while (size < n + n / 2) size *= 2;
     return size;
+}
+
+/* --- Tokens in the order of their texts ------------------------------------------------------- */
+
+typedef struct sm__sorted {
+    uint64_t key; /* the first 8 bytes: most comparisons need no more */
+    int32_t id;
+} sm__sorted;
+
+/* Equal texts: the lower id first. */
+static int sm__sorted_before(const struct sm__vocab_tables *t, const sm__sorted *a,
+                             const sm__sorted *b) {
+    int order;
+    if (a->key != b->key) return a->key < b->key;
+    order = sm__str_order(sm__token_str(t, a->id), sm__token_str(t, b->id));
+    return order ? order < 0 : a->id < b->id;
+}
+
+/* Sorts a [n], whose ids are set: merges of ever longer runs between two arrays, as what a file
+ * holds must not make it slow. Returns the array that has the result. */
+static sm__sorted *sm__sorted_make(const struct sm__vocab_tables *t, sm__sorted *a,
+                                   sm__sorted *other, int n) {
+    int64_t run, at, i, j, k;
+    for (i = 0; i < n; i++) {
+        sm__str s = sm__token_str(t, a[i].id);
+        a[i].key = 0;
+        for (k = 0; k < 8; k++)
+            a[i].key = a[i].key << 8 | ((size_t)k < s.n ? (unsigned char)s.p[k] : 0u);
+    }
+    for (run = 1; run < n; run *= 2) {
+        sm__sorted *swap = a;
+        for (at = 0; at < n; at += 2 * run) {
+            int64_t mid = at + run < n ? at + run : n, end = mid + run < n ? mid + run : n;
+            for (i = k = at, j = mid; k < end; k++)
+                other[k] = j == end || (i < mid && sm__sorted_before(t, &a[i], &a[j])) ? a[i++]
+                                                                                    : a[j++];
+        }
+        a = other;
+        other = swap;
+    }
+    return a;
 }
 
 /* --- Building the tables ---------------------------------------------------------------------- */
@@ -17836,86 +17891,192 @@ static sm_status sm__vocab_merges(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
-/* --- The trie of WPM and UGM ------------------------------------------------------------------ */
+/* --- The trie of WPM and UGM: a double array (Aoe 1989) --------------------------------------- */
 
-/* Entries are pairs (node, byte) -> node; rank is the id of the token that ends there, or all ones.
- * Node 0 is the root. It grows as a hash table does. */
+/* The unit after byte b of the one at `node`, or -1. All children of a unit lie at its base ^ byte,
+ * between those of others, and know their parent. The root is unit 0, and nobody's child. */
+SM__INLINE int32_t sm__unit_next(const struct sm__vocab_tables *t, int32_t node, int b) {
+    int32_t next = t->units[node].base ^ b;
+    return t->units[next].parent == node ? next : -1;
+}
 
-static sm_status sm__trie_grow(sm_model *m, sm_error *error) {
+static sm_status sm__units_grow(sm_model *m, int32_t most, sm_error *error) {
     struct sm__vocab_tables *t = m->vocab.tables;
-    sm__pair *old = t->pairs, *pairs;
-    size_t n = old ? t->pair_mask + 1 : 0, size = sm__max_size(2 * n, 1024), i;
-    pairs = (sm__pair *)sm__model_alloc(m, size, sizeof *pairs);
-    if (!pairs) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
-    memset(pairs, 0xFF, size * sizeof *pairs);
-    t->pairs = pairs;
-    t->pair_mask = size - 1;
-    for (i = 0; i < n; i++) {
-        sm__pair *pair;
-        if (old[i].left < 0) continue;
-        pair = sm__pair_find(t, old[i].left, old[i].right);
-        if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the texts collide");
-        *pair = old[i];
-    }
+    sm__unit *old = t->units;
+    t->units = (sm__unit *)sm__model_alloc(m, (size_t)most, sizeof *old);
+    if (!t->units) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
+    memset(t->units, 0xFF, (size_t)most * sizeof *old);
+    if (old) memcpy(t->units, old, (size_t)t->n_units * sizeof *old);
     sm__model_drop(m, old);
     return SM_OK;
 }
 
-static sm_status sm__trie_add(sm_model *m, int32_t id, sm_error *error) {
+/* Where the children of a unit fit: one goes into the first hole, whose place is *hole; more of
+ * them into the last blocks of 256 units. -1 = nowhere. As all of the last block is tried, a block
+ * that is given up has at least 16 units in use, whatever the tokens are. */
+static int32_t sm__units_find(const struct sm__vocab_tables *t, const uint8_t *bytes, int n,
+                              int32_t *hole) {
+    int32_t base, start, end;
+    int i = 0;
+    while (*hole < t->n_units && t->units[*hole].parent != -1) ++*hole;
+    if (n == 1) return *hole < t->n_units ? *hole ^ bytes[0] : -1;
+    for (start = t->n_units - 256; start >= 0 && start >= t->n_units - 1024; start -= 256)
+        for (base = start, end = start + 256; base < end; base++) {
+            for (i = 0; i < n && t->units[base ^ bytes[i]].parent == -1; i++) {
+            }
+            if (i == n) return base;
+        }
+    return -1;
+}
+
+/* The part of the sorted tokens that is below a unit. */
+typedef struct sm__below {
+    int32_t unit, first, end, depth;
+} sm__below;
+
+/* Puts the children of a unit into the array, and their parts onto the stack. */
+static sm_status sm__units_add(sm_model *m, const sm__sorted *s, sm__below now, sm__below *stack,
+                               int32_t *n_stack, int32_t *hole, int32_t *most, sm_error *error) {
     struct sm__vocab_tables *t = m->vocab.tables;
-    sm__str s = sm__token_str(t, id);
-    sm__pair *pair = NULL;
-    int32_t node = 0;
-    size_t i;
-    for (i = 0; i < s.n; i++, node = pair->merged) {
-        if ((size_t)t->n_nodes * 3 >= t->pair_mask * 2) {
-            sm_status status = sm__trie_grow(m, error);
+    uint8_t bytes[256];
+    int32_t i, base;
+    int n = 0, k = -1;
+    for (i = now.first; i < now.end; i++) {
+        uint8_t b = (uint8_t)sm__token_str(t, s[i].id).p[now.depth];
+        if (!n || b != bytes[n - 1]) bytes[n++] = b;
+    }
+    while ((base = sm__units_find(t, bytes, n, hole)) < 0) {
+        if (t->n_units == *most) {
+            sm_status status;
+            if (*most >> 30)
+                return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: 4 GB of trie");
+            status = sm__units_grow(m, *most *= 2, error);
             if (status) return status;
         }
-        pair = sm__pair_find(t, node, (unsigned char)s.p[i]);
-        if (!pair) return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides", (int)id);
-        if (pair->left >= 0) continue;
-        pair->left = node;
-        pair->right = (unsigned char)s.p[i];
-        pair->merged = ++t->n_nodes;
+        t->n_units += 256;
     }
-    if (pair && pair->rank == 0xFFFFFFFFu) pair->rank = (uint32_t)id; /* the first one stays */
+    t->units[now.unit].base = base;
+    for (i = now.first; i < now.end; i++) {
+        sm__below *below = &stack[*n_stack - 1];
+        if (k < 0 || (uint8_t)sm__token_str(t, s[i].id).p[now.depth] != bytes[k]) {
+            below = &stack[(*n_stack)++];
+            below->unit = base ^ bytes[++k];
+            below->first = i;
+            below->depth = now.depth + 1;
+            t->units[below->unit].parent = now.unit;
+            t->units[below->unit].base = 0;
+        }
+        below->end = i + 1;
+    }
     return SM_OK;
 }
 
-/* The node after byte b, or -1; *id becomes the token that ends there, if any. */
-static int32_t sm__trie_next(const struct sm__vocab_tables *t, int32_t node, int b, int32_t *id) {
-    const sm__pair *pair = sm__pair_find(t, node, b);
-    if (!pair || pair->left < 0) return -1;
-    *id = (int32_t)pair->rank;
-    return pair->merged;
+/* The trie of the tokens s [n], sorted. Every part on the stack has a token of its own. */
+static sm_status sm__units_build(sm_model *m, const sm__sorted *s, int n, sm_error *error) {
+    struct sm__vocab_tables *t = m->vocab.tables;
+    sm__below *stack = (sm__below *)sm__model_alloc(m, (size_t)n + 1, sizeof *stack), now;
+    int32_t n_stack = 1, hole = 0, most = 1024;
+    sm_status status = sm__units_grow(m, most, error);
+    if (!stack) status = sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
+    if (status) return status;
+    memset(stack, 0, sizeof *stack);
+    stack->end = n;
+    t->units[0].parent = -2;
+    t->units[0].base = 0;
+    t->n_units = 256;
+    while (n_stack && !status) {
+        now = stack[--n_stack];
+        for (; now.first < now.end && sm__token_str(t, s[now.first].id).n == (size_t)now.depth;
+             now.first++)
+            if (t->units[now.unit].id < 0) t->units[now.unit].id = s[now.first].id;
+        if (now.first < now.end)
+            status = sm__units_add(m, s, now, stack, &n_stack, &hole, &most, error);
+    }
+    sm__model_drop(m, stack);
+    return status ? status : sm__units_grow(m, t->n_units, error); /* no more than it needs */
 }
 
 /* Tokens that text can become; of WPM also the others, as llama.cpp has it. */
 static sm_status sm__vocab_trie(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
-    sm_status status = sm__trie_grow(m, error);
-    int i;
-    for (i = 0; i < v->n && !status; i++) {
+    sm__sorted *sorted = (sm__sorted *)sm__model_alloc(m, (size_t)v->n, 2 * sizeof *sorted);
+    sm_status status;
+    int i, n = 0;
+    if (!sorted) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
+    for (i = 0; i < v->n; i++) {
         int kind = v->kinds[i];
+        if (!v->tokens[i].n) continue;
         if (v->kind == SM__VOCAB_UGM &&
             ((kind != SM__TOKEN_NORMAL && kind != SM__TOKEN_USER && kind != SM__TOKEN_UNUSED) ||
              (!v->plain_spaces && memchr(v->tokens[i].p, ' ', v->tokens[i].n))))
             continue;
-        if (v->kind == SM__VOCAB_WPM && kind == SM__TOKEN_UNUSED && !v->tokens[i].n) continue;
-        status = sm__trie_add(m, i, error);
+        sorted[n++].id = i;
     }
+    status = sm__units_build(m, sm__sorted_make(v->tables, sorted, sorted + v->n, n), n, error);
+    sm__model_drop(m, sorted);
     return status;
 }
 
-/* UGM: log-probabilities; what has no token is 10 worse than the worst. The units of the charsmap,
- * a XOR-compressed compact double array (Kanda 2018), are read with every index checked. */
+/* The node of the charsmap that byte c leads to from *node; 0 = none. A unit has a base of 22 bits
+ * (shifted by 8 when bit 9 is set), leaf bit 8, and in bits 0 to 7 the byte that leads to it. Every
+ * index is checked. */
+static int sm__map_next(const struct sm__vocab_tables *t, uint32_t *node, unsigned c,
+                        uint32_t *value) {
+    uint32_t unit, next = *node ^ c;
+    *value = 0xFFFFFFFFu;
+    if (next >= t->n_map) return 0;
+    unit = sm__get32(t->map + 4 * (size_t)next);
+    if ((unit & 0x800000FFu) != c) return 0;
+    next ^= (unit >> 10) << ((unit & 512) >> 6);
+    if (unit >> 8 & 1) {
+        if (next >= t->n_map) return 0;
+        *value = sm__get32(t->map + 4 * (size_t)next) & 0x7FFFFFFFu;
+    }
+    *node = next;
+    return 1;
+}
+
+static uint32_t sm__map_root(const struct sm__vocab_tables *t) {
+    uint32_t unit = t->n_map ? sm__get32(t->map) : 0;
+    return (unit >> 10) << ((unit & 512) >> 6);
+}
+
+/* Which ASCII characters stay as they are before other ones: nothing in the charsmap, and no token
+ * that is found beforehand, begins so. */
+static void sm__vocab_plain(struct sm__vocab_tables *t) {
+    uint32_t node, after, value;
+    unsigned c, next;
+    for (c = 1; c < 128; c++) {
+        node = sm__map_root(t);
+        t->plain[c] = !(1 << sm__char_ascii[c] & SM__CHAR_SPACE) && !(t->special_start[c] & 1);
+        if (!t->plain[c] || !sm__map_next(t, &node, c, &value)) continue;
+        t->plain[c] = value >= t->n_map_text;
+        for (next = 1; next < 128; next++) {
+            after = node;
+            if (sm__map_next(t, &after, next, &value)) t->plain[c] = 0;
+        }
+    }
+}
+
+/* How many of the weights have an exact sum, whatever the order: all are multiples of some power of
+ * two, and a double holds 2^53 of those. */
+static size_t sm__exact_sums(const double *weights, int n, double worst) {
+    double unit = 1.0, most = -worst, sums;
+    int i;
+    for (i = -1; i < n; i++) {
+        double w = i < 0 ? worst : weights[i];
+        if (w < 0) w = -w;
+        if (w > most) most = w;
+        while (w / unit < 9007199254740992.0 && (double)(int64_t)(w / unit) != w / unit) unit /= 2;
+    }
+    sums = most > 0 ? 9007199254740992.0 * unit / most : 1e9;
+    return sums >= 1e9 ? 1000000000u : sums > 0 ? (size_t)sums : 0;
+}
+
+/* UGM: log-probabilities; what has no token is 10 worse than the worst. */
 static sm_status sm__vocab_weights(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
-    size_t n = v->charsmap.n;
-    uint32_t bytes;
-    uint8_t *map;
     float worst = 3.4e38f;
     int i;
     t->weights = (double *)sm__model_alloc(m, (size_t)v->n, sizeof *t->weights);
@@ -17933,18 +18094,30 @@ static sm_status sm__vocab_weights(sm_model *m, sm_error *error) {
             if (v->weights[i] < t->unknown_weight) t->unknown_weight = v->weights[i];
         t->unknown_weight -= 10.0;
     }
-    if (!n) return SM_OK;
-    bytes = n > 4 ? sm__get32((const uint8_t *)v->charsmap.p) : 0;
-    if (!bytes || bytes % 4 || bytes >= n - 4 || n > 0x7FFFFFFFu || v->charsmap.p[n - 1])
-        return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the charsmap of %llu bytes is none",
-                        (unsigned long long)n);
-    map = (uint8_t *)sm__model_alloc(m, n, 1);
-    if (!map) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for the charsmap");
-    memcpy(map, v->charsmap.p, n);
-    t->map = map + 4;
-    t->n_map = bytes / 4;
-    t->map_text = map + 4 + bytes;
-    t->n_map_text = (uint32_t)(n - 4 - bytes);
+    t->exact = sm__exact_sums(t->weights, v->n, t->unknown_weight);
+    return SM_OK;
+}
+
+/* UGM: SentencePiece's normalizer: a double array, XOR-compressed (Kanda 2018), and texts. */
+static sm_status sm__vocab_charsmap(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    size_t n = v->charsmap.n;
+    uint32_t bytes = n > 4 ? sm__get32((const uint8_t *)v->charsmap.p) : 0;
+    uint8_t *map;
+    if (n) {
+        if (!bytes || bytes % 4 || bytes >= n - 4 || n > 0x7FFFFFFFu || v->charsmap.p[n - 1])
+            return sm__fail(error, SM_ERR_FORMAT, "tokenizer: the charsmap of %llu bytes is none",
+                            (unsigned long long)n);
+        map = (uint8_t *)sm__model_alloc(m, n, 1);
+        if (!map) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for the charsmap");
+        memcpy(map, v->charsmap.p, n);
+        t->map = map + 4;
+        t->n_map = bytes / 4;
+        t->map_text = map + 4 + bytes;
+        t->n_map_text = (uint32_t)(n - 4 - bytes);
+    }
+    sm__vocab_plain(t);
     return SM_OK;
 }
 
@@ -17987,58 +18160,36 @@ static int sm__is_marked(const sm__vocab *v, int id) {
     return end && v->kinds[id] == SM__TOKEN_NORMAL && !(v->text_flags & SM__TEXT_HF);
 }
 
-/* The order of special tokens: by text; of equal texts user-defined ones first, then by id. */
-static int sm__special_before(const sm__vocab *v, int32_t a, int32_t b) {
-    sm__str s = sm__token_str(v->tables, a), t = sm__token_str(v->tables, b);
-    int user_a = v->kinds[a] == SM__TOKEN_USER, user_b = v->kinds[b] == SM__TOKEN_USER;
-    int order = memcmp(s.p, t.p, sm__min_size(s.n, t.n));
-    if (order) return order < 0;
-    if (s.n != t.n) return s.n < t.n;
-    return user_a != user_b ? user_a : a < b;
-}
-
-/* Heap sort: no recursion, no memory, O(n log n) for whatever a file holds. */
-static void sm__special_sort(const sm__vocab *v, int32_t *ids, int n) {
-    int start = n / 2, end = n;
-    while (end > 1) {
-        int32_t id;
-        int at, child;
-        if (start > 0) id = ids[--start];
-        else {
-            id = ids[--end];
-            ids[end] = ids[0];
-        }
-        for (at = start; (child = 2 * at + 1) < end; at = child) {
-            if (child + 1 < end && sm__special_before(v, ids[child], ids[child + 1])) child++;
-            if (!sm__special_before(v, id, ids[child])) break;
-            ids[at] = ids[child];
-        }
-        ids[at] = id;
-    }
-}
-
-/* The sorted list of special tokens, each text once, and where each first byte begins in it. */
+/* The sorted list of special tokens, and where each first byte begins in it; of equal texts one, a
+ * user-defined one if there is. */
 static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
+    sm__sorted *sorted, *in_order;
     int i, n = 0, kept = 0, b = 0;
     for (i = 0; i < v->n; i++) n += sm__is_marked(v, i);
+    sorted = (sm__sorted *)sm__model_alloc(m, (size_t)n, 2 * sizeof *sorted);
     t->specials = (int32_t *)sm__model_alloc(m, (size_t)n, sizeof *t->specials);
-    if (!t->specials) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
+    if (!sorted || !t->specials)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
     for (i = 0, n = 0; i < v->n; i++)
-        if (sm__is_marked(v, i)) t->specials[n++] = i;
-    sm__special_sort(v, t->specials, n);
+        if (sm__is_marked(v, i)) sorted[n++].id = i;
+    in_order = sm__sorted_make(t, sorted, sorted + n, n);
     for (i = 0; i < n; i++) {
-        sm__str s = sm__token_str(t, t->specials[i]), last;
-        if (kept) {
-            last = sm__token_str(t, t->specials[kept - 1]);
-            if (last.n == s.n && memcmp(last.p, s.p, s.n) == 0) continue;
+        int32_t id = in_order[i].id;
+        sm__str s = sm__token_str(t, id);
+        if (kept && sm__str_order(sm__token_str(t, t->specials[kept - 1]), s) == 0) {
+            if (v->kinds[id] != SM__TOKEN_USER ||
+                v->kinds[t->specials[kept - 1]] == SM__TOKEN_USER)
+                continue;
+            kept--;
         }
         for (; b <= (unsigned char)s.p[0]; b++) t->special_first[b] = kept;
         t->special_start[(unsigned char)s.p[0]] |=
-            (uint8_t)(v->kinds[t->specials[i]] == SM__TOKEN_USER ? 1 : 2);
-        t->specials[kept++] = t->specials[i];
+            (uint8_t)(v->kinds[id] == SM__TOKEN_USER ? 1 : 2);
+        t->specials[kept++] = id;
     }
+    sm__model_drop(m, sorted);
     for (; b <= 256; b++) t->special_first[b] = kept;
     t->n_specials = kept;
     t->users = (int32_t *)sm__model_alloc(m, (size_t)kept + 1, sizeof *t->users);
@@ -18137,6 +18288,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
         status = sm__vocab_scores(m, error);
     if (!status && v->kind >= SM__VOCAB_WPM) status = sm__vocab_trie(m, error);
     if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
+    if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_charsmap(m, error);
     if (status) {
         v->tables = NULL;
         return status;
@@ -18972,11 +19124,10 @@ static void sm__wpm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     if (sm__kept_find(t, s, n, &slot)) return;
     for (i = 1; i < n && v->max_word; i++) chars += (s[i] & 0xC0) != 0x80;
     while (at < n && chars <= (size_t)v->max_word) {
-        int32_t node = 0, best = -1, id = -1;
+        int32_t node = 0, best = -1, id;
         size_t end = at;
-        for (i = at; i < n; i++, id = -1) {
-            node = sm__trie_next(v->tables, node, s[i], &id);
-            if (node < 0) break;
+        for (i = at; i < n && (node = sm__unit_next(v->tables, node, s[i])) >= 0; i++) {
+            id = v->tables->units[node].id;
             if (id >= 0) best = id, end = i + 1;
         }
         if (best < 0) break;
@@ -19058,32 +19209,13 @@ static void sm__wpm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
 
 /* --- Unigram: the most probable tokens (Kudo 2018, arXiv:1804.10959) -------------------------- */
 
-/* The node that byte c leads to from the unit at *node; 0 = none. Unit: base 22 bits (shifted by 8
- * when bit 9 is set), leaf bit 8, the byte that leads here in bits 0 to 7. */
-static int sm__map_next(const struct sm__vocab_tables *t, uint32_t *node, unsigned c,
-                        uint32_t *value) {
-    uint32_t unit, next = *node ^ c;
-    *value = 0xFFFFFFFFu;
-    if (next >= t->n_map) return 0;
-    unit = sm__get32(t->map + 4 * (size_t)next);
-    if ((unit & 0x800000FFu) != c) return 0;
-    next ^= (unit >> 10) << ((unit & 512) >> 6);
-    if (unit >> 8 & 1) {
-        if (next >= t->n_map) return 0;
-        *value = sm__get32(t->map + 4 * (size_t)next) & 0x7FFFFFFFu;
-    }
-    *node = next;
-    return 1;
-}
-
 /* What s [n] begins with in the charsmap, the longest such text (or the shortest): its length, or
  * 0; *by is what replaces it, up to a NUL. */
 static size_t sm__map_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
                            int shortest, const uint8_t **by) {
-    uint32_t node, value, unit = t->n_map ? sm__get32(t->map) : 0;
+    uint32_t node = sm__map_root(t), value;
     size_t at = 0, best = 0;
-    node = (unit >> 10) << ((unit & 512) >> 6);
-    while (t->n_map && at < n && s[at] && !(best && shortest) &&
+    while (at < n && s[at] && !(best && shortest) &&
            sm__map_next(t, &node, s[at], &value)) {
         at++;
         if (value >= t->n_map_text) continue;
@@ -19132,6 +19264,20 @@ static void sm__ugm_put(sm_tokenizer *t, int c) {
     t->solid = t->used;
 }
 
+/* What s [n] begins with that stays as it is, written; returns its length. The last character
+ * before another one than ASCII may compose with that. */
+static size_t sm__ugm_plain(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const uint8_t *plain = t->model->vocab.tables->plain;
+    size_t run = 0;
+    while (run < n && s[run] < 128 && plain[s[run]]) run++;
+    if (run && run < n && s[run] >= 128) run--;
+    if (!run || t->used + run + 2 > 3 * t->max_text) return 0;
+    sm__ugm_put(t, s[0]);
+    memcpy(t->text + t->used, s + 1, run - 1);
+    t->solid = t->used += run - 1;
+    return run;
+}
+
 /* Bytes of the grapheme that s [n] begins with, as far as marks make it: others are longer than the
  * 5 bytes that are asked for. */
 static size_t sm__grapheme(const unsigned char *s, size_t n) {
@@ -19156,6 +19302,8 @@ static void sm__ugm_hf(sm_tokenizer *t, const unsigned char *s, size_t n) {
     size_t at = 0, end, i;
     while (at < n && !t->full) {
         const uint8_t *by = NULL;
+        at += sm__ugm_plain(t, s + at, n - at);
+        if (at == n) break;
         end = at + sm__grapheme(s + at, n - at);
         if (end - at < 6 && sm__map_find(v->tables, s + at, end - at, 1, &by)) {
             for (; *by; by++) sm__ugm_put(t, *by);
@@ -19186,9 +19334,9 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
     size_t at = 0, length, i;
     const uint8_t *by = NULL;
     uint32_t code;
-    t->used = 0;
-    t->space_due = t->unknown = 1;
     for (; at < n && !t->full; at += length) {
+        length = sm__ugm_plain(t, s + at, n - at);
+        if (length) continue;
         length = sm__user_prefix(tables, s + at, n - at);
         if (!length && (length = sm__map_find(tables, s + at, n - at, 0, &by)) > 0) {
             for (; *by; by++) sm__ugm_put(t, *by);
@@ -19207,7 +19355,7 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
 }
 
 /* The best way to every place of s [n], then back along the best way to the end. */
-static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
+static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int keep) {
     const sm__vocab *v = &t->model->vocab;
     const struct sm__vocab_tables *tables = v->tables;
     sm__best *best = t->best;
@@ -19215,7 +19363,7 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     int32_t node, id, next, i;
     int first = t->n_ids;
     sm__kept *slot = NULL;
-    if (!n || ((v->text_flags & SM__TEXT_WORDS) && sm__kept_find(t, s, n, &slot))) return;
+    if (!n || (keep && !t->unknown && sm__kept_find(t, s, n, &slot))) return;
     for (at = 0; at <= n; at++) {
         best[at].weight = at ? -1.7976931348623157e308 : 0.0;
         best[at].id = v->unk;
@@ -19226,11 +19374,10 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
         int single = 0;
         size_t place;
         end = sm__lead_span(s + at, n - at);
-        for (place = at, node = 0; place < n; place++) {
+        for (place = at, node = 0;
+             place < n && (node = sm__unit_next(tables, node, s[place])) >= 0; place++) {
             sm__best *b = &best[place + 1];
-            id = -1;
-            node = sm__trie_next(tables, node, s[place], &id);
-            if (node < 0) break;
+            id = tables->units[node].id;
             if (id < 0) continue;
             single |= place + 1 - at == end;
             if (weight + tables->weights[id] > b->weight) {
@@ -19250,7 +19397,6 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
         best[i].from = next;
         next = i;
     }
-    t->unknown = 0;
     for (i = 0; next > 0; i = next, next = id) {
         id = best[next].from;
         if (best[next].id != v->unk) sm__emit(t, best[next].id), t->unknown = 0;
@@ -19263,18 +19409,27 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     sm__kept_put(t, slot, s, n, first);
 }
 
+/* Hugging Face's library may cut words at spaces beforehand. Where no token crosses the start of a
+ * word, and sums are exact, the best ways through the words make up the best way through the text:
+ * the ids are the same word by word, and words come again. */
 static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const struct sm__vocab_tables *tables = t->model->vocab.tables;
+    int hf = t->model->vocab.text_flags & SM__TEXT_HF, apart, words;
     size_t start = 0, end;
-    if (t->model->vocab.text_flags & SM__TEXT_HF) {
-        t->used = t->solid = 0;
-        t->space_due = 1;
-        t->unknown = t->begin || !(t->model->vocab.text_flags & SM__TEXT_FIRST);
-        sm__ugm_hf(t, s, n);
-    } else sm__ugm_normalize(t, s, n);
+    t->used = t->solid = 0;
+    t->space_due = 1;
+    t->unknown = !hf || t->begin || !(t->model->vocab.text_flags & SM__TEXT_FIRST);
+    if (hf) sm__ugm_hf(t, s, n);
+    else sm__ugm_normalize(t, s, n);
+    t->unknown = 0;
+    apart = t->model->vocab.text_flags & SM__TEXT_WORDS;
+    words = apart || (!tables->space_inside && t->used <= tables->exact &&
+                      sm__utf8_ok(t->text, t->used));
     for (; start < t->used && !t->full; start = end) {
-        end = t->model->vocab.text_flags & SM__TEXT_WORDS ? start + 1 : t->used;
-        while (end < t->used && t->text[end] != ' ') end++;
-        sm__ugm_word(t, t->text + start, end - start);
+        end = words ? start + 1 : t->used;
+        while (end < t->used && (t->text[end] != ' ' || (!apart && t->text[end - 1] == ' '))) end++;
+        if (apart) t->unknown = 0; /* unknown ids of two words are two */
+        sm__ugm_word(t, t->text + start, end - start, words);
     }
 }
 
@@ -27574,46 +27729,18 @@ static int sm__in_slice(const char *text, size_t n) {
     return 1;
 }
 
-static int sm__token_order(const sm_model *m, int32_t a, int32_t b) {
-    sm__str x, y;
-    int order;
-    x.p = sm_token_text(m, a, &x.n);
-    y.p = sm_token_text(m, b, &y.n);
-    order = sm__str_order(x, y);
-    return order ? order : a - b;
-}
-
-/* Sorts ids by their text: merges of ever longer runs between two arrays. Returns the one that has
- * the result. */
-static int32_t *sm__token_sort(const sm_model *m, int32_t *ids, int32_t *other, int n) {
-    int64_t run, at;
-    for (run = 1; run < n; run *= 2) {
-        int32_t *swap = ids;
-        for (at = 0; at < n; at += 2 * run) {
-            int64_t i = at, j = at + run < n ? at + run : n, k = at;
-            int64_t mid = j, end = at + 2 * run < n ? at + 2 * run : n;
-            for (; k < end; k++)
-                other[k] = j == end || (i < mid && sm__token_order(m, ids[i], ids[j]) < 0)
-                               ? ids[i++]
-                               : ids[j++];
-        }
-        ids = other;
-        other = swap;
-    }
-    return ids;
-}
-
-/* Counts (part->nodes NULL) or places the nodes of ids, sorted, without those in `leave`. open
+/* Counts (part->nodes NULL) or places the nodes of tokens, sorted, without those in `leave`. open
  * [max_depth] are the nodes on the way to the last one. */
-static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const int32_t *ids, int n,
-                               const uint32_t *leave, uint32_t *open) {
+static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const sm__sorted *tokens,
+                               int n, const uint32_t *leave, uint32_t *open) {
     const char *last = NULL, *text;
     size_t n_last = 0, bytes, same, depth = 0;
     int i;
     part->n = 0;
     for (i = 0; i < n; i++) {
-        if (leave && (leave[ids[i] >> 5] >> (ids[i] & 31) & 1)) continue;
-        text = sm_token_text(m, ids[i], &bytes);
+        int32_t id = tokens[i].id;
+        if (leave && (leave[id >> 5] >> (id & 31) & 1)) continue;
+        text = sm_token_text(m, id, &bytes);
         for (same = 0; same < bytes && same < n_last && text[same] == last[same];) same++;
         if (same == bytes) same--; /* the last token's text again: a node of its own */
         for (; same < bytes; same++) {
@@ -27621,7 +27748,7 @@ static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const int
                 if (part->nodes) part->nodes[open[depth - 1]].skip = part->n;
             if (part->nodes) {
                 sm__trie_node *node = &part->nodes[part->n];
-                node->token = same + 1 == bytes ? ids[i] : -1;
+                node->token = same + 1 == bytes ? id : -1;
                 node->depth = (uint16_t)same;
                 node->byte = (uint8_t)text[same];
                 node->unused = 0;
@@ -27637,7 +27764,7 @@ static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const int
 }
 
 /* Lists the tokens that text is made of, and which of them are in the slice. */
-static int sm__trie_list(sm_trie *t, int32_t *ids) {
+static int sm__trie_list(sm_trie *t, sm__sorted *tokens) {
     const sm_model *m = t->model;
     int i, n = 0;
     for (i = 0; i < t->n_vocab; i++) {
@@ -27648,7 +27775,7 @@ static int sm__trie_list(sm_trie *t, int32_t *ids) {
             if (t->n_ends < 16) t->ends[t->n_ends++] = i;
         } else if (text && bytes && bytes < 65536 && kind != SM__TOKEN_CONTROL &&
                    kind != SM__TOKEN_UNKNOWN && kind != SM__TOKEN_UNUSED) {
-            ids[n++] = i;
+            tokens[n++].id = i;
             if ((int)bytes > t->max_depth) t->max_depth = (int)bytes;
             if (sm__in_slice(text, bytes)) t->slice[i >> 5] |= (uint32_t)1 << (i & 31);
         }
@@ -27658,7 +27785,7 @@ static int sm__trie_list(sm_trie *t, int32_t *ids) {
 
 static sm_status sm__trie_build(sm_trie *t) {
     size_t V = (size_t)t->n_vocab;
-    int32_t *work = (int32_t *)sm__heap_alloc(&t->heap, 2 * V * sizeof *work), *ids;
+    sm__sorted *work = (sm__sorted *)sm__heap_alloc(&t->heap, 2 * V * sizeof *work), *tokens;
     uint32_t *open = NULL;
     sm_status status = SM_ERR_NOMEM;
     int n;
@@ -27666,16 +27793,16 @@ static sm_status sm__trie_build(sm_trie *t) {
     if (work && t->slice) {
         memset(t->slice, 0, (size_t)t->n_words * sizeof *t->slice);
         n = sm__trie_list(t, work);
-        ids = sm__token_sort(t->model, work, work + V, n);
+        tokens = sm__sorted_make(t->model->vocab.tables, work, work + V, n);
         open = (uint32_t *)sm__heap_alloc(&t->heap, ((size_t)t->max_depth + 1) * sizeof *open);
-        sm__trie_part_make(&t->all, t->model, ids, n, NULL, open);
-        sm__trie_part_make(&t->rest, t->model, ids, n, t->slice, open);
+        sm__trie_part_make(&t->all, t->model, tokens, n, NULL, open);
+        sm__trie_part_make(&t->rest, t->model, tokens, n, t->slice, open);
         t->all.nodes = (sm__trie_node *)sm__heap_alloc(&t->heap, t->all.n * sizeof *t->all.nodes);
         t->rest.nodes =
             (sm__trie_node *)sm__heap_alloc(&t->heap, t->rest.n * sizeof *t->rest.nodes);
         if (open && t->all.nodes && t->rest.nodes) {
-            sm__trie_part_make(&t->all, t->model, ids, n, NULL, open);
-            sm__trie_part_make(&t->rest, t->model, ids, n, t->slice, open);
+            sm__trie_part_make(&t->all, t->model, tokens, n, NULL, open);
+            sm__trie_part_make(&t->rest, t->model, tokens, n, t->slice, open);
             status = SM_OK;
         }
     }

@@ -15,6 +15,10 @@ for name in gpt-2 llama-bpe qwen2 llama-spm; do
     done
 done
 mkdir -p "$dir"
+# Unigram and WordPiece: a vocabulary of 32,000 that is made of these texts.
+/usr/bin/python3 tests/tokens.py "$dir" "${texts[@]}" && for name in ugm wpm; do
+    for text in "${texts[@]}"; do "$bench" -m "$dir/$name.gguf" -f "$text" -r "$RUNS"; done
+done
 [ -d "$dir/node_modules/tiktoken" ] || timeout 300 npm install --prefix "$dir" --ignore-scripts \
     --no-audit --no-fund tiktoken tiktoken-rs-node-linux-x64-gnu >"$dir/npm.log" 2>&1 ||
     { echo "tokens_peer.sh: no tiktoken: see $dir/npm.log"; exit 1; }

@@ -129,6 +129,83 @@ static void unigram_by_hand(void) {
     free(y);
 }
 
+/* The best way through all of a text, by trying every token at every place; spaces stand for U+2581.
+ * Of ways that are as good, the one that was found first. */
+static void best_way(const toy *y, const char *text, size_t n, char *out) {
+    double best[80], unknown = 1e30, weight;
+    int ids[80], way[80], steps = 0, last = -1, i;
+    size_t from[80], at, end, length;
+    for (i = 0; i <= (int)n; i++) best[i] = i ? -1e300 : 0, ids[i] = 0, from[i] = 0;
+    for (i = 0; i < y->v.n; i++)
+        if (y->kinds[i] == SM__TOKEN_NORMAL && y->scores[i] < unknown) unknown = y->scores[i];
+    for (at = 0; at < n; at += length) {
+        int single = 0;
+        length = (unsigned char)text[at] < 128 ? 1 : 2;
+        for (end = at + 1; end <= n; end++)
+            for (i = 1; i < y->v.n; i++) {
+                const char *s = y->text[i];
+                size_t bytes = strlen(s);
+                if (bytes != end - at || memcmp(s, text + at, bytes) != 0) continue;
+                single |= bytes == length;
+                weight = best[at] + (double)y->scores[i];
+                if (weight > best[end]) best[end] = weight, ids[end] = i, from[end] = at;
+                break;
+            }
+        end = at + length;
+        weight = best[at] + (double)((float)unknown - 10.0f);
+        if (!single && weight > best[end]) best[end] = weight, ids[end] = 0, from[end] = at;
+    }
+    for (at = n; at > 0; at = from[at]) way[steps++] = ids[at];
+    for (*out = 0; steps > 0; last = way[steps])
+        if (way[--steps] || last) out += snprintf(out, 16, "%d ", way[steps]);
+}
+
+static const char *const way_letters[] = {"a", "b", "c", "d", "\xC3\xA9", "\xC3\xAA", " ", " "};
+
+/* Some tokens of such letters; with `apart` a space can only begin one. Half of them have scores
+ * that tie. */
+static toy *toy_ways(int n, int apart, int ties) {
+    static char pieces[640][24]; /* with U+2581 */
+    toy *y = toy_new(SM__VOCAB_UGM);
+    const char *p;
+    int i, k;
+    toy_add(y, "<unk>", SM__TOKEN_UNKNOWN, 0);
+    for (i = 1; i < n; i++) {
+        char *s = y->text[i], *piece = pieces[i];
+        for (k = random_below(4); k >= 0 && strlen(s) < 6; k--)
+            strcat(s, way_letters[random_below(apart && *s ? 6 : 8)]);
+        for (p = s; *p; p++) {
+            if (*p == ' ') piece = (char *)memcpy(piece, "\xE2\x96\x81", 3) + 3;
+            else *piece++ = *p;
+        }
+        *piece = 0;
+        toy_add(y, pieces[i], SM__TOKEN_NORMAL,
+                ties ? -0.125f * (float)random_below(40) : -5 + 4 * random_float());
+    }
+    y->v.unk = 0;
+    return y;
+}
+
+static void unigram_finds_the_best_way(void) {
+    char text[80], want[640];
+    int round, i, k;
+    for (round = 0; round < 60; round++) {
+        toy *y = toy_ways(20 + 10 * (round & 31), round & 1, round & 2);
+        sm_model *m = toy_model(y);
+        sm_tokenizer *t = m ? tokenizer_make(m, 80) : NULL;
+        if (m && round > 3) CHECK(m->vocab.tables->space_inside == !(round & 1));
+        for (k = 0; t && k < 40; k++) {
+            for (*text = 0, i = random_below(24); i >= 0; i--)
+                strcat(text, way_letters[random_below(8)]);
+            best_way(y, text, strlen(text), want);
+            CHECK_STR(ids_of_text(t, text, 0), want);
+        }
+        sm_tokenizer_destroy(t);
+        sm_model_close(m);
+        free(y);
+    }
+}
+
 /* A charsmap that was made for harm: every place in it is checked, and a text that grows out of the
  * room is an error. */
 static void charsmaps_mean_harm(void) {
@@ -496,6 +573,7 @@ static void special_tokens_take_spaces_along(void) {
 static const test tests_words[] = {
     {"words: WordPiece by hand", wordpiece_by_hand},
     {"words: Unigram by hand", unigram_by_hand},
+    {"words: Unigram finds the best way", unigram_finds_the_best_way},
     {"words: charsmaps that mean harm", charsmaps_mean_harm},
     {"words: unknown ids fuse across words", unknown_ids_fuse_across_words},
     {"words: Form C is the standard's", form_c_is_the_standards},

@@ -7,10 +7,13 @@ characters of all planes, broken UTF-8, and long repeats. Both engines read the 
 must be equal. llama.cpp throws an exception, and the program ends, on a sequence for a number above
 U+10FFFF: such texts are left out.
 
-    python3 tests/tokens.py FOLDER    writes WordPiece and Unigram vocabularies as tokenizer.json"""
+    python3 tests/tokens.py FOLDER          writes WordPiece and Unigram vocabularies as tokenizer.json
+    python3 tests/tokens.py FOLDER TEXT...  writes such as GGUF, of the texts, to measure with"""
 import base64
+import collections
 import ctypes
 import json
+import math
 import os
 import random
 import re
@@ -268,30 +271,36 @@ def vocabulary(rng):
     return sorted(p for p in pieces if p and not p.isspace() and '\u2581' not in p)
 
 
+def write_wpm(path, tokens, lower=None, strip=None):
+    meta = {
+        'general.architecture': (STRING, None, 'bert'),
+        'tokenizer.ggml.model': (STRING, None, 'bert'),
+        'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _ in tokens]),
+        'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k in tokens]),
+        'tokenizer.ggml.bos_token_id': (U32, None, 2),
+        'tokenizer.ggml.unknown_token_id': (U32, None, 1),
+        'tokenizer.ggml.seperator_token_id': (U32, None, 3),
+        'tokenizer.ggml.padding_token_id': (U32, None, 0),
+    }
+    if lower is not None:
+        meta['tokenizer.ggml.normalizer.lowercase'] = (BOOL, None, lower)
+    if strip is not None:
+        meta['tokenizer.ggml.normalizer.strip_accents'] = (BOOL, None, strip)
+    write_gguf(path, meta)
+
+
+WPM_SPECIAL = [('[PAD]', 3), ('[UNK]', 2), ('[CLS]', 3), ('[SEP]', 3), ('[MASK]', 3)]
+
+
 def wpm_files(rng):
-    base = [('[PAD]', 3), ('[UNK]', 2), ('[CLS]', 3), ('[SEP]', 3), ('[MASK]', 3)]
     for lower, strip in ((None, None), (False, None), (True, False), (False, True)):
         pieces = {unicodedata.normalize('NFD', p)[:1] if len(p) == 1 else p
                   for p in vocabulary(rng)}
-        pieces -= {t for t, _ in base}
-        tokens = base + [('\u2581' + p, 1) for p in sorted(pieces)]
+        pieces -= {t for t, _ in WPM_SPECIAL}
+        tokens = WPM_SPECIAL + [('\u2581' + p, 1) for p in sorted(pieces)]
         tokens += [(p, 1) for p in sorted(pieces) if rng.randrange(3) or len(p) == 1]
-        meta = {
-            'general.architecture': (STRING, None, 'bert'),
-            'tokenizer.ggml.model': (STRING, None, 'bert'),
-            'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _ in tokens]),
-            'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k in tokens]),
-            'tokenizer.ggml.bos_token_id': (U32, None, 2),
-            'tokenizer.ggml.unknown_token_id': (U32, None, 1),
-            'tokenizer.ggml.seperator_token_id': (U32, None, 3),
-            'tokenizer.ggml.padding_token_id': (U32, None, 0),
-        }
-        if lower is not None:
-            meta['tokenizer.ggml.normalizer.lowercase'] = (BOOL, None, lower)
-        if strip is not None:
-            meta['tokenizer.ggml.normalizer.strip_accents'] = (BOOL, None, strip)
         path = os.path.join(OUT, 'wpm.gguf')
-        write_gguf(path, meta)
+        write_wpm(path, tokens, lower, strip)
         yield 'wordpiece lowercase %s strip_accents %s' % (lower, strip), path
 
 
@@ -350,40 +359,50 @@ def charsmap():
     return double_array(pairs)
 
 
+def write_ugm(path, tokens, maps, prefix, merge):
+    meta = {
+        'general.architecture': (STRING, None, 't5'),
+        'tokenizer.ggml.model': (STRING, None, 't5'),
+        'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _, _ in tokens]),
+        'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k, _ in tokens]),
+        'tokenizer.ggml.scores': (ARRAY, F32, [s for _, _, s in tokens]),
+        'tokenizer.ggml.eos_token_id': (U32, None, 1),
+        'tokenizer.ggml.unknown_token_id': (U32, None, 2),
+    }
+    if maps:
+        meta['tokenizer.ggml.precompiled_charsmap'] = (ARRAY, U8, list(maps))
+    if prefix is not None:
+        meta['tokenizer.ggml.add_space_prefix'] = (BOOL, None, prefix)
+    if merge is not None:
+        meta['tokenizer.ggml.remove_extra_whitespaces'] = (BOOL, None, merge)
+    write_gguf(path, meta)
+
+
+UGM_SPECIAL = [('<pad>', 3, 0.0), ('</s>', 3, 0.0), ('<unk>', 2, 0.0)]
+
+
 def ugm_files(rng):
     maps = charsmap()
-    for mapped, prefix, merge in ((True, True, True), (False, None, None), (True, True, False),
-                                  (True, False, True)):
+    for mapped, prefix, merge, inside in (
+            (True, True, True, True), (True, True, True, False), (False, None, None, True),
+            (False, None, None, False), (True, True, False, False), (True, False, True, True),
+            (True, False, True, False)):
         pieces = vocabulary(rng)
-        tokens = [('<pad>', 3, 0.0), ('</s>', 3, 0.0), ('<unk>', 2, 0.0), ('\u2581', 1, -2.5)]
+        tokens = UGM_SPECIAL + [('\u2581', 1, -2.5)]
         tokens += [(p, 1, -rng.uniform(2, 14)) for p in pieces]
         tokens += [('\u2581' + p, 1, -rng.uniform(2, 14)) for p in pieces if rng.randrange(2)]
         tokens += [('\u2581%s\u2581%s' % (rng.choice(pieces), rng.choice(pieces)), 1,
-                    -rng.uniform(2, 9)) for _ in range(20)]
+                    -rng.uniform(2, 9)) for _ in range(20 if inside else 0)]
         seen, kept = set(), []
         for t in tokens:
             if t[0] not in seen:
                 kept.append(t)
                 seen.add(t[0])
         kept += [('<extra_id_%d>' % i, 4, 0.0) for i in range(3)] + [('\uff21user', 4, -1.0)]
-        meta = {
-            'general.architecture': (STRING, None, 't5'),
-            'tokenizer.ggml.model': (STRING, None, 't5'),
-            'tokenizer.ggml.tokens': (ARRAY, STRING, [t for t, _, _ in kept]),
-            'tokenizer.ggml.token_type': (ARRAY, I32, [k for _, k, _ in kept]),
-            'tokenizer.ggml.scores': (ARRAY, F32, [s for _, _, s in kept]),
-            'tokenizer.ggml.eos_token_id': (U32, None, 1),
-            'tokenizer.ggml.unknown_token_id': (U32, None, 2),
-        }
-        if mapped:
-            meta['tokenizer.ggml.precompiled_charsmap'] = (ARRAY, U8, list(maps))
-        if prefix is not None:
-            meta['tokenizer.ggml.add_space_prefix'] = (BOOL, None, prefix)
-        if merge is not None:
-            meta['tokenizer.ggml.remove_extra_whitespaces'] = (BOOL, None, merge)
         path = os.path.join(OUT, 'ugm.gguf')
-        write_gguf(path, meta)
-        yield 'unigram charsmap %s prefix %s merge %s' % (mapped, prefix, merge), path
+        write_ugm(path, kept, maps if mapped else None, prefix, merge)
+        yield 'unigram charsmap %s prefix %s merge %s inside %s' % (mapped, prefix, merge,
+                                                                  inside), path
 
 
 # --- the same kinds as tokenizer.json, for hf_ids.mjs ---------------------------------------------
@@ -454,6 +473,26 @@ def json_files(folder):
     print('\n'.join(names))
 
 
+def bench_files(folder, *names):
+    """Vocabularies of the size of real ones, from the pieces of words that texts have most."""
+    pieces, total = collections.Counter(), 0
+    for name in names:
+        with open(name, encoding='utf-8') as file:
+            words = collections.Counter(file.read().split())
+        for word, count in words.items():
+            word = '\u2581' + word
+            total += count * len(word)
+            for a in range(len(word)):
+                for b in range(a + 1, min(len(word), a + 16) + 1):
+                    pieces[word[a:b]] += count
+    best = sorted(pieces, key=lambda p: (len(p) > 1, -pieces[p] * len(p), p))[:32000]
+    best = [p for p in best if p != '<unk>']
+    write_ugm(os.path.join(folder, 'ugm.gguf'), UGM_SPECIAL + [
+        (p, 1, math.log(pieces[p] / total)) for p in best], charsmap(), True, True)
+    write_wpm(os.path.join(folder, 'wpm.gguf'), WPM_SPECIAL + [
+        (p, 1) for p in best if p == p.lower() and p != '\u2581'])
+
+
 def main():
     rng = random.Random(1)
     texts = [text(rng) for _ in range(COUNT)]
@@ -472,4 +511,5 @@ def main():
 
 
 if __name__ == '__main__':
-    sys.exit(json_files(sys.argv[1]) if len(sys.argv) > 1 else main())
+    sys.exit(main() if len(sys.argv) < 2 else
+             json_files(sys.argv[1]) if len(sys.argv) < 3 else bench_files(*sys.argv[1:]))
