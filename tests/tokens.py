@@ -7,7 +7,7 @@ characters of all planes, broken UTF-8, and long repeats. Both engines read the 
 must be equal. llama.cpp throws an exception, and the program ends, on a sequence for a number above
 U+10FFFF: such texts are left out.
 
-    python3 tests/tokens.py FOLDER          writes WordPiece and Unigram vocabularies as tokenizer.json
+    python3 tests/tokens.py FOLDER          writes WordPiece and Unigram as tokenizer.json
     python3 tests/tokens.py FOLDER TEXT...  writes such as GGUF, of the texts, to measure with"""
 import base64
 import collections
