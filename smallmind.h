@@ -640,7 +640,7 @@ SM_API const float *sm_embedding(const sm_ctx *ctx, int i);
  *         like token_embd) | SM_ERR_BUSY (a pass is pending); on error the old one stays. */
 SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, float scale);
 
-/* Sequences. While a pass is pending the three that change something answer SM_ERR_BUSY. */
+/* Sequences. While a pass is pending those that change something answer SM_ERR_BUSY. */
 SM_API int sm_seq_length(const sm_ctx *ctx, int seq);
 /* `to` becomes a copy of `from` that shares its blocks until one of them writes (copy on write). */
 SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to);
@@ -649,11 +649,24 @@ SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to);
 SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length);
 /* Forget the sequence and give its blocks back. */
 SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq);
+/* Forget tokens [from, to) and move those behind them to - from positions forward: their keys are
+ * rotated back by that many, in every layer that rotates. So the context of a full sequence becomes
+ * free without evaluating anything (a context shift). Keys and values of what stays are as the
+ * tokens that went made them: logits are not those of a sequence that never had them. Rotated keys
+ * are rounded once more, to F32 at least, and to the cache's type. Forks do not change: what they
+ * share is copied. A generation on the sequence goes on.
+ * Returns SM_OK | SM_ERR_ARG (not 0 <= from <= to <= length) | SM_ERR_BUSY | SM_ERR_UNSUPPORTED
+ *         (learned positions are in everything that was computed; windowed layers have let go what
+ *         the next token would see: window_keep) | SM_ERR_FULL (no blocks for the copies). On an
+ *         error nothing has changed.
+ * Time    (length - to) * layers * n_kv_heads * head_dim * about 3 ns, on the calling thread. The
+ *         bits depend neither on threads nor on the instruction set. */
+SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to);
 
-/* Keys and values of a sequence as bytes, to go on later without evaluating its tokens again: in
+/* Tokens, keys and values of a sequence as bytes, to go on later without evaluating it again: in
  * any context of the same model (by sizes, and by a hash of some bytes of every tensor) with the
- * same types of keys and values and the same window_keep. The tokens are not among them. What lies
- * behind the last token in its block of 64 is saved as it is. */
+ * same types of keys and values and the same window_keep. What lies behind the last token in its
+ * block of 64 is saved as it is. */
 /* Bytes that sm_seq_save would write now; 0 = no such sequence. */
 SM_API size_t sm_seq_save_bytes(const sm_ctx *ctx, int seq);
 /* Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY | SM_ERR_FULL (max is below sm_seq_save_bytes). */
@@ -20289,9 +20302,9 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
 struct sm_gen {
     sm_ctx *ctx;
     int seq;
-    int32_t *ids; /* [n_ctx + 1] the prompt, then what was generated */
-    int n_ids, n_done; /* ids; evaluated ones */
-    int pending, end_length; /* a pass is running; the sequence's length after the last one */
+    int32_t *ids; /* [n_ctx + 1] the sequence's, then what is not evaluated yet */
+    int n_ids, n_done; /* ids; the sequence's length after the last pass */
+    int pending;       /* a pass is running */
     int max_tokens, ignore_end;
     int32_t token;
     sm_matcher *matcher; /* NULL: anything may be said */
@@ -20400,6 +20413,8 @@ struct sm_ctx {
     sm_pool *pool;
     sm__kv kv;
     int *seq_length; /* [n_seqs] committed tokens */
+    int *seq_first;  /* [n_seqs] of them the first one that layers with a reach still hold */
+    int32_t *seq_ids; /* [n_seqs, n_ctx + 1] their ids, then what a generation will evaluate */
 
     /* the batch of the pending pass, [max_batch] each */
     int max_batch, n_batch, encoder;
@@ -20439,7 +20454,6 @@ struct sm_ctx {
     unsigned char *matchers; /* [n_seqs] pieces of sm__matcher_bytes, with params.trie */
     unsigned char *gens; /* [n_seqs] pieces of sm__gen_bytes */
     void *sample_work;
-    int32_t *gen_ids;    /* [n_seqs, n_ctx + 1] prompt and history of each generation */
     int32_t *prompt_ids; /* [n_ctx + 1] of a prompt that is being looked at */
 };
 
@@ -20722,7 +20736,7 @@ static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) 
     int *batch = (int *)sm__arena_take(a, 2 * n, sizeof *batch);
     float **logits = (float **)sm__arena_take(a, (size_t)p->max_logits, sizeof *logits);
     sm__kv_change *undo = (sm__kv_change *)sm__arena_take(a, changes, sizeof *undo);
-    int *lengths = (int *)sm__arena_take(a, 3 * seqs, sizeof *lengths);
+    int *lengths = (int *)sm__arena_take(a, 4 * seqs, sizeof *lengths);
     sm__pooled *pooled = (sm__pooled *)sm__arena_take(a, (size_t)p->max_logits, sizeof *pooled);
     int *wanted = (int *)sm__arena_take(a, rows, sizeof *wanted);
     sm__group *groups = (sm__group *)sm__arena_take(a, rows, sizeof *groups);
@@ -20736,11 +20750,12 @@ static void sm__layout_batch(sm__arena *a, sm_ctx *ctx, const sm_ctx_params *p) 
     ctx->changes = undo;
     ctx->seq_length = lengths;
     ctx->seq_new = lengths + seqs;
-    ctx->seq_row = lengths + 2 * seqs;
+    ctx->seq_first = lengths + 2 * seqs;
+    ctx->seq_row = lengths + 3 * seqs;
     ctx->pooled = pooled;
     ctx->wanted = wanted;
     ctx->groups = groups;
-    memset(lengths, 0, 2 * seqs * sizeof *lengths);
+    memset(lengths, 0, 3 * seqs * sizeof *lengths);
 }
 
 /* Of a sequence; whole lines. */
@@ -20766,7 +20781,7 @@ static void sm__layout_text(sm__arena *a, sm_ctx *ctx, const sm_model *m, const 
     if (!ctx) return;
     ctx->matchers = matchers;
     ctx->gens = gens;
-    ctx->gen_ids = ids;
+    ctx->seq_ids = ids;
     ctx->prompt_ids = ids + seqs * room;
     ctx->sample_work = work;
     if (text) ctx->tokenizer = sm__tokenizer_place(m, (size_t)p->max_text, text);
@@ -21041,6 +21056,14 @@ SM_API sm_status sm_ctx_set_adapter(sm_ctx *ctx, const sm_adapter *adapter, floa
 
 /* --- sequences -------------------------------------------------------------------------------- */
 
+SM__INLINE sm_gen *sm__gen_at(const sm_ctx *ctx, int seq) {
+    return (sm_gen *)(void *)(ctx->gens + (size_t)seq * sm__gen_bytes(ctx->model));
+}
+
+SM__INLINE int32_t *sm__seq_ids(const sm_ctx *ctx, int seq) {
+    return ctx->seq_ids + (size_t)seq * ((size_t)ctx->params.n_ctx + 1);
+}
+
 SM__INLINE void **sm__kv_row(const sm_ctx *ctx, const sm__kv_class *in, int seq) {
     return in->table + (size_t)seq * (size_t)ctx->kv.blocks_per_seq;
 }
@@ -21072,15 +21095,19 @@ static void sm__kv_let_go(sm_ctx *ctx, sm__kv_class *in, int seq, int from, int 
     }
 }
 
-/* Whether what the token after the first `length` would see is there. */
-static sm_status sm__rewind_check(sm_ctx *ctx, int seq, int length) {
-    const sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
-    int first = sm__max(0, length + 1 - ctx->model->hp.window) / SM__KV_BLOCK;
-    if (!in->reach || first * SM__KV_BLOCK >= length) return SM_OK;
-    if (sm__kv_row(ctx, in, seq)[first]) return SM_OK;
+/* The class of layers that let tokens go, or NULL. */
+SM__INLINE sm__kv_class *sm__kv_windows(sm_ctx *ctx) {
+    sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
+    return in->reach ? in : NULL;
+}
+
+/* Whether layers that hold tokens from `first` on have what the token after `length` would see. */
+static sm_status sm__window_check(sm_ctx *ctx, const char *what, int length, int first) {
+    int least = sm__max(0, length + 1 - ctx->model->hp.window);
+    if (!sm__kv_windows(ctx) || least >= first || least >= length) return SM_OK;
     return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
-                    "rewind: to %d of %d tokens: windowed layers keep %d (window_keep is %d)",
-                    length, ctx->seq_length[seq], in->reach, ctx->params.window_keep);
+                    "%s: with %d tokens left, windowed layers would see %d, and hold %d and later "
+                    "(window_keep is %d)", what, length, least, first, ctx->params.window_keep);
 }
 
 SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length) {
@@ -21092,12 +21119,13 @@ SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length) {
     if (length < 0 || length > ctx->seq_length[seq])
         return sm__fail(&ctx->error, SM_ERR_ARG, "rewind: to %d, sequence %d has %d tokens", length,
                         seq, ctx->seq_length[seq]);
-    status = sm__rewind_check(ctx, seq, length);
+    status = sm__window_check(ctx, "rewind", length, ctx->seq_first[seq]);
     if (status != SM_OK) return status;
     for (c = 0; c < ctx->kv.n_classes; c++)
         sm__kv_let_go(ctx, &ctx->kv.classes[c], seq, (length + SM__KV_BLOCK - 1) / SM__KV_BLOCK,
                       ctx->kv.blocks_per_seq);
     ctx->seq_length[seq] = length;
+    ctx->seq_first[seq] = sm__min(ctx->seq_first[seq], length);
     return SM_OK;
 }
 
@@ -21122,18 +21150,21 @@ SM_API sm_status sm_seq_fork(sm_ctx *ctx, int from, int to) {
         }
     }
     ctx->seq_length[to] = ctx->seq_length[from];
+    ctx->seq_first[to] = ctx->seq_first[from];
+    memcpy(sm__seq_ids(ctx, to), sm__seq_ids(ctx, from),
+           (size_t)ctx->seq_length[from] * sizeof(int32_t));
     return SM_OK;
 }
 
-/* What sm_seq_save writes: this, for each class of layers a byte for each block (1 = it follows),
- * the blocks. Numbers as the processor has them: little-endian. */
+/* What sm_seq_save writes: this, the ids, for each class of layers a byte for each block (1 = it
+ * follows), the blocks. Numbers as the processor has them: little-endian. */
 typedef struct sm__saved {
     char magic[8];
     uint64_t model, bytes, hash; /* bytes and hash of the whole */
-    int32_t length, key_type, value_type, reach;
+    int32_t length, first, key_type, value_type, reach, zero;
 } sm__saved;
 
-static const char sm__saved_magic[8] = {'S', 'M', 'S', 'E', 'Q', 0, 0, 1};
+static const char sm__saved_magic[8] = {'S', 'M', 'S', 'E', 'Q', 0, 0, 2};
 
 /* Of sizes, and of the first bytes of every tensor. */
 static uint64_t sm__model_hash(const sm_model *m) {
@@ -21164,6 +21195,7 @@ SM_API size_t sm_seq_save_bytes(const sm_ctx *ctx, int seq) {
     int c, i, n;
     if (!ctx || seq < 0 || seq >= ctx->params.n_seqs) return 0;
     n = sm__blocks_of(ctx->seq_length[seq]);
+    bytes += (size_t)ctx->seq_length[seq] * sizeof(int32_t);
     for (c = 0; c < ctx->kv.n_classes; c++) {
         const sm__kv_class *in = &ctx->kv.classes[c];
         bytes += (size_t)n;
@@ -21194,8 +21226,10 @@ SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max) {
     if (max < bytes)
         return sm__fail(&ctx->error, SM_ERR_FULL, "save: sequence %d wants more room", seq);
     sm__saved_head(ctx, ctx->seq_length[seq], bytes, &head);
+    head.first = ctx->seq_first[seq];
     n = sm__blocks_of(head.length);
-    out += sizeof head;
+    memcpy(out + sizeof head, sm__seq_ids(ctx, seq), (size_t)head.length * sizeof(int32_t));
+    out += sizeof head + (size_t)head.length * sizeof(int32_t);
     for (c = 0; c < ctx->kv.n_classes; c++) {
         const sm__kv_class *in = &ctx->kv.classes[c];
         void **row = sm__kv_row(ctx, in, seq);
@@ -21211,15 +21245,16 @@ SM_API sm_status sm_seq_save(sm_ctx *ctx, int seq, void *data, size_t max) {
     return SM_OK;
 }
 
-/* The blocks of one class in what was saved: all that the next token sees are there, the bytes
- * suffice, and so do the pool's blocks with those that the sequence gives back. *at moves on. */
-static sm_status sm__saved_class(sm_ctx *ctx, const sm__kv_class *in, int seq, int length,
+/* The blocks of one class in what was saved, of layers with a reach from token `kept` on: all are
+ * there, the bytes suffice, and so do the pool's blocks with those that the sequence gives back.
+ * *at moves on. */
+static sm_status sm__saved_class(sm_ctx *ctx, const sm__kv_class *in, int seq, int length, int kept,
                                  const unsigned char *data, size_t bytes, size_t *at) {
     int i, n = sm__blocks_of(length), first = 0, wanted = 0;
     int have = (int)ctx->pool->classes[in->pool_class].n_free;
     void **row = sm__kv_row(ctx, in, seq);
     const unsigned char *flags = data + *at;
-    if (in->reach) first = sm__max(0, length + 1 - ctx->model->hp.window) / SM__KV_BLOCK;
+    if (in->reach) first = kept / SM__KV_BLOCK;
     if (bytes - *at < (size_t)n) return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: it is cut");
     *at += (size_t)n;
     for (i = 0; i < n; i++) {
@@ -21243,6 +21278,7 @@ static sm_status sm__saved_check(sm_ctx *ctx, int seq, const unsigned char *data
     sm_status status;
     sm__saved want;
     size_t at = sizeof *head;
+    int32_t id;
     int c;
     if (bytes < sizeof *head) return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: it is cut");
     memcpy(head, data, sizeof *head);
@@ -21258,8 +21294,18 @@ static sm_status sm__saved_check(sm_ctx *ctx, int seq, const unsigned char *data
         return sm__fail(&ctx->error, head->length < 0 ? SM_ERR_FORMAT : SM_ERR_FULL,
                         "load: %d tokens, the context has %d", (int)head->length,
                         ctx->params.n_ctx);
+    if (head->first < 0 || head->first > head->length ||
+        (bytes - at) / sizeof id < (size_t)head->length ||
+        sm__window_check(ctx, "load", head->length, head->first) != SM_OK)
+        return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: these bytes are no saved sequence");
+    for (c = 0; c < head->length; c++, at += sizeof id) {
+        memcpy(&id, data + at, sizeof id);
+        if (id < 0 || id >= ctx->model->hp.n_vocab)
+            return sm__fail(&ctx->error, SM_ERR_FORMAT, "load: token %d is %d", c, (int)id);
+    }
     for (c = 0; c < ctx->kv.n_classes; c++) {
-        status = sm__saved_class(ctx, &ctx->kv.classes[c], seq, head->length, data, bytes, &at);
+        status = sm__saved_class(ctx, &ctx->kv.classes[c], seq, head->length, head->first, data,
+                                 bytes, &at);
         if (status != SM_OK) return status;
     }
     if (at == bytes) return SM_OK;
@@ -21277,7 +21323,8 @@ SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t byte
     if (status != SM_OK) return status;
     sm_seq_release(ctx, seq);
     n = sm__blocks_of(head.length);
-    in_bytes += sizeof head;
+    memcpy(sm__seq_ids(ctx, seq), in_bytes + sizeof head, (size_t)head.length * sizeof(int32_t));
+    in_bytes += sizeof head + (size_t)head.length * sizeof(int32_t);
     for (c = 0; c < ctx->kv.n_classes; c++) {
         const sm__kv_class *in = &ctx->kv.classes[c];
         const unsigned char *flags = in_bytes;
@@ -21291,6 +21338,7 @@ SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t byte
         }
     }
     ctx->seq_length[seq] = head.length;
+    ctx->seq_first[seq] = head.first;
     return SM_OK;
 }
 
@@ -21622,7 +21670,8 @@ static void sm__kv_convert(sm_ctx *ctx, int type, const float *x, int n, uint8_t
     }
 }
 
-/* Keys go in transposed (a token a lane), so that scores need no horizontal sums. */
+/* Keys go in transposed (a token a lane), so that scores need no horizontal sums.
+ * temp: sm__kv_value(type, n) bytes, scales, and what sm__kv_convert wants. */
 static void sm__kv_put_key(sm_ctx *ctx, unsigned char *keys, int lane, const float *k,
                            unsigned char *temp) {
     int d, type = ctx->kv.key_type, n = ctx->model->hp.head_dim;
@@ -21650,6 +21699,29 @@ static void sm__kv_put_key(sm_ctx *ctx, unsigned char *keys, int lane, const flo
     default:
         for (d = 0; d < n; d++)
             ((uint16_t *)(void *)to)[d * SM__KV_BLOCK] = ((uint16_t *)(void *)at)[d];
+    }
+}
+
+/* The way back; temp: 2 n bytes. */
+static void sm__kv_get_key(const sm_ctx *ctx, const unsigned char *keys, int lane, float *k,
+                           unsigned char *temp) {
+    int d, type = ctx->kv.key_type, n = ctx->model->hp.head_dim;
+    const uint8_t *at = keys + (size_t)lane * sm__kv_unit(type), *scale;
+    switch (type) {
+    case SM__T_F32:
+        for (d = 0; d < n; d++) k[d] = ((const float *)(const void *)at)[d * SM__KV_BLOCK];
+        break;
+    case SM__T_Q8_0:
+    case SM__T_Q4_0:
+        scale = sm__kv_scales(type, keys, n) + 2 * lane;
+        for (d = 0; d < n; d++)
+            k[d] = sm__kv_element(type, at + sm__kv_key(type, d), d & 1) *
+                   sm__f16_to_f32(sm__load_u16(scale + d / SM__QK * 2 * SM__KV_BLOCK));
+        break;
+    default:
+        for (d = 0; d < n; d++)
+            ((uint16_t *)(void *)temp)[d] = ((const uint16_t *)(const void *)at)[d * SM__KV_BLOCK];
+        sm__types[type].decode(temp, k, (size_t)n);
     }
 }
 
@@ -22102,15 +22174,18 @@ static sm_status sm__kv_reserve(sm_ctx *ctx, sm__kv_class *in, int seq, int inde
 /* The blocks of windowed layers for a chunk of n entries. What was written in this pass and is out
  * of the chunk's reach goes back; older blocks stay, because the pass may be undone. */
 static void sm__chunk_windows(sm_ctx *ctx, int first, int n) {
-    sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
+    sm__kv_class *in = sm__kv_windows(ctx);
     int i;
-    for (i = first; in->reach && i < first + n; i++) {
+    for (i = first; in && i < first + n; i++) {
+        sm_status status;
         int seq = ctx->seqs[i], at = ctx->positions[i];
         int written = (ctx->seq_length[seq] + SM__KV_BLOCK - 1) / SM__KV_BLOCK;
         if (sm__kv_row(ctx, in, seq)[at / SM__KV_BLOCK]) continue;
         sm__kv_let_go(ctx, in, seq, written,
                       sm__kv_first(in, at - ctx->params.n_batch) / SM__KV_BLOCK);
-        sm__kv_reserve(ctx, in, seq, at / SM__KV_BLOCK);
+        status = sm__kv_reserve(ctx, in, seq, at / SM__KV_BLOCK);
+        SMALLMIND_ASSERT(status == SM_OK); /* sm__kv_most_blocks */
+        (void)status;
     }
 }
 
@@ -22325,20 +22400,26 @@ static void sm__pass_rollback(sm_ctx *ctx) {
     sm__store32(&ctx->pass_id, 0);
 }
 
-/* New tokens of a sequence count from now on; what its windowed layers need no more goes back. */
-static void sm__kv_commit(sm_ctx *ctx, int seq) {
-    sm__kv_class *in = &ctx->kv.classes[ctx->kv.n_classes - 1];
-    int old = sm__kv_first(in, ctx->seq_length[seq]) / SM__KV_BLOCK;
-    ctx->seq_length[seq] += ctx->seq_new[seq];
-    sm__kv_let_go(ctx, in, seq, old, sm__kv_first(in, ctx->seq_length[seq]) / SM__KV_BLOCK);
+/* What windowed layers need no more goes back. */
+static void sm__kv_trim(sm_ctx *ctx, int seq) {
+    sm__kv_class *in = sm__kv_windows(ctx);
+    int first = in ? sm__kv_first(in, ctx->seq_length[seq]) / SM__KV_BLOCK : 0;
+    if (first * SM__KV_BLOCK <= ctx->seq_first[seq]) return;
+    sm__kv_let_go(ctx, in, seq, ctx->seq_first[seq] / SM__KV_BLOCK, first);
+    ctx->seq_first[seq] = first * SM__KV_BLOCK;
 }
 
 static void sm__pass_commit(sm_ctx *ctx) {
     int i;
     if (ctx->encoder) sm__kv_rollback(ctx); /* nothing is kept */
     for (i = 0; i < ctx->n_changes; i++) sm_pool_return(ctx->pool, ctx->changes[i].before);
-    for (i = 0; i < ctx->params.n_seqs && !ctx->encoder; i++)
-        if (ctx->seq_new[i]) sm__kv_commit(ctx, i);
+    for (i = 0; i < ctx->n_batch && !ctx->encoder; i++)
+        sm__seq_ids(ctx, ctx->seqs[i])[ctx->positions[i]] = ctx->tokens[i];
+    for (i = 0; i < ctx->params.n_seqs && !ctx->encoder; i++) {
+        if (!ctx->seq_new[i]) continue;
+        ctx->seq_length[i] += ctx->seq_new[i];
+        sm__kv_trim(ctx, i);
+    }
     ctx->n_changes = 0;
     ctx->n_passes++;
     ctx->n_tokens += (uint64_t)ctx->n_batch;
@@ -22543,6 +22624,143 @@ SM_API const float *sm_embedding(const sm_ctx *ctx, int i) {
     if (ctx->params.embeddings == SM_POOLING_NONE) return sm__entry_row(ctx, i);
     if (i < 0 || i >= ctx->params.n_seqs || !ctx->n_batch || ctx->seq_row[i] < 0) return NULL;
     return ctx->rows[ctx->seq_row[i]];
+}
+
+/* --- moving tokens to earlier positions ------------------------------------------------------- */
+
+/* Blocks that tokens [first, end) of a class want and a sequence has not for itself; with `make`
+ * they are there after it, shared ones as copies. */
+static int sm__shift_blocks(sm_ctx *ctx, const sm__kv_class *in, int seq, int first, int end,
+                            int make) {
+    void **row = sm__kv_row(ctx, in, seq);
+    int i, n = 0;
+    for (i = first / SM__KV_BLOCK; first < end && i * SM__KV_BLOCK < end; i++) {
+        void *old = row[i];
+        if (old && sm_pool_owners(ctx->pool, old) == 1) continue;
+        n++;
+        if (!make) continue;
+        row[i] = sm__pool_rent_class(ctx->pool, in->pool_class);
+        if (old) memcpy(row[i], old, in->block_bytes);
+        else memset(row[i], 0, in->block_bytes); /* lanes that nobody fills are finite */
+        sm_pool_return(ctx->pool, old);
+    }
+    return n;
+}
+
+/* Where what begins at token `first` begins without tokens [from, to). */
+static int sm__shift_first(int first, int from, int to) {
+    return first <= from ? first : sm__max(from, first - (to - from));
+}
+
+/* cos and sin of -n positions, as rope wants them. */
+static void sm__shift_angles(const sm_ctx *ctx, int local, int n, float *c, float *sn) {
+    int i, half = ctx->model->hp.n_rot / 2;
+    const double *freq = ctx->rope_freq + local * half;
+    for (i = 0; i < half; i++) {
+        double sine, cosine;
+        sm__sincos_double(n * freq[i], &sine, &cosine);
+        c[i] = (float)cosine;
+        sn[i] = (float)-sine;
+    }
+}
+
+/* One layer's keys and values of tokens [at, end), n positions forward: a token goes where one was
+ * read before. Between passes the tape's buffers are free for angles and keys. */
+static void sm__shift_layer(sm_ctx *ctx, const sm__step *put, int seq, int at, int end, int n) {
+    const sm__hparams *hp = &ctx->model->hp;
+    void **row = sm__kv_layer(ctx, put->layer, seq);
+    float *k = sm__row_f32(ctx, put->k, 0), *angles = sm__row_f32(ctx, put->out.x, 0);
+    int local = sm__layer_window(hp, put->layer) && hp->local_base != 0.0, h, dim = hp->head_dim;
+    int type = ctx->kv.value_type;
+    size_t bytes = sm__kv_value(type, dim), scale_bytes = 2 * (size_t)(dim / SM__QK);
+    int rotated = put->out.x.stride != 0;
+    if (rotated) sm__shift_angles(ctx, local, n, angles, angles + hp->n_rot / 2);
+    for (; at < end; at++) {
+        size_t from = (size_t)at % SM__KV_BLOCK, to = (size_t)(at - n) % SM__KV_BLOCK;
+        for (h = 0; h < hp->n_kv_heads; h++)
+            sm__kv_get_key(ctx, sm__kv_head(ctx, row[at / SM__KV_BLOCK], put->layer, h), (int)from,
+                           k + h * dim, ctx->member_scratch);
+        if (rotated)
+            ctx->kernels.rope(k, hp->n_kv_heads, dim, hp->n_rot, angles, angles + hp->n_rot / 2,
+                              hp->pos == SM__POS_ROPE_HALF);
+        for (h = 0; h < hp->n_kv_heads; h++) {
+            unsigned char *old = sm__kv_head(ctx, row[at / SM__KV_BLOCK], put->layer, h);
+            unsigned char *head = sm__kv_head(ctx, row[(at - n) / SM__KV_BLOCK], put->layer, h);
+            sm__kv_put_key(ctx, head, (int)to, k + h * dim, ctx->member_scratch);
+            old += ctx->kv.key_bytes, head += ctx->kv.key_bytes;
+            memcpy(head + to * bytes, old + from * bytes, bytes);
+            if (!sm__kv_scaled(type)) continue;
+            old += bytes * SM__KV_BLOCK, head += bytes * SM__KV_BLOCK;
+            memcpy(head + to * scale_bytes, old + from * scale_bytes, scale_bytes);
+        }
+    }
+}
+
+/* Ids, and what a generation knows of their places. */
+static void sm__shift_ids(sm_ctx *ctx, int seq, int from, int to) {
+    int32_t *ids = sm__seq_ids(ctx, seq);
+    sm_gen *g = sm__gen_at(ctx, seq);
+    memmove(ids + from, ids + to, (size_t)(ctx->params.n_ctx + 1 - to) * sizeof *ids);
+    if (!g->ctx || g->n_done != ctx->seq_length[seq]) return;
+    g->n_done -= to - from;
+    g->n_ids -= to - from;
+    g->state.dry_from = sm__shift_first(g->state.dry_from, from, to);
+}
+
+static sm_status sm__shift_check(sm_ctx *ctx, int seq, int from, int to) {
+    sm_status status = sm__seq_check(ctx, seq, "shift");
+    int length = sm_seq_length(ctx, seq), n, c, wanted;
+    if (status != SM_OK) return status;
+    if (from < 0 || from > to || to > length)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "shift: [%d, %d), sequence %d has %d tokens", from,
+                        to, seq, length);
+    n = to - from;
+    if (ctx->model->hp.pos == SM__POS_LEARNED)
+        return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
+                        "shift: a model with learned positions, which cannot be taken back");
+    status = sm__window_check(ctx, "shift", length - n,
+                              sm__shift_first(ctx->seq_first[seq], from, to));
+    for (c = 0; c < ctx->kv.n_classes && status == SM_OK; c++) {
+        const sm__kv_class *in = &ctx->kv.classes[c];
+        int first = in->reach ? sm__max(to, ctx->seq_first[seq]) : to;
+        wanted = sm__shift_blocks(ctx, in, seq, first - n, length - n, 0);
+        if (wanted > (int)ctx->pool->classes[in->pool_class].n_free)
+            return sm__fail(&ctx->error, SM_ERR_FULL, "shift: %d KV blocks to copy, %d are free",
+                            wanted, (int)ctx->pool->classes[in->pool_class].n_free);
+    }
+    return status;
+}
+
+SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to) {
+    int n, end, i, c;
+    sm_status status;
+    uint64_t fp;
+    if (!ctx) return SM_ERR_ARG;
+    status = sm__shift_check(ctx, seq, from, to);
+    if (status != SM_OK || from == to) return status;
+    n = to - from, end = ctx->seq_length[seq];
+    fp = sm__fp_enter();
+    for (c = 0; c < ctx->kv.n_classes; c++) {
+        const sm__kv_class *in = &ctx->kv.classes[c];
+        int first = in->reach ? sm__max(to, ctx->seq_first[seq]) : to;
+        sm__shift_blocks(ctx, in, seq, first - n, end - n, 1);
+    }
+    for (i = 0; i < ctx->n_steps; i++) {
+        const sm__step *s = &ctx->steps[i];
+        if (s->op != SM__OP_KV_PUT) continue;
+        c = ctx->kv.place[s->layer] >= SM__KV_SECOND;
+        sm__shift_layer(ctx, s, seq,
+                        ctx->kv.classes[c].reach ? sm__max(to, ctx->seq_first[seq]) : to, end, n);
+    }
+    sm__fp_leave(fp);
+    sm__shift_ids(ctx, seq, from, to);
+    ctx->seq_length[seq] = end - n;
+    ctx->seq_first[seq] = sm__shift_first(ctx->seq_first[seq], from, to);
+    for (c = 0; c < ctx->kv.n_classes; c++)
+        sm__kv_let_go(ctx, &ctx->kv.classes[c], seq, sm__blocks_of(end - n),
+                      ctx->kv.blocks_per_seq);
+    sm__kv_trim(ctx, seq);
+    return SM_OK;
 }
 
 /* ================================================================================================
@@ -28292,10 +28510,6 @@ SM_API sm_gen_params sm_gen_default(void) {
     return p;
 }
 
-SM__INLINE sm_gen *sm__gen_at(const sm_ctx *ctx, int seq) {
-    return (sm_gen *)(void *)(ctx->gens + (size_t)seq * sm__gen_bytes(ctx->model));
-}
-
 /* Moves the first n held-back bytes behind what the piece has already. */
 static void sm__gen_emit(sm_gen *g, size_t n) {
     memcpy(g->piece + g->n_piece, g->text, n);
@@ -28450,8 +28664,9 @@ static sm_status sm__gen_grammar(sm_ctx *ctx, const sm_gen_params *p, sm_matcher
     return SM_OK;
 }
 
-/* A new generation in its slot; ids [n] are in place. */
-static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t *ids, int n) {
+/* A new generation in its slot; the sequence's ids, and behind them those to evaluate, are in
+ * place: n in all. */
+static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int n) {
     size_t text = sm__gen_text_bytes(ctx->model);
     int i;
     memset(g, 0, sm__gen_bytes(ctx->model));
@@ -28459,8 +28674,9 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t
     g->text = (char *)g + sm__round_up(sizeof *g, SM__ALIGN);
     g->piece = g->text + text;
     g->breaker_ids = (uint32_t *)(void *)(g->piece + text);
-    g->ids = ids;
+    g->ids = sm__seq_ids(ctx, p->seq);
     g->n_ids = n;
+    g->n_done = ctx->seq_length[p->seq];
     g->seq = p->seq;
     g->sampler = p->sampler;
     g->state.stream = p->stream ? p->stream : (uint64_t)p->seq;
@@ -28478,37 +28694,33 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int32_t
     g->start = sm__now_ns();
     sm_decoder_init(&g->decoder);
     sm__gen_breakers(g, p);
-    for (i = 0; i < n; i++) sm__gen_said(g, i);
+    for (i = 0; i < n && g->n_breakers; i++) sm__gen_said(g, i);
 }
 
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out) {
     sm_gen *g;
     sm_status status;
     sm_matcher *matcher;
-    int32_t *ids;
     int n = 0, kept, left = 0;
     if (out) *out = NULL;
     if (!ctx || !out) return SM_ERR_ARG;
     status = sm__gen_check(ctx, p);
     if (status != SM_OK) return status;
     g = sm__gen_at(ctx, p->seq);
-    ids = ctx->gen_ids + (size_t)p->seq * ((size_t)ctx->params.n_ctx + 1);
     kept = p->append ? ctx->seq_length[p->seq] : 0;
-    if (p->append && g->ctx && g->end_length == kept) /* ids chosen last, not evaluated yet */
+    if (p->append && g->ctx && g->n_done == kept) /* ids chosen last, not evaluated yet */
         left = g->n_ids - g->n_done;
     status = sm__gen_prompt(ctx, p, ctx->prompt_ids,
                             sm__max(0, ctx->params.n_ctx - kept - left), &n);
     if (status == SM_OK) status = sm__gen_grammar(ctx, p, &matcher);
     if (status != SM_OK) return status;
-    if (left) memmove(ids, ids + g->n_done, (size_t)left * sizeof *ids);
-    memcpy(ids + left, ctx->prompt_ids, (size_t)n * sizeof *ids);
     sm_seq_rewind(ctx, p->seq, kept);
-    sm__gen_init(g, ctx, p, ids, left + n);
+    memcpy(sm__seq_ids(ctx, p->seq) + kept + left, ctx->prompt_ids, (size_t)n * sizeof(int32_t));
+    sm__gen_init(g, ctx, p, kept + left + n);
     g->stats.prompt_tokens = n;
-    g->end_length = kept;
     g->matcher = matcher;
     /* what continues a text keeps its leading space */
-    g->decoder.started = kept > 0 || n > 1 || (n == 1 && ids[left] != ctx->model->vocab.bos);
+    g->decoder.started = kept > 0 || n > 1 || ctx->prompt_ids[0] != ctx->model->vocab.bos;
     if (matcher) g->decoder.started = 1; /* the grammar sees it, too */
     *out = g;
     return SM_OK;
@@ -28599,6 +28811,9 @@ static sm_status sm__gen_begin(sm_gen *g) {
     b.tokens = g->ids + g->n_done;
     b.want = NULL;
     b.seqs = NULL;
+    if (ctx->seq_length[g->seq] != g->n_done)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: sequence %d was changed meanwhile",
+                        g->seq);
     if (b.n > ctx->max_batch) return SM_ERR_FULL;
     if (g->seq && !sm__load32(&ctx->pass_id)) { /* the context's own array lists the sequences */
         for (i = 0; i < b.n; i++) ctx->seqs[i] = g->seq;
@@ -28616,7 +28831,6 @@ static sm_status sm__gen_choose(sm_gen *g) {
     int32_t id;
     int V = ctx->model->hp.n_vocab;
     g->n_done = g->n_ids;
-    g->end_length = ctx->seq_length[g->seq];
     if (!g->stats.prompt_ns) g->stats.prompt_ns = now - g->start;
     if (g->matcher && sm__gen_mask(g, &sampler) != SM_OK) {
         sm__gen_finish(g, SM_FINISH_ERROR);
@@ -33062,8 +33276,8 @@ struct sm_chat {
     int n_messages, max_messages;
     char *text;
     size_t n_text, max_text;
-    int32_t *ids, *held; /* [n_ctx] of the conversation; of the sequence */
-    int n_ids, n_held, n_reused, n_dropped;
+    int32_t *ids; /* [n_ctx] of the conversation */
+    int n_ids, n_reused, n_dropped;
     sm_gen *gen;
     int running;
     size_t answer; /* where it begins */
@@ -33086,7 +33300,6 @@ static sm_chat *sm__chat_layout(sm__arena *arena, const sm_ctx *ctx, const sm_ch
     sm_message *messages =
         (sm_message *)sm__arena_take(arena, (size_t)max_messages, sizeof *messages);
     int32_t *ids = (int32_t *)sm__arena_take(arena, n_ctx, sizeof *ids);
-    int32_t *held = (int32_t *)sm__arena_take(arena, n_ctx, sizeof *held);
     char *text = (char *)sm__arena_take(arena, max_text, 1);
     if (!chat) return NULL;
     memset(chat, 0, sizeof *chat);
@@ -33096,7 +33309,6 @@ static sm_chat *sm__chat_layout(sm__arena *arena, const sm_ctx *ctx, const sm_ch
     chat->text = text;
     chat->max_text = max_text;
     chat->ids = ids;
-    chat->held = held;
     return chat;
 }
 
@@ -33229,15 +33441,6 @@ SM_API const sm_message *sm_chat_message(const sm_chat *chat, int i) {
 
 /* ---- a turn ---- */
 
-/* What the sequence holds now. A sequence that is not as the chat left it holds nothing of use. */
-static void sm__chat_look(sm_chat *chat) {
-    const sm_gen *g = chat->gen;
-    int i, length = chat->ctx->seq_length[chat->params.seq];
-    for (i = 0; g && i < g->n_done; i++) chat->held[chat->n_held++] = g->ids[i];
-    chat->gen = NULL;
-    if (chat->n_held != length) chat->n_held = 0;
-}
-
 /* The conversation's ids; old turns go until the answer has room. */
 static sm_status sm__chat_render(sm_chat *chat) {
     sm_ctx *ctx = chat->ctx;
@@ -33267,6 +33470,7 @@ static sm_status sm__chat_render(sm_chat *chat) {
 SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
     sm_gen_params p = params ? *params : sm_gen_default();
     sm_ctx *ctx = chat ? chat->ctx : NULL;
+    const int32_t *held;
     sm_status status;
     int same = 0;
     if (!chat) return SM_ERR_ARG;
@@ -33277,14 +33481,15 @@ SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
     if (chat->max_text - chat->n_text < sizeof sm__chat_role + 1 ||
         chat->n_messages == chat->max_messages)
         return sm__fail(&ctx->error, SM_ERR_FULL, "chat: the history is full");
-    sm__chat_look(chat);
-    while (same < chat->n_held && same < chat->n_ids - 1 && chat->held[same] == chat->ids[same])
+    held = sm__seq_ids(ctx, chat->params.seq);
+    while (same < ctx->seq_length[chat->params.seq] && same < chat->n_ids - 1 &&
+           held[same] == chat->ids[same])
         same++;
     status = sm_seq_rewind(ctx, chat->params.seq, same);
     if (status == SM_ERR_UNSUPPORTED) status = sm_seq_release(ctx, chat->params.seq), same = 0;
     if (status) return status;
-    chat->n_held = chat->n_reused = same;
-    sm__gen_at(ctx, chat->params.seq)->end_length = -1; /* all ids come from us */
+    chat->n_reused = same;
+    sm__gen_at(ctx, chat->params.seq)->n_done = -1; /* all ids come from us */
     p.prompt = NULL;
     p.prompt_ids = chat->ids + same;
     p.n_prompt_ids = chat->n_ids - same;
@@ -33371,7 +33576,7 @@ SM_API sm_chat_stats sm_chat_get_stats(const sm_chat *chat) {
     s.n_dropped = chat->n_dropped;
     s.history_bytes = chat->n_text;
     s.n_read = chat->n_ids;
-    if (chat->running && chat->gen->n_done == 0)
+    if (chat->running && chat->gen->n_done == chat->n_reused)
         s.n_read = chat->n_reused + (chat->gen->pending ? chat->ctx->chunk : 0);
     return s;
 }

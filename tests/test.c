@@ -47,6 +47,8 @@
 
 #include "test_kv.c"
 
+#include "test_shift.c"
+
 #include "test_threads.c"
 
 #include "test_gen.c"
@@ -89,6 +91,7 @@ int main(int argc, char **argv) {
         SUITE(tests_eval),
         SUITE(tests_families),
         SUITE(tests_kv),
+        SUITE(tests_shift),
         SUITE(tests_threads),
         SUITE(tests_gen),
         SUITE(tests_grammar),
