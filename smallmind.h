@@ -5209,18 +5209,22 @@ SM__SSE41 SM__INLINE __m128i sm__triple_xmm(__m128i v, int n) {
     return v;
 }
 
-/* Half i of sub-block j of TQ1_0: the digits are 0 up to 85, 1 up to 170, 2 above. */
-SM__SSE41 SM__INLINE __m128i sm__threes_xmm(const uint8_t *block, int j, int i) {
-    __m128i v = sm__load16_xmm(block + (j < 5 ? 16 * i : 32)), one, two;
+/* Half i of sub-block j of TQ1_0: its digits are 0 up to 85, 1 up to 170, 2 above. The bytes come
+ * with their highest bit flipped, which tripling leaves flipped, so that signed numbers compare. */
+SM__SSE41 SM__INLINE __m128i sm__thirds_xmm(const uint8_t *block, int j, int i) {
+    __m128i v = sm__load16_xmm(block + (j < 5 ? 16 * i : 32));
     int digit = j < 5 ? j : 2 * (j - 5) + i; /* of bytes 0 - 31, of bytes 32 - 47, of the last 4 */
     if (digit == 5) {
         v = _mm_set1_epi32(sm__load_i32(block + 48));
         v = _mm_blend_epi16(v, sm__triple_xmm(v, 1), 0xcc);
         v = _mm_blend_epi16(v, sm__triple_xmm(v, 2), 0xf0);
     } else v = sm__triple_xmm(v, digit);
-    one = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8(86)), v);
-    two = _mm_cmpeq_epi8(_mm_max_epu8(v, _mm_set1_epi8((char)171)), v);
-    return _mm_sub_epi8(_mm_setzero_si128(), _mm_add_epi8(one, two));
+    return _mm_xor_si128(v, _mm_set1_epi8(-128));
+}
+SM__SSE41 SM__INLINE __m128i sm__threes_xmm(const uint8_t *block, int j, int i) {
+    __m128i v = sm__thirds_xmm(block, j, i), two = _mm_cmpgt_epi8(v, _mm_set1_epi8(170 - 128));
+    v = _mm_cmpgt_epi8(_mm_set1_epi8(86 - 128), v);
+    return _mm_sub_epi8(_mm_set1_epi8(1), _mm_sub_epi8(two, v));
 }
 #endif
 
@@ -6138,13 +6142,24 @@ SM__AVX2 SM__INLINE void sm__tile_super_ymm(int type, int n_t, const uint8_t *pa
 
 /* --- the other types: 32 weights of a row make a register, whatever they were packed as ---- */
 
+/* Sub-block j of TQ1_0, as sm__threes_xmm. */
+SM__AVX2 SM__INLINE __m256i sm__threes_ymm(const uint8_t *block, int j) {
+    __m256i v = _mm256_loadu_si256((const __m256i *)(const void *)block), two;
+    if (j < 5) v = _mm256_xor_si256(v, _mm256_set1_epi8(-128));
+    else v = _mm256_inserti128_si256(_mm256_castsi128_si256(sm__thirds_xmm(block, j, 0)),
+                                     sm__thirds_xmm(block, j, 1), 1);
+    for (; j > 0 && j < 5; j--) v = _mm256_add_epi8(v, _mm256_add_epi8(v, v));
+    two = _mm256_cmpgt_epi8(v, _mm256_set1_epi8(170 - 128));
+    v = _mm256_cmpgt_epi8(_mm256_set1_epi8(86 - 128), v);
+    return _mm256_sub_epi8(_mm256_set1_epi8(1), _mm256_sub_epi8(two, v));
+}
+
 /* The weights of sub-block j of a block: bytes with their bias, or signed. */
 SM__AVX2 SM__INLINE __m256i sm__bytes_ymm(int type, const uint8_t *block, int j) {
     const uint8_t *at = block + sm__bits_at(type);
     __m256i w = _mm256_setzero_si256(), high;
     if (sm__has_nibbles(type)) {
-        __m128i v = sm__load16_xmm(at + 16 * j);
-        w = _mm256_inserti128_si256(_mm256_castsi128_si256(v), _mm_srli_epi16(v, 4), 1);
+        w = _mm256_srlv_epi32(sm__both_ymm(at + 16 * j), _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
         w = _mm256_and_si256(w, _mm256_set1_epi8(15));
     }
     if (sm__steps(type)) {
@@ -6168,10 +6183,7 @@ SM__AVX2 SM__INLINE __m256i sm__bytes_ymm(int type, const uint8_t *block, int j)
         high = j < 2 ? _mm256_slli_epi16(high, 2 - j) : _mm256_srli_epi16(high, j - 2);
         w = _mm256_or_si256(w, _mm256_and_si256(high, _mm256_set1_epi8(4)));
     }
-    if (type == SM__T_TQ1_0) {
-        w = _mm256_castsi128_si256(sm__threes_xmm(block, j, 0));
-        w = _mm256_inserti128_si256(w, sm__threes_xmm(block, j, 1), 1);
-    }
+    if (type == SM__T_TQ1_0) w = sm__threes_ymm(block, j);
     return w;
 }
 
@@ -6191,7 +6203,8 @@ SM__AVX2 SM__INLINE void sm__two_scales_ymm(int type, const uint8_t *block, size
     }
 }
 
-/* As sm__dot8_q8_0_ymm. */
+/* As sm__dot8_q8_0_ymm. Signed weights are never -128: they can take the sign of a, and |a| is then
+ * the same for all rows. */
 SM__AVX2 SM__INLINE __m256i sm__dot8_block_ymm(int type, const uint8_t *block, size_t stride,
                                                const int8_t *q, const int16_t *s) {
     __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q), v[8], w;
@@ -6201,7 +6214,7 @@ SM__AVX2 SM__INLINE __m256i sm__dot8_block_ymm(int type, const uint8_t *block, s
     for (i = 0; i < 8; i++) {
         w = sm__bytes_ymm(type, block + (size_t)i * stride, 0);
         if (!sm__is_signed(type)) v[i] = sm__dot4_ymm(0, none, w, a);
-        else v[i] = sm__dot4_ymm(0, none, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
+        else v[i] = sm__dot4_ymm(0, none, _mm256_abs_epi8(a), _mm256_sign_epi8(w, a));
     }
     v[0] = sm__sum8_ymm(v);
     return sm__bias(type) ? _mm256_sub_epi32(v[0], sm__bias_ymm(s, sm__bias(type))) : v[0];
@@ -6219,9 +6232,9 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_32_ymm(int type, const uint8_t *w, size_t w_
     return _mm256_fmadd_ps(_mm256_set1_ps((float)sm__sum32(s)), sm__mul_ymm(m, d_a), acc);
 }
 
-/* One row of a superblock: 8 numbers to add up. */
+/* One row of a superblock: 8 numbers to add up. sizes: |q|, for signed weights. */
 SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, const int8_t *q,
-                                              const int16_t *s) {
+                                              const uint8_t *sizes, const int16_t *s) {
     __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     __m128i bytes = sm__scales_of_xmm(type, block);
     __m256i all = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order)), w, sc; /* even | odd */
@@ -6238,9 +6251,9 @@ SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, co
         sc = _mm256_shuffle_epi8(all, _mm256_set1_epi16((short)(0x0100 + 0x0202 * j)));
         if (!sm__is_signed(type)) acc = sm__dot32_ymm(acc, w, q, sc);
         else {
-            __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)q);
-            a = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w));
-            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(a, sc));
+            w = _mm256_sign_epi8(w, _mm256_loadu_si256((const __m256i *)(const void *)q));
+            w = _mm256_maddubs_epi16(_mm256_load_si256((const __m256i *)(const void *)sizes + j), w);
+            acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w, sc));
         }
     }
     return acc;
@@ -6250,11 +6263,20 @@ SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, co
 SM__AVX2 SM__INLINE __m256 sm__gemv_256_ymm(int type, const uint8_t *w, size_t w_stride,
                                             const int8_t *q, const int16_t *s, __m256 d_a,
                                             __m256 acc) {
-    __m256i v[8], m;
+    __m256i v[8], sizes[8], m;
     __m256 d, dmin;
     int r;
+    if (sm__is_signed(type)) {
+        SM__UNROLL
+        for (r = 0; r < 8; r++) {
+            m = _mm256_loadu_si256((const __m256i *)(const void *)(q + 32 * r));
+            _mm256_store_si256(sizes + r, _mm256_abs_epi8(m));
+        }
+    }
     SM__UNROLL
-    for (r = 0; r < 8; r++) v[r] = sm__dot_super_ymm(type, w + (size_t)r * w_stride, q, s);
+    for (r = 0; r < 8; r++)
+        v[r] = sm__dot_super_ymm(type, w + (size_t)r * w_stride, q,
+                                 (const uint8_t *)(const void *)sizes, s);
     sm__two_scales_ymm(type, w, w_stride, &d, &dmin);
     acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
     if (!sm__has_minima(type)) return acc;
@@ -7002,7 +7024,7 @@ SM__AVX512 SM__INLINE void sm__unpack_super_zmm(int type, const uint8_t *block, 
     high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)block));
     high = _mm512_srlv_epi32(high, sm__two_zmm(0, 4)); /* bit g is that of u[g] */
     u[0] = _mm512_ternarylogic_epi32(u[0], _mm512_slli_epi16(high, 2), four, 0xf8);
-    u[1] = _mm512_ternarylogic_epi32(u[1], _mm512_slli_epi16(high, 1), four, 0xf8);
+    u[1] = _mm512_ternarylogic_epi32(u[1], _mm512_add_epi8(high, high), four, 0xf8);
     u[2] = _mm512_ternarylogic_epi32(u[2], high, four, 0xf8); /* u | (high & four) */
     u[3] = _mm512_ternarylogic_epi32(u[3], _mm512_srli_epi16(high, 1), four, 0xf8);
 }
@@ -7035,28 +7057,29 @@ SM__AVX512 SM__INLINE __m512 sm__scales_q3_k_zmm(const uint8_t *block, size_t st
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[3]));
 }
 
-/* One row of a superblock whose weights are no wider than four bits: 16 numbers to add up. sc: its
- * 16 scales, which for types without them are not read. */
+/* One row of a superblock whose weights are no wider than three bits: 16 numbers to add up. sc: its
+ * 16 scales, which for types without them are not read. Scales are the upper bytes of words, so that
+ * their signs come along: the sum, 256 times too large, still fits (256 * 4 * 127 * 32 * 256). */
 SM__AVX512 SM__INLINE __m512i sm__dot_super_zmm(int type, const uint8_t *block, const __m512i a[4],
                                                 const __m512i start[4], const uint8_t *sc) {
-    __m512i order = _mm512_add_epi32( /* of lane g in quarter i: scale 2 g, + 1, + 8, + 9 */
-        _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x02020202, 0x04040404, 0x06060606)),
-        _mm512_setr_epi32(0, 0, 0, 0, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x08080808,
-                          0x08080808, 0x08080808, 0x08080808, 0x09090909, 0x09090909, 0x09090909,
-                          0x09090909));
-    __m512i u[4], scales = _mm512_set1_epi16(1);
+    __m512i order = _mm512_add_epi32( /* in quarter i, u[0] and u[1]: scales 0 and 2, + 1, 8, 9 */
+        _mm512_broadcast_i32x4(_mm_setr_epi32(0x00800080, 0x00800080, 0x02800280, 0x02800280)),
+        _mm512_setr_epi32(0, 0, 0, 0, 0x01000100, 0x01000100, 0x01000100, 0x01000100, 0x08000800,
+                          0x08000800, 0x08000800, 0x08000800, 0x09000900, 0x09000900, 0x09000900,
+                          0x09000900));
+    __m512i u[4], lo = _mm512_set1_epi16(1), hi = lo;
     int g;
     sm__unpack_super_zmm(type, block, u);
     SM__UNROLL
     for (g = 0; g < 4; g++) u[g] = _mm512_dpbusd_epi32(start[g], u[g], a[g]);
-    u[0] = _mm512_packs_epi32(sm__halve_zmm(u[0], u[1]), sm__halve_zmm(u[2], u[3]));
     if (sm__is_per16(type)) {
-        scales = _mm512_broadcast_i32x4(sm__load16_xmm(sc));
-        scales = _mm512_shuffle_epi8(scales, order);
-        if (type == SM__T_Q2_K) scales = _mm512_and_si512(scales, _mm512_set1_epi16(15));
-        else scales = _mm512_srai_epi16(scales, 8);
+        hi = _mm512_broadcast_i32x4(sm__load16_xmm(sc));
+        if (type == SM__T_Q2_K) hi = _mm512_and_si512(hi, _mm512_set1_epi8(15));
+        lo = _mm512_shuffle_epi8(hi, order);
+        hi = _mm512_shuffle_epi8(hi, _mm512_add_epi32(order, _mm512_set1_epi32(0x04000400)));
     }
-    return _mm512_madd_epi16(u[0], scales);
+    lo = _mm512_madd_epi16(_mm512_packs_epi32(u[0], u[1]), lo);
+    return _mm512_dpwssd_epi32(lo, _mm512_packs_epi32(u[2], u[3]), hi);
 }
 
 /* What the minima of 16 rows of Q2_K take away. */
@@ -7100,7 +7123,9 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_256_zmm(int type, const uint8_t *w, size_t
         }
         v[i] = sm__sum4_zmm(row[0], row[1], row[2], row[3]);
     }
-    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sm__sum_quarters_zmm(v)), sm__mul_zmm(d, d_a), acc);
+    v[0] = sm__sum_quarters_zmm(v);
+    if (sm__is_per16(type)) v[0] = _mm512_srai_epi32(v[0], 8);
+    acc = _mm512_fmadd_ps(_mm512_cvtepi32_ps(v[0]), sm__mul_zmm(d, d_a), acc);
     if (!sm__has_minima(type)) return acc;
     return _mm512_fnmadd_ps(_mm512_cvtepi32_ps(sm__minima_q2_k_zmm(w, w_stride, s)),
                             sm__mul_zmm(dmin, d_a), acc);
