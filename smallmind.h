@@ -12148,10 +12148,10 @@ static int sm__named_find(const sm__named *a, int n, sm__str name) {
 
 /* A decimal number as JSON writes it, at *p; moves *p behind it. 0 = there is none. The nearest
  * double for up to 15 digits and exponents within +-22, within 2 ulp otherwise. */
-static int sm__parse_number(const uint8_t **p, const uint8_t *end, double *value) {
+static int sm__parse_number(const uint8_t **p, const uint8_t *end, double *value, int *exact) {
     const uint8_t *s = *p, *digits;
     uint64_t m = 0;
-    int negative = s < end && *s == '-', scale = 0, exponent = 0, down = 0;
+    int negative = s < end && *s == '-', scale = 0, exponent = 0, down = 0, only;
     double v, power = 1.0;
     s += negative;
     for (digits = s; s < end && *s >= '0' && *s <= '9'; s++) {
@@ -12177,10 +12177,12 @@ static int sm__parse_number(const uint8_t **p, const uint8_t *end, double *value
     v = (double)m;
     down = scale < 0;
     scale = m == 0 ? 0 : sm__min(down ? -scale : scale, 400);
+    only = m <= (uint64_t)1 << 53 && scale <= 22;
     for (; scale >= 22; scale -= 22) v = down ? v / 1e22 : v * 1e22;
     for (; scale > 0; scale--) power *= 10.0;
     v = down ? v / power : v * power;
     *value = negative ? -v : v;
+    *exact = only;
     *p = s;
     return 1;
 }
@@ -12292,8 +12294,9 @@ static int sm__json_word(sm__json *j) {
 }
 
 static int sm__json_number(sm__json *j, double *value) {
+    int exact;
     sm__json_peek(j);
-    if (j->bad || !sm__parse_number(&j->p, j->end, value)) return sm__json_fail(j);
+    if (j->bad || !sm__parse_number(&j->p, j->end, value, &exact)) return sm__json_fail(j);
     return 1;
 }
 
@@ -28969,7 +28972,7 @@ enum {
     SM__V_NONE,
     SM__V_BOOL,
     SM__V_INT,
-    SM__V_FLOAT,
+    SM__V_FLOAT, /* always finite */
     SM__V_STRING,
     SM__V_MARKUP, /* a string that |safe or |escape made: Python escapes what is added to it */
     SM__V_LIST,
@@ -29044,6 +29047,12 @@ typedef struct sm__tp_op {
     uint32_t at; /* in the source */
 } sm__tp_op;
 
+typedef struct sm__tp_area { /* text that grows at its end; marks: 1 = a byte from a message */
+    char *p;
+    uint8_t *marks;
+    uint32_t n, max;
+} sm__tp_area;
+
 #define SM__TP_DEPTH 64 /* brackets and operators, blocks, loops, macros, nested values */
 #define SM__TP_ARGS 250 /* of a call; items of a literal: 65,535 */
 #define SM__TP_SOURCE (1u << 20)
@@ -29059,10 +29068,9 @@ struct sm_template {
     uint32_t n_source, n_ops, n_consts, n_literals, n_macros, cap_macros;
     sm__str special[4]; /* texts of bos, eos, unk, pad; empty: there is none */
     /* one rendering */
-    char *text, *out;
-    uint8_t *text_marks, *out_marks;
+    sm__tp_area text, out; /* what is made on the way; what is written */
     sm__value *cells, *stack;
-    uint32_t n_text, max_text, n_out, max_out, n_cells, max_cells, n_stack, max_stack;
+    uint32_t n_cells, max_cells, n_stack, max_stack;
     int64_t steps, max_steps;
     int64_t now;
     sm__tp_loop *loops;
@@ -29071,11 +29079,21 @@ struct sm_template {
     int n_loops, n_frames, n_captures;
     sm__scope *scope;
     uint32_t at;     /* where in the source we are */
+    int nested;      /* map or select runs, which cannot run another one */
     int watch;       /* a loop's filter is being computed: 1; and has read a namespace: 2 */
     int filter_read; /* the last filter has */
     sm_status status;
     sm_error *error;
 };
+
+static const sm__str sm__no_str = {"", 0};
+
+static sm__str sm__str_make(const char *p, size_t n) {
+    sm__str s;
+    s.p = p;
+    s.n = n;
+    return s;
+}
 
 /* The first error counts; from then on nothing is done. */
 static void sm__tp_fail(sm_template *t, sm_status status, const char *what, sm__str name) {
@@ -29090,8 +29108,6 @@ static void sm__tp_fail(sm_template *t, sm_status status, const char *what, sm__
     t->status = sm__fail(t->error, status, "template, line %d, column %d: %s%s%s", line, column,
                          what, name.n ? " " : "", sm__quote(q, name));
 }
-
-static const sm__str sm__no_str = {"", 0};
 
 static void sm__tp_bad(sm_template *t, const char *what) {
     sm__tp_fail(t, SM_ERR_FORMAT, what, sm__no_str);
@@ -29117,6 +29133,7 @@ static sm__value sm__v_make(int kind, uint32_t n) {
     v.n = n;
     return v;
 }
+static sm__value sm__v_none(void) { return sm__v_make(SM__V_NONE, 0); }
 static sm__value sm__v_int(int64_t i) {
     sm__value v = sm__v_make(SM__V_INT, 0);
     v.u.i = i;
@@ -29132,15 +29149,14 @@ static sm__value sm__v_float(double d) {
     v.u.d = d;
     return v;
 }
-static sm__value sm__v_none(void) { return sm__v_make(SM__V_NONE, 0); }
-static sm__value sm__v_undefined(sm__str name) {
-    sm__value v = sm__v_make(SM__V_UNDEFINED, (uint32_t)name.n);
-    v.u.s = name.p;
+static sm__value sm__v_string(sm__str s) {
+    sm__value v = sm__v_make(SM__V_STRING, (uint32_t)s.n);
+    v.u.s = s.p;
     return v;
 }
-static sm__value sm__v_string(const char *p, size_t n) {
-    sm__value v = sm__v_make(SM__V_STRING, (uint32_t)n);
-    v.u.s = p;
+static sm__value sm__v_undefined(sm__str name) {
+    sm__value v = sm__v_string(name);
+    v.kind = SM__V_UNDEFINED;
     return v;
 }
 static sm__value sm__v_items(int kind, sm__value *items, uint32_t n) {
@@ -29148,27 +29164,30 @@ static sm__value sm__v_items(int kind, sm__value *items, uint32_t n) {
     v.u.v = items;
     return v;
 }
-static sm__str sm__v_str(sm__value v) { /* of a string */
-    sm__str s;
-    s.p = v.u.s;
-    s.n = v.n;
-    return s;
-}
-static int sm__v_is_string(sm__value v) { return v.kind == SM__V_STRING || v.kind == SM__V_MARKUP; }
-static int sm__v_is_number(sm__value v) { return v.kind >= SM__V_BOOL && v.kind <= SM__V_FLOAT; }
-static int sm__v_is_items(sm__value v) { return v.kind >= SM__V_LIST && v.kind <= SM__V_VIEW; }
+static sm__str sm__v_str(sm__value v) { return sm__str_make(v.u.s, v.n); } /* of a string */
 
-/* Room for n values; the sizes of structures are counted in values, too. */
+#define SM__SET(kind) (1u << (kind)) /* a set of kinds is a number of bits */
+#define SM__V_STRINGS (SM__SET(SM__V_STRING) | SM__SET(SM__V_MARKUP))
+#define SM__V_WHOLE (SM__SET(SM__V_BOOL) | SM__SET(SM__V_INT))
+#define SM__V_NUMBERS (SM__V_WHOLE | SM__SET(SM__V_FLOAT))
+#define SM__V_ARRAYS (SM__SET(SM__V_LIST) | SM__SET(SM__V_TUPLE))
+#define SM__V_INDEXED (SM__V_ARRAYS | SM__SET(SM__V_RANGE))
+#define SM__V_ITEMS (SM__V_INDEXED | SM__SET(SM__V_VIEW))
+#define SM__V_SEQUENCES /* what Jinja calls so */ \
+    (SM__V_INDEXED | SM__V_STRINGS | SM__SET(SM__V_DICT) | SM__SET(SM__V_UNDEFINED))
+static int sm__v_is(sm__value v, uint32_t kinds) { return (int)(kinds >> v.kind & 1u); }
+
+/* Room for values, or for structures: zero. */
 static void *sm__tp_take(sm_template *t, size_t bytes) {
     size_t n = (bytes + sizeof *t->cells - 1) / sizeof *t->cells;
     sm__value *p = t->cells + t->n_cells;
-    if (n > t->max_cells - t->n_cells) {
-        sm__tp_full(t, "more values than max_values");
-        return NULL;
-    }
-    if (sm__tp_charge(t, n / 4)) return NULL;
+    if (n > t->max_cells - t->n_cells) sm__tp_full(t, "more values than max_values");
+    if (t->status || sm__tp_charge(t, n / 4)) return NULL;
     t->n_cells += (uint32_t)n;
-    return p;
+    return memset(p, 0, n * sizeof *p);
+}
+static sm__value *sm__tp_take_values(sm_template *t, size_t n) {
+    return (sm__value *)sm__tp_take(t, n * sizeof(sm__value));
 }
 
 static void sm__tp_push(sm_template *t, sm__value v) {
@@ -29176,53 +29195,48 @@ static void sm__tp_push(sm_template *t, sm__value v) {
     else t->stack[t->n_stack++] = v;
 }
 
-/* A list of the n values on top of the stack. */
-static sm__value sm__tp_gather(sm_template *t, int kind, uint32_t n, uint32_t cells) {
-    sm__value *items = (sm__value *)sm__tp_take(t, cells * sizeof *items);
+/* What is on the stack above its first n values, as a list, tuple ... */
+static sm__value sm__tp_gather(sm_template *t, int kind, uint32_t n) {
+    uint32_t cells = t->n_stack - n;
+    sm__value *items = sm__tp_take_values(t, cells);
     if (!items) return sm__v_none();
-    t->n_stack -= cells;
-    if (cells) memcpy(items, t->stack + t->n_stack, cells * sizeof *items);
-    return sm__v_items(kind, items, n);
+    t->n_stack = n;
+    if (cells) memcpy(items, t->stack + n, cells * sizeof *items);
+    return sm__v_items(kind, items, cells);
 }
 
-/* Text at the end of the area, with the marks of where it comes from. */
-static void sm__tp_put_as(sm_template *t, const char *p, size_t n, int mark) {
-    if (n > t->max_text - t->n_text) sm__tp_full(t, "more text is made than max_text allows");
-    if (sm__tp_charge(t, n / 16) || !n) return;
-    memcpy(t->text + t->n_text, p, n);
-    if (mark < 0) memcpy(t->text_marks + t->n_text, t->text_marks + (p - t->text), n);
-    else memset(t->text_marks + t->n_text, mark, n);
-    t->n_text += (uint32_t)n;
-}
-
-static int sm__tp_is_made(const sm_template *t, const char *p) {
-    return (uintptr_t)p >= (uintptr_t)t->text && (uintptr_t)p < (uintptr_t)t->text + t->max_text;
+/* The marks of the text at p; NULL: it is the template's own. */
+static const uint8_t *sm__tp_marks(const sm_template *t, const char *p) {
+    uintptr_t made = (uintptr_t)p - (uintptr_t)t->text.p, out = (uintptr_t)p - (uintptr_t)t->out.p;
+    if (made < t->text.max) return t->text.marks + made;
+    return out < t->out.max ? t->out.marks + out : NULL;
 }
 static int sm__tp_mark(const sm_template *t, const char *p) { /* of one byte */
-    return sm__tp_is_made(t, p) ? t->text_marks[p - t->text] : 0;
+    const uint8_t *marks = sm__tp_marks(t, p);
+    return marks ? *marks : 0;
 }
-static void sm__tp_put(sm_template *t, sm__str s) {
-    sm__tp_put_as(t, s.p, s.n, s.n && sm__tp_is_made(t, s.p) ? -1 : 0);
+
+/* Text at the end of an area; mark -1: with the marks that it has. */
+static void sm__tp_append(sm_template *t, sm__tp_area *to, sm__str s, int mark) {
+    const uint8_t *marks = mark < 0 && s.n ? sm__tp_marks(t, s.p) : NULL;
+    if (s.n > to->max - to->n)
+        sm__tp_full(t, to == &t->out ? "the output is longer than max_text"
+                                     : "more text is made than max_text allows");
+    if (sm__tp_charge(t, s.n / 16) || !s.n) return;
+    memcpy(to->p + to->n, s.p, s.n);
+    if (marks) memcpy(to->marks + to->n, marks, s.n);
+    else memset(to->marks + to->n, mark > 0, s.n);
+    to->n += (uint32_t)s.n;
 }
+static void sm__tp_put_as(sm_template *t, const char *p, size_t n, int mark) {
+    sm__tp_append(t, &t->text, sm__str_make(p, n), mark);
+}
+static void sm__tp_put(sm_template *t, sm__str s) { sm__tp_append(t, &t->text, s, -1); }
 static void sm__tp_puts(sm_template *t, const char *text) { sm__tp_put(t, sm__str_of(text)); }
 
-static void sm__tp_put_char(sm_template *t, uint32_t c, int mark) {
-    unsigned char utf8[4];
-    sm__tp_put_as(t, (const char *)utf8, sm__utf8_write(c, utf8), mark);
-}
 /* What was put since `from`, as a string. */
 static sm__value sm__tp_made(const sm_template *t, uint32_t from) {
-    return sm__v_string(t->text + from, t->n_text - from);
-}
-
-static void sm__tp_out(sm_template *t, sm__str s) {
-    if (s.n > t->max_out - t->n_out) sm__tp_full(t, "the output is longer than max_text");
-    if (sm__tp_charge(t, s.n / 16) || !s.n) return;
-    memcpy(t->out + t->n_out, s.p, s.n);
-    if (sm__tp_is_made(t, s.p))
-        memcpy(t->out_marks + t->n_out, t->text_marks + (s.p - t->text), s.n);
-    else memset(t->out_marks + t->n_out, 0, s.n);
-    t->n_out += (uint32_t)s.n;
+    return sm__v_string(sm__str_make(t->text.p + from, t->text.n - from));
 }
 
 /* All text is UTF-8 (checked where it comes in); strings are indexed by characters. */
@@ -29237,9 +29251,25 @@ static size_t sm__char_offset(sm__str s, size_t index) { /* of a character; s.n 
         if (((unsigned char)s.p[i] & 0xC0u) != 0x80u && index-- == 0) return i;
     return s.n;
 }
+/* The character that begins at s.p[at], and how many bytes it has. */
+static size_t sm__str_char(sm__str s, size_t at, uint32_t *c) {
+    int n = sm__utf8_read((const unsigned char *)s.p + at, s.n - at, c);
+    return (size_t)sm__max(n, 1);
+}
 /* What Python strips: white space, and four separators of ASCII. */
 static int sm__is_space(uint32_t c) {
     return sm__char_class(c) == SM__CHAR_SPACE || (c >= 0x1C && c <= 0x1F);
+}
+
+/* Which word of a text a name is: words are parted by spaces. -1 = none. */
+static int sm__word(const char *words, sm__str name) {
+    int i;
+    for (i = 0; *words; i++) {
+        size_t n = strcspn(words, " ");
+        if (n == name.n && memcmp(words, name.p, n) == 0) return i;
+        words += n + (words[n] == ' ');
+    }
+    return -1;
 }
 
 /* ---- what Python does with values ---- */
@@ -29259,142 +29289,111 @@ static void sm__tp_type(sm_template *t, const char *what, sm__value v) {
 }
 
 static int sm__v_truth(sm__value v) {
-    switch (v.kind) {
-    case SM__V_UNDEFINED:
-    case SM__V_NONE: return 0;
-    case SM__V_BOOL:
-    case SM__V_INT: return v.u.i != 0;
-    case SM__V_FLOAT: return v.u.d != 0.0;
-    case SM__V_STRING:
-    case SM__V_MARKUP:
-    case SM__V_LIST:
-    case SM__V_TUPLE:
-    case SM__V_RANGE:
-    case SM__V_VIEW:
-    case SM__V_DICT: return v.n != 0;
-    default: return 1;
-    }
+    if (sm__v_is(v, SM__V_WHOLE)) return v.u.i != 0;
+    if (v.kind == SM__V_FLOAT) return v.u.d != 0.0;
+    if (sm__v_is(v, SM__V_STRINGS | SM__V_ITEMS | SM__SET(SM__V_DICT))) return v.n != 0;
+    return v.kind > SM__V_NONE;
 }
 
-/* Numbers in order: -1, 0, 1; 2 = one of them is no number. An integer that a double cannot hold is
- * not compared with one. */
-static int sm__v_compare(sm_template *t, sm__value a, sm__value b) {
-    double x, y;
-    if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT) return a.u.i < b.u.i ? -1 : a.u.i > b.u.i;
-    x = a.kind == SM__V_FLOAT ? a.u.d : (double)a.u.i;
-    y = b.kind == SM__V_FLOAT ? b.u.d : (double)b.u.i;
-    if ((a.kind == SM__V_FLOAT ? y : x) > 9007199254740992.0 ||
-        (a.kind == SM__V_FLOAT ? y : x) < -9007199254740992.0)
-        if (a.kind != b.kind) sm__tp_refuse(t, "a float beside an integer beyond 2^53");
-    if (a.kind != SM__V_FLOAT) a.u.d = 0;
-    if (b.kind != SM__V_FLOAT) b.u.d = 0;
-    if ((!sm__real_finite(a.u.d) && a.u.d != a.u.d) || (!sm__real_finite(b.u.d) && b.u.d != b.u.d))
-        return 2;
-    return x < y ? -1 : x > y;
+/* Whole numbers that a double holds, so that what is computed with them is what Python computes. */
+static double sm__v_double(sm_template *t, sm__value v) {
+    if (v.kind == SM__V_FLOAT) return v.u.d;
+    if (v.u.i > ((int64_t)1 << 53) || v.u.i < -((int64_t)1 << 53))
+        sm__tp_refuse(t, "a float beside an integer beyond 2^53");
+    return (double)v.u.i;
 }
 
-static int sm__v_find(sm_template *t, sm__value dict, sm__value key);
+#define SM__V_DIFFER 2 /* unequal, and neither comes first */
+#define SM__V_DEEP 3   /* they hold values that decide */
 
-/* Of values that hold no others; -1: they do, and might be equal. */
-static int sm__v_equal_flat(sm_template *t, sm__value a, sm__value b) {
-    if (sm__v_is_number(a) && sm__v_is_number(b)) return sm__v_compare(t, a, b) == 0;
-    if (sm__v_is_string(a) && sm__v_is_string(b)) {
-        if (a.n != b.n || sm__tp_charge(t, a.n / 16)) return 0;
-        return sm__str_same(sm__v_str(a), sm__v_str(b));
+static int sm__v_order_flat(sm_template *t, sm__value a, sm__value b) {
+    if (sm__v_is(a, SM__V_NUMBERS) && sm__v_is(b, SM__V_NUMBERS)) {
+        double x, y;
+        if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT)
+            return a.u.i < b.u.i ? -1 : a.u.i > b.u.i;
+        x = sm__v_double(t, a), y = sm__v_double(t, b);
+        return x < y ? -1 : x > y;
     }
-    if (a.kind != b.kind) return 0;
-    switch (a.kind) {
-    case SM__V_UNDEFINED:
-    case SM__V_NONE: return 1;
-    case SM__V_LIST:
-    case SM__V_TUPLE:
-    case SM__V_RANGE:
-    case SM__V_DICT: return a.n != b.n ? 0 : -1;
-    case SM__V_NAMESPACE:
-    case SM__V_MACRO: return a.n == b.n && a.u.scope == b.u.scope;
-    case SM__V_FUNCTION: return a.n == b.n;
-    default: sm__tp_type(t, "not compared here:", a); return 0;
+    if (sm__v_is(a, SM__V_STRINGS) && sm__v_is(b, SM__V_STRINGS)) {
+        int order; /* bytes are in the order of characters */
+        if (sm__tp_charge(t, sm__min_size(a.n, b.n) / 16)) return SM__V_DIFFER;
+        order = sm__str_order(sm__v_str(a), sm__v_str(b));
+        return order < 0 ? -1 : order > 0;
     }
+    if (a.kind != b.kind) return SM__V_DIFFER;
+    if (sm__v_is(a, SM__V_ARRAYS)) return SM__V_DEEP;
+    if (a.kind == SM__V_DICT || a.kind == SM__V_RANGE)
+        return a.n == b.n ? SM__V_DEEP : SM__V_DIFFER;
+    if (a.kind == SM__V_NAMESPACE || a.kind == SM__V_MACRO || a.kind == SM__V_FUNCTION)
+        return a.n == b.n && a.u.scope == b.u.scope ? 0 : SM__V_DIFFER;
+    if (a.kind > SM__V_NONE) sm__tp_type(t, "not compared here:", a);
+    return 0;
 }
 
-static int sm__v_equal(sm_template *t, sm__value a, sm__value b) {
-    struct {
-        sm__value a, b;
-        uint32_t i;
-    } open[SM__TP_DEPTH];
-    int n = 0, same = sm__v_equal_flat(t, a, b);
-    if (same >= 0) return same;
-    open[0].a = a, open[0].b = b, open[0].i = 0, n = 1;
-    while (n) { /* all that was compared so far is equal */
-        uint32_t i = open[n - 1].i++;
-        a = open[n - 1].a, b = open[n - 1].b;
-        if (sm__tp_charge(t, 1)) return 0;
-        if (i == a.n) {
-            n--;
-            continue;
-        }
-        if (a.kind == SM__V_DICT) {
-            int at = sm__v_find(t, b, a.u.v[2 * i]);
-            if (at < 0) return 0;
-            a = a.u.v[2 * i + 1], b = b.u.v[2 * at + 1];
-        } else {
-            a = a.u.v[i], b = b.u.v[i];
-        }
-        same = sm__v_equal_flat(t, a, b);
-        if (same == 0 || t->status) return 0;
-        if (same > 0) continue;
-        if (n == SM__TP_DEPTH) return sm__tp_full(t, "values are nested too deeply"), 0;
-        open[n].a = a, open[n].b = b, open[n].i = 0, n++;
-    }
-    return 1;
-}
-
-/* The number of the pair with a key, or -1. Keys are strings, numbers or None: equal at once. */
+/* The number of the pair with a key, or -1. Keys are strings, numbers or None. */
 static int sm__v_find(sm_template *t, sm__value dict, sm__value key) {
     uint32_t i;
     if (sm__tp_charge(t, dict.n / 4)) return -1;
     if (key.kind >= SM__V_LIST && key.kind != SM__V_TUPLE) sm__tp_type(t, "no key of a dict:", key);
     if (key.kind == SM__V_TUPLE) sm__tp_refuse(t, "a tuple as a key");
     for (i = 0; i < dict.n && !t->status; i++)
-        if (sm__v_equal_flat(t, dict.u.v[2 * i], key) == 1) return (int)i;
+        if (sm__v_order_flat(t, dict.u.v[2 * i], key) == 0) return (int)i;
     return -1;
 }
 
-/* a < b, == or >: -1, 0, 1; 2: neither. */
+/* -1, 0, 1: a < b, a == b, a > b; or SM__V_DIFFER. The first items that differ decide. */
 static int sm__v_order(sm_template *t, sm__value a, sm__value b) {
-    int depth, order;
-    for (depth = 0; depth < SM__TP_DEPTH && !t->status; depth++) {
-        uint32_t i = 0;
-        if (sm__v_is_number(a) && sm__v_is_number(b)) return sm__v_compare(t, a, b);
-        if (sm__v_is_string(a) && sm__v_is_string(b)) { /* bytes are in the order of characters */
-            if (sm__tp_charge(t, sm__min_size(a.n, b.n) / 16)) return 0;
-            order = sm__str_order(sm__v_str(a), sm__v_str(b));
-            return order < 0 ? -1 : order > 0;
+    struct {
+        sm__value a, b;
+        uint32_t i;
+    } open[SM__TP_DEPTH], *top;
+    int n = 0, unordered = 0; /* of those that are open: how many only can be equal */
+    for (;;) {
+        int order = sm__v_order_flat(t, a, b);
+        if (order == SM__V_DEEP && n == SM__TP_DEPTH) sm__tp_full(t, "values nested too deeply");
+        if (t->status || sm__tp_charge(t, 1)) return SM__V_DIFFER;
+        if (order == SM__V_DEEP) {
+            open[n].a = a, open[n].b = b, open[n++].i = 0;
+            unordered += !sm__v_is(a, SM__V_ARRAYS);
+        } else if (order) {
+            return unordered ? SM__V_DIFFER : order;
         }
-        if (a.kind != b.kind || (a.kind != SM__V_LIST && a.kind != SM__V_TUPLE)) {
-            sm__tp_type(t, "no order among values of this kind:", a.kind == SM__V_LIST ? b : a);
-            return 2;
+        for (; n; n--) { /* all that was compared so far is equal */
+            top = &open[n - 1];
+            a = top->a, b = top->b;
+            if (top->i < a.n && top->i < b.n) break;
+            if (a.n != b.n) return unordered ? SM__V_DIFFER : a.n < b.n ? -1 : 1;
+            unordered -= !sm__v_is(a, SM__V_ARRAYS);
         }
-        while (i < a.n && i < b.n && sm__v_equal(t, a.u.v[i], b.u.v[i])) i++;
-        if (i == a.n || i == b.n) return a.n < b.n ? -1 : a.n > b.n;
-        a = a.u.v[i], b = b.u.v[i];
+        if (!n) return 0;
+        if (a.kind == SM__V_DICT) {
+            int at = sm__v_find(t, b, a.u.v[2 * top->i]);
+            if (at < 0) return SM__V_DIFFER;
+            a = a.u.v[2 * top->i++ + 1], b = b.u.v[2 * at + 1];
+        } else {
+            a = a.u.v[top->i], b = b.u.v[top->i++];
+        }
     }
-    sm__tp_full(t, "values are nested too deeply");
-    return 2;
+}
+static int sm__v_equal(sm_template *t, sm__value a, sm__value b) {
+    return sm__v_order(t, a, b) == 0;
+}
+static int sm__v_rank(sm_template *t, sm__value a, sm__value b) { /* where there must be an order */
+    int order = sm__v_order(t, a, b);
+    int ordered = sm__v_is(a, SM__V_NUMBERS)   ? sm__v_is(b, SM__V_NUMBERS)
+                  : sm__v_is(a, SM__V_STRINGS) ? sm__v_is(b, SM__V_STRINGS)
+                                               : sm__v_is(a, SM__V_ARRAYS) && a.kind == b.kind;
+    if (order == SM__V_DIFFER || !ordered)
+        sm__tp_type(t, "no order among values of this kind:", a.kind == SM__V_LIST ? b : a);
+    return order;
 }
 
 /* A float as Python writes it. Digits and powers of ten are exact up to 15 and 22. */
-static void sm__tp_put_float(sm_template *t, double v, int json) {
+static void sm__tp_put_float(sm_template *t, double v) {
     char buf[40];
     sm__text text = sm__text_make(buf, sizeof buf);
     size_t i, digits = 0, e;
     int exponent = 0;
-    if (!sm__real_finite(v)) {
-        sm__tp_puts(t, v != v  ? (json ? "NaN" : "nan")
-                       : v < 0 ? (json ? "-Infinity" : "-inf")
-                               : (json ? "Infinity" : "inf"));
-        return;
-    }
     if (v == 0.0) {
         uint64_t bits;
         memcpy(&bits, &v, 8);
@@ -29427,132 +29426,117 @@ static void sm__tp_put_int(sm_template *t, int64_t v) {
     sm__tp_put_as(t, buf, text.at, 0);
 }
 
-static void sm__tp_put_hex(sm_template *t, const char *prefix, uint32_t c, int digits, int mark) {
-    sm__tp_put_as(t, prefix, strlen(prefix), mark);
-    while (digits-- > 0) sm__tp_put_as(t, &"0123456789abcdef"[c >> 4 * digits & 15u], 1, mark);
+/* A character as \n, \xe9, \u2028 or (in JSON two of these) \U0001f600. */
+static void sm__tp_put_escape(sm_template *t, uint32_t c, int json, int mark) {
+    static const char from[] = "\"\\\n\r\t'\b\f", to[] = "\"\\nrt'bf";
+    const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
+    char text[11] = "\\";
+    int digits = json || (c >= 256 && c < 0x10000) ? 4 : c < 256 ? 2 : 8, i;
+    if (e && (json || e < from + 6)) {
+        text[1] = to[e - from];
+        sm__tp_put_as(t, text, 2, mark);
+        return;
+    }
+    if (json && c >= 0x10000) {
+        sm__tp_put_escape(t, 0xD800 + ((c - 0x10000) >> 10), json, mark);
+        c = 0xDC00 + (c & 0x3FF);
+    }
+    text[1] = digits == 4 ? 'u' : digits == 2 ? 'x' : 'U';
+    for (i = 0; i < digits; i++) text[2 + i] = "0123456789abcdef"[c >> 4 * (digits - 1 - i) & 15u];
+    sm__tp_put_as(t, text, 2 + (size_t)digits, mark);
 }
 
 /* json.dumps(s), json 2: with ensure_ascii; or repr(s), json 0. */
 static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
-    static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
     char quote = json || (memchr(s.p, '\'', s.n) && !memchr(s.p, '"', s.n)) ? '"' : '\'';
-    size_t i = 0, plain = 0;
-    sm__str run;
+    size_t i, n, plain = 0;
     sm__tp_put_as(t, &quote, 1, 0);
-    while (i < s.n && !t->status) {
+    for (i = 0; i < s.n && !t->status; i += n) {
         uint32_t c;
-        int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c), mark;
-        const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
-        int escaped = c < 32 || c == '\\' || c == (uint32_t)quote || (json != 1 && c >= 127);
+        int escaped;
+        n = sm__str_char(s, i, &c);
+        escaped = c < 32 || c == '\\' || c == (uint32_t)quote || (json != 1 && c >= 127);
         if (!json && c >= 128) { /* what Python calls printable, with the same Unicode */
             int kind = sm__char_class(c);
             escaped = (kind & (SM__CHAR_CONTROL | SM__CHAR_SPACE)) != 0;
             if (kind == SM__CHAR_OTHER)
                 sm__tp_refuse(t, "repr of a character that is not assigned");
         }
-        if (!escaped) {
-            i += (size_t)sm__max(n, 1);
-            continue;
-        }
-        mark = sm__tp_mark(t, s.p + i);
-        run.p = s.p + plain, run.n = i - plain;
-        sm__tp_put(t, run);
-        plain = i += (size_t)sm__max(n, 1);
-        if (!json && (c == '\b' || c == '\f')) e = NULL;
-        if (c == '\'' || (e && *e)) {
-            sm__tp_put_as(t, "\\", 1, mark);
-            sm__tp_put_as(t, c == '\'' ? "'" : &to[e - from], 1, mark);
-        } else {
-            if (json && c >= 0x10000) {
-                sm__tp_put_hex(t, "\\u", 0xD800 + ((c - 0x10000) >> 10), 4, mark);
-                c = 0xDC00 + (c & 0x3FF);
-            }
-            n = json || (c >= 256 && c < 0x10000) ? 4 : c < 256 ? 2 : 8;
-            sm__tp_put_hex(t, n == 4 ? "\\u" : n == 2 ? "\\x" : "\\U", c, n, mark);
-        }
+        if (!escaped) continue;
+        sm__tp_put(t, sm__str_make(s.p + plain, i - plain));
+        sm__tp_put_escape(t, c, json, sm__tp_mark(t, s.p + i));
+        plain = i + n;
     }
-    run.p = s.p + plain, run.n = s.n - plain;
-    sm__tp_put(t, run);
+    sm__tp_put(t, sm__str_make(s.p + plain, s.n - plain));
     sm__tp_put_as(t, &quote, 1, 0);
 }
 
 typedef struct sm__tp_style { /* of json.dumps; all zero: Python's repr */
     int json, sort;
-    sm__value indent; /* text in front of a line, for each level; or none */
-    sm__str comma, colon;
+    int lines; /* each value on its own, behind indent for each level */
+    sm__str indent, comma, colon;
 } sm__tp_style;
 
 /* A value that holds no others; 0 = it does. */
 static int sm__tp_put_flat(sm_template *t, sm__value v, const sm__tp_style *s) {
-    int json = s->json;
-    switch (v.kind) {
-    case SM__V_NONE: sm__tp_puts(t, json ? "null" : "None"); return 1;
-    case SM__V_BOOL:
-        sm__tp_puts(t, v.u.i ? (json ? "true" : "True") : (json ? "false" : "False"));
-        return 1;
-    case SM__V_INT: sm__tp_put_int(t, v.u.i); return 1;
-    case SM__V_FLOAT: sm__tp_put_float(t, v.u.d, json); return 1;
-    case SM__V_STRING: sm__tp_put_quoted(t, sm__v_str(v), json); return 1;
-    case SM__V_LIST:
-    case SM__V_TUPLE:
-    case SM__V_DICT: return 0;
-    case SM__V_UNDEFINED:
-        if (!json) sm__tp_puts(t, "Undefined");
-        else sm__tp_type(t, "no JSON:", v);
-        return 1;
-    default:
-        if (json && v.kind == SM__V_MARKUP) sm__tp_put_quoted(t, sm__v_str(v), 1);
-        else if (json) sm__tp_type(t, "no JSON:", v);
-        else sm__tp_fail(t, SM_ERR_UNSUPPORTED, "text of a", sm__str_of(sm__v_name(v)));
-        return 1;
-    }
-}
-
-static void sm__tp_put_key(sm_template *t, sm__value key, const sm__tp_style *s) {
-    if (!s->json || sm__v_is_string(key)) {
-        if (!sm__tp_put_flat(t, key, s)) sm__tp_type(t, "no key of a dict:", key);
-        return;
-    }
-    if (key.kind > SM__V_FLOAT || key.kind < SM__V_NONE) sm__tp_type(t, "no key in JSON:", key);
-    sm__tp_puts(t, "\"");
-    if (!t->status) sm__tp_put_flat(t, key, s);
-    sm__tp_puts(t, "\"");
+    static const char *const words[][2] = {{"None", "null"}, {"False", "false"}, {"True", "true"}};
+    if (sm__v_is(v, SM__V_ARRAYS | SM__SET(SM__V_DICT))) return 0;
+    if (v.kind == SM__V_NONE) sm__tp_puts(t, words[0][s->json != 0]);
+    else if (v.kind == SM__V_BOOL) sm__tp_puts(t, words[v.u.i ? 2 : 1][s->json != 0]);
+    else if (v.kind == SM__V_INT) sm__tp_put_int(t, v.u.i);
+    else if (v.kind == SM__V_FLOAT) sm__tp_put_float(t, v.u.d);
+    else if (v.kind == SM__V_STRING || (s->json && v.kind == SM__V_MARKUP))
+        sm__tp_put_quoted(t, sm__v_str(v), s->json);
+    else if (s->json) sm__tp_type(t, "no JSON:", v);
+    else if (v.kind == SM__V_UNDEFINED) sm__tp_puts(t, "Undefined");
+    else sm__tp_fail(t, SM_ERR_UNSUPPORTED, "text of a", sm__str_of(sm__v_name(v)));
+    return 1;
 }
 
 static void sm__tp_put_line(sm_template *t, const sm__tp_style *s, int depth) {
-    if (s->indent.kind == SM__V_NONE) return;
-    sm__tp_puts(t, "\n");
-    while (depth-- > 0 && !t->status) sm__tp_put(t, sm__v_str(s->indent));
+    if (s->lines) sm__tp_puts(t, "\n");
+    while (s->lines && depth-- > 0 && !t->status) sm__tp_put(t, s->indent);
 }
 
-static void sm__v_sort(sm_template *t, sm__value *v, sm__value *keys, uint32_t n, uint32_t width,
-                       int reverse);
+/* Pairs in the order of their first values; stable, as Python's: runs of 1, 2, 4 ... are merged. */
+static void sm__v_sort(sm_template *t, sm__value *pairs, uint32_t n, int reverse) {
+    sm__value *merged = sm__tp_take_values(t, 2 * (size_t)n);
+    uint32_t run, from, i, j, out;
+    for (run = 1; run < n && !t->status; run *= 2) {
+        for (from = 0; from < n && !t->status; from += 2 * run) {
+            uint32_t middle = from + run < n ? from + run : n;
+            uint32_t end = middle + run < n ? middle + run : n;
+            for (i = from, j = middle, out = from; out < end; out++) {
+                int order = i == middle ? 1 : -1;
+                if (i < middle && j < end) order = sm__v_rank(t, pairs[2 * i], pairs[2 * j]);
+                if (i < middle && j < end && reverse) order = -order;
+                memcpy(merged + 2 * out, pairs + 2 * (order > 0 ? j++ : i++), 2 * sizeof *pairs);
+            }
+        }
+        if (t->status || sm__tp_charge(t, n)) return;
+        memcpy(pairs, merged, 2 * (size_t)n * sizeof *pairs);
+    }
+}
 
-/* The pairs of a dict in the order of their keys. */
 static sm__value sm__v_sorted(sm_template *t, sm__value dict) {
-    sm__value *pairs = (sm__value *)sm__tp_take(t, 2 * dict.n * sizeof *pairs);
-    sm__value *keys = (sm__value *)sm__tp_take(t, dict.n * sizeof *keys);
-    uint32_t i;
-    if (!pairs || !keys || !dict.n) return dict;
+    sm__value *pairs = sm__tp_take_values(t, 2 * (size_t)dict.n);
+    if (!pairs || !dict.n) return dict;
     memcpy(pairs, dict.u.v, 2 * dict.n * sizeof *pairs);
-    for (i = 0; i < dict.n; i++) keys[i] = pairs[2 * i];
-    sm__v_sort(t, pairs, keys, dict.n, 2, 0);
-    dict.u.v = pairs;
-    return dict;
+    sm__v_sort(t, pairs, dict.n, 0);
+    return sm__v_items(SM__V_DICT, pairs, dict.n);
 }
 
 static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
     struct {
         sm__value v;
         uint32_t i;
-    } open[SM__TP_DEPTH];
+    } open[SM__TP_DEPTH], *top;
     int n = 0;
     for (;;) {
-        const char *brackets;
         if (t->status || sm__tp_charge(t, 1)) return;
         if (!sm__tp_put_flat(t, v, s)) { /* open it */
             if (n == SM__TP_DEPTH) {
-                sm__tp_full(t, "values are nested too deeply");
+                sm__tp_full(t, "values nested too deeply");
                 return;
             }
             if (v.kind == SM__V_DICT && s->sort) v = sm__v_sorted(t, v);
@@ -29562,26 +29546,28 @@ static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
                            : s->json || v.kind == SM__V_LIST ? "["
                                                              : "(");
         }
-        for (;;) { /* what comes next */
+        for (;; n--) { /* what comes next */
             if (!n) return;
-            v = open[n - 1].v;
-            if (open[n - 1].i < v.n) break;
-            n--;
-            if (v.n) sm__tp_put_line(t, s, n);
-            brackets = v.kind == SM__V_DICT              ? "}"
-                       : s->json || v.kind == SM__V_LIST ? "]"
-                       : v.n == 1                        ? ",)"
-                                                         : ")";
-            sm__tp_puts(t, brackets);
+            top = &open[n - 1];
+            v = top->v;
+            if (top->i < v.n) break;
+            if (v.n) sm__tp_put_line(t, s, n - 1);
+            if (v.kind == SM__V_DICT) sm__tp_puts(t, "}");
+            else if (s->json || v.kind == SM__V_LIST) sm__tp_puts(t, "]");
+            else sm__tp_puts(t, v.n == 1 ? ",)" : ")");
         }
-        if (open[n - 1].i) sm__tp_put(t, s->comma);
+        if (top->i) sm__tp_put(t, s->comma);
         sm__tp_put_line(t, s, n);
         if (v.kind == SM__V_DICT) {
-            sm__tp_put_key(t, v.u.v[2 * open[n - 1].i], s);
+            sm__value key = v.u.v[2 * top->i];
+            const char *quote = s->json && !sm__v_is(key, SM__V_STRINGS) ? "\"" : "";
+            sm__tp_puts(t, quote);
+            sm__tp_put_flat(t, key, s);
+            sm__tp_puts(t, quote);
             sm__tp_put(t, s->colon);
-            v = v.u.v[2 * open[n - 1].i++ + 1];
+            v = v.u.v[2 * top->i++ + 1];
         } else {
-            v = v.u.v[open[n - 1].i++];
+            v = v.u.v[top->i++];
         }
     }
 }
@@ -29590,16 +29576,15 @@ static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
 static void sm__tp_put_value(sm_template *t, sm__value v) {
     sm__tp_style style;
     memset(&style, 0, sizeof style);
-    style.indent = sm__v_none();
     style.comma = sm__str_of(", ");
     style.colon = sm__str_of(": ");
-    if (sm__v_is_string(v)) sm__tp_put(t, sm__v_str(v));
+    if (sm__v_is(v, SM__V_STRINGS)) sm__tp_put(t, sm__v_str(v));
     else if (v.kind != SM__V_UNDEFINED) sm__tp_write(t, v, &style);
 }
 
 static sm__str sm__tp_str(sm_template *t, sm__value v) {
-    uint32_t from = t->n_text;
-    if (sm__v_is_string(v)) return sm__v_str(v);
+    uint32_t from = t->text.n;
+    if (sm__v_is(v, SM__V_STRINGS)) return sm__v_str(v);
     sm__tp_put_value(t, v);
     return sm__v_str(sm__tp_made(t, from));
 }
@@ -29607,86 +29592,59 @@ static sm__str sm__tp_str(sm_template *t, sm__value v) {
 /* a and b one after the other; a that ends where the area does is only made longer, so that a text
  * that grows piece by piece does not cost its square. */
 static sm__value sm__tp_concat(sm_template *t, sm__value a, sm__value b) {
-    uint32_t from = t->n_text;
+    uint32_t from;
     sm__str s = sm__tp_str(t, b); /* before anything is behind a */
-    if (sm__v_is_string(b) && sm__v_is_string(a) && a.n && a.u.s + a.n == t->text + t->n_text) {
-        from = (uint32_t)(a.u.s - t->text);
+    if (sm__v_is(b, SM__V_STRINGS) && sm__v_is(a, SM__V_STRINGS) && a.n &&
+        a.u.s + a.n == t->text.p + t->text.n) {
+        from = (uint32_t)(a.u.s - t->text.p);
     } else {
-        from = t->n_text;
+        from = t->text.n;
         sm__tp_put_value(t, a);
     }
     sm__tp_put(t, s);
     return sm__tp_made(t, from);
 }
 
-/* Stable, as Python's: pieces of 1, 2, 4 ... are merged. Values have `width` cells each. */
-static void sm__v_sort(sm_template *t, sm__value *v, sm__value *keys, uint32_t n, uint32_t width,
-                       int reverse) {
-    sm__value *v2 = (sm__value *)sm__tp_take(t, (size_t)n * width * sizeof *v2);
-    sm__value *k2 = (sm__value *)sm__tp_take(t, n * sizeof *k2);
-    uint32_t run, from, i, j, out;
-    for (run = 1; run < n && !t->status; run *= 2) {
-        for (from = 0; from < n && !t->status; from += 2 * run) {
-            uint32_t middle = from + run < n ? from + run : n;
-            uint32_t end = middle + run < n ? middle + run : n;
-            for (i = from, j = middle, out = from; out < end; out++) {
-                int order = i < middle && j < end ? sm__v_order(t, keys[i], keys[j]) : 0;
-                int second = i == middle || (j < end && (reverse ? order < 0 : order > 0));
-                uint32_t src = second ? j++ : i++;
-                if (order == 2) sm__tp_refuse(t, "sorting what has no order");
-                k2[out] = keys[src];
-                memcpy(v2 + (size_t)out * width, v + (size_t)src * width, width * sizeof *v);
-            }
-        }
-        if (t->status || sm__tp_charge(t, n)) return;
-        memcpy(v, v2, (size_t)n * width * sizeof *v);
-        memcpy(keys, k2, n * sizeof *keys);
-    }
-}
-
 /* The items of what can be iterated, as one of the kinds with u.v. */
 static sm__value sm__tp_iterate(sm_template *t, sm__value v) {
-    uint32_t i, n = 0;
-    if (sm__v_is_items(v)) return v;
-    switch (v.kind) {
-    case SM__V_UNDEFINED: return sm__v_items(SM__V_LIST, NULL, 0);
-    case SM__V_GENERATOR: {
-        sm__value list = v.u.v[0];
+    sm__value *items, none = sm__v_items(SM__V_LIST, NULL, 0);
+    uint32_t i, n = v.n, c;
+    size_t at = 0, length;
+    if (sm__v_is(v, SM__V_ITEMS)) return v;
+    if (v.kind == SM__V_GENERATOR) {
+        sm__value list = *v.u.v;
         if (list.kind == SM__V_MISSING) sm__tp_refuse(t, "a generator is read twice");
-        v.u.v[0] = sm__v_make(SM__V_MISSING, 0);
-        return t->status ? sm__v_items(SM__V_LIST, NULL, 0) : list;
+        v.u.v->kind = SM__V_MISSING;
+        return t->status ? none : list;
     }
-    case SM__V_DICT: {
-        sm__value *keys = (sm__value *)sm__tp_take(t, v.n * sizeof *keys);
-        for (i = 0; keys && i < v.n; i++) keys[i] = v.u.v[2 * i];
-        return sm__v_items(SM__V_LIST, keys, keys ? v.n : 0);
-    }
-    case SM__V_STRING: {
-        size_t chars = sm__chars_in(sm__v_str(v)), at = 0;
-        sm__value *items = (sm__value *)sm__tp_take(t, chars * sizeof *items);
-        for (n = 0; items && n < chars; n++) {
-            size_t end = at + 1;
-            while (end < v.n && ((unsigned char)v.u.s[end] & 0xC0u) == 0x80u) end++;
-            items[n] = sm__v_string(v.u.s + at, end - at);
-            at = end;
+    if (v.kind == SM__V_STRING) n = (uint32_t)sm__chars_in(sm__v_str(v));
+    else if (v.kind == SM__V_UNDEFINED) n = 0;
+    else if (v.kind != SM__V_DICT) sm__tp_type(t, "not iterable:", v);
+    items = sm__tp_take_values(t, n);
+    if (!items) return none;
+    for (i = 0; i < n; i++) {
+        if (v.kind == SM__V_DICT) {
+            items[i] = v.u.v[2 * i];
+            continue;
         }
-        return sm__v_items(SM__V_LIST, items, n);
+        length = sm__str_char(sm__v_str(v), at, &c);
+        items[i] = sm__v_string(sm__str_make(v.u.s + at, length));
+        at += length;
     }
-    default: sm__tp_type(t, "not iterable:", v); return sm__v_items(SM__V_LIST, NULL, 0);
-    }
+    return sm__v_items(SM__V_LIST, items, n);
 }
 
 static sm__value sm__tp_generator(sm_template *t, sm__value list) {
-    sm__value *cell = (sm__value *)sm__tp_take(t, sizeof *cell);
+    sm__value *cell = sm__tp_take_values(t, 1);
     if (cell) *cell = list;
     return sm__v_items(SM__V_GENERATOR, cell, 1);
 }
 
 /* len(v), or -1: it has none. */
 static int64_t sm__v_length(sm_template *t, sm__value v) {
-    if (sm__v_is_string(v))
+    if (sm__v_is(v, SM__V_STRINGS))
         return sm__tp_charge(t, v.n / 16) ? 0 : (int64_t)sm__chars_in(sm__v_str(v));
-    if (sm__v_is_items(v) || v.kind == SM__V_DICT) return v.n;
+    if (sm__v_is(v, SM__V_ITEMS | SM__SET(SM__V_DICT))) return v.n;
     return v.kind == SM__V_UNDEFINED ? 0 : -1;
 }
 
@@ -29705,8 +29663,8 @@ static size_t sm__str_find(sm_template *t, sm__str hay, sm__str needle, size_t a
 
 static int sm__v_in(sm_template *t, sm__value item, sm__value v) {
     uint32_t i;
-    if (sm__v_is_string(v)) {
-        if (!sm__v_is_string(item))
+    if (sm__v_is(v, SM__V_STRINGS)) {
+        if (!sm__v_is(item, SM__V_STRINGS))
             return sm__tp_type(t, "in a string only a string can be:", item), 0;
         return sm__str_find(t, sm__v_str(v), sm__v_str(item), 0) <= v.n;
     }
@@ -29718,34 +29676,17 @@ static int sm__v_in(sm_template *t, sm__value item, sm__value v) {
     return 0;
 }
 
-/* ---- operators ---- */
+/* ---- operators: their signs are their numbers ---- */
 
-enum {
-    SM__TP_ADD = 1,
-    SM__TP_SUB,
-    SM__TP_MUL,
-    SM__TP_DIV,
-    SM__TP_FLOORDIV,
-    SM__TP_MOD,
-    SM__TP_POW,
-    SM__TP_TILDE,
-    SM__TP_EQ,
-    SM__TP_NE,
-    SM__TP_LT,
-    SM__TP_LE,
-    SM__TP_GT,
-    SM__TP_GE,
-    SM__TP_IN,
-    SM__TP_NOTIN
-};
-
-/* Whole numbers that a double holds, so that what is computed with them is what Python computes. */
-static double sm__v_double(sm_template *t, sm__value v) {
-    if (v.kind == SM__V_FLOAT) return v.u.d;
-    if (v.u.i > ((int64_t)1 << 53) || v.u.i < -((int64_t)1 << 53))
-        sm__tp_refuse(t, "a float beside an integer beyond 2^53");
-    return (double)v.u.i;
-}
+#define SM__TWO(a, b) ((a) << 8 | (b))
+#define SM__TP_FLOORDIV SM__TWO('/', '/')
+#define SM__TP_POW SM__TWO('*', '*')
+#define SM__TP_EQ SM__TWO('=', '=')
+#define SM__TP_NE SM__TWO('!', '=')
+#define SM__TP_LE SM__TWO('<', '=')
+#define SM__TP_GE SM__TWO('>', '=')
+#define SM__TP_IN 'i'
+#define SM__TP_NOTIN 'n'
 
 static int sm__int_mul(int64_t a, int64_t b, int64_t *out) { /* 1 = it overflows */
     uint64_t x = a < 0 ? 0 - (uint64_t)a : (uint64_t)a, y = b < 0 ? 0 - (uint64_t)b : (uint64_t)b;
@@ -29762,11 +29703,11 @@ static int sm__int_add(int64_t a, int64_t b, int64_t *out) {
 
 static sm__value sm__tp_int_math(sm_template *t, int op, int64_t a, int64_t b) {
     int64_t r = 0;
-    int over = 0;
+    int over = 0, down;
     switch (op) {
-    case SM__TP_ADD: over = sm__int_add(a, b, &r); break;
-    case SM__TP_SUB: over = b == INT64_MIN || sm__int_add(a, -b, &r); break;
-    case SM__TP_MUL: over = sm__int_mul(a, b, &r); break;
+    case '+': over = sm__int_add(a, b, &r); break;
+    case '-': over = b == INT64_MIN || sm__int_add(a, -b, &r); break;
+    case '*': over = sm__int_mul(a, b, &r); break;
     case SM__TP_POW:
         if (b < 0) sm__tp_refuse(t, "a power with a negative exponent");
         if (a >= -1 && a <= 1 && b > 2) b = 2 - (b & 1); /* -1, 0, 1: only the sign is left */
@@ -29774,136 +29715,111 @@ static sm__value sm__tp_int_math(sm_template *t, int op, int64_t a, int64_t b) {
         break;
     default: /* // and %, rounded down */
         if (b == 0) return sm__tp_bad(t, "division by zero"), sm__v_none();
-        if (b == -1) {
-            over = op == SM__TP_FLOORDIV && a == INT64_MIN;
-            r = op == SM__TP_MOD || over ? 0 : -a;
-        } else {
-            int down = a % b != 0 && (a < 0) != (b < 0);
-            r = op == SM__TP_MOD ? a % b + (down ? b : 0) : a / b - down;
-        }
+        if (b == -1) return op == '%' ? sm__v_int(0) : sm__tp_int_math(t, '*', a, b);
+        down = a % b != 0 && (a < 0) != (b < 0);
+        r = op == '%' ? a % b + (down ? b : 0) : a / b - down;
     }
     if (over) sm__tp_refuse(t, "an integer beyond 64 bits");
     return sm__v_int(r);
 }
 
 static sm__value sm__tp_float_math(sm_template *t, int op, double a, double b) {
-    switch (op) {
-    case SM__TP_ADD: return sm__v_float(a + b);
-    case SM__TP_SUB: return sm__v_float(a - b);
-    case SM__TP_MUL: return sm__v_float(a * b);
-    case SM__TP_DIV:
-        if (b == 0.0) sm__tp_bad(t, "division by zero");
-        return sm__v_float(b == 0.0 ? 0.0 : a / b);
-    default: sm__tp_refuse(t, "this operation with a float"); return sm__v_none();
-    }
+    double r = 0.0;
+    if (op == '/' && b == 0.0) sm__tp_bad(t, "division by zero");
+    else if (op == '+') r = a + b;
+    else if (op == '-') r = a - b;
+    else if (op == '*') r = a * b;
+    else if (op == '/') r = a / b;
+    else sm__tp_refuse(t, "this operation with a float");
+    if (!sm__real_finite(r)) sm__tp_refuse(t, "a number that is not finite");
+    return sm__v_float(r);
 }
 
 static sm__value sm__tp_repeat(sm_template *t, sm__value v, int64_t times) {
-    uint32_t from = t->n_text, n = 0, cells = v.kind == SM__V_STRING ? 0 : v.n;
+    uint32_t from = t->text.n, n = 0;
     sm__value *items;
     if (times < 0 || v.n == 0) times = 0;
-    if (times > (int64_t)t->max_text) sm__tp_full(t, "more repeats than max_text");
+    if (times > (int64_t)t->text.max) sm__tp_full(t, "more repeats than max_text");
     if (v.kind == SM__V_STRING) {
         while (times-- > 0 && !t->status) sm__tp_put(t, sm__v_str(v));
         return sm__tp_made(t, from);
     }
-    items = t->status ? NULL : (sm__value *)sm__tp_take(t, (size_t)times * cells * sizeof *items);
-    for (; items && times > 0; times--, n += cells) memcpy(items + n, v.u.v, cells * sizeof *items);
+    items = t->status ? NULL : sm__tp_take_values(t, (size_t)times * v.n);
+    for (; items && times > 0; times--, n += v.n) memcpy(items + n, v.u.v, v.n * sizeof *items);
     return sm__v_items((int)v.kind, items, n);
 }
 
-static sm__value sm__tp_format_percent(sm_template *t, sm__value format, const sm__value *args,
-                                       uint32_t n);
+static sm__value sm__tp_fill(sm_template *t, sm__str format, char sign, const sm__value *args,
+                             uint32_t n, const sm__value *kw, uint32_t n_kw);
+
+static int sm__tp_compare(sm_template *t, int op, sm__value a, sm__value b) {
+    int order;
+    if (op == SM__TP_IN || op == SM__TP_NOTIN) return sm__v_in(t, a, b) == (op == SM__TP_IN);
+    if (op == SM__TP_EQ || op == SM__TP_NE) return sm__v_equal(t, a, b) == (op == SM__TP_EQ);
+    order = sm__v_rank(t, a, b);
+    if (op == '>' || op == SM__TP_GE) order = -order;
+    return op == '<' || op == '>' ? order < 0 : order <= 0;
+}
 
 static sm__value sm__tp_binary(sm_template *t, int op, sm__value a, sm__value b) {
-    if (op == SM__TP_TILDE) return sm__tp_concat(t, a, b);
-    if (sm__v_is_number(a) && sm__v_is_number(b)) {
-        if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT && op != SM__TP_DIV)
+    if (op == '~') return sm__tp_concat(t, a, b);
+    if (sm__v_is(a, SM__V_NUMBERS) && sm__v_is(b, SM__V_NUMBERS)) {
+        if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT && op != '/')
             return sm__tp_int_math(t, op, a.u.i, b.u.i);
         return sm__tp_float_math(t, op, sm__v_double(t, a), sm__v_double(t, b));
     }
-    if (op == SM__TP_ADD && a.kind == SM__V_STRING && b.kind == SM__V_STRING)
+    if (op == '+' && a.kind == SM__V_STRING && b.kind == SM__V_STRING)
         return sm__tp_concat(t, a, b);
-    if (op == SM__TP_ADD && a.kind == b.kind && (a.kind == SM__V_LIST || a.kind == SM__V_TUPLE)) {
-        sm__value *items = (sm__value *)sm__tp_take(t, ((size_t)a.n + b.n) * sizeof *items);
+    if (op == '+' && a.kind == b.kind && sm__v_is(a, SM__V_ARRAYS)) {
+        sm__value *items = sm__tp_take_values(t, (size_t)a.n + b.n);
         if (items && a.n) memcpy(items, a.u.v, a.n * sizeof *items);
         if (items && b.n) memcpy(items + a.n, b.u.v, b.n * sizeof *items);
         return sm__v_items((int)a.kind, items, a.n + b.n);
     }
-    if (op == SM__TP_MUL && sm__v_is_number(a) && a.kind != SM__V_FLOAT) {
+    if (op == '*' && sm__v_is(a, SM__V_WHOLE)) {
         sm__value swap = a;
         a = b, b = swap;
     }
-    if (op == SM__TP_MUL && sm__v_is_number(b) && b.kind != SM__V_FLOAT &&
-        (a.kind == SM__V_STRING || a.kind == SM__V_LIST || a.kind == SM__V_TUPLE))
+    if (op == '*' && sm__v_is(b, SM__V_WHOLE) && sm__v_is(a, SM__V_ARRAYS | SM__SET(SM__V_STRING)))
         return sm__tp_repeat(t, a, b.u.i);
-    if (op == SM__TP_MOD && a.kind == SM__V_STRING)
-        return b.kind == SM__V_TUPLE ? sm__tp_format_percent(t, a, b.u.v, b.n)
-                                     : sm__tp_format_percent(t, a, &b, 1);
+    if (op == '%' && a.kind == SM__V_STRING)
+        return b.kind == SM__V_TUPLE ? sm__tp_fill(t, sm__v_str(a), '%', b.u.v, b.n, NULL, 0)
+                                     : sm__tp_fill(t, sm__v_str(a), '%', &b, 1, NULL, 0);
     if (a.kind == SM__V_MARKUP || b.kind == SM__V_MARKUP)
-        return sm__tp_refuse(t, "Markup in an operation"), sm__v_none();
-    sm__tp_type(t, "this operator does not take", sm__v_is_string(a) || sm__v_is_number(a) ? b : a);
+        sm__tp_refuse(t, "Markup in an operation");
+    sm__tp_type(t, "this operator does not take",
+                sm__v_is(a, SM__V_STRINGS | SM__V_NUMBERS) ? b : a);
     return sm__v_none();
-}
-
-static int sm__tp_compare(sm_template *t, int op, sm__value a, sm__value b) {
-    int order;
-    if (op == SM__TP_EQ) return sm__v_equal(t, a, b);
-    if (op == SM__TP_NE) return !sm__v_equal(t, a, b);
-    if (op == SM__TP_IN) return sm__v_in(t, a, b);
-    if (op == SM__TP_NOTIN) return !sm__v_in(t, a, b);
-    order = sm__v_order(t, a, b);
-    if (order == 2) return 0;
-    return op == SM__TP_LT   ? order < 0
-           : op == SM__TP_LE ? order <= 0
-           : op == SM__TP_GT ? order > 0
-                             : order >= 0;
 }
 
 /* ---- parts of values: what jinja2 calls getattr and getitem ---- */
 
-/* Names that Python's own types have, parted by spaces: they come before the keys of a dict in
- * x.name, and are what x['name'] falls back to. */
-static const char sm__v_dict_names[] =
-    " clear copy fromkeys get items keys pop popitem setdefault update values ";
-static const char sm__v_list_names[] =
-    " append clear copy count extend index insert pop remove reverse sort ";
-static const char sm__v_string_names[] =
-    " capitalize casefold center count encode endswith expandtabs find format format_map index "
-    "isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable isspace "
-    "istitle isupper join ljust lower lstrip maketrans partition removeprefix removesuffix replace "
-    "rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title "
-    "translate upper zfill ";
-static const char sm__v_number_names[] =
-    " as_integer_ratio bit_count bit_length conjugate denominator from_bytes fromhex hex imag "
-    "is_integer numerator real to_bytes ";
-static const char sm__v_other_names[] =
-    " arguments caller catch_kwargs catch_varargs count index isdisjoint mapping name start step "
-    "stop close gi_code gi_frame gi_running gi_suspended gi_yieldfrom send throw explicit_caller ";
-
-/* Whether a word stands in a text of words between spaces. */
-static int sm__word_in(const char *words, sm__str name) {
-    const char *p = words;
-    if (!name.n || memchr(name.p, ' ', name.n)) return 0;
-    for (; (p = strchr(p, ' ')) != NULL && p[1]; p++)
-        if (strncmp(p + 1, name.p, name.n) == 0 && p[1 + name.n] == ' ') return 1;
-    return 0;
-}
-
+/* Names that Python's own types have: they come before the keys of a dict in x.name, and are what
+ * x['name'] falls back to. */
 static int sm__v_has_name(sm__value v, sm__str name) {
+    static const char numbers[] =
+        "as_integer_ratio bit_count bit_length conjugate denominator from_bytes fromhex hex imag "
+        "is_integer numerator real to_bytes";
+    static const char strings[] =
+        "capitalize casefold center count encode endswith expandtabs find format format_map index "
+        "isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric isprintable "
+        "isspace istitle isupper join ljust lower lstrip maketrans partition removeprefix "
+        "removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines "
+        "startswith strip swapcase title translate upper zfill";
+    static const char others[] =
+        "arguments caller catch_kwargs catch_varargs count index isdisjoint mapping name start "
+        "step stop close gi_code gi_frame gi_running gi_suspended gi_yieldfrom send throw "
+        "explicit_caller";
     if (name.n > 4 && name.p[0] == '_' && name.p[1] == '_' && name.p[name.n - 1] == '_') return 1;
-    switch (v.kind) {
-    case SM__V_DICT: return sm__word_in(sm__v_dict_names, name);
-    case SM__V_LIST: return sm__word_in(sm__v_list_names, name);
-    case SM__V_STRING:
-    case SM__V_MARKUP: return sm__word_in(sm__v_string_names, name);
-    case SM__V_BOOL:
-    case SM__V_INT:
-    case SM__V_FLOAT: return sm__word_in(sm__v_number_names, name);
-    case SM__V_NAMESPACE:
-    case SM__V_NONE: return 0;
-    default: return sm__word_in(sm__v_other_names, name);
-    }
+    if (v.kind == SM__V_NAMESPACE || v.kind == SM__V_NONE) return 0;
+    return sm__word(v.kind == SM__V_DICT   ? "clear copy fromkeys get items keys pop popitem "
+                                             "setdefault update values"
+                    : v.kind == SM__V_LIST ? "append clear copy count extend index insert pop "
+                                             "remove reverse sort"
+                    : sm__v_is(v, SM__V_STRINGS) ? strings
+                    : sm__v_is(v, SM__V_NUMBERS) ? numbers
+                                                 : others,
+                    name) >= 0;
 }
 
 static sm__binding *sm__scope_find(sm_template *t, sm__scope *scope, sm__str name) {
@@ -29921,7 +29837,6 @@ static void sm__scope_set(sm_template *t, sm__scope *scope, sm__str name, sm__va
         b = (sm__binding *)sm__tp_take(t, sizeof *b);
         if (!b) return;
         b->shallowest = INT32_MAX;
-        b->deepest = 0;
         b->name = name;
         b->next = scope->first;
         scope->first = b;
@@ -29930,13 +29845,10 @@ static void sm__scope_set(sm_template *t, sm__scope *scope, sm__str name, sm__va
 }
 
 static sm__value sm__tp_loop_part(sm_template *t, const sm__tp_loop *l, sm__str name) {
-    static const char *const names[] = {"index0", "index",    "first",     "last",
-                                        "length", "revindex", "revindex0", "depth",
-                                        "depth0", "previtem", "nextitem"};
     int64_t at = (int64_t)l->at - 1, n = l->items.n;
-    int i;
-    for (i = 0; i < 11 && !sm__str_is(name, names[i]);) i++;
-    switch (i) {
+    switch (sm__word("index0 index first last length revindex revindex0 previtem nextitem depth "
+                     "depth0",
+                     name)) {
     case 0: return sm__v_int(at);
     case 1: return sm__v_int(at + 1);
     case 2: return sm__v_bool(at == 0);
@@ -29944,10 +29856,10 @@ static sm__value sm__tp_loop_part(sm_template *t, const sm__tp_loop *l, sm__str 
     case 4: return sm__v_int(n);
     case 5: return sm__v_int(n - at);
     case 6: return sm__v_int(n - at - 1);
-    case 7: return sm__v_int(1); /* these two count recursion, which there is none of */
-    case 8: return sm__v_int(0);
-    case 9: return at > 0 ? l->items.u.v[at - 1] : sm__v_undefined(name);
-    case 10: return at + 1 < n ? l->items.u.v[at + 1] : sm__v_undefined(name);
+    case 7: return at > 0 ? l->items.u.v[at - 1] : sm__v_undefined(name);
+    case 8: return at + 1 < n ? l->items.u.v[at + 1] : sm__v_undefined(name);
+    case 9:
+    case 10: return sm__v_int(sm__str_is(name, "depth")); /* there is no recursion */
     default: sm__tp_fail(t, SM_ERR_UNSUPPORTED, "part of a loop:", name); return sm__v_none();
     }
 }
@@ -29963,81 +29875,79 @@ static sm__value sm__tp_name(sm_template *t, sm__value v, sm__str name, int dott
         if (b) return b->value;
     }
     if (v.kind == SM__V_DICT && !(dotted && sm__v_has_name(v, name))) {
-        i = sm__v_find(t, v, sm__v_string(name.p, name.n));
+        i = sm__v_find(t, v, sm__v_string(name));
         if (i >= 0) return v.u.v[2 * i + 1];
     }
     if (sm__v_has_name(v, name)) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "Python's attribute", name);
     return sm__v_undefined(name);
 }
 
-static sm__value sm__tp_slice_string(sm_template *t, sm__value v, int64_t from, int64_t to,
+static int64_t sm__tp_index(sm_template *t, sm__value v) {
+    if (!sm__v_is(v, SM__V_WHOLE)) sm__tp_type(t, "no index:", v);
+    return t->status ? 0 : v.u.i;
+}
+
+static sm__value sm__tp_slice_string(sm_template *t, sm__str s, int64_t from, int64_t to,
                                      int64_t step) {
-    sm__str s = sm__v_str(v);
-    uint32_t start = t->n_text;
-    size_t a;
+    uint32_t start = t->text.n, c;
+    size_t at;
     if (step == 1) {
-        if (from >= to) return sm__v_string(s.p, 0);
-        a = sm__char_offset(s, (size_t)from);
-        s.p += a, s.n -= a;
-        return sm__v_string(s.p, sm__char_offset(s, (size_t)(to - from)));
+        at = sm__char_offset(s, (size_t)from);
+        s = sm__str_make(s.p + at, from < to ? s.n - at : 0);
+        return sm__v_string(sm__str_make(s.p, sm__char_offset(s, (size_t)(to - from))));
     }
     for (; step > 0 ? from < to : from > to; from += step) {
-        sm__str c = s;
-        a = sm__char_offset(s, (size_t)from);
-        c.p += a, c.n -= a;
-        c.n = sm__char_offset(c, 1);
-        sm__tp_put(t, c);
-        if (sm__tp_charge(t, a / 16)) break;
+        at = sm__char_offset(s, (size_t)from);
+        sm__tp_put(t, sm__str_make(s.p + at, sm__str_char(s, at, &c)));
+        if (sm__tp_charge(t, at / 16)) break;
     }
     return sm__tp_made(t, start);
 }
 
-static int64_t sm__tp_index(sm_template *t, sm__value v) {
-    if (v.kind != SM__V_INT && v.kind != SM__V_BOOL) sm__tp_type(t, "no index:", v);
-    return t->status ? 0 : v.u.i;
-}
-
 /* v[parts[0]:parts[1]:parts[2]]; None: left out. */
 static sm__value sm__tp_slice(sm_template *t, sm__value v, const sm__value *parts) {
-    int64_t n = sm__v_length(t, v), step, from, to, i;
+    int64_t n = sm__v_length(t, v), step = 1, ends[2], least, most, i;
     sm__value *items;
-    uint32_t k = 0;
+    uint32_t k;
     if (v.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
-    if (v.kind != SM__V_STRING && v.kind != SM__V_LIST && v.kind != SM__V_TUPLE)
+    if (!sm__v_is(v, SM__V_INDEXED | SM__SET(SM__V_STRING)))
         sm__tp_type(t, "slices are not taken of", v);
-    step = parts[2].kind == SM__V_NONE ? 1 : sm__tp_index(t, parts[2]);
+    if (parts[2].kind != SM__V_NONE) step = sm__tp_index(t, parts[2]);
     if (!step) sm__tp_bad(t, "a slice with step 0");
     if (step > INT32_MAX || step < -INT32_MAX) step = step > 0 ? INT32_MAX : -INT32_MAX;
-    from = parts[0].kind == SM__V_NONE ? (step < 0 ? INT64_MAX : 0) : sm__tp_index(t, parts[0]);
-    to = parts[1].kind == SM__V_NONE ? (step < 0 ? -n - 1 : n) : sm__tp_index(t, parts[1]);
+    least = step < 0 ? -1 : 0, most = step < 0 ? n - 1 : n;
+    for (k = 0; k < 2; k++) {
+        ends[k] = (step < 0) == (k == 0) ? most : least;
+        if (parts[k].kind == SM__V_NONE) continue;
+        i = sm__tp_index(t, parts[k]);
+        if (i < 0) i = i + n < least ? least : i + n;
+        ends[k] = i > most ? most : i;
+    }
     if (t->status) return sm__v_none();
-    if (from < 0) from = from + n < 0 ? (step < 0 ? -1 : 0) : from + n;
-    if (to < 0) to = to + n < 0 ? (step < 0 ? -1 : 0) : to + n;
-    if (from > n - (step < 0)) from = n - (step < 0);
-    if (to > n - (step < 0)) to = n - (step < 0);
-    if (v.kind == SM__V_STRING) return sm__tp_slice_string(t, v, from, to, step);
+    if (v.kind == SM__V_STRING) return sm__tp_slice_string(t, sm__v_str(v), ends[0], ends[1], step);
     if (step == 1)
-        return sm__v_items((int)v.kind, v.u.v + from, from < to ? (uint32_t)(to - from) : 0);
-    items = (sm__value *)sm__tp_take(t, (size_t)n * sizeof *items);
-    for (i = from; items && (step > 0 ? i < to : i > to); i += step) items[k++] = v.u.v[i];
+        return sm__v_items((int)v.kind, v.u.v + ends[0],
+                           ends[0] < ends[1] ? (uint32_t)(ends[1] - ends[0]) : 0);
+    items = sm__tp_take_values(t, (size_t)n);
+    for (i = ends[0], k = 0; items && (step > 0 ? i < ends[1] : i > ends[1]); i += step)
+        items[k++] = v.u.v[i];
     return sm__v_items((int)v.kind, items, k);
 }
 
 static sm__value sm__tp_item(sm_template *t, sm__value v, sm__value key) {
-    int i;
     if (v.kind == SM__V_UNDEFINED) return sm__tp_type(t, "undefined", v), v;
     if (v.kind == SM__V_DICT && key.kind != SM__V_UNDEFINED) {
+        int i = key.kind >= SM__V_LIST ? -1 : sm__v_find(t, v, key);
         if (key.kind >= SM__V_LIST) return sm__v_undefined(sm__no_str); /* cannot be hashed */
-        i = sm__v_find(t, v, key);
         if (i >= 0) return v.u.v[2 * i + 1];
     }
-    if (sm__v_is_string(key)) return sm__tp_name(t, v, sm__v_str(key), 0);
+    if (sm__v_is(key, SM__V_STRINGS)) return sm__tp_name(t, v, sm__v_str(key), 0);
     if (v.kind == SM__V_MARKUP) return sm__tp_refuse(t, "Markup in an operation"), v;
-    if ((key.kind == SM__V_INT || key.kind == SM__V_BOOL) &&
-        (v.kind == SM__V_STRING || (sm__v_is_items(v) && v.kind != SM__V_VIEW))) {
+    if (sm__v_is(key, SM__V_WHOLE) && sm__v_is(v, SM__V_INDEXED | SM__SET(SM__V_STRING))) {
         int64_t n = sm__v_length(t, v), at = key.u.i < 0 ? key.u.i + n : key.u.i;
         if (at >= 0 && at < n)
-            return v.kind == SM__V_STRING ? sm__tp_slice_string(t, v, at, at + 1, 1) : v.u.v[at];
+            return v.kind == SM__V_STRING ? sm__tp_slice_string(t, sm__v_str(v), at, at + 1, 1)
+                                          : v.u.v[at];
     }
     return sm__v_undefined(sm__no_str);
 }
@@ -30045,17 +29955,19 @@ static sm__value sm__tp_item(sm_template *t, sm__value v, sm__value key) {
 /* ---- filters, tests, methods and functions: rows of one table ---- */
 
 typedef struct sm__tp_args {
+    sm__value self;
     const sm__value *v;  /* [n] in the order of the row's parameters, missing ones too */
     const sm__value *kw; /* names and values in turn, of a row that takes anything */
-    uint32_t n, n_kw;
+    uint32_t n, n_kw, how;
 } sm__tp_args;
 
 typedef struct sm__tp_row {
-    const char *name;
-    const char *params; /* parted by spaces; those behind a bar may be missing; "*": anything */
-    sm__value (*run)(sm_template *t, int how, sm__value self, const sm__tp_args *a);
+    const char *names;
+    const char *params; /* "*": anything */
+    sm__value (*run)(sm_template *t, const sm__tp_args *a);
     uint8_t kinds; /* SM__TP_FILTER ... */
-    uint8_t how;
+    uint8_t least; /* how many arguments must be given */
+    uint32_t how;
 } sm__tp_row;
 
 enum {
@@ -30063,8 +29975,7 @@ enum {
     SM__TP_TEST = 2,
     SM__TP_STRING = 4, /* a method of strings */
     SM__TP_DICT = 8,
-    SM__TP_GLOBAL = 16,
-    SM__TP_NESTS = 32 /* calls other rows */
+    SM__TP_GLOBAL = 16
 };
 
 static int sm__tp_row_find(int kinds, sm__str name);
@@ -30078,8 +29989,8 @@ static sm__str sm__tp_plain(sm_template *t, sm__value v) {
 }
 
 static sm__str sm__tp_need_string(sm_template *t, sm__value v) {
-    if (!sm__v_is_string(v)) return sm__tp_type(t, "a string is wanted here, not", v), sm__no_str;
-    return sm__tp_plain(t, v);
+    if (sm__v_is(v, SM__V_STRINGS)) return sm__tp_plain(t, v);
+    return sm__tp_type(t, "a string is wanted here, not", v), sm__no_str;
 }
 
 static int64_t sm__tp_need_int(sm_template *t, sm__value v, int64_t missing) {
@@ -30087,6 +29998,16 @@ static int64_t sm__tp_need_int(sm_template *t, sm__value v, int64_t missing) {
 }
 
 static int sm__tp_flag(sm__value v) { return v.kind != SM__V_MISSING && sm__v_truth(v); }
+static int sm__tp_given(sm__value v) { return v.kind != SM__V_MISSING && v.kind != SM__V_NONE; }
+
+/* A text, or as many spaces as a number says. */
+static sm__str sm__tp_spaces(sm_template *t, sm__value v, int64_t missing) {
+    uint32_t from = t->text.n;
+    int64_t n;
+    if (sm__v_is(v, SM__V_STRINGS)) return sm__tp_plain(t, v);
+    for (n = sm__tp_need_int(t, v, missing); n > 0 && !t->status; n--) sm__tp_puts(t, " ");
+    return sm__v_str(sm__tp_made(t, from));
+}
 
 /* -- letters -- */
 
@@ -30115,107 +30036,98 @@ static uint32_t sm__char_upper(uint32_t c) {
     return c < 128 ? c - 32 : 0;
 }
 
-static void sm__tp_put_case(sm_template *t, uint32_t code, int upper, int mark) {
-    uint32_t c = code;
-    if (c == 0xDF && upper) {
-        sm__tp_put_as(t, "SS", 2, mark);
-        return;
-    }
-    if (c == 0x130 || c == 0x3A3) c = upper ? c : 0; /* two letters; one at the end of words */
-    else c = upper ? sm__char_upper(c) : sm__char_lower(c);
-    if (!c && code) sm__tp_refuse(t, "the case of an unusual letter");
-    sm__tp_put_char(t, c, mark);
-}
-
-/* What begins a word for the filter title: white space, brackets and a hyphen are between. */
-static int sm__is_gap(uint32_t c) {
-    return sm__is_space(c) || (c && c < 128 && strchr("-({[<", (int)c) != NULL);
-}
-
-static sm__value sm__tp_case(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self);
-    uint32_t from = t->n_text, c;
-    size_t i = 0;
-    int first = 1, upper;
-    (void)a;
-    while (i < s.n && !t->status) {
-        int n = sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &c);
-        upper = how == SM__CASE_UPPER || (how > SM__CASE_UPPER && first);
-        if (how == SM__CASE_CAPITAL && first && (c == 0xDF || (c >= 0x1C4 && c <= 0x1F3)))
-            sm__tp_refuse(t, "the case of an unusual letter");
+static sm__value sm__tp_case(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, a->self);
+    uint32_t from = t->text.n, c, to, how = a->how;
+    size_t i, n;
+    int first = 1;
+    for (i = 0; i < s.n && !t->status; i += n) {
+        int upper = how == SM__CASE_UPPER || (how > SM__CASE_UPPER && first);
+        unsigned char utf8[4] = {'S', 'S', 0, 0};
+        n = sm__str_char(s, i, &c);
+        to = upper ? sm__char_upper(c) : sm__char_lower(c);
+        if (c == 0x130 || c == 0x3A3) to = upper ? c : 0; /* two letters; one at the end of words */
+        if (how == SM__CASE_CAPITAL && first && (c == 0xDF || (c >= 0x1C4 && c <= 0x1F3))) to = 0;
         if (how == SM__CASE_TITLE && c >= 128) sm__tp_refuse(t, "title() of what is not ASCII");
-        sm__tp_put_case(t, c, upper, sm__tp_mark(t, s.p + i));
-        first = how == SM__CASE_TITLE   ? !((c | 32) >= 'a' && (c | 32) <= 'z')
-                : how == SM__CASE_WORDS ? sm__is_gap(c)
-                                        : 0;
-        i += (size_t)sm__max(n, 1);
+        if (c == 0xDF && upper) to = 0x5353; /* its upper case is SS */
+        else if (!to && c) sm__tp_refuse(t, "the case of an unusual letter");
+        sm__tp_put_as(t, (const char *)utf8, to == 0x5353 ? 2 : sm__utf8_write(to, utf8),
+                      sm__tp_mark(t, s.p + i));
+        first = how == SM__CASE_TITLE && !((c | 32) >= 'a' && (c | 32) <= 'z');
+        if (how == SM__CASE_WORDS) /* for the filter, these are between words */
+            first = sm__is_space(c) || (c && c < 128 && strchr("-({[<", (int)c) != NULL);
     }
     return sm__tp_made(t, from);
 }
 
-/* -- parts of strings -- */
-
-static int sm__char_in(sm__str set, const char *p, size_t n) { /* a character in a set of them */
+/* how: d isdigit, a isalpha, n isalnum, s isspace, u isupper, l islower: of ASCII */
+static sm__value sm__tp_is(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, a->self);
+    int letters = 0, yes = 1;
     size_t i;
-    for (i = 0; i + n <= set.n; i++)
-        if (memcmp(set.p + i, p, n) == 0) return 1;
-    return 0;
+    for (i = 0; i < s.n && yes; i++) {
+        int c = (unsigned char)s.p[i], digit = c >= '0' && c <= '9';
+        int upper = c >= 'A' && c <= 'Z', lower = c >= 'a' && c <= 'z';
+        if (c >= 128) sm__tp_refuse(t, "the kind of letters beyond ASCII");
+        letters |= upper | lower;
+        switch (a->how) {
+        case 'd': yes = digit; break;
+        case 'a': yes = upper | lower; break;
+        case 'n': yes = upper | lower | digit; break;
+        case 's': yes = sm__is_space((uint32_t)c); break;
+        case 'u': yes = !lower; break;
+        default: yes = !upper;
+        }
+    }
+    return sm__v_bool(yes && s.n && (letters || (a->how != 'u' && a->how != 'l')));
 }
 
-/* how: 1 = left, 2 = right, 3 = both. Without a set: white space. */
-static sm__str sm__str_strip(sm__str s, const sm__str *set, int how) {
-    uint32_t c;
-    while ((how & 1) && s.n) {
-        size_t n = (size_t)sm__max(1, sm__utf8_read((const unsigned char *)s.p, s.n, &c));
-        if (set ? !sm__char_in(*set, s.p, n) : !sm__is_space(c)) break;
-        s.p += n, s.n -= n;
-    }
-    while ((how & 2) && s.n) {
-        size_t n = 1;
-        while (n < s.n && ((unsigned char)s.p[s.n - n] & 0xC0u) == 0x80u) n++;
-        sm__utf8_read((const unsigned char *)s.p + s.n - n, n, &c);
-        if (set ? !sm__char_in(*set, s.p + s.n - n, n) : !sm__is_space(c)) break;
-        s.n -= n;
+/* -- parts of strings -- */
+
+/* how: 1 = left, 2 = right, 3 = both. Without a set of characters: white space. */
+static sm__str sm__str_strip(sm_template *t, sm__str s, const sm__str *set, uint32_t how) {
+    uint32_t left, c;
+    for (left = 2; left-- > 0;) {
+        while (s.n && how >> !left & 1u) {
+            size_t at = left ? 0 : s.n - 1, n;
+            while (((unsigned char)s.p[at] & 0xC0u) == 0x80u && at > 0) at--;
+            n = sm__str_char(s, at, &c);
+            if (!set && !sm__is_space(c)) break;
+            if (set && sm__str_find(t, *set, sm__str_make(s.p + at, n), 0) > set->n) break;
+            s = sm__str_make(left ? s.p + n : s.p, s.n - n);
+        }
     }
     return s;
 }
 
-static sm__value sm__tp_strip(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self), set;
-    if (a->v[0].kind == SM__V_MISSING || a->v[0].kind == SM__V_NONE) {
-        s = sm__str_strip(s, NULL, how);
-    } else {
-        set = sm__tp_need_string(t, a->v[0]);
-        if (sm__tp_charge(t, set.n > 64 ? s.n * (set.n / 16) : s.n / 4)) return self;
-        s = sm__str_strip(s, &set, how);
-    }
-    return sm__v_string(s.p, s.n);
+static sm__value sm__tp_strip(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, a->self), set = sm__no_str;
+    int given = sm__tp_given(a->v[0]);
+    if (given) set = sm__tp_need_string(t, a->v[0]);
+    return sm__v_string(sm__str_strip(t, s, given ? &set : NULL, a->how));
 }
 
-static sm__value sm__tp_replace(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self), old, with, part;
-    int64_t left = a->v[2].kind == SM__V_NONE ? -1 : sm__tp_need_int(t, a->v[2], -1);
-    uint32_t from;
+/* how: 1 = the method, which takes only strings */
+static sm__value sm__tp_replace(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__tp_plain(t, a->self), old, with;
+    int64_t left = sm__tp_given(a->v[2]) ? sm__tp_index(t, a->v[2]) : -1;
     size_t at = 0, end;
-    old = how ? sm__tp_need_string(t, a->v[0]) : sm__tp_plain(t, a->v[0]);
-    with = how ? sm__tp_need_string(t, a->v[1]) : sm__tp_plain(t, a->v[1]);
-    from = t->n_text;
+    uint32_t from, c;
+    old = a->how ? sm__tp_need_string(t, a->v[0]) : sm__tp_plain(t, a->v[0]);
+    with = a->how ? sm__tp_need_string(t, a->v[1]) : sm__tp_plain(t, a->v[1]);
+    from = t->text.n;
     for (; left != 0 && !t->status; left--) {
         end = sm__str_find(t, s, old, at);
         if (end > s.n) break;
-        part.p = s.p + at, part.n = end - at;
-        sm__tp_put(t, part);
+        sm__tp_put(t, sm__str_make(s.p + at, end - at));
         sm__tp_put(t, with);
         at = end + old.n;
         if (old.n) continue;
-        if (at == s.n) return sm__tp_made(t, from); /* between all characters, and at the ends */
-        part.p = s.p + at, part.n = s.n - at;
-        part.n = sm__char_offset(part, 1);
-        sm__tp_put(t, part);
-        at += part.n;
+        if (at == s.n) break; /* nothing is between all characters, and at the ends */
+        sm__tp_put(t, sm__str_make(s.p + at, sm__str_char(s, at, &c)));
+        at += sm__str_char(s, at, &c);
     }
-    part.p = s.p + at, part.n = s.n - at;
-    sm__tp_put(t, part);
+    sm__tp_put(t, sm__str_make(s.p + at, s.n - at));
     return sm__tp_made(t, from);
 }
 
@@ -30230,338 +30142,248 @@ static void sm__tp_reverse(sm__value *v, uint32_t n) {
 
 /* Pieces between white space; the rest is one piece after `left` cuts. */
 static void sm__tp_split_space(sm_template *t, sm__str s, int64_t left) {
-    for (s = sm__str_strip(s, NULL, 1); s.n && !t->status; s = sm__str_strip(s, NULL, 1)) {
-        size_t n = 0;
-        while (n < s.n) {
-            uint32_t c;
-            int k = sm__utf8_read((const unsigned char *)s.p + n, s.n - n, &c);
+    size_t n, k;
+    uint32_t c;
+    for (;; left -= left > 0) {
+        s = sm__str_strip(t, s, NULL, 1);
+        if (!s.n || t->status) return;
+        for (n = 0; n < s.n; n += k) {
+            k = sm__str_char(s, n, &c);
             if (left != 0 && sm__is_space(c)) break;
-            n += (size_t)sm__max(k, 1);
         }
-        sm__tp_push(t, sm__v_string(s.p, n));
-        s.p += n, s.n -= n;
-        left -= left > 0;
-        if (sm__tp_charge(t, n / 16)) return;
+        sm__tp_push(t, sm__v_string(sm__str_make(s.p, n)));
+        s = sm__str_make(s.p + n, s.n - n);
+        sm__tp_charge(t, n / 16);
     }
 }
 
-static sm__value sm__tp_split(sm_template *t, int right, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__v_str(self), sep, piece = s;
+/* how: 1 = from the right */
+static sm__value sm__tp_split(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__v_str(a->self), sep, head, tail;
     uint32_t base = t->n_stack;
     int64_t left = sm__tp_need_int(t, a->v[1], -1);
     sm__value list;
-    if (a->v[0].kind == SM__V_MISSING || a->v[0].kind == SM__V_NONE) {
-        if (right && left >= 0) sm__tp_refuse(t, "rsplit() at white space with a limit");
+    if (!sm__tp_given(a->v[0])) {
+        if (a->how && left >= 0) sm__tp_refuse(t, "rsplit() at white space with a limit");
         sm__tp_split_space(t, s, left);
-        return sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
+        return sm__tp_gather(t, SM__V_LIST, base);
     }
     sep = sm__tp_need_string(t, a->v[0]);
     if (!sep.n) sm__tp_bad(t, "an empty separator");
     for (; left != 0 && !t->status; left--) {
-        size_t at;
-        if (right) {
-            for (at = s.n + 1; at > sep.n; at--)
-                if (memcmp(s.p + at - 1 - sep.n, sep.p, sep.n) == 0) break;
-            if (at <= sep.n || sm__tp_charge(t, (s.n - at) / 16 + 1)) break;
-            piece.p = s.p + at - 1, piece.n = s.n - (at - 1);
-            s.n = at - 1 - sep.n;
-        } else {
-            at = sm__str_find(t, s, sep, 0);
-            if (at > s.n) break;
-            piece.p = s.p, piece.n = at;
-            s.p += at + sep.n, s.n -= at + sep.n;
-        }
-        sm__tp_push(t, sm__v_string(piece.p, piece.n));
+        size_t at = a->how ? s.n + 1 : sm__str_find(t, s, sep, 0), end;
+        while (a->how && at > sep.n && memcmp(s.p + at - 1 - sep.n, sep.p, sep.n) != 0) at--;
+        if (a->how ? at <= sep.n : at > s.n) break;
+        if (a->how) at -= sep.n + 1;
+        end = at + sep.n;
+        if (sm__tp_charge(t, a->how ? (s.n - at) / 16 + 1 : 0)) break;
+        head = sm__str_make(s.p, at), tail = sm__str_make(s.p + end, s.n - end);
+        sm__tp_push(t, sm__v_string(a->how ? tail : head));
+        s = a->how ? head : tail;
     }
-    sm__tp_push(t, sm__v_string(s.p, s.n));
-    if (t->status) return self;
-    list = sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
-    if (right && list.u.v) sm__tp_reverse(list.u.v, list.n);
+    sm__tp_push(t, sm__v_string(s));
+    list = sm__tp_gather(t, SM__V_LIST, base);
+    if (a->how && list.kind == SM__V_LIST) sm__tp_reverse(list.u.v, list.n);
     return list;
 }
 
 /* The end of the line at s.p[at], and (in next) where the following one begins, as splitlines(). */
 static size_t sm__str_line(sm__str s, size_t at, size_t *next) {
-    while (at < s.n) {
-        uint32_t c;
-        size_t n = (size_t)sm__max(1, sm__utf8_read((const unsigned char *)s.p + at, s.n - at, &c));
-        *next = at + n;
-        if (c == '\r' && at + 1 < s.n && s.p[at + 1] == '\n') ++*next;
+    size_t n;
+    uint32_t c;
+    for (; at < s.n; at += n) {
+        n = sm__str_char(s, at, &c);
+        *next = at + n + (c == '\r' && at + 1 < s.n && s.p[at + 1] == '\n');
         if ((c >= 10 && c <= 13) || (c >= 28 && c <= 30) || c == 0x85 || c == 0x2028 || c == 0x2029)
             return at;
-        at += n;
     }
     *next = s.n;
     return s.n;
 }
 
-static sm__value sm__tp_splitlines(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__v_str(self);
+static sm__value sm__tp_splitlines(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__v_str(a->self);
     uint32_t base = t->n_stack;
-    size_t at = 0, next = 0, end;
-    (void)how;
-    for (; at < s.n && !t->status; at = next) {
+    size_t at, next, end;
+    for (at = 0; at < s.n && !t->status; at = next) {
         end = sm__str_line(s, at, &next);
         if (sm__tp_flag(a->v[0])) end = next;
-        sm__tp_push(t, sm__v_string(s.p + at, end - at));
-        if (sm__tp_charge(t, (next - at) / 16)) break;
+        sm__tp_push(t, sm__v_string(sm__str_make(s.p + at, end - at)));
+        sm__tp_charge(t, (next - at) / 16);
     }
-    return t->status ? self : sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base);
+    return sm__tp_gather(t, SM__V_LIST, base);
 }
 
-static sm__value sm__tp_indent(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_need_string(t, self), width, line;
-    uint32_t from = t->n_text;
-    int64_t spaces = 4;
-    size_t at = 0, next = 0, end;
-    int first = 1;
-    (void)how;
-    if (sm__v_is_string(a->v[0])) {
-        width = sm__tp_plain(t, a->v[0]);
-    } else {
-        spaces = sm__tp_need_int(t, a->v[0], 4);
-        while (spaces-- > 0 && !t->status) sm__tp_puts(t, " ");
-        width = sm__v_str(sm__tp_made(t, from));
-        from = t->n_text;
-    }
-    if (sm__tp_flag(a->v[1])) sm__tp_put(t, width);
+static sm__value sm__tp_indent(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__tp_need_string(t, a->self), width = sm__tp_spaces(t, a->v[0], 4);
+    uint32_t from = t->text.n;
+    size_t at = 0, next, end;
+    int inside = 0;
     do { /* the text and a newline behind it, without what the last newline begins */
         end = sm__str_line(s, at, &next);
-        line.p = s.p + at, line.n = end - at;
-        if (!first) sm__tp_puts(t, "\n");
-        if (!first && (line.n || sm__tp_flag(a->v[2]))) sm__tp_put(t, width);
-        sm__tp_put(t, line);
-        first = 0;
+        if (inside) sm__tp_puts(t, "\n");
+        if (inside ? end > at || sm__tp_flag(a->v[2]) : sm__tp_flag(a->v[1])) sm__tp_put(t, width);
+        sm__tp_put(t, sm__str_make(s.p + at, end - at));
+        inside = 1;
         at = next;
-        if (sm__tp_charge(t, line.n / 16 + 1)) break;
-    } while (end < s.n);
+        sm__tp_charge(t, 1);
+    } while (end < s.n && !t->status);
     return sm__tp_made(t, from);
 }
 
-/* how: 0 startswith, 1 endswith, 2 find, 3 count, 4 removeprefix, 5 removesuffix, 6 index */
-static sm__value sm__tp_search(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__v_str(self), part, head = s;
-    uint32_t i, n = a->v[0].kind == SM__V_TUPLE && how < 2 ? a->v[0].n : 1;
-    int64_t count = 0;
-    size_t at;
+/* how: startswith 0, endswith 1, removeprefix 2, removesuffix 3 */
+static sm__value sm__tp_affix(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__v_str(a->self);
+    const sm__value *parts = a->v;
+    uint32_t i, n = 1;
+    if (a->how < 2 && parts->kind == SM__V_TUPLE) n = parts->n, parts = parts->u.v;
     for (i = 0; i < n && !t->status; i++) {
-        part = sm__tp_need_string(t, a->v[0].kind == SM__V_TUPLE && how < 2 ? a->v[0].u.v[i]
-                                                                            : a->v[0]);
-        if (how == 2 || how == 3 || how == 6) break;
-        at = how == 0 || how == 4 ? 0 : s.n - sm__min_size(part.n, s.n);
-        if (part.n > s.n || (part.n && memcmp(s.p + at, part.p, part.n) != 0)) continue;
-        if (how < 2) return sm__v_bool(1);
-        return sm__v_string(how == 4 ? s.p + part.n : s.p, s.n - part.n);
+        sm__str part = sm__tp_need_string(t, parts[i]);
+        size_t rest = s.n - sm__min_size(part.n, s.n);
+        if (part.n > s.n || memcmp(a->how & 1 ? s.p + rest : s.p, part.p, part.n) != 0) continue;
+        if (a->how < 2) return sm__v_bool(1);
+        return sm__v_string(sm__str_make(a->how & 1 ? s.p : s.p + part.n, rest));
     }
-    if (how < 2) return sm__v_bool(0);
-    if (how == 4 || how == 5 || t->status) return self;
-    at = sm__str_find(t, s, part, 0);
-    if (how == 3 && !part.n) return sm__v_int((int64_t)sm__chars_in(s) + 1);
-    if (how == 3) {
-        for (; at <= s.n && !t->status; count++) at = sm__str_find(t, s, part, at + part.n);
-        return sm__v_int(count);
-    }
-    if (at > s.n && how == 6) sm__tp_bad(t, "index(): not found");
-    head.n = sm__min_size(at, s.n);
-    return sm__v_int(at > s.n ? -1 : (int64_t)sm__chars_in(head));
+    return a->how < 2 ? sm__v_bool(0) : a->self;
 }
 
-/* how: 0 isdigit, 1 isalpha, 2 isalnum, 3 isspace, 4 isupper, 5 islower: of ASCII */
-static sm__value sm__tp_is(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self);
-    size_t i;
-    int cased = 0;
-    (void)a;
-    for (i = 0; i < s.n; i++) {
-        int c = (unsigned char)s.p[i], digit = c >= '0' && c <= '9', upper = c >= 'A' && c <= 'Z';
-        int lower = c >= 'a' && c <= 'z', ok = digit;
-        if (c >= 128) sm__tp_refuse(t, "the kind of letters beyond ASCII");
-        cased |= upper | lower;
-        if (how == 1) ok = upper | lower;
-        if (how == 2) ok = upper | lower | digit;
-        if (how == 3) ok = sm__is_space((uint32_t)c);
-        if (how == 4) ok = !lower;
-        if (how == 5) ok = !upper;
-        if (!ok) return sm__v_bool(0);
+/* how: find 0, index 1, count 2 */
+static sm__value sm__tp_search(sm_template *t, const sm__tp_args *a) {
+    sm__str s = sm__v_str(a->self), part = sm__tp_need_string(t, a->v[0]);
+    int64_t count = 0;
+    size_t at = sm__str_find(t, s, part, 0);
+    if (a->how < 2) {
+        if (a->how && at > s.n) sm__tp_bad(t, "index(): not found");
+        return sm__v_int(at > s.n ? -1 : (int64_t)sm__chars_in(sm__str_make(s.p, at)));
     }
-    return sm__v_bool(s.n && (how < 4 || cased));
+    if (!part.n) return sm__v_int((int64_t)sm__chars_in(s) + 1);
+    for (; at <= s.n && !t->status; count++) at = sm__str_find(t, s, part, at + part.n);
+    return sm__v_int(count);
 }
 
-static sm__value sm__tp_join(sm_template *t, int how, sm__value self, const sm__tp_args *a);
-
-/* %s, %d, %i, %r? and %%, with a minus, a zero and a width. */
-static sm__value sm__tp_format_percent(sm_template *t, sm__value format, const sm__value *args,
-                                       uint32_t n) {
-    uint32_t from = t->n_text, used = 0;
-    sm__str f = sm__v_str(format), run;
-    sm__value *made;
-    size_t i;
-    /* arguments become text first: they would come to stand in the middle of what is made */
-    made = (sm__value *)sm__tp_take(t, n * sizeof *made);
-    if (!made) return format;
-    for (used = 0; used < n; used++) {
-        sm__str s = sm__tp_plain(t, args[used]);
-        made[used] = sm__v_string(s.p, s.n);
-    }
-    from = t->n_text;
-    used = 0;
-    for (i = 0; i < f.n && !t->status;) {
-        run.p = f.p + i, run.n = 0;
-        while (i < f.n && f.p[i] != '%') i++, run.n++;
-        sm__tp_put(t, run);
-        if (i == f.n) break;
-        if (i + 1 < f.n && f.p[i + 1] == '%') sm__tp_puts(t, "%");
-        else if (i + 1 == f.n || !strchr("sdi", f.p[i + 1]))
-            sm__tp_refuse(t, "a % format other than %s, %d, %i and %%");
-        else if (used == n) sm__tp_bad(t, "not enough arguments for the % format");
-        else {
-            if (f.p[i + 1] != 's' && args[used].kind != SM__V_INT)
-                sm__tp_type(t, "%d takes whole numbers here, not", args[used]);
-            sm__tp_put(t, sm__v_str(made[used++]));
-        }
-        i += 2;
-    }
-    if (used < n) sm__tp_bad(t, "too many arguments for the % format");
-    return sm__tp_made(t, from);
-}
-
-static sm__value sm__tp_percent(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str s = sm__tp_plain(t, self);
-    (void)how;
-    if (a->n_kw) sm__tp_refuse(t, "format with names");
-    return sm__tp_format_percent(t, sm__v_string(s.p, s.n), a->v, a->n);
-}
-
-/* '{} {0} {name}'.format(...) */
-static sm__value sm__tp_format(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__str f = sm__v_str(self), run;
-    sm__value *made = (sm__value *)sm__tp_take(t, (a->n + a->n_kw) * sizeof *made);
-    uint32_t from, i, next = 0;
-    size_t at = 0, end;
-    (void)how;
-    for (i = 0; made && i < a->n + a->n_kw; i++) {
-        sm__str s = sm__tp_plain(t, i < a->n ? a->v[i] : a->kw[2 * (i - a->n) + 1]);
-        made[i] = sm__v_string(s.p, s.n);
-    }
-    from = t->n_text;
-    while (at < f.n && !t->status) {
-        for (end = at; end < f.n && f.p[end] != '{' && f.p[end] != '}';) end++;
-        run.p = f.p + at, run.n = end - at;
-        sm__tp_put(t, run);
-        at = end + 2;
+/* Values in the places of a format: %s, %d and %i, or (sign '{') {}, {0} and {name}. */
+static sm__value sm__tp_fill(sm_template *t, sm__str f, char sign, const sm__value *args,
+                             uint32_t n, const sm__value *kw, uint32_t n_kw) {
+    sm__value *made = sm__tp_take_values(t, n + n_kw);
+    uint32_t from, i, next = 0, numbered = 0;
+    size_t at, end;
+    for (i = 0; made && i < n + n_kw; i++) /* first: they must not stand in the midst of the text */
+        made[i] = sm__v_string(sm__tp_plain(t, i < n ? args[i] : kw[2 * (i - n) + 1]));
+    from = t->text.n;
+    for (at = 0; at < f.n && !t->status; at = end) {
+        sm__str field;
+        for (end = at; end < f.n && f.p[end] != sign && !(sign == '{' && f.p[end] == '}');) end++;
+        sm__tp_put(t, sm__str_make(f.p + at, end - at));
         if (end == f.n) break;
-        if (end + 1 < f.n && f.p[end + 1] == f.p[end]) {
-            sm__tp_put_as(t, f.p + end, 1, sm__tp_mark(t, f.p + end));
+        at = ++end;
+        if (end < f.n && f.p[end] == f.p[end - 1]) {
+            sm__tp_put(t, sm__str_make(f.p + end++, 1));
             continue;
         }
-        for (at = ++end; end < f.n && f.p[end] != '}';) end++;
-        run.p = f.p + at, run.n = end - at;
-        at = end + 1;
+        while (sign == '{' && end < f.n && f.p[end] != '}') end++;
+        field = sm__str_make(f.p + at, end - at + (sign == '%' && end < f.n));
         i = next;
-        if (run.n == 1 && run.p[0] >= '0' && run.p[0] <= '9') i = (uint32_t)(run.p[0] - '0');
-        else if (run.n)
-            for (i = 0; i < a->n_kw && !sm__str_same(run, sm__v_str(a->kw[2 * i]));) i++;
-        else next++;
-        if (run.n && !(run.p[0] >= '0' && run.p[0] <= '9')) i = i < a->n_kw ? i + a->n : UINT32_MAX;
-        else if (i >= a->n) i = UINT32_MAX;
-        if (end >= f.n || i == UINT32_MAX || f.p[end] != '}' || (next && run.n && i < a->n))
-            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a field of format():", run);
-        else sm__tp_put(t, sm__v_str(made[i]));
+        if (sign == '%') {
+            if (!field.n || !strchr("sdi", *field.p)) i = UINT32_MAX;
+            else if (*field.p != 's' && i < n && args[i].kind != SM__V_INT)
+                sm__tp_type(t, "%d takes whole numbers here, not", args[i]);
+            next++;
+        } else if (!field.n) {
+            if (end == f.n || f.p[at - 1] != '{' || numbered) i = UINT32_MAX;
+            next++;
+        } else if (field.n == 1 && *field.p >= '0' && *field.p <= '9') {
+            i = next ? UINT32_MAX : (uint32_t)(*field.p - '0');
+            numbered = 1;
+        } else {
+            for (i = 0; i < n_kw && !sm__str_same(field, sm__v_str(kw[2 * i]));) i++;
+            i = i < n_kw ? i + n : UINT32_MAX;
+        }
+        if (i >= (field.n && sign == '{' && !numbered ? n + n_kw : n))
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a field of a format:", field);
+        else if (made) sm__tp_put(t, sm__v_str(made[i]));
+        end++;
     }
+    if (sign == '%' && next < n) sm__tp_bad(t, "too many arguments for the % format");
     return sm__tp_made(t, from);
+}
+
+/* how: the sign of what is filled in */
+static sm__value sm__tp_format(sm_template *t, const sm__tp_args *a) {
+    if (a->how == '%' && a->n_kw) sm__tp_refuse(t, "format with names");
+    return sm__tp_fill(t, sm__tp_plain(t, a->self), (char)a->how, a->v, a->n, a->kw, a->n_kw);
 }
 
 /* -- numbers -- */
 
-/* A number in a text as Python's int() and float() read it. Returns SM__V_INT, SM__V_FLOAT or, when
- * there is none for sure, SM__V_NONE; what only Python may know is refused. */
+/* A number in a text as Python's int() and float() read it, or None, when there surely is none;
+ * what only Python may know is refused. */
 static sm__value sm__tp_number(sm_template *t, sm__str s, int json) {
     const uint8_t *p, *end;
-    size_t i, digits = 0;
-    int plain = 1, negative, scale = 0, after = 0;
     int64_t v = 0;
     double d = 0.0;
-    if (!json) s = sm__str_strip(s, NULL, 3);
-    negative = s.n && s.p[0] == '-';
-    for (i = (size_t)negative; i < s.n; i++) {
-        int c = (unsigned char)s.p[i];
-        if (c < '0' || c > '9') plain = 0;
-        if (c >= 128 || !c || !strchr("0123456789+-._eEinfatyINFATY", c)) {
-            uint32_t code = 0;
-            sm__utf8_read((const unsigned char *)s.p + i, s.n - i, &code);
-            if (sm__char_class(code) == SM__CHAR_NUMBER)
-                sm__tp_refuse(t, "digits that are not 0-9");
-            return sm__v_none();
-        }
-    }
-    if (s.n == (size_t)negative) return sm__v_none();
-    if (plain) {
-        for (i = (size_t)negative; i < s.n; i++)
-            if (sm__int_mul(v, 10, &v) || sm__int_add(v, s.p[i] - '0', &v))
-                return sm__tp_refuse(t, "an integer beyond 64 bits"), sm__v_none();
-        return sm__v_int(negative ? -v : v);
+    size_t i, n, first;
+    uint32_t c;
+    int over = 0, exact = 0, maybe = 0;
+    if (!json) s = sm__str_strip(t, s, NULL, 3);
+    first = s.n && s.p[0] == '-';
+    for (i = first; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++)
+        over |= sm__int_mul(v, 10, &v) || sm__int_add(v, s.p[i] - '0', &v);
+    if (i == s.n && i > first) {
+        if (over) sm__tp_refuse(t, "an integer beyond 64 bits");
+        return sm__v_int(first ? -v : v);
     }
     p = (const uint8_t *)s.p, end = p + s.n;
-    if (!sm__parse_number(&p, end, &d) || p != end) {
-        for (i = 0; i < s.n; i++)
-            if ((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] | 32) == 'n')
-                return sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a number:", s), sm__v_none();
-        return sm__v_none();
+    if (sm__parse_number(&p, end, &d, &exact) && p == end) {
+        if (!exact)
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a float of too many digits, or beyond 1e22:", s);
+        return sm__v_float(d);
     }
-    for (i = 0; i < s.n && (s.p[i] | 32) != 'e'; i++) {
-        if (s.p[i] == '.') after = 1;
-        else if (s.p[i] != '-' && (digits || s.p[i] != '0')) digits++;
-        if (s.p[i] != '.' && after) scale--;
+    for (i = 0; i < s.n; i += n) {
+        n = sm__str_char(s, i, &c);
+        if (c >= 128 ? sm__char_class(c) != SM__CHAR_NUMBER
+                     : !c || !strchr("0123456789+-._eEinfatyINFATY", (int)c))
+            return sm__v_none();
+        maybe |= c >= 128 || (c >= '0' && c <= '9') || (c | 32) == 'n';
     }
-    for (after = 0; i < s.n; i++)
-        if (s.p[i] >= '0' && s.p[i] <= '9' && after < 1000) after = after * 10 + (s.p[i] - '0');
-    if (memchr(s.p, 'e', s.n) || memchr(s.p, 'E', s.n))
-        scale += memchr(s.p + 1, '-', s.n - 1) ? -after : after;
-    if (digits > 15 || scale > 22 || scale < -22)
-        sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a float of more than 15 digits, or beyond 1e22:", s);
-    return sm__v_float(d);
+    if (maybe) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "a number:", s);
+    return sm__v_none();
 }
 
-static sm__value sm__tp_trunc(sm_template *t, double d) {
-    if (!(d < 9e18 && d > -9e18))
-        return sm__tp_refuse(t, "an integer beyond 64 bits"), sm__v_none();
-    return sm__v_int((int64_t)d);
-}
-
-/* how: 0 int, 1 float, 2 abs, 3 round */
-static sm__value sm__tp_numeric(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value v = self, missing = how ? sm__v_float(0.0) : sm__v_int(0);
+/* how: int 0, float 1 */
+static sm__value sm__tp_numeric(sm_template *t, const sm__tp_args *a) {
+    sm__value v = a->self;
     if (v.kind == SM__V_UNDEFINED) sm__tp_type(t, "no number:", v);
-    if (how < 2) {
-        if (a->v[0].kind != SM__V_MISSING) missing = a->v[0];
-        if (!how && sm__tp_need_int(t, a->v[1], 10) != 10)
-            sm__tp_refuse(t, "int() of another base");
-        if (sm__v_is_string(v)) v = sm__tp_number(t, sm__v_str(v), 0);
-        if (!sm__v_is_number(v)) return missing;
-        if (how) return sm__v_float(sm__v_double(t, v));
-        return v.kind == SM__V_FLOAT ? sm__tp_trunc(t, v.u.d) : sm__v_int(v.u.i);
-    }
-    if (!sm__v_is_number(v)) return sm__tp_type(t, "no number:", v), v;
-    if (how == 2) {
-        if (v.kind == SM__V_FLOAT) return sm__v_float(v.u.d < 0 || v.u.d == 0 ? 0 - v.u.d : v.u.d);
-        return v.u.i < 0 ? sm__tp_int_math(t, SM__TP_MUL, v.u.i, -1) : sm__v_int(v.u.i);
-    }
+    if (!a->how && sm__tp_need_int(t, a->v[1], 10) != 10) sm__tp_refuse(t, "int() of another base");
+    if (sm__v_is(v, SM__V_STRINGS)) v = sm__tp_number(t, sm__v_str(v), 0);
+    if (!sm__v_is(v, SM__V_NUMBERS))
+        return a->v[0].kind != SM__V_MISSING ? a->v[0] : a->how ? sm__v_float(0.0) : sm__v_int(0);
+    if (a->how) return sm__v_float(sm__v_double(t, v));
+    if (v.kind != SM__V_FLOAT) return sm__v_int(v.u.i);
+    if (v.u.d < 9e18 && v.u.d > -9e18) return sm__v_int((int64_t)v.u.d);
+    return sm__tp_refuse(t, "an integer beyond 64 bits"), v;
+}
+
+/* how: abs 0, round 1 */
+static sm__value sm__tp_round(sm_template *t, const sm__tp_args *a) {
+    sm__value v = a->self;
+    int method = 0, up;
+    double d, f;
+    if (!sm__v_is(v, SM__V_NUMBERS)) return sm__tp_type(t, "no number:", v), v;
+    if (!a->how && v.kind != SM__V_FLOAT)
+        return v.u.i < 0 ? sm__tp_int_math(t, '*', v.u.i, -1) : sm__v_int(v.u.i);
+    if (!a->how) return sm__v_float(v.u.d > 0 ? v.u.d : 0 - v.u.d);
     if (sm__tp_need_int(t, a->v[0], 0) != 0) sm__tp_refuse(t, "round() to digits");
-    if (v.kind != SM__V_FLOAT && a->v[1].kind == SM__V_MISSING) return sm__v_int(v.u.i);
-    {
-        sm__str method =
-            a->v[1].kind == SM__V_MISSING ? sm__str_of("common") : sm__tp_need_string(t, a->v[1]);
-        double d = sm__v_double(t, v), f, rest;
-        if (d == 0.0 || !(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
-        f = (double)(int64_t)d;
-        if (f > d) f -= 1.0; /* rounded down */
-        rest = d - f;
-        if (sm__str_is(method, "ceil")) return sm__v_float(rest > 0.0 ? f + 1.0 : f);
-        if (sm__str_is(method, "floor")) return sm__v_float(f);
-        if (!sm__str_is(method, "common")) sm__tp_bad(t, "round() knows common, ceil and floor");
-        if (rest > 0.5 || (rest == 0.5 && ((int64_t)f & 1))) f += 1.0;
-        return sm__v_float(f == 0.0 && d < 0.0 ? -0.0 : f);
-    }
+    if (a->v[1].kind != SM__V_MISSING)
+        method = sm__word("common floor ceil", sm__tp_need_string(t, a->v[1]));
+    if (method < 0) sm__tp_bad(t, "round() knows common, ceil and floor");
+    if (v.kind != SM__V_FLOAT && !method) return sm__v_int(v.u.i);
+    d = sm__v_double(t, v);
+    if (d == 0.0 || !(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
+    f = (double)(int64_t)d;
+    if (f > d) f -= 1.0; /* rounded down */
+    up = d - f > 0.5 || (d - f == 0.5 && ((int64_t)f & 1));
+    if (method == 1 ? 0 : method == 2 ? d > f : up) f += 1.0;
+    return sm__v_float(!method && f == 0.0 && d < 0.0 ? -0.0 : f);
 }
 
 /* -- collections -- */
@@ -30569,57 +30391,46 @@ static sm__value sm__tp_numeric(sm_template *t, int how, sm__value self, const s
 /* An attribute "a.b.0" of a value, part by part. */
 static sm__value sm__tp_path(sm_template *t, sm__value v, sm__value path, sm__value missing) {
     sm__str s;
-    size_t at = 0, end, i;
-    if (path.kind == SM__V_MISSING || path.kind == SM__V_NONE) return v;
+    size_t at, end;
+    if (!sm__tp_given(path)) return v;
     if (path.kind == SM__V_INT) return sm__tp_item(t, v, path);
     s = sm__tp_need_string(t, path);
     if (memchr(s.p, ',', s.n)) sm__tp_refuse(t, "several attributes at once");
-    for (; at <= s.n && !t->status; at = end + 1) {
-        int digits = 1;
-        int64_t number = 0;
+    for (at = 0; at <= s.n && !t->status; at = end + 1) {
+        sm__value key, number = sm__v_none();
         for (end = at; end < s.n && s.p[end] != '.';) end++;
-        for (i = at; i < end; i++) {
-            digits &= s.p[i] >= '0' && s.p[i] <= '9' && i - at < 9;
-            number = number * 10 + (digits ? s.p[i] - '0' : 0);
-            if (!digits) number = 0;
-        }
-        v = digits && end > at ? sm__tp_item(t, v, sm__v_int(number))
-                               : sm__tp_item(t, v, sm__v_string(s.p + at, end - at));
-        if (v.kind == SM__V_UNDEFINED && missing.kind > SM__V_NONE) v = missing;
+        key = sm__v_string(sm__str_make(s.p + at, end - at));
+        if (key.n && *key.u.s >= '0' && *key.u.s <= '9')
+            number = sm__tp_number(t, sm__v_str(key), 1);
+        v = sm__tp_item(t, v, number.kind == SM__V_INT ? number : key);
+        if (v.kind == SM__V_UNDEFINED && sm__tp_given(missing)) v = missing;
     }
     return v;
 }
 
-/* What values are compared by: an attribute, letters in lower case unless asked otherwise. */
-static sm__value sm__tp_sort_key(sm_template *t, sm__value v, sm__value path, sm__value sensitive) {
-    v = sm__tp_path(t, v, path, sm__v_none());
-    if (v.kind == SM__V_STRING && !sm__tp_flag(sensitive))
-        return sm__tp_case(t, SM__CASE_LOWER, v, NULL);
-    return v;
-}
-
-static sm__value sm__tp_length(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    int64_t n = sm__v_length(t, self);
-    (void)how, (void)a;
-    if (n < 0) sm__tp_type(t, "no length has", self);
+static sm__value sm__tp_length(sm_template *t, const sm__tp_args *a) {
+    int64_t n = sm__v_length(t, a->self);
+    if (n < 0) sm__tp_type(t, "no length has", a->self);
     return sm__v_int(n);
 }
 
-static sm__value sm__tp_default(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    (void)t, (void)how;
-    if (self.kind != SM__V_UNDEFINED && !(sm__tp_flag(a->v[1]) && !sm__v_truth(self))) return self;
-    return a->v[0].kind == SM__V_MISSING ? sm__v_string("", 0) : a->v[0];
+static sm__value sm__tp_default(sm_template *t, const sm__tp_args *a) {
+    (void)t;
+    if (a->self.kind != SM__V_UNDEFINED && (!sm__tp_flag(a->v[1]) || sm__v_truth(a->self)))
+        return a->self;
+    return a->v[0].kind == SM__V_MISSING ? sm__v_string(sm__no_str) : a->v[0];
 }
 
 /* how: 0 = the filter (self is the list), 1 = the method (self is what is between) */
-static sm__value sm__tp_join(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value list = sm__tp_iterate(t, how ? a->v[0] : self), between = how ? self : a->v[0];
+static sm__value sm__tp_join(sm_template *t, const sm__tp_args *a) {
+    sm__value list = sm__tp_iterate(t, a->how ? a->v[0] : a->self);
+    sm__value between = a->how ? a->self : a->v[0];
     sm__str comma = between.kind == SM__V_MISSING ? sm__no_str : sm__tp_str(t, between);
-    uint32_t from = t->n_text, i;
-    sm__value v;
+    uint32_t from = t->text.n, i;
     for (i = 0; i < list.n && !t->status; i++) {
-        v = how ? list.u.v[i] : sm__tp_path(t, list.u.v[i], a->v[1], sm__v_none());
-        if (how) sm__tp_need_string(t, v);
+        sm__value v = list.u.v[i];
+        if (a->how) sm__tp_need_string(t, v);
+        else v = sm__tp_path(t, v, a->v[1], sm__v_none());
         if (i) sm__tp_put(t, comma);
         sm__tp_put_value(t, v);
         sm__tp_charge(t, 1);
@@ -30627,231 +30438,198 @@ static sm__value sm__tp_join(sm_template *t, int how, sm__value self, const sm__
     return sm__tp_made(t, from);
 }
 
-/* how: 0 first, 1 last */
-static sm__value sm__tp_end(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    (void)a;
-    if (how && self.kind == SM__V_GENERATOR) sm__tp_type(t, "no last item has a", self);
-    if (!how && self.kind == SM__V_GENERATOR) sm__tp_refuse(t, "the first item of a generator");
-    if (self.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
-    if (self.kind == SM__V_STRING && self.n) { /* without making a list of it */
-        int64_t at = how ? sm__v_length(t, self) - 1 : 0;
-        return sm__tp_slice_string(t, self, at, at + 1, 1);
-    }
-    self = sm__tp_iterate(t, self);
-    if (!self.n || t->status) return sm__v_undefined(sm__no_str);
-    return self.u.v[how ? self.n - 1 : 0];
+/* how: first 0, last 1 */
+static sm__value sm__tp_end(sm_template *t, const sm__tp_args *a) {
+    sm__value v = a->self;
+    if (v.kind == SM__V_GENERATOR) sm__tp_refuse(t, "the end of a generator");
+    if (v.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
+    if (v.kind == SM__V_STRING) return sm__tp_item(t, v, sm__v_int(a->how ? -1 : 0));
+    v = sm__tp_iterate(t, v);
+    return !v.n || t->status ? sm__v_undefined(sm__no_str) : v.u.v[a->how ? v.n - 1 : 0];
 }
 
-static sm__value sm__tp_list(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    (void)how, (void)a;
-    self = sm__tp_iterate(t, self);
-    self.kind = SM__V_LIST;
-    return self;
+static sm__value sm__tp_list(sm_template *t, const sm__tp_args *a) {
+    sm__value v = sm__tp_iterate(t, a->self);
+    return sm__v_items(SM__V_LIST, v.u.v, v.n);
 }
 
-static sm__value sm__tp_reversed(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value list;
-    sm__value *items;
-    static const sm__value none[3] = {
-        {SM__V_NONE, 0, {0}}, {SM__V_NONE, 0, {0}}, {SM__V_INT, 0, {-1}}};
-    (void)how, (void)a;
-    if (sm__v_is_string(self)) return sm__tp_slice(t, self, none);
-    list = sm__tp_iterate(t, self);
-    items = (sm__value *)sm__tp_take(t, list.n * sizeof *items);
-    if (!items) return self;
+static sm__value sm__tp_reversed(sm_template *t, const sm__tp_args *a) {
+    sm__value list, *items, parts[3];
+    parts[0] = parts[1] = sm__v_none(), parts[2] = sm__v_int(-1);
+    if (sm__v_is(a->self, SM__V_STRINGS)) return sm__tp_slice(t, a->self, parts);
+    list = sm__tp_iterate(t, a->self);
+    items = sm__tp_take_values(t, list.n);
+    if (!items) return a->self;
     if (list.n) memcpy(items, list.u.v, list.n * sizeof *items);
     sm__tp_reverse(items, list.n);
     list = sm__v_items(SM__V_LIST, items, list.n);
-    return self.kind == SM__V_GENERATOR ? list : sm__tp_generator(t, list);
+    return a->self.kind == SM__V_GENERATOR ? list : sm__tp_generator(t, list);
 }
 
 /* The pairs of a dict as tuples (how 0), its keys (1), its values (2). */
-static sm__value sm__tp_pairs(sm_template *t, sm__value dict, int how) {
-    sm__value *v = (sm__value *)sm__tp_take(t, dict.n * (how ? 1u : 3u) * sizeof *v);
-    uint32_t i;
-    if (!v) return sm__v_items(SM__V_VIEW, NULL, 0);
-    if (!how && dict.n) memcpy(v + dict.n, dict.u.v, 2 * dict.n * sizeof *v);
-    for (i = 0; i < dict.n; i++)
-        v[i] = how ? dict.u.v[2 * i + (how == 2)] : sm__v_items(SM__V_TUPLE, v + dict.n + 2 * i, 2);
-    return sm__v_items(SM__V_VIEW, v, dict.n);
+static sm__value sm__tp_pairs(sm_template *t, sm__value dict, uint32_t how) {
+    sm__value *v = sm__tp_take_values(t, dict.n * (how ? 1u : 3u));
+    uint32_t i, n = v ? dict.n : 0;
+    if (!how && n) memcpy(v + n, dict.u.v, 2 * n * sizeof *v);
+    for (i = 0; i < n; i++)
+        v[i] = how ? dict.u.v[2 * i + (how == 2)] : sm__v_items(SM__V_TUPLE, v + n + 2 * i, 2);
+    return sm__v_items(SM__V_VIEW, v, n);
 }
 
-/* how: 0 items(), 1 keys(), 2 values(), 3 copy(), 4 get(), 5 |items */
-static sm__value sm__tp_dict(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    int i;
-    if (how == 3) return self;
-    if (how == 4) {
-        i = sm__v_find(t, self, a->v[0]);
-        if (i >= 0) return self.u.v[2 * i + 1];
-        return a->v[1].kind == SM__V_MISSING ? sm__v_none() : a->v[1];
-    }
-    if (how < 3) return sm__tp_pairs(t, self, how);
-    if (self.kind == SM__V_UNDEFINED) return sm__tp_generator(t, sm__v_items(SM__V_LIST, NULL, 0));
-    if (self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", self);
-    return t->status ? self : sm__tp_generator(t, sm__tp_pairs(t, self, 0));
+/* how: items() 0, keys() 1, values() 2, |items 3 */
+static sm__value sm__tp_view(sm_template *t, const sm__tp_args *a) {
+    sm__value dict = a->self;
+    if (a->how < 3) return sm__tp_pairs(t, dict, a->how);
+    if (dict.kind == SM__V_UNDEFINED) dict = sm__v_items(SM__V_DICT, NULL, 0);
+    if (dict.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", dict);
+    return t->status ? dict : sm__tp_generator(t, sm__tp_pairs(t, dict, 0));
 }
 
-/* how: 0 sort, 1 dictsort */
-static sm__value sm__tp_sort(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value list, *items, *keys, sensitive = a->v[how ? 0 : 1];
-    int reverse = sm__tp_flag(a->v[how ? 2 : 0]), by = 0;
+/* how: get() 0, copy() 1 */
+static sm__value sm__tp_get(sm_template *t, const sm__tp_args *a) {
+    int i = a->how ? -1 : sm__v_find(t, a->self, a->v[0]);
+    if (a->how) return a->self;
+    if (i >= 0) return a->self.u.v[2 * i + 1];
+    return a->v[1].kind == SM__V_MISSING ? sm__v_none() : a->v[1];
+}
+
+/* Pairs for each item: what it is compared by (an attribute, in lower case unless asked otherwise),
+ * and the item. */
+static sm__value *sm__tp_keyed(sm_template *t, sm__value list, sm__value path, sm__value exact) {
+    sm__value *pairs = sm__tp_take_values(t, 2 * (size_t)list.n);
+    sm__tp_args a;
     uint32_t i;
-    if (how && self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", self);
-    if (how && a->v[1].kind != SM__V_MISSING) {
-        sm__str s = sm__tp_need_string(t, a->v[1]);
-        by = sm__str_is(s, "value");
-        if (!by && !sm__str_is(s, "key")) sm__tp_bad(t, "dictsort knows key and value");
+    memset(&a, 0, sizeof a);
+    a.how = SM__CASE_LOWER;
+    for (i = 0; pairs && i < list.n && !t->status; i++) {
+        a.self = sm__tp_path(t, list.u.v[i], path, sm__v_none());
+        pairs[2 * i] = a.self;
+        if (a.self.kind == SM__V_STRING && !sm__tp_flag(exact)) pairs[2 * i] = sm__tp_case(t, &a);
+        pairs[2 * i + 1] = list.u.v[i];
     }
-    if (t->status) return self;
-    list = how ? sm__tp_pairs(t, self, 0) : sm__tp_iterate(t, self);
-    items = (sm__value *)sm__tp_take(t, list.n * sizeof *items);
-    keys = (sm__value *)sm__tp_take(t, list.n * sizeof *keys);
-    if (!items || !keys) return self;
+    return pairs;
+}
+
+/* how: sort 0, dictsort 1 */
+static sm__value sm__tp_sort(sm_template *t, const sm__tp_args *a) {
+    sm__value list, *pairs, path = a->how ? sm__v_int(0) : a->v[2];
+    uint32_t i;
+    if (a->how && a->self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", a->self);
+    if (a->how && a->v[1].kind != SM__V_MISSING)
+        path.u.i = sm__word("key value", sm__tp_need_string(t, a->v[1]));
+    if (a->how && path.u.i < 0) sm__tp_bad(t, "dictsort knows key and value");
+    if (t->status) return a->self;
+    list = a->how ? sm__tp_pairs(t, a->self, 0) : sm__tp_iterate(t, a->self);
+    pairs = sm__tp_keyed(t, list, path, a->v[a->how ? 0 : 1]);
+    if (!pairs || t->status) return a->self;
+    sm__v_sort(t, pairs, list.n, sm__tp_flag(a->v[a->how ? 2 : 0]));
+    for (i = 0; i < list.n; i++) pairs[i] = pairs[2 * i + 1];
+    return sm__v_items(SM__V_LIST, pairs, list.n);
+}
+
+/* how: min 0, max 1, unique 2 */
+static sm__value sm__tp_among(sm_template *t, const sm__tp_args *a) {
+    sm__value list = sm__tp_iterate(t, a->self);
+    sm__value *pairs = sm__tp_keyed(t, list, a->v[1], a->v[0]), *items;
+    uint32_t i, j, n = 0, best = 0;
+    for (i = 1; a->how < 2 && i < list.n && !t->status; i++) {
+        int order = sm__v_rank(t, pairs[2 * i], pairs[2 * best]);
+        if (a->how ? order > 0 : order < 0) best = i;
+    }
+    if (t->status || (a->how < 2 && !list.n)) return sm__v_undefined(sm__no_str);
+    if (a->how < 2) return pairs[2 * best + 1];
+    items = sm__tp_take_values(t, list.n);
+    for (i = 0; items && i < list.n && !t->status; i++) {
+        if (pairs[2 * i].kind >= SM__V_LIST) sm__tp_type(t, "unique does not take a", pairs[2 * i]);
+        for (j = 0; j < i && !sm__v_equal(t, pairs[2 * j], pairs[2 * i]);) j++;
+        if (j == i) items[n++] = pairs[2 * i + 1];
+    }
+    return sm__tp_generator(t, sm__v_items(SM__V_LIST, items, n));
+}
+
+static sm__value sm__tp_sum(sm_template *t, const sm__tp_args *a) {
+    sm__value sum = a->v[1].kind == SM__V_MISSING ? sm__v_int(0) : a->v[1];
+    sm__value list = sm__tp_iterate(t, a->self);
+    uint32_t i;
     for (i = 0; i < list.n && !t->status; i++) {
-        items[i] = list.u.v[i];
-        keys[i] = how ? sm__tp_sort_key(t, items[i].u.v[by], sm__v_none(), sensitive)
-                      : sm__tp_sort_key(t, items[i], a->v[2], sensitive);
-    }
-    if (!t->status) sm__v_sort(t, items, keys, list.n, 1, reverse);
-    return sm__v_items(SM__V_LIST, items, list.n);
-}
-
-/* how: -1 min, 1 max (as 0 and 1), 2 unique */
-static sm__value sm__tp_among(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value list = sm__tp_iterate(t, self), key;
-    sm__value *keys = (sm__value *)sm__tp_take(t, 2 * (size_t)list.n * sizeof *keys);
-    uint32_t i, j, n = 0;
-    for (i = 0; keys && i < list.n && !t->status; i++) {
-        key = sm__tp_sort_key(t, list.u.v[i], a->v[1], a->v[0]);
-        if (how < 2 && n) {
-            int order = sm__v_order(t, key, keys[0]);
-            if (order == 2 || (how ? order <= 0 : order >= 0)) continue;
-            n = 0;
-        }
-        if (how == 2 && key.kind >= SM__V_LIST) sm__tp_type(t, "unique does not take a", key);
-        for (j = 0; j < n && !sm__v_equal(t, keys[j], key);) j++;
-        if (j < n) continue;
-        keys[list.n + n] = list.u.v[i];
-        keys[n++] = key;
-    }
-    if (how < 2) return n ? keys[list.n] : sm__v_undefined(sm__no_str);
-    return sm__tp_generator(t, sm__v_items(SM__V_LIST, keys + list.n, n));
-}
-
-static sm__value sm__tp_sum(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value sum = a->v[1].kind == SM__V_MISSING ? sm__v_int(0) : a->v[1], v;
-    uint32_t i;
-    (void)how;
-    self = sm__tp_iterate(t, self);
-    for (i = 0; i < self.n && !t->status; i++) {
-        v = sm__tp_path(t, self.u.v[i], a->v[0], sm__v_none());
-        if (sm__v_is_string(sum) || v.kind == SM__V_FLOAT)
+        sm__value v = sm__tp_path(t, list.u.v[i], a->v[0], sm__v_none());
+        if (sm__v_is(sum, SM__V_STRINGS) || v.kind == SM__V_FLOAT)
             sm__tp_refuse(t, "sum of what is no integer");
-        sum = sm__tp_binary(t, SM__TP_ADD, sum, v);
+        sum = sm__tp_binary(t, '+', sum, v);
     }
     return sum;
 }
 
-/* map */
-static sm__value sm__tp_map(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value list, path = sm__v_make(SM__V_MISSING, 0), missing = path, *out;
-    uint32_t i;
+/* how: map 0, select 1, reject 2; + 4: selectattr, rejectattr */
+static sm__value sm__tp_each(sm_template *t, const sm__tp_args *a) {
+    sm__value list, *out, path = sm__v_none(), missing = path, v;
+    uint32_t first = a->how >> 2, i, n = 0;
     int row = -1;
-    (void)how;
-    for (i = 0; i < a->n_kw && !a->n; i++) {
-        sm__str name = sm__v_str(a->kw[2 * i]);
-        if (sm__str_is(name, "attribute")) path = a->kw[2 * i + 1];
-        else if (sm__str_is(name, "default")) missing = a->kw[2 * i + 1];
-        else sm__tp_fail(t, SM_ERR_FORMAT, "map does not take", name);
+    if (first && !a->n) sm__tp_bad(t, "selectattr wants an attribute");
+    else if (first) path = a->v[0];
+    for (i = 0; i < a->n_kw; i++) {
+        int name = sm__word("attribute default", sm__v_str(a->kw[2 * i]));
+        if (a->how || a->n || name < 0) sm__tp_refuse(t, "map and select with this named argument");
+        *(name ? &missing : &path) = a->kw[2 * i + 1];
     }
-    if (path.kind == SM__V_MISSING) {
-        sm__str name = a->n ? sm__tp_need_string(t, a->v[0]) : sm__no_str;
-        row = sm__tp_row_find(SM__TP_FILTER, name);
-        if (row < 0 || !a->n) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "map with the filter", name);
-        if (a->n_kw) sm__tp_refuse(t, "map with named arguments");
+    if (a->n > first || (!a->how && !sm__tp_given(path))) {
+        sm__str name = a->n > first ? sm__tp_need_string(t, a->v[first]) : sm__no_str;
+        row = sm__tp_row_find(a->how ? SM__TP_TEST : SM__TP_FILTER, name);
+        if (row < 0) sm__tp_fail(t, SM_ERR_UNSUPPORTED, a->how ? "select with" : "map with", name);
     }
-    list = sm__tp_iterate(t, self);
-    out = (sm__value *)sm__tp_take(t, list.n * sizeof *out);
-    for (i = 0; out && i < list.n && !t->status; i++)
-        out[i] = row < 0 ? sm__tp_path(t, list.u.v[i], path, missing)
-                         : sm__tp_row_run(t, row | SM__TP_NESTS << 16, list.u.v[i], a->v + 1,
-                                          a->n - 1, 0);
-    return sm__tp_generator(t, sm__v_items(SM__V_LIST, out, out ? list.n : 0));
-}
-
-/* how: 1 reject instead of select, 2 by an attribute */
-static sm__value sm__tp_select(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    uint32_t off = (how & 2) != 0, i, n = 0;
-    sm__value list, *out, path = sm__v_none();
-    int row = -1, keep;
-    if (a->n_kw) sm__tp_refuse(t, "select with named arguments");
-    if (off && !a->n) sm__tp_bad(t, "selectattr wants an attribute");
-    if (t->status) return self;
-    if (off) path = a->v[0];
-    if (a->n > off) {
-        sm__str name = sm__tp_need_string(t, a->v[off]);
-        row = sm__tp_row_find(SM__TP_TEST, name);
-        if (row < 0) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "select with the test", name);
-    }
-    list = sm__v_truth(self) ? sm__tp_iterate(t, self) : sm__v_items(SM__V_LIST, NULL, 0);
-    out = (sm__value *)sm__tp_take(t, list.n * sizeof *out);
+    if (t->status) return a->self;
+    list = a->self;
+    if (a->how && !sm__v_truth(list)) list = sm__v_undefined(sm__no_str);
+    list = sm__tp_iterate(t, list);
+    out = sm__tp_take_values(t, list.n);
     for (i = 0; out && i < list.n && !t->status; i++) {
-        sm__value v = sm__tp_path(t, list.u.v[i], path, sm__v_none());
-        if (row >= 0)
-            v = sm__tp_row_run(t, row | SM__TP_NESTS << 16, v, a->v + off + 1, a->n - off - 1, 0);
-        keep = sm__v_truth(v);
-        if (keep != (how & 1)) out[n++] = list.u.v[i];
+        v = sm__tp_path(t, list.u.v[i], path, missing);
+        if (row >= 0) {
+            if (t->nested) sm__tp_refuse(t, "map, select and reject in one another");
+            t->nested = 1;
+            v = sm__tp_row_run(t, row, v, a->v + first + 1, a->n - first - 1, 0);
+            t->nested = 0;
+        }
+        if (!a->how) out[n++] = v;
+        else if (sm__v_truth(v) == (int)(a->how & 1)) out[n++] = list.u.v[i];
     }
     return sm__tp_generator(t, sm__v_items(SM__V_LIST, out, n));
 }
 
-static sm__value sm__tp_json(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+static sm__value sm__tp_json(sm_template *t, const sm__tp_args *a) {
+    sm__value separators = a->v[2];
     sm__tp_style style;
     uint32_t from;
-    (void)how;
-    memset(&style, 0, sizeof style);
     style.json = 1 + sm__tp_flag(a->v[0]);
+    style.lines = sm__tp_given(a->v[1]);
     style.sort = sm__tp_flag(a->v[3]);
-    style.indent = a->v[1];
+    style.indent = sm__tp_spaces(t, style.lines ? a->v[1] : sm__v_int(0), 0);
+    style.comma = sm__str_of(style.lines ? "," : ", ");
     style.colon = sm__str_of(": ");
-    if (style.indent.kind == SM__V_MISSING) style.indent = sm__v_none();
-    style.comma = sm__str_of(style.indent.kind == SM__V_NONE ? ", " : ",");
-    if (style.indent.kind == SM__V_INT || style.indent.kind == SM__V_BOOL) {
-        int64_t n = style.indent.u.i;
-        from = t->n_text;
-        while (n-- > 0 && !t->status) sm__tp_puts(t, " ");
-        style.indent = sm__tp_made(t, from);
-    } else if (style.indent.kind != SM__V_NONE && style.indent.kind != SM__V_STRING) {
-        sm__tp_type(t, "indent is not", style.indent);
+    if (sm__tp_given(separators)) {
+        if (!sm__v_is(separators, SM__V_ARRAYS) || separators.n != 2)
+            return sm__tp_bad(t, "separators are two"), a->self;
+        style.comma = sm__tp_need_string(t, separators.u.v[0]);
+        style.colon = sm__tp_need_string(t, separators.u.v[1]);
     }
-    if (a->v[2].kind == SM__V_TUPLE || a->v[2].kind == SM__V_LIST) {
-        if (a->v[2].n != 2) return sm__tp_bad(t, "separators are two"), self;
-        style.comma = sm__tp_need_string(t, a->v[2].u.v[0]);
-        style.colon = sm__tp_need_string(t, a->v[2].u.v[1]);
-    } else if (a->v[2].kind > SM__V_NONE) {
-        sm__tp_type(t, "separators are not", a->v[2]);
-    }
-    from = t->n_text;
-    sm__tp_write(t, self, &style);
+    from = t->text.n;
+    sm__tp_write(t, a->self, &style);
     return sm__tp_made(t, from);
 }
 
-/* how: 0 string, 1 safe, 2 escape, 3 forceescape */
-static sm__value sm__tp_markup(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    static const char from[] = "&<>'\"";
-    static const char *const to[] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
-    sm__str s = sm__tp_str(t, self), c;
-    uint32_t start = t->n_text;
-    sm__value v = sm__v_string(s.p, s.n);
+/* how: string 0, safe 1, escape 2, forceescape 3 */
+static sm__value sm__tp_markup(sm_template *t, const sm__tp_args *a) {
+    static const char from[] = "&<>'\"", to[][6] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
+    sm__str s = sm__tp_str(t, a->self);
+    uint32_t start = t->text.n;
+    sm__value v = sm__v_string(s);
     size_t i;
-    (void)a;
-    if (how == 0) return sm__v_is_string(self) ? self : v;
-    if (how == 3 || (how == 2 && self.kind != SM__V_MARKUP)) {
+    if (!a->how) return sm__v_is(a->self, SM__V_STRINGS) ? a->self : v;
+    if (a->how == 3 || (a->how == 2 && a->self.kind != SM__V_MARKUP)) {
         for (i = 0; i < s.n && !t->status; i++) {
             const char *e = s.p[i] ? strchr(from, s.p[i]) : NULL;
-            c.p = s.p + i, c.n = 1;
-            if (e) sm__tp_put_as(t, to[e - from], strlen(to[e - from]), sm__tp_mark(t, c.p));
-            else sm__tp_put(t, c);
+            const char *text = e ? to[e - from] : s.p + i;
+            sm__tp_put_as(t, text, e ? strlen(text) : 1, sm__tp_mark(t, s.p + i));
         }
         v = sm__tp_made(t, start);
     }
@@ -30859,322 +30637,246 @@ static sm__value sm__tp_markup(sm_template *t, int how, sm__value self, const sm
     return v;
 }
 
-/* -- tests: how is the number of the test, or of an operator -- */
+/* -- tests -- */
 
-enum {
-    SM__IS_DEFINED = 32,
-    SM__IS_UNDEFINED,
-    SM__IS_NONE,
-    SM__IS_STRING,
-    SM__IS_NUMBER,
-    SM__IS_INTEGER,
-    SM__IS_FLOAT,
-    SM__IS_BOOLEAN,
-    SM__IS_TRUE,
-    SM__IS_FALSE,
-    SM__IS_MAPPING,
-    SM__IS_SEQUENCE,
-    SM__IS_ITERABLE,
-    SM__IS_CALLABLE,
-    SM__IS_ODD,
-    SM__IS_EVEN,
-    SM__IS_DIVISIBLE,
-    SM__IS_FILTER,
-    SM__IS_TEST
-};
-
-static int sm__tp_test_number(sm_template *t, int how, sm__value v, sm__value by) {
-    if (how != SM__IS_DIVISIBLE) by = sm__v_int(2);
-    if (!sm__v_is_number(v) || !sm__v_is_number(by) || v.kind == SM__V_FLOAT ||
-        by.kind == SM__V_FLOAT)
-        sm__tp_type(t, "whole numbers only, not", v);
-    v = t->status ? v : sm__tp_int_math(t, SM__TP_MOD, v.u.i, by.u.i);
-    return v.u.i == (how == SM__IS_ODD);
+static sm__value sm__tp_test_kind(sm_template *t, const sm__tp_args *a) { /* how: a set of kinds */
+    (void)t;
+    return sm__v_bool(sm__v_is(a->self, a->how));
 }
 
-static sm__value sm__tp_test(sm_template *t, int how, sm__value v, const sm__tp_args *a) {
-    uint32_t k = v.kind;
-    int yes = 0, items = k >= SM__V_LIST && k <= SM__V_DICT;
-    if (how < SM__IS_DEFINED) return sm__v_bool(sm__tp_compare(t, how, v, a->v[0]));
-    switch (how) {
-    case SM__IS_DEFINED: yes = k != SM__V_UNDEFINED; break;
-    case SM__IS_UNDEFINED: yes = k == SM__V_UNDEFINED; break;
-    case SM__IS_NONE: yes = k == SM__V_NONE; break;
-    case SM__IS_STRING: yes = sm__v_is_string(v); break;
-    case SM__IS_NUMBER: yes = sm__v_is_number(v); break;
-    case SM__IS_INTEGER: yes = k == SM__V_INT; break;
-    case SM__IS_FLOAT: yes = k == SM__V_FLOAT; break;
-    case SM__IS_BOOLEAN: yes = k == SM__V_BOOL; break;
-    case SM__IS_TRUE: yes = k == SM__V_BOOL && v.u.i; break;
-    case SM__IS_FALSE: yes = k == SM__V_BOOL && !v.u.i; break;
-    case SM__IS_MAPPING: yes = k == SM__V_DICT; break;
-    case SM__IS_SEQUENCE:
-        yes = (items && k != SM__V_VIEW && k != SM__V_GENERATOR) || sm__v_is_string(v) ||
-              k == SM__V_UNDEFINED;
-        break;
-    case SM__IS_ITERABLE:
-        yes = items || sm__v_is_string(v) || k == SM__V_UNDEFINED || k == SM__V_LOOP;
-        break;
-    case SM__IS_CALLABLE:
-        if (k == SM__V_UNDEFINED || k == SM__V_LOOP) sm__tp_refuse(t, "whether this is callable");
-        yes = k == SM__V_MACRO || k == SM__V_FUNCTION;
-        break;
-    case SM__IS_FILTER:
-    case SM__IS_TEST:
-        yes = sm__tp_row_find(how == SM__IS_FILTER ? SM__TP_FILTER : SM__TP_TEST,
-                              sm__tp_need_string(t, v)) >= 0;
-        if (!yes) sm__tp_refuse(t, "whether jinja2 has what we have not");
-        break;
-    default: yes = sm__tp_test_number(t, how, v, how == SM__IS_DIVISIBLE ? a->v[0] : v);
-    }
-    return sm__v_bool(yes);
+static sm__value sm__tp_test_bool(sm_template *t, const sm__tp_args *a) {
+    (void)t;
+    return sm__v_bool(a->self.kind == SM__V_BOOL && a->self.u.i == (int64_t)a->how);
+}
+
+static sm__value sm__tp_test_compare(sm_template *t, const sm__tp_args *a) { /* how: the operator */
+    return sm__v_bool(sm__tp_compare(t, (int)a->how, a->self, a->v[0]));
+}
+
+/* how: even 0, odd 1, divisibleby 2 */
+static sm__value sm__tp_test_number(sm_template *t, const sm__tp_args *a) {
+    sm__value by = a->how < 2 ? sm__v_int(2) : a->v[0];
+    if (!sm__v_is(a->self, SM__V_WHOLE) || !sm__v_is(by, SM__V_WHOLE))
+        return sm__tp_type(t, "whole numbers only, not", a->self), by;
+    return sm__v_bool(sm__tp_int_math(t, '%', a->self.u.i, by.u.i).u.i == (a->how == 1));
 }
 
 /* -- functions -- */
 
-static sm__value sm__tp_range(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    int64_t from = 0, to = sm__tp_need_int(t, a->v[0], 0), step = sm__tp_need_int(t, a->v[2], 1), n,
-            i;
+static sm__value sm__tp_range(sm_template *t, const sm__tp_args *a) {
+    int64_t from = 0, to = sm__tp_need_int(t, a->v[0], 0), step = sm__tp_need_int(t, a->v[2], 1);
+    int64_t n, i;
     sm__value *items;
-    (void)how, (void)self;
     if (a->v[1].kind != SM__V_MISSING) from = to, to = sm__tp_need_int(t, a->v[1], 0);
     if (!step) sm__tp_bad(t, "range() with step 0");
     if (from > INT32_MAX || from < -INT32_MAX || to > INT32_MAX || to < -INT32_MAX ||
         step > INT32_MAX || step < -INT32_MAX)
         sm__tp_full(t, "range() is too long");
-    if (t->status) return self;
+    if (t->status) return a->self;
     n = step > 0 ? (to - from + step - 1) / step : (from - to - step - 1) / -step;
     if (step > 0 ? to <= from : to >= from) n = 0;
     if (n > SM__TP_RANGE) sm__tp_full(t, "range() is too long");
-    items = t->status ? NULL : (sm__value *)sm__tp_take(t, (size_t)n * sizeof *items);
+    items = t->status ? NULL : sm__tp_take_values(t, (size_t)n);
     for (i = 0; items && i < n; i++) items[i] = sm__v_int(from + i * step);
     return sm__v_items(SM__V_RANGE, items, items ? (uint32_t)n : 0);
 }
 
-/* how: 0 namespace, 1 dict */
-static sm__value sm__tp_new(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    sm__value v = sm__v_make(SM__V_NAMESPACE, 0), dict = sm__v_items(SM__V_DICT, NULL, 0);
-    uint32_t i, n = 0;
-    (void)self;
-    if (a->n > 1 || (a->n && a->v[0].kind != SM__V_DICT))
-        return sm__tp_refuse(t, "an argument that is no dict"), v;
-    if (a->n) dict = a->v[0];
-    if (how) {
-        sm__value *pairs =
-            (sm__value *)sm__tp_take(t, 2 * ((size_t)dict.n + a->n_kw) * sizeof *pairs);
-        if (!pairs) return v;
-        if (dict.n) memcpy(pairs, dict.u.v, 2 * dict.n * sizeof *pairs);
-        dict = sm__v_items(SM__V_DICT, pairs, dict.n);
-        for (i = 0; i < a->n_kw && !t->status; i++) {
-            int at = sm__v_find(t, dict, a->kw[2 * i]);
-            n = at < 0 ? dict.n++ : (uint32_t)at;
-            pairs[2 * n] = a->kw[2 * i];
-            pairs[2 * n + 1] = a->kw[2 * i + 1];
-        }
-        return dict;
+/* A dict of the pairs on the stack above its first n values: the last value of a key counts, in the
+ * first one's place. */
+static sm__value sm__tp_dict_make(sm_template *t, uint32_t n) {
+    sm__value v = sm__tp_gather(t, SM__V_DICT, n), dict = sm__v_items(SM__V_DICT, v.u.v, 0);
+    uint32_t i;
+    for (i = 0; i < v.n && !t->status; i += 2) {
+        sm__value key = v.u.v[i], value = v.u.v[i + 1];
+        int at = sm__v_find(t, dict, key);
+        if (at < 0) dict.u.v[2 * dict.n] = key, at = (int)dict.n++;
+        dict.u.v[2 * at + 1] = value;
     }
-    v.u.scope = (sm__scope *)sm__tp_take(t, sizeof *v.u.scope);
-    if (!v.u.scope) return v;
-    memset(v.u.scope, 0, sizeof *v.u.scope);
-    for (i = 0; i < dict.n + a->n_kw && !t->status; i++) {
-        const sm__value *pair = i < dict.n ? dict.u.v + 2 * i : a->kw + 2 * (i - dict.n);
-        sm__scope_set(t, v.u.scope, sm__tp_need_string(t, pair[0]), pair[1]);
-    }
-    return v;
+    return dict;
 }
 
-static sm__value sm__tp_raise(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
+/* how: namespace 0, dict 1 */
+static sm__value sm__tp_new(sm_template *t, const sm__tp_args *a) {
+    sm__value space = sm__v_make(SM__V_NAMESPACE, 0), dict;
+    uint32_t i, base = t->n_stack;
+    if (a->n > 1 || (a->n && a->v[0].kind != SM__V_DICT))
+        return sm__tp_refuse(t, "an argument that is no dict"), space;
+    for (i = 0; a->n && i < 2 * a->v[0].n; i++) sm__tp_push(t, a->v[0].u.v[i]);
+    for (i = 0; i < 2 * a->n_kw; i++) sm__tp_push(t, a->kw[i]);
+    dict = sm__tp_dict_make(t, base);
+    if (a->how || t->status) return dict;
+    space.u.scope = (sm__scope *)sm__tp_take(t, sizeof *space.u.scope);
+    for (i = 0; i < dict.n && !t->status; i++) {
+        sm__str name = sm__tp_need_string(t, dict.u.v[2 * i]);
+        sm__scope_set(t, space.u.scope, name, dict.u.v[2 * i + 1]);
+    }
+    return space;
+}
+
+static sm__value sm__tp_raise(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_str(t, a->v[0]);
     char text[200];
     size_t i, n = sm__min_size(s.n, sizeof text - 1);
-    (void)how;
     while (n < s.n && n && ((unsigned char)s.p[n] & 0xC0u) == 0x80u) n--; /* no half character */
     for (i = 0; i < n; i++) text[i] = (unsigned char)s.p[i] < 32 ? ' ' : s.p[i];
     text[n] = 0;
     if (!t->status) t->status = sm__fail(t->error, SM_ERR_ARG, "the template says: %s", text);
-    return self;
+    return a->self;
 }
 
-/* Days since 1970 to a date of the Gregorian calendar: years begin in March here. */
-static void sm__date(int64_t days, int *year, int *month, int *day, int *of_year) {
-    static const int before[] = {0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334};
-    int64_t z = days + 719468, era = z / 146097, d = z % 146097;
-    int64_t y = (d - d / 1460 + d / 36524 - d / 146096) / 365, m;
-    int leap;
-    d -= 365 * y + y / 4 - y / 100;
-    m = (5 * d + 2) / 153;
-    *day = (int)(d - (153 * m + 2) / 5) + 1;
-    *month = (int)(m < 10 ? m + 3 : m - 9);
-    *year = (int)(y + era * 400 + (*month <= 2));
-    leap = *year % 4 == 0 && (*year % 100 != 0 || *year % 400 == 0);
-    *of_year = before[*month - 1] + *day + (leap && *month > 2);
+/* The date: numbers in the order of the letters YymdejHIMS. */
+static void sm__date(int64_t now, int *part) {
+    static const char lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    int days = (int)(now / 86400), second = (int)(now % 86400), year = 1970, month = 0, leap, n;
+    for (;; year++) {
+        leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        if (days < 365 + leap) break;
+        days -= 365 + leap;
+    }
+    part[5] = days + 1;
+    for (; days >= (n = lengths[month] + (leap && month == 1)); month++) days -= n;
+    part[0] = year, part[1] = year % 100, part[2] = month + 1, part[3] = part[4] = days + 1;
+    part[6] = second / 3600, part[7] = (part[6] + 11) % 12 + 1;
+    part[8] = second / 60 % 60, part[9] = second % 60;
 }
 
-static void sm__tp_put_digits(sm_template *t, int v, int width, char pad) {
-    int most = 1;
-    while (--width > 0) most *= 10;
-    for (; most > 1 && v < most; most /= 10) sm__tp_put_as(t, &pad, 1, 0);
-    sm__tp_put_int(t, v);
-}
-
-static sm__value sm__tp_strftime(sm_template *t, int how, sm__value self, const sm__tp_args *a) {
-    static const char *const days[] = {"Sunday",   "Monday", "Tuesday", "Wednesday",
-                                       "Thursday", "Friday", "Saturday"};
+static sm__value sm__tp_strftime(sm_template *t, const sm__tp_args *a) {
+    static const char letters[] = "YymdejHIMS", digits[] = {1, 2, 2, 2, 2, 3, 2, 2, 2, 2};
+    static const char *const days[] = {"Thursday", "Friday",  "Saturday", "Sunday",
+                                       "Monday",   "Tuesday", "Wednesday"};
     static const char *const months[] = {"January",   "February", "March",    "April",
                                          "May",       "June",     "July",     "August",
                                          "September", "October",  "November", "December"};
     sm__str f = sm__tp_need_string(t, a->v[0]);
-    uint32_t from = t->n_text;
-    int year, month, day, of_year, second = (int)(t->now % 86400), weekday;
-    int64_t n_days = t->now / 86400;
+    uint32_t from = t->text.n;
+    int part[10], n, least, plain;
     size_t i;
-    (void)how;
-    sm__date(n_days, &year, &month, &day, &of_year);
-    weekday = (int)((n_days + 4) % 7);
+    sm__date(t->now, part);
     for (i = 0; i < f.n && !t->status; i++) {
-        int h = second / 3600, plain = i + 2 < f.n && f.p[i + 1] == '-';
+        const char *known, *day = days[t->now / 86400 % 7], *month = months[part[2] - 1];
         if (f.p[i] != '%' || i + 1 == f.n) {
             sm__tp_put_as(t, f.p + i, 1, 0);
             continue;
         }
+        plain = i + 2 < f.n && f.p[i + 1] == '-';
         i += 1 + (size_t)plain;
-#define SM__DIGITS(v, width) sm__tp_put_digits(t, v, plain ? 1 : width, '0')
-        switch (f.p[i]) {
-        case 'Y': sm__tp_put_int(t, year); break;
-        case 'y': SM__DIGITS(year % 100, 2); break;
-        case 'm': SM__DIGITS(month, 2); break;
-        case 'd': SM__DIGITS(day, 2); break;
-        case 'e': sm__tp_put_digits(t, day, plain ? 1 : 2, ' '); break;
-        case 'j': SM__DIGITS(of_year, 3); break;
-        case 'H': SM__DIGITS(h, 2); break;
-        case 'I': SM__DIGITS((h + 11) % 12 + 1, 2); break;
-        case 'M': SM__DIGITS(second / 60 % 60, 2); break;
-        case 'S': SM__DIGITS(second % 60, 2); break;
-        case 'p': sm__tp_puts(t, h < 12 ? "AM" : "PM"); break;
-        case 'B': sm__tp_puts(t, months[month - 1]); break;
-        case 'b': sm__tp_put_as(t, months[month - 1], 3, 0); break;
-        case 'A': sm__tp_puts(t, days[weekday]); break;
-        case 'a': sm__tp_put_as(t, days[weekday], 3, 0); break;
-        case '%': sm__tp_puts(t, "%"); break;
-        default:
-            sm__tp_refuse(t,
-                          "a part of the date other than %Y %y %m %d %e %j %B %b %A %a and time");
-        }
-#undef SM__DIGITS
+        known = f.p[i] ? strchr(letters, f.p[i]) : NULL;
+        if (known) {
+            n = part[known - letters];
+            least = plain ? 1 : digits[known - letters];
+            for (; least > 1 && n < (least > 2 ? 100 : 10); least--)
+                sm__tp_puts(t, f.p[i] == 'e' ? " " : "0");
+            sm__tp_put_int(t, n);
+        } else if (f.p[i] == 'p') sm__tp_puts(t, part[6] < 12 ? "AM" : "PM");
+        else if (f.p[i] == 'B') sm__tp_puts(t, month);
+        else if (f.p[i] == 'b') sm__tp_put_as(t, month, 3, 0);
+        else if (f.p[i] == 'A') sm__tp_puts(t, day);
+        else if (f.p[i] == 'a') sm__tp_put_as(t, day, 3, 0);
+        else if (f.p[i] == '%') sm__tp_puts(t, "%");
+        else sm__tp_refuse(t, "a part of the date other than %Y %y %m %d %e %j %B %b %A %a, time");
     }
-    return t->status ? self : sm__tp_made(t, from);
+    return sm__tp_made(t, from);
 }
 
 static const sm__tp_row sm__tp_rows[] = {
-    {"length", "", sm__tp_length, SM__TP_FILTER, 0},
-    {"count", "", sm__tp_length, SM__TP_FILTER, 0},
-    {"default", "|default_value boolean", sm__tp_default, SM__TP_FILTER, 0},
-    {"d", "|default_value boolean", sm__tp_default, SM__TP_FILTER, 0},
-    {"trim", "|chars", sm__tp_strip, SM__TP_FILTER, 3},
-    {"strip", "|chars", sm__tp_strip, SM__TP_STRING, 3},
-    {"lstrip", "|chars", sm__tp_strip, SM__TP_STRING, 1},
-    {"rstrip", "|chars", sm__tp_strip, SM__TP_STRING, 2},
-    {"lower", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_LOWER},
-    {"upper", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_UPPER},
-    {"capitalize", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, SM__CASE_CAPITAL},
-    {"title", "", sm__tp_case, SM__TP_FILTER, SM__CASE_WORDS},
-    {"title", "", sm__tp_case, SM__TP_STRING, SM__CASE_TITLE},
-    {"replace", "old new|count", sm__tp_replace, SM__TP_FILTER, 0},
-    {"replace", "old new|count", sm__tp_replace, SM__TP_STRING, 1},
-    {"split", "|sep maxsplit", sm__tp_split, SM__TP_STRING, 0},
-    {"rsplit", "|sep maxsplit", sm__tp_split, SM__TP_STRING, 1},
-    {"splitlines", "|keepends", sm__tp_splitlines, SM__TP_STRING, 0},
-    {"startswith", "prefix", sm__tp_search, SM__TP_STRING, 0},
-    {"endswith", "suffix", sm__tp_search, SM__TP_STRING, 1},
-    {"find", "sub", sm__tp_search, SM__TP_STRING, 2},
-    {"count", "sub", sm__tp_search, SM__TP_STRING, 3},
-    {"removeprefix", "prefix", sm__tp_search, SM__TP_STRING, 4},
-    {"removesuffix", "suffix", sm__tp_search, SM__TP_STRING, 5},
-    {"index", "sub", sm__tp_search, SM__TP_STRING, 6},
-    {"isdigit", "", sm__tp_is, SM__TP_STRING, 0},
-    {"isalpha", "", sm__tp_is, SM__TP_STRING, 1},
-    {"isalnum", "", sm__tp_is, SM__TP_STRING, 2},
-    {"isspace", "", sm__tp_is, SM__TP_STRING, 3},
-    {"isupper", "", sm__tp_is, SM__TP_STRING, 4},
-    {"islower", "", sm__tp_is, SM__TP_STRING, 5},
-    {"upper", "", sm__tp_is, SM__TP_TEST, 4},
-    {"lower", "", sm__tp_is, SM__TP_TEST, 5},
-    {"indent", "|width first blank", sm__tp_indent, SM__TP_FILTER, 0},
-    {"join", "|d attribute", sm__tp_join, SM__TP_FILTER, 0},
-    {"join", "iterable", sm__tp_join, SM__TP_STRING, 1},
-    {"format", "*", sm__tp_percent, SM__TP_FILTER, 0},
-    {"format", "*", sm__tp_format, SM__TP_STRING, 0},
-    {"tojson", "|ensure_ascii indent separators sort_keys", sm__tp_json, SM__TP_FILTER, 0},
-    {"string", "", sm__tp_markup, SM__TP_FILTER, 0},
-    {"safe", "", sm__tp_markup, SM__TP_FILTER, 1},
-    {"e", "", sm__tp_markup, SM__TP_FILTER, 2},
-    {"escape", "", sm__tp_markup, SM__TP_FILTER, 2},
-    {"forceescape", "", sm__tp_markup, SM__TP_FILTER, 3},
-    {"first", "", sm__tp_end, SM__TP_FILTER, 0},
-    {"last", "", sm__tp_end, SM__TP_FILTER, 1},
-    {"list", "", sm__tp_list, SM__TP_FILTER, 0},
-    {"reverse", "", sm__tp_reversed, SM__TP_FILTER, 0},
-    {"items", "", sm__tp_dict, SM__TP_FILTER, 5},
-    {"items", "", sm__tp_dict, SM__TP_DICT, 0},
-    {"keys", "", sm__tp_dict, SM__TP_DICT, 1},
-    {"values", "", sm__tp_dict, SM__TP_DICT, 2},
-    {"copy", "", sm__tp_dict, SM__TP_DICT, 3},
-    {"get", "key|default", sm__tp_dict, SM__TP_DICT, 4},
-    {"sort", "|reverse case_sensitive attribute", sm__tp_sort, SM__TP_FILTER, 0},
-    {"dictsort", "|case_sensitive by reverse", sm__tp_sort, SM__TP_FILTER, 1},
-    {"min", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0},
-    {"max", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 1},
-    {"unique", "|case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 2},
-    {"sum", "|attribute start", sm__tp_sum, SM__TP_FILTER, 0},
-    {"int", "|default base", sm__tp_numeric, SM__TP_FILTER, 0},
-    {"float", "|default", sm__tp_numeric, SM__TP_FILTER, 1},
-    {"abs", "", sm__tp_numeric, SM__TP_FILTER, 2},
-    {"round", "|precision method", sm__tp_numeric, SM__TP_FILTER, 3},
-    {"map", "*", sm__tp_map, SM__TP_FILTER | SM__TP_NESTS, 0},
-    {"select", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 0},
-    {"reject", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 1},
-    {"selectattr", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 2},
-    {"rejectattr", "*", sm__tp_select, SM__TP_FILTER | SM__TP_NESTS, 3},
-    {"defined", "", sm__tp_test, SM__TP_TEST, SM__IS_DEFINED},
-    {"undefined", "", sm__tp_test, SM__TP_TEST, SM__IS_UNDEFINED},
-    {"none", "", sm__tp_test, SM__TP_TEST, SM__IS_NONE},
-    {"string", "", sm__tp_test, SM__TP_TEST, SM__IS_STRING},
-    {"number", "", sm__tp_test, SM__TP_TEST, SM__IS_NUMBER},
-    {"integer", "", sm__tp_test, SM__TP_TEST, SM__IS_INTEGER},
-    {"float", "", sm__tp_test, SM__TP_TEST, SM__IS_FLOAT},
-    {"boolean", "", sm__tp_test, SM__TP_TEST, SM__IS_BOOLEAN},
-    {"true", "", sm__tp_test, SM__TP_TEST, SM__IS_TRUE},
-    {"false", "", sm__tp_test, SM__TP_TEST, SM__IS_FALSE},
-    {"mapping", "", sm__tp_test, SM__TP_TEST, SM__IS_MAPPING},
-    {"sequence", "", sm__tp_test, SM__TP_TEST, SM__IS_SEQUENCE},
-    {"iterable", "", sm__tp_test, SM__TP_TEST, SM__IS_ITERABLE},
-    {"callable", "", sm__tp_test, SM__TP_TEST, SM__IS_CALLABLE},
-    {"odd", "", sm__tp_test, SM__TP_TEST, SM__IS_ODD},
-    {"even", "", sm__tp_test, SM__TP_TEST, SM__IS_EVEN},
-    {"divisibleby", "num", sm__tp_test, SM__TP_TEST, SM__IS_DIVISIBLE},
-    {"filter", "", sm__tp_test, SM__TP_TEST, SM__IS_FILTER},
-    {"test", "", sm__tp_test, SM__TP_TEST, SM__IS_TEST},
-    {"in", "seq", sm__tp_test, SM__TP_TEST, SM__TP_IN},
-    {"equalto", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
-    {"eq", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
-    {"==", "other", sm__tp_test, SM__TP_TEST, SM__TP_EQ},
-    {"ne", "other", sm__tp_test, SM__TP_TEST, SM__TP_NE},
-    {"!=", "other", sm__tp_test, SM__TP_TEST, SM__TP_NE},
-    {"lt", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
-    {"<", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
-    {"lessthan", "other", sm__tp_test, SM__TP_TEST, SM__TP_LT},
-    {"le", "other", sm__tp_test, SM__TP_TEST, SM__TP_LE},
-    {"<=", "other", sm__tp_test, SM__TP_TEST, SM__TP_LE},
-    {"gt", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
-    {">", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
-    {"greaterthan", "other", sm__tp_test, SM__TP_TEST, SM__TP_GT},
-    {"ge", "other", sm__tp_test, SM__TP_TEST, SM__TP_GE},
-    {">=", "other", sm__tp_test, SM__TP_TEST, SM__TP_GE},
-    {"range", "start|stop step", sm__tp_range, SM__TP_GLOBAL, 0},
-    {"namespace", "*", sm__tp_new, SM__TP_GLOBAL, 0},
-    {"dict", "*", sm__tp_new, SM__TP_GLOBAL, 1},
-    {"raise_exception", "message", sm__tp_raise, SM__TP_GLOBAL, 0},
-    {"strftime_now", "format", sm__tp_strftime, SM__TP_GLOBAL, 0},
+    {"length count", "", sm__tp_length, SM__TP_FILTER, 0, 0},
+    {"default d", "default_value boolean", sm__tp_default, SM__TP_FILTER, 0, 0},
+    {"trim", "chars", sm__tp_strip, SM__TP_FILTER, 0, 3},
+    {"strip", "chars", sm__tp_strip, SM__TP_STRING, 0, 3},
+    {"lstrip", "chars", sm__tp_strip, SM__TP_STRING, 0, 1},
+    {"rstrip", "chars", sm__tp_strip, SM__TP_STRING, 0, 2},
+    {"lower", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_LOWER},
+    {"upper", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_UPPER},
+    {"capitalize", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_CAPITAL},
+    {"title", "", sm__tp_case, SM__TP_FILTER, 0, SM__CASE_WORDS},
+    {"title", "", sm__tp_case, SM__TP_STRING, 0, SM__CASE_TITLE},
+    {"replace", "old new count", sm__tp_replace, SM__TP_FILTER, 2, 0},
+    {"replace", "old new count", sm__tp_replace, SM__TP_STRING, 2, 1},
+    {"split", "sep maxsplit", sm__tp_split, SM__TP_STRING, 0, 0},
+    {"rsplit", "sep maxsplit", sm__tp_split, SM__TP_STRING, 0, 1},
+    {"splitlines", "keepends", sm__tp_splitlines, SM__TP_STRING, 0, 0},
+    {"startswith", "prefix", sm__tp_affix, SM__TP_STRING, 1, 0},
+    {"endswith", "suffix", sm__tp_affix, SM__TP_STRING, 1, 1},
+    {"removeprefix", "prefix", sm__tp_affix, SM__TP_STRING, 1, 2},
+    {"removesuffix", "suffix", sm__tp_affix, SM__TP_STRING, 1, 3},
+    {"find", "sub", sm__tp_search, SM__TP_STRING, 1, 0},
+    {"index", "sub", sm__tp_search, SM__TP_STRING, 1, 1},
+    {"count", "sub", sm__tp_search, SM__TP_STRING, 1, 2},
+    {"isdigit", "", sm__tp_is, SM__TP_STRING, 0, 'd'},
+    {"isalpha", "", sm__tp_is, SM__TP_STRING, 0, 'a'},
+    {"isalnum", "", sm__tp_is, SM__TP_STRING, 0, 'n'},
+    {"isspace", "", sm__tp_is, SM__TP_STRING, 0, 's'},
+    {"isupper", "", sm__tp_is, SM__TP_STRING, 0, 'u'},
+    {"islower", "", sm__tp_is, SM__TP_STRING, 0, 'l'},
+    {"upper", "", sm__tp_is, SM__TP_TEST, 0, 'u'},
+    {"lower", "", sm__tp_is, SM__TP_TEST, 0, 'l'},
+    {"indent", "width first blank", sm__tp_indent, SM__TP_FILTER, 0, 0},
+    {"join", "d attribute", sm__tp_join, SM__TP_FILTER, 0, 0},
+    {"join", "iterable", sm__tp_join, SM__TP_STRING, 1, 1},
+    {"format", "*", sm__tp_format, SM__TP_FILTER, 0, '%'},
+    {"format", "*", sm__tp_format, SM__TP_STRING, 0, '{'},
+    {"tojson", "ensure_ascii indent separators sort_keys", sm__tp_json, SM__TP_FILTER, 0, 0},
+    {"string", "", sm__tp_markup, SM__TP_FILTER, 0, 0},
+    {"safe", "", sm__tp_markup, SM__TP_FILTER, 0, 1},
+    {"escape e", "", sm__tp_markup, SM__TP_FILTER, 0, 2},
+    {"forceescape", "", sm__tp_markup, SM__TP_FILTER, 0, 3},
+    {"first", "", sm__tp_end, SM__TP_FILTER, 0, 0},
+    {"last", "", sm__tp_end, SM__TP_FILTER, 0, 1},
+    {"list", "", sm__tp_list, SM__TP_FILTER, 0, 0},
+    {"reverse", "", sm__tp_reversed, SM__TP_FILTER, 0, 0},
+    {"items", "", sm__tp_view, SM__TP_DICT, 0, 0},
+    {"keys", "", sm__tp_view, SM__TP_DICT, 0, 1},
+    {"values", "", sm__tp_view, SM__TP_DICT, 0, 2},
+    {"items", "", sm__tp_view, SM__TP_FILTER, 0, 3},
+    {"get", "key default", sm__tp_get, SM__TP_DICT, 1, 0},
+    {"copy", "", sm__tp_get, SM__TP_DICT, 0, 1},
+    {"sort", "reverse case_sensitive attribute", sm__tp_sort, SM__TP_FILTER, 0, 0},
+    {"dictsort", "case_sensitive by reverse", sm__tp_sort, SM__TP_FILTER, 0, 1},
+    {"min", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 0},
+    {"max", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 1},
+    {"unique", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 2},
+    {"sum", "attribute start", sm__tp_sum, SM__TP_FILTER, 0, 0},
+    {"int", "default base", sm__tp_numeric, SM__TP_FILTER, 0, 0},
+    {"float", "default", sm__tp_numeric, SM__TP_FILTER, 0, 1},
+    {"abs", "", sm__tp_round, SM__TP_FILTER, 0, 0},
+    {"round", "precision method", sm__tp_round, SM__TP_FILTER, 0, 1},
+    {"map", "*", sm__tp_each, SM__TP_FILTER, 0, 0},
+    {"select", "*", sm__tp_each, SM__TP_FILTER, 0, 1},
+    {"reject", "*", sm__tp_each, SM__TP_FILTER, 0, 2},
+    {"selectattr", "*", sm__tp_each, SM__TP_FILTER, 0, 5},
+    {"rejectattr", "*", sm__tp_each, SM__TP_FILTER, 0, 6},
+    {"defined", "", sm__tp_test_kind, SM__TP_TEST, 0, ~SM__SET(SM__V_UNDEFINED)},
+    {"undefined", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_UNDEFINED)},
+    {"none", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_NONE)},
+    {"string", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_STRINGS},
+    {"number", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_NUMBERS},
+    {"integer", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_INT)},
+    {"float", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_FLOAT)},
+    {"boolean", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_BOOL)},
+    {"mapping", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_DICT)},
+    {"sequence", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_SEQUENCES},
+    {"iterable", "", sm__tp_test_kind, SM__TP_TEST, 0,
+     SM__V_SEQUENCES | SM__SET(SM__V_VIEW) | SM__SET(SM__V_GENERATOR) | SM__SET(SM__V_LOOP)},
+    {"callable", "", sm__tp_test_kind, SM__TP_TEST, 0,
+     SM__SET(SM__V_UNDEFINED) | SM__SET(SM__V_MACRO) | SM__SET(SM__V_FUNCTION) |
+         SM__SET(SM__V_LOOP)},
+    {"true", "", sm__tp_test_bool, SM__TP_TEST, 0, 1},
+    {"false", "", sm__tp_test_bool, SM__TP_TEST, 0, 0},
+    {"even", "", sm__tp_test_number, SM__TP_TEST, 0, 0},
+    {"odd", "", sm__tp_test_number, SM__TP_TEST, 0, 1},
+    {"divisibleby", "num", sm__tp_test_number, SM__TP_TEST, 1, 2},
+    {"in", "seq", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_IN},
+    {"equalto eq ==", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_EQ},
+    {"ne !=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_NE},
+    {"lessthan lt <", "other", sm__tp_test_compare, SM__TP_TEST, 1, '<'},
+    {"le <=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_LE},
+    {"greaterthan gt >", "other", sm__tp_test_compare, SM__TP_TEST, 1, '>'},
+    {"ge >=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_GE},
+    {"range", "start stop step", sm__tp_range, SM__TP_GLOBAL, 1, 0},
+    {"namespace", "*", sm__tp_new, SM__TP_GLOBAL, 0, 0},
+    {"dict", "*", sm__tp_new, SM__TP_GLOBAL, 0, 1},
+    {"raise_exception", "message", sm__tp_raise, SM__TP_GLOBAL, 1, 0},
+    {"strftime_now", "format", sm__tp_strftime, SM__TP_GLOBAL, 1, 0},
 };
 #define SM__TP_N_ROWS ((int)(sizeof sm__tp_rows / sizeof *sm__tp_rows))
 #define SM__TP_PARAMS 4
@@ -31182,55 +30884,40 @@ static const sm__tp_row sm__tp_rows[] = {
 static int sm__tp_row_find(int kinds, sm__str name) {
     int i;
     for (i = 0; i < SM__TP_N_ROWS; i++)
-        if ((sm__tp_rows[i].kinds & kinds) && sm__str_is(name, sm__tp_rows[i].name)) return i;
+        if ((sm__tp_rows[i].kinds & kinds) && sm__word(sm__tp_rows[i].names, name) >= 0) return i;
     return -1;
-}
-
-/* Which parameter has a name: in order, or -1. *least = how many must be given. */
-static int sm__tp_row_param(const char *params, sm__str name, int *count, int *least) {
-    int at = -1;
-    *count = 0, *least = -1;
-    while (*params) {
-        size_t n = strcspn(params, " |");
-        if (name.n == n && memcmp(name.p, params, n) == 0) at = *count;
-        if (n) ++*count;
-        if (params[n] == '|') *least = *count;
-        params += n + (params[n] != 0);
-    }
-    if (*least < 0) *least = *count;
-    return at;
 }
 
 /* Runs a row on self; args [n + 2 * n_kw]: in order, then names with values. */
 static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const sm__value *args,
                                 uint32_t n, uint32_t n_kw) {
-    const sm__tp_row *r = &sm__tp_rows[row & 0xffff];
-    sm__value bound[SM__TP_PARAMS];
+    const sm__tp_row *r = &sm__tp_rows[row];
+    sm__value given[SM__TP_PARAMS];
     sm__tp_args a;
-    uint32_t i;
-    int count, least, at;
+    uint32_t i, most = *r->params != 0;
+    const char *p;
+    int at;
+    if (t->status || sm__tp_charge(t, 1)) return self;
+    a.self = self, a.how = r->how;
     a.v = args, a.n = n;
     a.kw = args + n, a.n_kw = n_kw;
-    if (row >> 16 & r->kinds) sm__tp_refuse(t, "map, select and reject in one another");
-    if (t->status || sm__tp_charge(t, 1)) return self;
-    if (r->params[0] == '*') return r->run(t, r->how, self, &a);
-    memset(bound, 0, sizeof bound);
-    sm__tp_row_param(r->params, sm__no_str, &count, &least);
-    if (n > (uint32_t)count)
-        sm__tp_fail(t, SM_ERR_UNSUPPORTED, "so many arguments of", sm__str_of(r->name));
-    for (i = 0; i < n && i < SM__TP_PARAMS; i++) bound[i] = args[i];
+    if (*r->params == '*') return r->run(t, &a);
+    for (p = r->params; *p; p++) most += *p == ' ';
+    memset(given, 0, sizeof given);
+    if (n > most) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "so many arguments of", sm__str_of(r->names));
+    for (i = 0; i < n && i < most; i++) given[i] = args[i];
     for (i = 0; i < n_kw && !t->status; i++) {
-        at = sm__tp_row_param(r->params, sm__v_str(args[n + 2 * i]), &count, &least);
-        if (at < 0 || bound[at].kind != SM__V_MISSING ||
-            (r->kinds & (SM__TP_STRING | SM__TP_DICT | SM__TP_GLOBAL)))
-            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the argument", sm__v_str(args[n + 2 * i]));
-        else bound[at] = args[n + 2 * i + 1];
+        sm__str name = sm__v_str(a.kw[2 * i]);
+        at = r->kinds & (SM__TP_FILTER | SM__TP_TEST) ? sm__word(r->params, name) : -1;
+        if (at < 0 || given[at].kind != SM__V_MISSING)
+            sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the argument", name);
+        else given[at] = a.kw[2 * i + 1];
     }
-    for (at = 0; at < least; at++)
-        if (bound[at].kind == SM__V_MISSING)
-            sm__tp_fail(t, SM_ERR_FORMAT, "too few arguments of", sm__str_of(r->name));
-    a.v = bound, a.n = (uint32_t)count;
-    return t->status ? self : r->run(t, r->how, self, &a);
+    for (i = 0; i < r->least; i++)
+        if (given[i].kind == SM__V_MISSING)
+            sm__tp_fail(t, SM_ERR_FORMAT, "too few arguments of", sm__str_of(r->names));
+    a.v = given, a.n = most;
+    return t->status ? self : r->run(t, &a);
 }
 
 /* ---- from text to operations ----
@@ -31260,7 +30947,7 @@ enum {
     SM__OP_NEG,
     SM__OP_POS,
     SM__OP_NOT,
-    SM__OP_BINARY, /* a: the operator */
+    SM__OP_BINARY, /* arg: the operator */
     SM__OP_COMPARE,
     SM__OP_CHAIN,  /* a < b < c: b stays, or False and a jump */
     SM__OP_JUMP,   /* arg: how far, from the operation behind */
@@ -31328,8 +31015,8 @@ enum {
 };
 
 typedef struct sm__tc_wait {
-    uint8_t kind, bind, op, negated;
-    uint16_t n, n_kw;
+    uint8_t kind, bind, negated;
+    uint16_t op, n, n_kw;
     int32_t start, jump, arg; /* where its present part begins; to be patched; a name or a row */
     uint32_t at;
 } sm__tc_wait;
@@ -31359,7 +31046,6 @@ typedef struct sm__tc {
 
 enum { SM__T_END = 1, SM__T_NAME, SM__T_NUMBER, SM__T_STRING };
 enum { SM__EXPR_TUPLE = 1, SM__EXPR_NO_IF = 2, SM__EXPR_FILTERS = 4 };
-#define SM__TWO(a, b) ((a) << 8 | (b))
 
 static void sm__tc_fail(sm__tc *c, const char *what, sm__str name) {
     sm__tp_fail(c->t, SM_ERR_FORMAT, what, name);
@@ -31392,9 +31078,7 @@ static int32_t sm__tc_const(sm__tc *c, sm__value v) {
     c->t->consts[c->t->n_consts] = v;
     return (int32_t)c->t->n_consts++;
 }
-static int32_t sm__tc_name(sm__tc *c, sm__str name) {
-    return sm__tc_const(c, sm__v_string(name.p, name.n));
-}
+static int32_t sm__tc_name(sm__tc *c, sm__str name) { return sm__tc_const(c, sm__v_string(name)); }
 
 /* The jump at `from` leads to where the code ends now. */
 static void sm__tc_land(sm__tc *c, int32_t from) {
@@ -31488,7 +31172,7 @@ static void sm__tc_string(sm__tc *c) {
     }
     c->at += i + 1;
     c->token = SM__T_STRING;
-    c->value = sm__v_string(t->literals + from, t->n_literals - from);
+    c->value = sm__v_string(sm__str_make(t->literals + from, t->n_literals - from));
 }
 
 static void sm__tc_number(sm__tc *c) {
@@ -31504,7 +31188,8 @@ static void sm__tc_number(sm__tc *c) {
         for (i++; sm__is_word(sm__tc_peek(c, i));) i++;
     s.p = c->t->source + c->at, s.n = i;
     c->value = sm__tp_number(c->t, s, 1);
-    if (!sm__v_is_number(c->value) || (s.n > 1 && s.p[0] == '0' && c->value.kind == SM__V_INT))
+    if (!sm__v_is(c->value, SM__V_NUMBERS) ||
+        (s.n > 1 && s.p[0] == '0' && c->value.kind == SM__V_INT))
         sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "a number:", s);
     c->at += i;
     c->token = SM__T_NUMBER;
@@ -31612,7 +31297,7 @@ static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int op) {
     memset(w, 0, sizeof *w);
     w->kind = (uint8_t)kind;
     w->bind = (uint8_t)bind;
-    w->op = (uint8_t)op;
+    w->op = (uint16_t)op;
     w->start = (int32_t)c->t->n_ops;
     w->jump = -1;
     w->at = kind >= SM__W_CALL && kind <= SM__W_TEST ? c->last : c->t->at;
@@ -31633,9 +31318,9 @@ static void sm__tc_reduce(sm__tc *c) {
     c->t->at = w.at;
     switch (w.kind) {
     case SM__W_UNARY: sm__tc_emit(c, w.op, 0, 0, 0); break;
-    case SM__W_BINARY: sm__tc_emit(c, SM__OP_BINARY, w.op, 0, 0); break;
+    case SM__W_BINARY: sm__tc_emit(c, SM__OP_BINARY, 0, 0, w.op); break;
     case SM__W_COMPARE:
-        sm__tc_emit(c, SM__OP_COMPARE, w.op, 0, 0);
+        sm__tc_emit(c, SM__OP_COMPARE, 0, 0, w.op);
         sm__tc_land_all(c, w.jump);
         break;
     case SM__W_AND:
@@ -31735,10 +31420,10 @@ static int sm__tc_closes(const sm__tc *c) { /* whether the token closes what wai
 
 static void sm__tc_word(sm__tc *c) { /* a name, or a constant that has one */
     static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
-    static const char *const keywords = " and or in is if else not ";
+    static const char *const keywords = "and or in is if else not";
     sm__str name = c->name;
     int i;
-    if (sm__word_in(keywords, name)) {
+    if (sm__word(keywords, name) >= 0) {
         sm__tc_unexpected(c);
         return;
     }
@@ -31748,9 +31433,9 @@ static void sm__tc_word(sm__tc *c) { /* a name, or a constant that has one */
                     sm__tc_const(c, i < 4 ? sm__v_bool(i < 2) : sm__v_none()));
     else sm__tc_emit(c, SM__OP_LOAD, 0, 0, sm__tc_name(c, name));
     for (i = 0; i < c->n_blocks; i++)
-        if (c->blocks[i].kind == SM__B_MACRO && sm__word_in(" caller varargs kwargs ", name))
+        if (c->blocks[i].kind == SM__B_MACRO && sm__word("caller varargs kwargs", name) >= 0)
             sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "in a macro the name", name);
-    if (sm__word_in(" self super ", name)) sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the name", name);
+    if (sm__word("self super", name) >= 0) sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the name", name);
     sm__tc_next(c);
 }
 
@@ -31836,7 +31521,7 @@ static int sm__tc_test(sm__tc *c) {
     }
     if (sm__tc_is(c, "is")) sm__tp_bad(c->t, "tests cannot follow one another");
     if (token == SM__T_NUMBER || token == SM__T_STRING || token == '[' || token == '{' ||
-        (token == SM__T_NAME && !sm__word_in(" else or and ", c->name))) {
+        (token == SM__T_NAME && sm__word("else or and", c->name) < 0)) {
         w = sm__tc_push(c, SM__W_TESTARG, SM__BIND_TESTARG, 0);
         w->arg = row;
         w->negated = (uint8_t)negated;
@@ -31874,8 +31559,8 @@ static int sm__tc_compare(sm__tc *c, int op) {
     w = sm__tc_top(c);
     sm__tc_next(c);
     if (w->kind == SM__W_COMPARE) { /* a < b < c */
-        w->jump = sm__tc_emit(c, SM__OP_CHAIN, w->op, 0, w->jump);
-        w->op = (uint8_t)op;
+        w->jump = sm__tc_emit(c, SM__OP_CHAIN, 0, w->op, w->jump);
+        w->op = (uint16_t)op;
     } else {
         sm__tc_push(c, SM__W_COMPARE, SM__BIND_COMPARE, op);
     }
@@ -31962,20 +31647,21 @@ static int sm__tc_colon(sm__tc *c) {
 static int sm__tc_operator(sm__tc *c) {
     static const struct {
         int token;
-        uint8_t bind, op;
-    } binary[] = {{'+', SM__BIND_ADD, SM__TP_ADD},
-                  {'-', SM__BIND_ADD, SM__TP_SUB},
-                  {'~', SM__BIND_TILDE, SM__TP_TILDE},
-                  {'*', SM__BIND_MUL, SM__TP_MUL},
-                  {'/', SM__BIND_MUL, SM__TP_DIV},
+        uint8_t bind;
+        uint16_t op;
+    } binary[] = {{'+', SM__BIND_ADD, '+'},
+                  {'-', SM__BIND_ADD, '-'},
+                  {'~', SM__BIND_TILDE, '~'},
+                  {'*', SM__BIND_MUL, '*'},
+                  {'/', SM__BIND_MUL, '/'},
                   {SM__TWO('/', '/'), SM__BIND_MUL, SM__TP_FLOORDIV},
-                  {'%', SM__BIND_MUL, SM__TP_MOD},
+                  {'%', SM__BIND_MUL, '%'},
                   {SM__TWO('*', '*'), SM__BIND_POW, SM__TP_POW},
                   {SM__TWO('=', '='), SM__BIND_COMPARE, SM__TP_EQ},
                   {SM__TWO('!', '='), SM__BIND_COMPARE, SM__TP_NE},
-                  {'<', SM__BIND_COMPARE, SM__TP_LT},
+                  {'<', SM__BIND_COMPARE, '<'},
                   {SM__TWO('<', '='), SM__BIND_COMPARE, SM__TP_LE},
-                  {'>', SM__BIND_COMPARE, SM__TP_GT},
+                  {'>', SM__BIND_COMPARE, '>'},
                   {SM__TWO('>', '='), SM__BIND_COMPARE, SM__TP_GE}};
     size_t i;
     int token = c->token;
@@ -32361,13 +32047,14 @@ static void sm__tc_text(sm__tc *c, uint32_t from, uint32_t to, int sign, int blo
     uint32_t line = to;
     if (sign == '-') {
         sm__str text = {s + from, to - from};
-        to = from + (uint32_t)sm__str_strip(text, NULL, 2).n;
+        to = from + (uint32_t)sm__str_strip(c->t, text, NULL, 2).n;
     } else if (block && sign != '+') { /* only white space before it on its line: taken away */
         while (line > from && sm__is_blank(s[line - 1]) && s[line - 1] != '\n') line--;
         if (line > from ? s[line - 1] == '\n' : from == 0 || s[from - 1] == '\n') to = line;
     }
     if (to > from)
-        sm__tc_emit(c, SM__OP_TEXT, 0, 0, sm__tc_const(c, sm__v_string(s + from, to - from)));
+        sm__tc_emit(c, SM__OP_TEXT, 0, 0,
+                    sm__tc_const(c, sm__v_string(sm__str_make(s + from, to - from))));
 }
 
 /* {% raw %} at c->at: the text up to {% endraw %}. 0 = it is another tag. */
@@ -32481,7 +32168,7 @@ static sm__value sm__tp_load(sm_template *t, sm__str name) {
     row = sm__tp_row_find(SM__TP_GLOBAL, name);
     if (row >= 0 && (t->now || !sm__str_is(name, "strftime_now")))
         return sm__v_make(SM__V_FUNCTION, (uint32_t)row);
-    if (sm__word_in(" lipsum cycler joiner ", name))
+    if (sm__word("lipsum cycler joiner", name) >= 0)
         sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the function", name);
     return sm__v_undefined(name);
 }
@@ -32528,19 +32215,6 @@ static void sm__tp_unpack(sm_template *t, int32_t n) {
     sm__value v = sm__tp_iterate(t, sm__tp_pop(t));
     if (v.n != (uint32_t)n) sm__tp_bad(t, "as many values as names are wanted");
     while (n-- > 0 && !t->status) sm__tp_push(t, v.u.v[n]);
-}
-
-static void sm__tp_dict_make(sm_template *t, uint32_t n) {
-    sm__value v = sm__tp_gather(t, SM__V_DICT, 0, 2 * n), dict = v;
-    uint32_t i;
-    for (i = 0; i < n && !t->status;
-         i++) { /* the last value of a key counts, in the first's place */
-        sm__value key = v.u.v[2 * i], value = v.u.v[2 * i + 1];
-        int at = sm__v_find(t, dict, key);
-        if (at < 0) dict.u.v[2 * dict.n] = key, at = (int)dict.n++;
-        dict.u.v[2 * at + 1] = value;
-    }
-    sm__tp_push(t, dict);
 }
 
 /* -- loops -- */
@@ -32598,17 +32272,13 @@ static void sm__tp_done(sm_template *t, int keeps) {
 
 static void sm__tp_capture(sm_template *t) {
     if (t->n_captures == SM__TP_DEPTH) sm__tp_full(t, "captures are nested too deeply");
-    else t->captures[t->n_captures++] = t->n_out;
+    else t->captures[t->n_captures++] = t->out.n;
 }
 
 static sm__value sm__tp_captured(sm_template *t) {
-    uint32_t from = t->captures[--t->n_captures], n = t->n_out - from, start = t->n_text;
-    if (n > t->max_text - t->n_text) sm__tp_full(t, "more text is made than max_text allows");
-    t->n_out = from;
-    if (t->status || sm__tp_charge(t, n / 16)) return sm__v_none();
-    memcpy(t->text + start, t->out + from, n);
-    memcpy(t->text_marks + start, t->out_marks + from, n);
-    t->n_text += n;
+    uint32_t from = t->captures[--t->n_captures], start = t->text.n;
+    sm__tp_put(t, sm__str_make(t->out.p + from, t->out.n - from));
+    t->out.n = from;
     return sm__tp_made(t, start);
 }
 
@@ -32738,29 +32408,28 @@ static void sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
         t->n_stack -= 2; /* the parts are b and the two below it */
         t->stack[t->n_stack + 2] = b;
         b = t->stack[t->n_stack - 1];
-        if (b.kind == SM__V_UNDEFINED) sm__tp_type(t, "undefined", b);
         b = t->status ? b : sm__tp_slice(t, b, t->stack + t->n_stack);
         t->n_stack--;
         break;
     case SM__OP_NEG:
     case SM__OP_POS:
-        if (!sm__v_is_number(b)) sm__tp_type(t, "no number:", b);
+        if (!sm__v_is(b, SM__V_NUMBERS)) sm__tp_type(t, "no number:", b);
         else if (b.kind == SM__V_FLOAT) b.u.d = op->code == SM__OP_NEG ? -b.u.d : b.u.d;
-        else b = sm__tp_int_math(t, SM__TP_MUL, b.u.i, op->code == SM__OP_NEG ? -1 : 1);
+        else b = sm__tp_int_math(t, '*', b.u.i, op->code == SM__OP_NEG ? -1 : 1);
         break;
     case SM__OP_NOT: b = sm__v_bool(!sm__v_truth(b)); break;
     case SM__OP_BINARY:
         a = sm__tp_pop(t);
-        b = sm__tp_binary(t, op->a, a, b);
+        b = sm__tp_binary(t, op->arg, a, b);
         break;
-    default: /* compare */ a = sm__tp_pop(t); b = sm__v_bool(sm__tp_compare(t, op->a, a, b));
+    default: /* compare */ a = sm__tp_pop(t); b = sm__v_bool(sm__tp_compare(t, op->arg, a, b));
     }
     sm__tp_push(t, b);
 }
 
 static int32_t sm__tp_chain(sm_template *t, const sm__tp_op *op) {
     sm__value b = sm__tp_pop(t), a = sm__tp_pop(t);
-    int yes = sm__tp_compare(t, op->a, a, b);
+    int yes = sm__tp_compare(t, op->b, a, b);
     sm__tp_push(t, yes ? b : sm__v_bool(0));
     return yes ? 0 : op->arg;
 }
@@ -32771,10 +32440,10 @@ static void sm__tp_keep(sm_template *t) {
 }
 
 static void sm__tp_print(sm_template *t, sm__value v, int strings_only) {
-    uint32_t from = t->n_text;
-    if (strings_only && !sm__v_is_string(v)) sm__tp_type(t, "a filter block gave a", v);
-    sm__tp_out(t, sm__tp_str(t, v));
-    t->n_text = from; /* what was made for it is not needed any more */
+    uint32_t from = t->text.n;
+    if (strings_only && !sm__v_is(v, SM__V_STRINGS)) sm__tp_type(t, "a filter block gave a", v);
+    sm__tp_append(t, &t->out, sm__tp_str(t, v), -1);
+    t->text.n = from; /* what was made for it is not needed any more */
 }
 
 static void sm__tp_run(sm_template *t) {
@@ -32789,7 +32458,7 @@ static void sm__tp_run(sm_template *t) {
         }
         switch (op->code) {
         case SM__OP_END: return;
-        case SM__OP_TEXT: sm__tp_out(t, sm__v_str(t->consts[op->arg])); break;
+        case SM__OP_TEXT: sm__tp_append(t, &t->out, sm__v_str(t->consts[op->arg]), -1); break;
         case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t), op->a); break;
         case SM__OP_CONST: sm__tp_push(t, t->consts[op->arg]); break;
         case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__v_str(t->consts[op->arg]))); break;
@@ -32802,9 +32471,11 @@ static void sm__tp_run(sm_template *t) {
         case SM__OP_LIST:
         case SM__OP_TUPLE:
             sm__tp_push(t, sm__tp_gather(t, op->code == SM__OP_LIST ? SM__V_LIST : SM__V_TUPLE,
-                                         (uint32_t)op->arg, (uint32_t)op->arg));
+                                         t->n_stack - (uint32_t)op->arg));
             break;
-        case SM__OP_DICT: sm__tp_dict_make(t, (uint32_t)op->arg); break;
+        case SM__OP_DICT:
+            sm__tp_push(t, sm__tp_dict_make(t, t->n_stack - 2 * (uint32_t)op->arg));
+            break;
         case SM__OP_CALL:
         case SM__OP_METHOD:
         case SM__OP_FILTER:
@@ -32961,10 +32632,10 @@ static sm__str sm__tp_preset(const char *name) {
 
 /* A string of JSON, escapes resolved, marked. */
 static sm__value sm__tp_json_string(sm_template *t, sm__str raw, int mark) {
-    uint32_t from = t->n_text;
+    uint32_t from = t->text.n;
     size_t i, n;
     if (!sm__utf8_ok((const unsigned char *)raw.p, raw.n)) sm__tp_bad(t, "JSON that is not UTF-8");
-    if (raw.n >= t->max_text - t->n_text) sm__tp_full(t, "more text than max_text allows");
+    if (raw.n >= t->text.max - t->text.n) sm__tp_full(t, "more text than max_text allows");
     for (i = 0; i < raw.n && !t->status; i++) { /* half a surrogate pair is no character */
         unsigned code;
         if (raw.p[i] != '\\') continue;
@@ -32974,10 +32645,10 @@ static sm__value sm__tp_json_string(sm_template *t, sm__str raw, int mark) {
         i += n - 1;
     }
     if (t->status || sm__tp_charge(t, raw.n / 16)) return sm__v_none();
-    n = sm__json_text(raw, t->text + from, raw.n + 1);
-    memset(t->text_marks + from, mark, n);
-    t->n_text += (uint32_t)n;
-    return sm__v_string(t->text + from, n);
+    n = sm__json_text(raw, t->text.p + from, raw.n + 1);
+    memset(t->text.marks + from, mark, n);
+    t->text.n += (uint32_t)n;
+    return sm__v_string(sm__str_make(t->text.p + from, n));
 }
 
 static sm__value sm__tp_json_scalar(sm_template *t, sm__json *j, int mark) {
@@ -33013,14 +32684,14 @@ static sm__value sm__tp_from_json(sm_template *t, sm__str text, int mark, const 
             sm__tp_push(t, sm__tp_json_scalar(t, &j, mark));
         }
         while (depth && !j.bad && !t->status) {
-            uint32_t n = t->n_stack - base[depth - 1];
             if (object[depth - 1] ? sm__json_member(&j, &key) : sm__json_item(&j)) {
                 if (object[depth - 1]) sm__tp_push(t, sm__tp_json_string(t, key, mark));
                 break;
             }
             if (j.bad) break;
-            if (object[--depth]) sm__tp_dict_make(t, n / 2);
-            else sm__tp_push(t, sm__tp_gather(t, SM__V_LIST, n, n));
+            depth--;
+            sm__tp_push(t, object[depth] ? sm__tp_dict_make(t, base[depth])
+                                         : sm__tp_gather(t, SM__V_LIST, base[depth]));
         }
     } while (depth && !j.bad && !t->status);
     if (!t->status && (j.bad || sm__json_peek(&j) || j.p != j.end))
@@ -33030,7 +32701,7 @@ static sm__value sm__tp_from_json(sm_template *t, sm__str text, int mark, const 
 }
 
 static void sm__tp_push_text(sm_template *t, const char *text, int mark) {
-    uint32_t from = t->n_text;
+    uint32_t from = t->text.n;
     sm__str s = sm__str_of(text);
     if (!t->status && !sm__utf8_ok((const unsigned char *)s.p, s.n))
         t->status = sm__fail(t->error, SM_ERR_ARG, "a message that is not UTF-8");
@@ -33045,8 +32716,9 @@ static void sm__tp_message(sm_template *t, const sm_message *m) {
     if (m->json) rest = sm__tp_from_json(t, sm__str_of(m->json), 1, "a message's json");
     if (rest.kind != SM__V_DICT && !t->status)
         t->status = sm__fail(t->error, SM_ERR_ARG, "a message's json is no object");
-    if (m->role) sm__tp_push(t, sm__v_string("role", 4)), sm__tp_push_text(t, m->role, 1);
-    if (m->content) sm__tp_push(t, sm__v_string("content", 7)), sm__tp_push_text(t, m->content, 1);
+    if (m->role) sm__tp_push(t, sm__v_string(sm__str_of("role"))), sm__tp_push_text(t, m->role, 1);
+    if (m->content)
+        sm__tp_push(t, sm__v_string(sm__str_of("content"))), sm__tp_push_text(t, m->content, 1);
     for (i = 0; i < rest.n && !t->status; i++) {
         sm__str key = sm__v_str(rest.u.v[2 * i]);
         if ((m->role && sm__str_is(key, "role")) || (m->content && sm__str_is(key, "content")))
@@ -33054,7 +32726,7 @@ static void sm__tp_message(sm_template *t, const sm_message *m) {
         sm__tp_push(t, rest.u.v[2 * i]);
         sm__tp_push(t, rest.u.v[2 * i + 1]);
     }
-    if (!t->status) sm__tp_dict_make(t, (t->n_stack - base) / 2);
+    if (!t->status) sm__tp_push(t, sm__tp_dict_make(t, base));
 }
 
 static void sm__tp_set(sm_template *t, const char *name, sm__value v) {
@@ -33073,15 +32745,12 @@ static void sm__tp_context(sm_template *t, const sm_render_params *p) {
     uint32_t base = t->n_stack, k;
     sm__tp_scope(t);
     for (i = 0; i < 4; i++)
-        if (t->special[i].n)
-            sm__tp_set(t, special[i], sm__v_string(t->special[i].p, t->special[i].n));
+        if (t->special[i].n) sm__tp_set(t, special[i], sm__v_string(t->special[i]));
     if (p->messages_json) {
         sm__tp_set_json(t, "messages", p->messages_json);
     } else {
         for (i = 0; i < p->n_messages && !t->status; i++) sm__tp_message(t, &p->messages[i]);
-        if (!t->status)
-            sm__tp_set(t, "messages",
-                       sm__tp_gather(t, SM__V_LIST, t->n_stack - base, t->n_stack - base));
+        if (!t->status) sm__tp_set(t, "messages", sm__tp_gather(t, SM__V_LIST, base));
     }
     sm__tp_set_json(t, "tools", p->tools_json);
     sm__tp_set_json(t, "documents", p->documents_json);
@@ -33104,11 +32773,11 @@ SM_API sm_status sm_template_render(sm_template *t, const sm_render_params *p, c
     if (!t || !p || p->n_messages < 0 || (p->n_messages && !p->messages) || p->now < 0 ||
         p->now > 253402300799)
         return sm__fail(error, SM_ERR_ARG, "template: a bad argument");
-    t->n_text = t->n_out = t->n_cells = t->n_stack = 0;
+    t->text.n = t->out.n = t->n_cells = t->n_stack = 0;
     t->n_loops = t->n_frames = t->n_captures = 0;
     t->scope = NULL;
     t->at = 0;
-    t->watch = t->filter_read = 0;
+    t->watch = t->filter_read = t->nested = 0;
     t->status = SM_OK;
     t->error = error;
     t->steps = t->max_steps;
@@ -33119,12 +32788,12 @@ SM_API sm_status sm_template_render(sm_template *t, const sm_render_params *p, c
     sm__fp_leave(fp);
     t->error = NULL;
     if (t->status) {
-        t->n_out = 0;
+        t->out.n = 0;
         return t->status;
     }
-    t->out[t->n_out] = 0;
-    if (text) *text = t->out;
-    if (bytes) *bytes = t->n_out;
+    t->out.p[t->out.n] = 0;
+    if (text) *text = t->out.p;
+    if (bytes) *bytes = t->out.n;
     return SM_OK;
 }
 
@@ -33163,8 +32832,8 @@ static sm_template *sm__tp_layout(sm__arena *arena, const sm_template_params *p,
     uint32_t values = p->max_values ? (uint32_t)p->max_values : 65536;
     memset(t, 0, sizeof *t);
     t->cap_macros = macros;
-    t->max_out = (uint32_t)max_text;
-    t->max_text = 4 * t->max_out;
+    t->out.max = (uint32_t)max_text;
+    t->text.max = 4 * t->out.max;
     t->max_cells = values;
     t->max_stack = values / 4 + SM__TP_ARGS;
     t->max_steps = p->max_steps ? p->max_steps : 10000000;
@@ -33173,10 +32842,10 @@ static sm_template *sm__tp_layout(sm__arena *arena, const sm_template_params *p,
     t->ops = (sm__tp_op *)sm__arena_take(arena, n + 16, sizeof *t->ops);
     t->consts = (sm__value *)sm__arena_take(arena, n / 2 + 16, sizeof *t->consts);
     t->macros = (sm__tp_macro *)sm__arena_take(arena, macros, sizeof *t->macros);
-    t->text = (char *)sm__arena_take(arena, t->max_text + (size_t)1, 1);
-    t->text_marks = (uint8_t *)sm__arena_take(arena, t->max_text + (size_t)1, 1);
-    t->out = (char *)sm__arena_take(arena, max_text + 1, 1);
-    t->out_marks = (uint8_t *)sm__arena_take(arena, max_text + 1, 1);
+    t->text.p = (char *)sm__arena_take(arena, t->text.max + (size_t)1, 1);
+    t->text.marks = (uint8_t *)sm__arena_take(arena, t->text.max + (size_t)1, 1);
+    t->out.p = (char *)sm__arena_take(arena, max_text + 1, 1);
+    t->out.marks = (uint8_t *)sm__arena_take(arena, max_text + 1, 1);
     t->loops = (sm__tp_loop *)sm__arena_take(arena, SM__TP_DEPTH, sizeof *t->loops);
     t->frames = (sm__tp_frame *)sm__arena_take(arena, SM__TP_DEPTH, sizeof *t->frames);
     t->cells = (sm__value *)sm__arena_take(arena, t->max_cells, sizeof *t->cells);
@@ -33265,10 +32934,10 @@ SM_API sm_status sm_template_tokenize(const sm_template *t, sm_tokenizer *tokeni
     sm__str s, bos;
     if (n_ids) *n_ids = 0;
     if (!t || !tokenizer) return SM_ERR_ARG;
-    s.p = t->out, s.n = t->n_out;
+    s.p = t->out.p, s.n = t->out.n;
     bos = t->special[0];
     if (bos.n && s.n >= bos.n && memcmp(s.p, bos.p, bos.n) == 0) flags &= ~SM_TEXT_BOS;
-    tokenizer->marks = t->out_marks;
+    tokenizer->marks = t->out.marks;
     status =
         sm_tokenize(tokenizer, s.p, s.n, (flags & SM_TEXT_BOS) | SM_TEXT_SPECIAL, ids, max, n_ids);
     tokenizer->marks = NULL;

@@ -266,7 +266,7 @@ static void template_marks_what_came_from_messages(void) {
     p.messages = &m;
     p.n_messages = 1;
     if (!CHECK(t) || !CHECK_STATUS(sm_template_render(t, &p, &text, &bytes, &error), SM_OK)) return;
-    for (i = 0; i < bytes; i++) marked[i] = t->out_marks[i] ? text[i] : '_';
+    for (i = 0; i < bytes; i++) marked[i] = t->out.marks[i] ? text[i] : '_';
     marked[bytes] = 0;
     CHECK_STR(
         text,
