@@ -23754,6 +23754,7 @@ enum { /* kinds of nodes */
     SM__G_NOT,     /* all others than those of a */
     SM__G_CALL,    /* rule a */
     SM__G_MEMBERS, /* what may still come of table a: c came, b (a LITERAL) is their set */
+    SM__G_DIGITS,  /* the digits of a multiple of a from here on: see sm__gb_digits */
     SM__G_PAIR     /* no language: what sm__matcher_wide found out about states a and b */
 };
 enum {                  /* flags of a node */
@@ -23860,6 +23861,9 @@ static int sm__gb_same(const sm__gb *b, const sm__gnode *x, const sm__gnode *y) 
 enum { SM__GM_NAMED, SM__GM_OTHERS, SM__GM_SEPARATOR, SM__GM_MIN, SM__GM_MAX, SM__GM_ITEMS };
 #define SM__GM_MUST 0x80000000u
 
+/* Where the digits of a number stand: before a point, right behind it, later. */
+enum { SM__G_WHOLE, SM__G_POINT, SM__G_FRACTION };
+
 SM__INLINE int sm__gb_seen(const sm__gb *b, const sm__gnode *n, uint32_t i) {
     return b->bytes[b->nodes[n->b].a + i / 8] >> (i % 8) & 1;
 }
@@ -23876,6 +23880,17 @@ static unsigned sm__gb_members_flags(const sm__gb *b, const sm__gnode *n) {
     if (dead || missing > t[SM__GM_MAX] - n->c || t[SM__GM_MIN] > t[SM__GM_MAX])
         return SM__G_CALLS | SM__G_DEAD;
     return SM__G_CALLS | (!missing && n->c >= t[SM__GM_MIN] ? (unsigned)SM__G_NULLABLE : 0);
+}
+
+/* Whether digits that have the remainder b may end here, and whether any may follow. */
+static unsigned sm__gb_digits_flags(const sm__gnode *n) {
+    uint64_t power = 1, need;
+    uint32_t i, phase = n->c & 3, places = n->c >> 2;
+    for (i = 0; i < places && power < n->a; i++) power *= 10;
+    need = n->b; /* zeros may be left out */
+    for (i = 0; i < places && need; i++) need = need * 10 % n->a;
+    if (!need) return phase == SM__G_POINT ? 0 : SM__G_NULLABLE;
+    return phase != SM__G_WHOLE && n->a - need >= power ? (unsigned)SM__G_DEAD : 0;
 }
 
 /* What a node's flags are by those of its children; of calls, of rules whose bodies are known. */
@@ -23897,6 +23912,7 @@ static unsigned sm__gb_flags(const sm__gb *b, const sm__gnode *n) {
         if (!b->checked) return SM__G_CALLS;
         return SM__G_CALLS | (b->nodes[b->words[n->a]].flags & (SM__G_NULLABLE | SM__G_DEAD));
     case SM__G_MEMBERS: return sm__gb_members_flags(b, n);
+    case SM__G_DIGITS: return sm__gb_digits_flags(n);
     default: return 0;
     }
 }
@@ -24065,6 +24081,14 @@ static uint32_t sm__gb_alt(sm__gb *b, uint32_t l, uint32_t r) {
         b->n_stack -= 4;
         if (!sm__gb_push(b, done)) return SM__G_ID_NONE;
     }
+}
+
+/* What may follow digits whose number has a remainder, so that the whole is a multiple of modulus
+ * (below 2^28). Of the digits behind the point, of which there is none if places is 0, so many
+ * count as digits of the number; then there are zeros. */
+static uint32_t sm__gb_digits(sm__gb *b, uint32_t modulus, uint32_t remainder, uint32_t places,
+                              uint32_t phase) {
+    return sm__gb_node(b, SM__G_DIGITS, modulus, remainder % modulus, places << 2 | phase);
 }
 
 /* x at least min, at most max times (SM__G_NO_END). */
@@ -24366,6 +24390,22 @@ static void sm__gb_arcs_not(sm__gb *b, uint32_t x) {
     if (next < 256) sm__gb_arc(b, next, 255, SM__G_ID_ANY);
 }
 
+static void sm__gb_arcs_digits(sm__gb *b, const sm__gnode *n) {
+    uint32_t phase = n->c & 3, places = n->c >> 2, d, last = 9, left = places;
+    if (phase == SM__G_WHOLE && places)
+        sm__gb_arc(b, '.', '.', sm__gb_digits(b, n->a, n->b, places, SM__G_POINT));
+    if (phase != SM__G_WHOLE) {
+        phase = SM__G_FRACTION;
+        if (left) left--;
+        else last = 0;
+    }
+    for (d = 0; d <= last; d++) {
+        uint32_t to = n->b;
+        if (phase == SM__G_WHOLE || places) to = (uint32_t)(((uint64_t)to * 10 + d) % n->a);
+        sm__gb_arc(b, '0' + d, '0' + d, sm__gb_digits(b, n->a, to, left, phase));
+    }
+}
+
 /* What members may still come, as an alternative of their items. */
 static uint32_t sm__gb_open_members(sm__gb *b, uint32_t x) {
     sm__gnode n = b->nodes[x];
@@ -24417,6 +24457,7 @@ static void sm__gb_make_row(sm__gb *b, uint32_t x, uint32_t open) {
     case SM__G_NOT: sm__gb_arcs_not(b, n.a); break;
     case SM__G_CALL: sm__gb_arcs_of(b, b->words[n.a], SM__G_ID_EMPTY, 0); break;
     case SM__G_MEMBERS: sm__gb_arcs_of(b, open, SM__G_ID_EMPTY, 0); break;
+    case SM__G_DIGITS: sm__gb_arcs_digits(b, &n); break;
     default: break;
     }
     sm__gb_settle_row(b, base);
@@ -26296,69 +26337,33 @@ static uint32_t sm__js_equal_number(sm__schema *js, const sm__decimal *v) {
     return sm__gb_alt(js->b, x, sm__js_plain(js, buf));
 }
 
-/* Plain numbers, with scale digits behind the point and then zeros, of which the last k digits are
- * those of `value`; zeros at the ends may be left out. */
-static uint32_t sm__js_ending(sm__schema *js, uint32_t value, int k, int scale) {
-    char digits[16], buf[64], *p = buf;
-    int i, whole = k > scale ? k - scale : 0, end = k, start = 0, open = scale - (k - whole);
-    for (i = k; i-- > 0; value /= 10) digits[i] = (char)('0' + value % 10);
-    while (end > whole && digits[end - 1] == '0') end--;
-    while (start < whole && digits[start] == '0') start++;
-    memcpy(p, "(?:\\d*", 6), p += 6;
-    for (i = 0; i < whole; i++) *p++ = digits[i];
-    *p++ = '|';
-    for (i = start; i < whole; i++) *p++ = digits[i];
-    if (start == whole) *p++ = '0';
-    memcpy(p, ")\\.", 4), p += 3;
-    if (end == whole && !whole) { /* nothing but what is open */
-        memcpy(p, "\\d{0,00}0*", 11);
-        p[5] = (char)('0' + open / 10), p[6] = (char)('0' + open % 10);
-        return sm__gb_alt(js->b, sm__js_plain(js, "\\d+"), sm__js_plain(js, buf));
-    }
-    if (open) {
-        memcpy(p, "\\d{00}", 6);
-        p[3] = (char)('0' + open / 10), p[4] = (char)('0' + open % 10);
-        p += 6;
-    }
-    for (i = whole; i < end; i++) *p++ = digits[i];
-    *p++ = '0', *p++ = '*', *p = 0;
-    if (end > whole) return sm__js_plain(js, buf);
-    p = strchr(buf, '.') - 1; /* the fraction is zero, or not written */
-    memcpy(p, "(?:\\.0+)?", 10);
-    return sm__js_plain(js, buf);
-}
-
-#define SM__MOD0 "[0369.-]" /* digits by their remainder to 3 */
-#define SM__MOD1 "[147]" SM__MOD0 "*"
-#define SM__MOD2 "[258]" SM__MOD0 "*"
-#define SM__THREES /* sums of digits that 3 divides: the automaton of the remainders */ \
-    "(?:" SM__MOD0 "|" SM__MOD2 SM__MOD1 "|(?:" SM__MOD1 "|" SM__MOD2 SM__MOD2 ")(?:" SM__MOD0 \
-    "|" SM__MOD1 SM__MOD2 ")*(?:" SM__MOD2 "|" SM__MOD1 SM__MOD1 "))*"
-
-/* Multiples of a number whose digits divide a power of ten, or three times that: then the last
- * digits say it all, and the sum of the digits. */
+/* Multiples of a number, plain, and in the other form where all integers are some. */
 static uint32_t sm__js_multiple(sm__schema *js, uint32_t node) {
     sm__decimal v;
     sm__gb *b = js->b;
-    uint32_t size = 0, power = 1, i, x = SM__G_ID_NONE;
-    int k, scale, places, threes;
+    uint32_t modulus = 0, places = 0, i, power, x = SM__G_ID_NONE, zero;
     if (!sm__js_decimal(js, node, &v)) return 0;
     if (v.negative || !v.n) return sm__js_malformed(js, node, "multipleOf is above zero");
-    scale = v.n > v.point ? v.n - v.point : 0;
-    places = v.point > v.n ? v.point : v.n;
-    if (places > 6 || scale > 64) return sm__js_refuse(js, node, "multipleOf with so many digits");
-    for (k = 0; k < places; k++) size = size * 10 + (uint32_t)sm__decimal_digit(&v, k);
-    threes = size % 3 == 0;
-    if (threes) size /= 3;
-    for (k = 0; power % size && k < 7; k++) power *= 10;
-    if (power % size || power / size > 300)
-        return sm__js_refuse(js, node, "multipleOf, but for 2, 3, 5, 10, some of their products");
-    for (i = 0; i < power / size; i++)
-        x = sm__gb_alt(b, x, sm__js_ending(js, i * size, k, scale));
+    for (i = 0; i < (uint32_t)v.n && modulus < 100000; i++) modulus = modulus * 10 + v.d[i];
+    if (modulus > 10000) return sm__js_refuse(js, node, "multipleOf of so many digits");
+    zero = sm__js_digits(js, 0, 0);
+    if (v.n > v.point) places = (uint32_t)(v.n - v.point);
+    for (i = 1; i < 10; i++)
+        x = sm__gb_alt(b, x, sm__gb_seq(b, sm__js_digits(js, (int)i, (int)i),
+                                        sm__gb_digits(b, modulus, i, places, SM__G_WHOLE)));
+    if (!places) { /* and the zeros at its end */
+        places = (uint32_t)(v.point - v.n);
+        x = sm__gb_seq(b, x, sm__gb_repeat(b, sm__js_digits(js, 0, 0), places, places));
+        x = sm__gb_seq(b, sm__gb_alt(b, x, zero), sm__js_plain(js, "(?:\\.0+)?"));
+    } else {
+        x = sm__gb_alt(b, x, zero);
+        zero = sm__gb_seq(b, zero, sm__gb_bytes(b, ".", 1));
+        x = sm__gb_alt(b, x, sm__gb_seq(b, zero, sm__gb_digits(b, modulus, 0, places,
+                                                               SM__G_POINT)));
+    }
     x = sm__gb_seq(b, sm__js_plain(js, "-?"), x);
-    x = sm__gb_and(b, sm__js_plain(js, "-?(?:0|[1-9]\\d*)(?:\\.\\d+)?"), x);
-    if (threes) return sm__gb_and(b, x, sm__js_plain(js, SM__THREES));
-    return k > scale ? x : sm__gb_alt(b, x, sm__js_plain(js, SM__NUM_LARGE)); /* all integers */
+    for (power = 1 % modulus, i = 0; (int)i < v.n - v.point; i++) power = power * 10 % modulus;
+    return power || v.point > v.n ? x : sm__gb_alt(b, x, sm__js_plain(js, SM__NUM_LARGE));
 }
 
 /* ---- strings ---- */
