@@ -23741,6 +23741,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 #define SM__G_NO_END 0xffffffffu /* max of a repetition, or of members, without bound */
 #define SM__G_LITERAL_MAX 64     /* bytes of one node */
 #define SM__G_MAX_NAMED 256      /* members with a name of one object: their set is in the state */
+#define SM__G_MAX_SEEN ((SM__G_MAX_NAMED + 64) / 8 + 1) /* its bytes, with the other kinds */
 
 enum { /* kinds of nodes */
     SM__G_NONE,    /* nothing, not even the empty text */
@@ -23856,8 +23857,8 @@ static int sm__gb_same(const sm__gb *b, const sm__gnode *x, const sm__gnode *y) 
     return x->a == y->a && x->b == y->b && x->c == y->c;
 }
 
-/* A members' table in words: these, then an item for each name (MUST: it is required) and each
- * further kind. */
+/* A members' table in words: these, then an item for each name and each further kind (MUST: it has
+ * to come, of a kind at least one). */
 enum { SM__GM_NAMED, SM__GM_OTHERS, SM__GM_SEPARATOR, SM__GM_MIN, SM__GM_MAX, SM__GM_ITEMS };
 #define SM__GM_MUST 0x80000000u
 
@@ -23871,7 +23872,7 @@ SM__INLINE int sm__gb_seen(const sm__gb *b, const sm__gnode *n, uint32_t i) {
 static unsigned sm__gb_members_flags(const sm__gb *b, const sm__gnode *n) {
     const uint32_t *t = b->words + n->a;
     uint32_t i, missing = 0, dead = 0;
-    for (i = 0; i < t[SM__GM_NAMED]; i++) {
+    for (i = 0; i < t[SM__GM_NAMED] + t[SM__GM_OTHERS]; i++) {
         uint32_t item = t[SM__GM_ITEMS + i];
         if (!(item & SM__GM_MUST) || sm__gb_seen(b, n, i)) continue;
         missing++;
@@ -24272,12 +24273,15 @@ static uint32_t sm__gb_call(sm__gb *b, uint32_t rule) {
  * sm__gb_finish; an item that is not set never comes. Between two members stands the separator. */
 static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others,
                                uint32_t separator, uint32_t min, uint32_t max) {
-    static const uint8_t none[SM__G_MAX_NAMED / 8 + 1] = {0};
+    static const uint8_t none[SM__G_MAX_SEEN] = {0};
     uint32_t at = b->n_words, seen, *t;
     if (n_named > SM__G_MAX_NAMED)
         return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: more than 256 %s of one object",
                            "named members");
-    if (n_others > b->max_words || b->max_words - at < SM__GM_ITEMS + n_named + n_others)
+    if (n_others > 64)
+        return sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: more than 64 %s of one object",
+                           "kinds of members");
+    if (b->max_words - at < SM__GM_ITEMS + n_named + n_others)
         return sm__gb_full(b, "tables of members");
     t = b->words + at;
     memset(t, 0, (SM__GM_ITEMS + n_named + n_others) * sizeof *t);
@@ -24287,7 +24291,7 @@ static uint32_t sm__gb_members(sm__gb *b, uint32_t n_named, uint32_t n_others,
     t[SM__GM_MIN] = min;
     t[SM__GM_MAX] = max;
     b->n_words += SM__GM_ITEMS + n_named + n_others;
-    seen = sm__gb_bytes(b, none, n_named / 8 + 1);
+    seen = sm__gb_bytes(b, none, (n_named + n_others) / 8 + 1);
     return sm__gb_node(b, SM__G_MEMBERS, at, seen, 0);
 }
 static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item,
@@ -24295,7 +24299,7 @@ static void sm__gb_member(sm__gb *b, uint32_t members, uint32_t i, uint32_t item
     const sm__gnode *n = &b->nodes[members];
     uint32_t *t = b->words + n->a;
     if (n->kind != SM__G_MEMBERS || i >= t[SM__GM_NAMED] + t[SM__GM_OTHERS]) return;
-    t[SM__GM_ITEMS + i] = item | (required && i < t[SM__GM_NAMED] ? SM__GM_MUST : 0);
+    t[SM__GM_ITEMS + i] = item | (required ? SM__GM_MUST : 0);
 }
 
 /* --- rows ------------------------------------------------------------------------------------ */
@@ -24415,16 +24419,16 @@ static uint32_t sm__gb_open_members(sm__gb *b, uint32_t x) {
     enough = t[SM__GM_MAX] != SM__G_NO_END ? t[SM__GM_MAX] : t[SM__GM_MIN] ? t[SM__GM_MIN] : 1;
     if (count >= t[SM__GM_MAX]) return list;
     for (i = 0; i < named + t[SM__GM_OTHERS]; i++) {
-        uint32_t seen = n.b, item = t[SM__GM_ITEMS + i] & ~SM__GM_MUST, next;
-        if (i < named) {
-            uint8_t set[SM__G_MAX_NAMED / 8 + 1];
-            if (sm__gb_seen(b, &n, i)) continue;
+        uint32_t seen = n.b, item = t[SM__GM_ITEMS + i], next;
+        if (i < named && sm__gb_seen(b, &n, i)) continue;
+        if (i < named || item & SM__GM_MUST) {
+            uint8_t set[SM__G_MAX_SEEN];
             memcpy(set, b->bytes + b->nodes[seen].a, b->nodes[seen].b);
             set[i / 8] = (uint8_t)(set[i / 8] | 1u << i % 8);
             seen = sm__gb_literal(b, set, b->nodes[seen].b);
         }
         next = sm__gb_node(b, SM__G_MEMBERS, n.a, seen, count < enough ? count + 1 : count);
-        list = sm__gb_alt(b, list, sm__gb_seq(b, item, next));
+        list = sm__gb_alt(b, list, sm__gb_seq(b, item & ~SM__GM_MUST, next));
     }
     return count ? sm__gb_seq(b, t[SM__GM_SEPARATOR], list) : list;
 }
@@ -25698,9 +25702,13 @@ static size_t sm__tree_read(sm__tree *t, const unsigned char *s, size_t n) {
         if (depth && !j.bad && t->v[parent].kind == '{' && !sm__tree_string(t, raw, &key))
             j.bad = 1;
     } while (depth && !j.bad);
+    t->v[0].first = 0; /* what is not there has no children */
     sm__json_peek(&j);
     return depth || j.bad || j.p != j.end ? (size_t)(j.p - s) + 1 : 0;
 }
+
+/* The children of a node, one by one; node 0 has none. */
+#define SM__EACH(js, i, node) for (i = (js)->t.v[node].first; i; i = (js)->t.v[i].next)
 
 /* The member of an object; the last one of that name, as most readers have it. 0 = none. */
 static uint32_t sm__tree_get(const sm__tree *t, uint32_t object, sm__str key) {
@@ -25837,8 +25845,8 @@ enum {
     SM__JS_STRING = 16,
     SM__JS_ARRAY = 32,
     SM__JS_OBJECT = 64,
-    SM__JS_ANY = 127,
-    SM__JS_INTEGER = 128 /* as a keyword only: a number without fraction */
+    SM__JS_FRACTION = 128, /* as a keyword only: numbers need not be integers */
+    SM__JS_ANY = 255
 };
 #define SM__JS_TEXTS (SM__JS_NUMBER | SM__JS_STRING)
 #define SM__JS_HOLDERS (SM__JS_ARRAY | SM__JS_OBJECT)
@@ -25860,6 +25868,9 @@ typedef enum sm__fact_kind {
                           and patternProperties, or the value, do not have */
     SM__FACT_MATCHING,  /* a: node of a pattern's schema; b: element, of some member it matches */
     SM__FACT_SOME_NAME, /* b: element of some name */
+    SM__FACT_SUCH,      /* a: kind of names; b: element of some such member; c: of its name;
+                           from: a fact of the same member */
+    SM__FACT_SETTLED,   /* a: fact that some member is such: there is one, by another fact */
     SM__FACT_ITEM,      /* a: index; b: element. If the item is there, it is so */
     SM__FACT_MIN,       /* a: at least so many members or items */
     SM__FACT_MAX,       /* a: at most */
@@ -25885,9 +25896,10 @@ typedef struct sm__term {
     uint32_t rule;
 } sm__term;
 
-/* A name of an object's shape. */
+/* A name of an object's shape, or a kind of all other names. */
 typedef struct sm__name {
-    uint32_t name;     /* SM__JS_KEY or SM__JS_WORD of a node: where its text stands */
+    uint32_t name;     /* SM__JS_KEY or SM__JS_WORD of a node: where its text stands; 0 = a kind */
+    uint32_t matches;  /* bit i: pattern i of the shape */
     uint32_t elements; /* list of facts: what its value must be */
     uint32_t needed, gone;
 } sm__name;
@@ -26522,13 +26534,13 @@ static uint32_t sm__js_format(sm__schema *js, uint32_t node) {
     return x;
 }
 
-/* The types that a schema allows; integer counts beside number. */
+/* The types that a schema allows. */
 static int sm__js_types(sm__schema *js, uint32_t schema) {
     static const struct {
         const char *name;
         int types;
     } known[] = {{"null", SM__JS_NULL},     {"boolean", SM__JS_FALSE | SM__JS_TRUE},
-                 {"number", SM__JS_NUMBER}, {"integer", SM__JS_INTEGER},
+                 {"integer", SM__JS_NUMBER}, {"number", SM__JS_NUMBER | SM__JS_FRACTION},
                  {"string", SM__JS_STRING}, {"array", SM__JS_ARRAY},
                  {"object", SM__JS_OBJECT}};
     uint32_t node = sm__js_get(js, schema, SM__KW_TYPE), i;
@@ -26623,7 +26635,7 @@ static uint32_t sm__js_number(sm__schema *js, uint32_t schema) {
     uint32_t x = sm__js_listed(js, schema, '0'), node;
     sm__decimal v;
     int i;
-    if (!(sm__js_types(js, schema) & SM__JS_NUMBER))
+    if (!(sm__js_types(js, schema) & SM__JS_FRACTION))
         x = sm__gb_and(js->b, sm__js_plain(js, js->draft < 6 ? "0|-?[1-9]\\d*" : SM__NUM_INTEGER),
                        x);
     for (i = 0; i < 4 && !js->b->error.status; i++) {
@@ -26665,6 +26677,12 @@ static uint32_t sm__js_string(sm__schema *js, uint32_t schema) {
 static int sm__js_apart(sm__schema *js, int type, uint32_t a, uint32_t b);
 static uint32_t sm__js_branch(sm__schema *js, int type, sm__branch br);
 static int sm__js_object_dead(sm__schema *js, sm__branch br, int depth);
+
+/* Drafts before 2019-09: what stands beside $ref is not looked at. */
+static int sm__js_only_ref(const sm__schema *js, uint32_t s) {
+    return js->old_refs && sm__js_get(js, s, SM__KW_REF);
+}
+
 /* The first items of a schema's arrays, and what the others are; 0 = nothing is asked. */
 typedef struct sm__items {
     uint32_t first, rest;
@@ -26684,18 +26702,19 @@ static sm__items sm__js_items(sm__schema *js, uint32_t s) {
 /* ---- the tableau ---- */
 
 /* A fact in front of a list. */
-static void sm__js_add(sm__schema *js, uint32_t *list, int kind, uint32_t a, uint32_t b) {
-    sm__fact *f;
+static sm__fact *sm__js_add(sm__schema *js, uint32_t *list, int kind, uint32_t a, uint32_t b) {
+    sm__fact *f = &js->facts[js->n_facts];
     if (js->n_facts == js->room_facts) {
         sm__js_fail(js, 1, SM_ERR_FULL, "too many cases at one place");
-        return;
+        return js->facts; /* of no list */
     }
-    f = &js->facts[js->n_facts];
+    memset(f, 0, sizeof *f);
     f->next = *list;
     f->kind = (uint32_t)kind;
     f->a = a;
     f->b = b;
     *list = js->n_facts++;
+    return f;
 }
 
 /* Another branch; what is returned lasts until the next one is made. */
@@ -26712,21 +26731,40 @@ static void sm__js_todo(sm__schema *js, sm__branch *to, uint32_t element, uint32
     if (element & SM__JS_NEGATED) way &= SM__WAY_STEPS;
     if (element) sm__js_add(js, &to->todo, SM__FACT_ELEMENT, element, way + 1);
 }
-static void sm__js_fact(sm__schema *js, sm__branch *to, int kind, uint32_t a, uint32_t b) {
-    sm__js_add(js, &to->facts, kind, a, b);
+static sm__fact *sm__js_fact(sm__schema *js, sm__branch *to, int kind, uint32_t a, uint32_t b) {
+    return sm__js_add(js, &to->facts, kind, a, b);
+}
+
+/* A branch with one more thing to look into. */
+static void sm__js_or(sm__schema *js, sm__branch was, uint32_t element, uint32_t way) {
+    sm__js_todo(js, sm__js_push(js, was), element, way);
 }
 /* A branch with one more fact. */
 static void sm__js_or_fact(sm__schema *js, sm__branch was, int kind, uint32_t a, uint32_t b) {
     sm__js_fact(js, sm__js_push(js, was), kind, a, b);
 }
-/* A branch with one more thing to look into. */
-static void sm__js_or(sm__schema *js, sm__branch was, uint32_t element, uint32_t way) {
-    sm__js_todo(js, sm__js_push(js, was), element, way);
+/* A branch in which a member or item is there, and is so. */
+static void sm__js_or_member(sm__schema *js, sm__branch was, uint32_t name, uint32_t element) {
+    sm__branch *to = sm__js_push(js, was);
+    sm__js_fact(js, to, SM__FACT_NEEDED, name, 0);
+    sm__js_fact(js, to, SM__FACT_MEMBER, name, element);
+}
+static void sm__js_or_item(sm__schema *js, sm__branch was, uint32_t k, uint32_t element) {
+    sm__branch *to = sm__js_push(js, was);
+    sm__js_fact(js, to, SM__FACT_MIN, k + 1, 0);
+    sm__js_fact(js, to, SM__FACT_ITEM, k, element);
+}
+/* A branch in which min to max items from a number on are so. */
+static void sm__js_or_contains(sm__schema *js, sm__branch was, uint32_t from, uint32_t min,
+                               uint32_t max, uint32_t element) {
+    sm__fact *f = sm__js_fact(js, sm__js_push(js, was), SM__FACT_CONTAINS, min, element);
+    f->c = max;
+    f->from = from;
 }
 
+/* The element that a schema is, and that a value is. */
 static uint32_t sm__js_element(uint32_t schema) { return schema << 2; }
-
-/* The opposite of an element. */
+static uint32_t sm__js_equal_to(uint32_t value) { return value << 2 | SM__JS_EQUAL; }
 static uint32_t sm__js_opposite(uint32_t element) { return element ^ SM__JS_NEGATED; }
 
 /* 1 = nothing can break it, -1 = nothing can fulfil it. */
@@ -26736,6 +26774,12 @@ static int sm__js_certain(const sm__schema *js, uint32_t element) {
     int no = v->kind == 'f';
     if (element >= 4 && (element & SM__JS_EQUAL)) return 0;
     return element & SM__JS_NEGATED ? no - yes : yes - no;
+}
+
+/* The opposite of a schema; 0 = nothing is. */
+static uint32_t sm__js_broken(const sm__schema *js, uint32_t schema) {
+    uint32_t element = sm__js_opposite(sm__js_element(schema));
+    return !schema || sm__js_certain(js, element) < 0 ? 0 : element;
 }
 
 static int sm__js_type_of(const sm__schema *js, uint32_t value) {
@@ -26768,9 +26812,10 @@ static const uint8_t sm__js_refs[2] = {SM__KW_REF, SM__KW_DYNAMIC_REF};
 static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
     static const uint8_t forks[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM};
     sm__branch *to = sm__js_push(js, was);
-    uint32_t i, node;
-    int k, ref_only = js->old_refs && sm__js_get(js, s, SM__KW_REF);
-    if ((type & SM__JS_HOLDERS) && !ref_only) {
+    const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
+    uint32_t i, k, node;
+    int only_ref = sm__js_only_ref(js, s);
+    if ((type & SM__JS_HOLDERS) && !only_ref) {
         node = sm__js_get(js, s, type == SM__JS_OBJECT ? SM__KW_UNEVALUATED
                                                        : SM__KW_UNEVALUATED_ITEMS);
         if (node) {
@@ -26778,137 +26823,120 @@ static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, 
             way = to->facts << 8 | (way & SM__WAY_STEPS);
         }
     }
-    for (k = 0; k < 4 && !ref_only; k++) {
+    for (k = 0; k < 4 && !only_ref; k++) {
         node = sm__js_get(js, s, forks[k]);
         if (!node || (forks[k] == SM__KW_IF && !SM__WAY_SCOPE(way) &&
                       !sm__js_get(js, s, SM__KW_THEN) && !sm__js_get(js, s, SM__KW_ELSE)))
             continue;
-        if (k == 3 && (type & SM__JS_TEXTS)) continue; /* sm__js_text has them */
+        if (forks[k] == SM__KW_ENUM && (type & SM__JS_TEXTS)) continue; /* sm__js_text has them */
         sm__js_add(js, &to->todo, SM__FACT_FORK, node, way);
     }
-    for (k = 0; k < 3 && !ref_only && type == SM__JS_OBJECT; k++)
-        if ((node = sm__js_get(js, s, sm__js_dependent[k])))
-            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-                sm__js_add(js, &to->todo, SM__FACT_FORK, i, way);
+    for (k = 0; k < 3 && !only_ref && type == SM__JS_OBJECT; k++)
+        SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[k]))
+            sm__js_add(js, &to->todo, SM__FACT_FORK, i, way);
     for (k = 0; k < 2; k++)
         if ((node = sm__js_get(js, s, sm__js_refs[k])))
             sm__js_todo(js, to, sm__js_element(sm__js_target(js, node)), way);
-    if (ref_only) return;
-    if ((node = sm__js_get(js, s, SM__KW_CONST)))
-        sm__js_todo(js, to, node << 2 | SM__JS_EQUAL, way);
+    if (only_ref) return;
+    if ((node = sm__js_get(js, s, SM__KW_CONST))) sm__js_todo(js, to, sm__js_equal_to(node), way);
     if ((node = sm__js_get(js, s, SM__KW_NOT)))
         sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), way);
-    if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            sm__js_todo(js, to, sm__js_element(i), way);
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ALL_OF)) sm__js_todo(js, to, sm__js_element(i), way);
     if (type & SM__JS_TEXTS) {
         uint32_t x = sm__js_text(js, s, type);
         if (x != SM__G_ID_ANY) sm__js_fact(js, to, SM__FACT_TEXT, x, 0);
     } else if (type & SM__JS_HOLDERS) {
-        const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
-        for (k = 0; local[k]; k++)
-            if (sm__js_get(js, s, local[k])) break;
-        if (local[k]) sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
+        while (*local && !sm__js_get(js, s, *local)) local++;
+        if (*local) sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
     }
 }
 
 /* anyOf where it counts which ones hold: a branch for every set of them. */
 static void sm__js_fork_all(sm__schema *js, sm__branch was, sm__fact f) {
-    const sm__tree_node *v = &js->t.v[f.a];
-    uint32_t sets, i, k;
-    if (v->n > SM__JS_SETS) {
+    uint32_t sets, i, k, n = js->t.v[f.a].n;
+    if (n > SM__JS_SETS) {
         sm__js_refuse(js, f.a, "more than 6 schemas below unevaluatedX");
         return;
     }
-    for (sets = 1; sets < 1u << v->n; sets++) {
+    for (sets = 1; sets < 1u << n; sets++) {
         sm__branch *to = sm__js_push(js, was);
-        for (k = 0, i = v->first; i; i = js->t.v[i].next, k++)
-            sm__js_todo(js, to, sm__js_element(i) ^ !(sets >> k & 1), f.b);
+        k = 0;
+        SM__EACH(js, i, f.a) sm__js_todo(js, to, sm__js_element(i) ^ !(sets >> k++ & 1), f.b);
     }
+}
+
+/* oneOf: this one, and none of the others that could hold beside it. */
+static void sm__js_fork_one(sm__schema *js, int type, sm__branch was, sm__fact f) {
+    uint32_t i, k;
+    SM__EACH(js, i, f.a) {
+        sm__js_or(js, was, sm__js_element(i), f.b);
+        SM__EACH(js, k, f.a)
+            if (k != i && !sm__js_apart(js, type, sm__js_element(i), sm__js_element(k)))
+                sm__js_todo(js, &js->branches[js->n_branches - 1],
+                            sm__js_opposite(sm__js_element(k)), f.b);
+    }
+}
+
+/* A member of dependentRequired, dependentSchemas or dependencies. */
+static void sm__js_fork_dependent(sm__schema *js, sm__branch was, sm__fact f) {
+    uint32_t i;
+    sm__branch *to;
+    sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(f.a), SM__JS_NEGATED);
+    to = sm__js_push(js, was);
+    sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(f.a), 0);
+    if (js->t.v[f.a].kind != '[') sm__js_todo(js, to, sm__js_element(f.a), f.b);
+    else SM__EACH(js, i, f.a) sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_WORD(i), 0);
 }
 
 /* A keyword of a schema with a choice, which holds. */
 static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
-    uint32_t node = f.a, s = js->t.v[node].parent, i, k, then, otherwise;
-    const sm__tree_node *v = &js->t.v[node];
+    uint32_t i, k, condition = sm__js_element(f.a);
     sm__branch *to;
-    switch (v->word) {
+    switch (js->t.v[f.a].word) {
     case SM__KW_ENUM:
-        if (v->kind != '[') sm__js_malformed(js, node, "enum is an array");
-        for (i = v->first; i; i = js->t.v[i].next)
-            if (sm__js_type_of(js, i) == type) sm__js_or(js, was, i << 2 | SM__JS_EQUAL, f.b);
-        return;
+        if (js->t.v[f.a].kind != '[') sm__js_malformed(js, f.a, "enum is an array");
+        SM__EACH(js, i, f.a)
+            if (sm__js_type_of(js, i) == type) sm__js_or(js, was, sm__js_equal_to(i), f.b);
+        break;
     case SM__KW_ANY_OF:
-        if (SM__WAY_SCOPE(f.b)) {
-            sm__js_fork_all(js, was, f);
-            return;
-        }
-        for (i = v->first; i; i = js->t.v[i].next) sm__js_or(js, was, sm__js_element(i), f.b);
-        return;
-    case SM__KW_ONE_OF: /* this one, and none of the others that could hold beside it */
-        for (i = v->first; i; i = js->t.v[i].next) {
-            sm__js_or(js, was, sm__js_element(i), f.b);
-            for (k = v->first; k; k = js->t.v[k].next)
-                if (k != i && !sm__js_apart(js, type, sm__js_element(i), sm__js_element(k)))
-                    sm__js_todo(js, &js->branches[js->n_branches - 1],
-                                sm__js_opposite(sm__js_element(k)), f.b);
-        }
-        return;
+        if (SM__WAY_SCOPE(f.b)) sm__js_fork_all(js, was, f);
+        else SM__EACH(js, i, f.a) sm__js_or(js, was, sm__js_element(i), f.b);
+        break;
+    case SM__KW_ONE_OF: sm__js_fork_one(js, type, was, f); break;
     case SM__KW_IF:
-        then = sm__js_get(js, s, SM__KW_THEN);
-        otherwise = sm__js_get(js, s, SM__KW_ELSE);
-        to = sm__js_push(js, was);
-        sm__js_todo(js, to, sm__js_element(then), f.b);
-        sm__js_todo(js, to, sm__js_element(node), f.b);
-        to = sm__js_push(js, was);
-        sm__js_todo(js, to, sm__js_element(otherwise), f.b);
-        sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), f.b);
-        return;
+        for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++, condition = sm__js_opposite(condition)) {
+            i = sm__js_get(js, js->t.v[f.a].parent, (int)k);
+            to = sm__js_push(js, was);
+            sm__js_todo(js, to, sm__js_element(i), f.b);
+            sm__js_todo(js, to, condition, f.b);
+        }
+        break;
+    default: sm__js_fork_dependent(js, was, f);
     }
-    /* a member of dependentRequired, dependentSchemas or dependencies */
-    sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(node), SM__JS_NEGATED);
-    to = sm__js_push(js, was);
-    sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(node), 0);
-    if (v->kind == '[')
-        for (i = v->first; i; i = js->t.v[i].next)
-            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_WORD(i), 0);
-    else sm__js_todo(js, to, sm__js_element(node), f.b);
+}
+
+/* A minimum or maximum of members or items is broken: a keyword, and the one behind it. */
+static void sm__js_deny_count(sm__schema *js, sm__branch was, uint32_t s, int keyword) {
+    uint32_t n = sm__js_count(js, s, keyword, 0);
+    if (n > 0) sm__js_or_fact(js, was, SM__FACT_MAX, n - 1, 0);
+    n = sm__js_count(js, s, keyword + 1, UINT32_MAX);
+    if (n < UINT32_MAX) sm__js_or_fact(js, was, SM__FACT_MIN, n + 1, 0);
 }
 
 /* One of an array's keywords is broken. */
 static void sm__js_deny_array(sm__schema *js, sm__branch was, uint32_t s) {
     sm__items list = sm__js_items(js, s);
-    uint32_t i, k = 0, n;
-    sm__branch *to;
-    for (i = list.first; i; i = js->t.v[i].next, k++) {
-        if (sm__js_certain(js, sm__js_element(i)) > 0) continue;
-        to = sm__js_push(js, was);
-        sm__js_fact(js, to, SM__FACT_ITEM, k, sm__js_opposite(sm__js_element(i)));
-        sm__js_fact(js, to, SM__FACT_MIN, k + 1, 0);
-    }
-    if (list.rest && sm__js_certain(js, sm__js_element(list.rest)) < 1) {
-        to = sm__js_push(js, was);
-        sm__js_fact(js, to, SM__FACT_CONTAINS, 1, sm__js_opposite(sm__js_element(list.rest)));
-        js->facts[to->facts].c = UINT32_MAX;
-        js->facts[to->facts].from = k;
-    }
-    if ((n = sm__js_count(js, s, SM__KW_MIN_ITEMS, 0)) > 0)
-        sm__js_or_fact(js, was, SM__FACT_MAX, n - 1, 0);
-    if ((n = sm__js_count(js, s, SM__KW_MAX_ITEMS, UINT32_MAX)) < UINT32_MAX)
-        sm__js_or_fact(js, was, SM__FACT_MIN, n + 1, 0);
+    uint32_t i, n, k = 0, broken;
+    for (i = list.first; i; i = js->t.v[i].next, k++)
+        if ((broken = sm__js_broken(js, i))) sm__js_or_item(js, was, k, broken);
+    if ((broken = sm__js_broken(js, list.rest)))
+        sm__js_or_contains(js, was, k, 1, UINT32_MAX, broken);
+    sm__js_deny_count(js, was, s, SM__KW_MIN_ITEMS);
     if ((i = sm__js_get(js, s, SM__KW_CONTAINS))) {
         n = sm__js_count(js, s, SM__KW_MIN_CONTAINS, 1);
-        k = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
-        if (n > 0) {
-            to = sm__js_push(js, was);
-            sm__js_fact(js, to, SM__FACT_CONTAINS, 0, sm__js_element(i));
-            js->facts[to->facts].c = n - 1;
-        }
-        if (k < UINT32_MAX) {
-            to = sm__js_push(js, was);
-            sm__js_fact(js, to, SM__FACT_CONTAINS, k + 1, sm__js_element(i));
-            js->facts[to->facts].c = UINT32_MAX;
-        }
+        if (n > 0) sm__js_or_contains(js, was, 0, 0, n - 1, sm__js_element(i));
+        n = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
+        if (n < UINT32_MAX) sm__js_or_contains(js, was, 0, n + 1, UINT32_MAX, sm__js_element(i));
     }
     i = sm__js_get(js, s, SM__KW_UNIQUE_ITEMS);
     if (i && js->t.v[i].kind == 't') sm__js_refuse(js, i, "the opposite of uniqueItems");
@@ -26918,93 +26946,50 @@ static void sm__js_deny_array(sm__schema *js, sm__branch was, uint32_t s) {
 
 /* One of an object's keywords is broken. */
 static void sm__js_deny_object(sm__schema *js, sm__branch was, uint32_t s) {
-    uint32_t i, n, node;
-    sm__branch *to;
-    if ((node = sm__js_get(js, s, SM__KW_REQUIRED)) && js->t.v[node].kind == '[')
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(i), SM__JS_NEGATED);
-    if ((node = sm__js_get(js, s, SM__KW_PROPERTIES)))
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next) {
-            if (sm__js_certain(js, sm__js_element(i)) > 0) continue;
-            to = sm__js_push(js, was);
-            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
-            sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_KEY(i), sm__js_opposite(sm__js_element(i)));
+    uint32_t i, k, n, broken;
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_REQUIRED))
+        sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(i), SM__JS_NEGATED);
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_PROPERTIES))
+        if ((broken = sm__js_broken(js, i))) sm__js_or_member(js, was, SM__JS_KEY(i), broken);
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES))
+        if ((broken = sm__js_broken(js, i)))
+            sm__js_or_fact(js, was, SM__FACT_MATCHING, i, broken);
+    if ((broken = sm__js_broken(js, sm__js_get(js, s, SM__KW_ADDITIONAL))))
+        sm__js_or_fact(js, was, SM__FACT_OTHER, s, broken);
+    if ((broken = sm__js_broken(js, sm__js_get(js, s, SM__KW_PROPERTY_NAMES))))
+        sm__js_or_fact(js, was, SM__FACT_SOME_NAME, 0, broken);
+    sm__js_deny_count(js, was, s, SM__KW_MIN_PROPERTIES);
+    for (n = 0; n < 3; n++)
+        SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[n])) {
+            if (js->t.v[i].kind != '[') continue; /* a schema: see sm__js_deny */
+            SM__EACH(js, k, i) {
+                sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(k), SM__JS_NEGATED);
+                sm__js_fact(js, &js->branches[js->n_branches - 1], SM__FACT_NEEDED, SM__JS_KEY(i),
+                            0);
+            }
         }
-    if ((node = sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)))
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            if (sm__js_certain(js, sm__js_element(i)) < 1)
-                sm__js_or_fact(js, was, SM__FACT_MATCHING, i, sm__js_opposite(sm__js_element(i)));
-    if ((node = sm__js_get(js, s, SM__KW_ADDITIONAL)) &&
-        sm__js_certain(js, sm__js_element(node)) < 1)
-        sm__js_or_fact(js, was, SM__FACT_OTHER, s, sm__js_opposite(sm__js_element(node)));
-    if ((node = sm__js_get(js, s, SM__KW_PROPERTY_NAMES)) &&
-        sm__js_certain(js, sm__js_element(node)) < 1)
-        sm__js_or_fact(js, was, SM__FACT_SOME_NAME, 0, sm__js_opposite(sm__js_element(node)));
-    if ((n = sm__js_count(js, s, SM__KW_MIN_PROPERTIES, 0)) > 0)
-        sm__js_or_fact(js, was, SM__FACT_MAX, n - 1, 0);
-    if ((n = sm__js_count(js, s, SM__KW_MAX_PROPERTIES, UINT32_MAX)) < UINT32_MAX)
-        sm__js_or_fact(js, was, SM__FACT_MIN, n + 1, 0);
     if ((i = sm__js_get(js, s, SM__KW_UNEVALUATED)))
         sm__js_refuse(js, i, "the opposite of unevaluatedProperties");
 }
 
-/* A member of dependentRequired and the like is broken. */
-static void sm__js_deny_dependent(sm__schema *js, sm__branch was, uint32_t node, uint32_t way) {
-    uint32_t i, k;
-    sm__branch *to;
-    for (i = js->t.v[node].first; i; i = js->t.v[i].next) {
-        if (js->t.v[i].kind != '[') {
-            to = sm__js_push(js, was);
-            sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
-            sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
-        } else {
-            for (k = js->t.v[i].first; k; k = js->t.v[k].next) {
-                to = sm__js_push(js, was);
-                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
-                sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_WORD(k), SM__JS_NEGATED);
-            }
-        }
-    }
-}
-
-/* A schema does not hold: one of its keywords is broken. */
-static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
+/* One of the keywords that hold schemas for the value itself is broken. */
+static void sm__js_deny_applied(sm__schema *js, sm__branch was, uint32_t s, uint32_t way) {
     uint32_t i, k, node, other;
     sm__branch *to;
-    int ref_only = js->old_refs && sm__js_get(js, s, SM__KW_REF);
-    for (k = 0; k < 2; k++)
-        if ((node = sm__js_get(js, s, sm__js_refs[k])))
-            sm__js_or(js, was, sm__js_opposite(sm__js_element(sm__js_target(js, node))), way);
-    if (ref_only) return;
-    if (type & SM__JS_TEXTS) {
-        uint32_t x = sm__js_text(js, s, type);
-        if (x != SM__G_ID_ANY) sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
-    } else if ((node = sm__js_get(js, s, SM__KW_ENUM))) {
-        to = sm__js_push(js, was);
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            sm__js_todo(js, to, i << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
-    }
-    if ((node = sm__js_get(js, s, SM__KW_CONST)))
-        sm__js_or(js, was, node << 2 | SM__JS_EQUAL | SM__JS_NEGATED, way);
-    if (type == SM__JS_ARRAY) sm__js_deny_array(js, was, s);
-    if (type == SM__JS_OBJECT) sm__js_deny_object(js, was, s);
-    if ((node = sm__js_get(js, s, SM__KW_ALL_OF)))
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            sm__js_or(js, was, sm__js_opposite(sm__js_element(i)), way);
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ALL_OF))
+        sm__js_or(js, was, sm__js_opposite(sm__js_element(i)), way);
     if ((node = sm__js_get(js, s, SM__KW_NOT))) sm__js_or(js, was, sm__js_element(node), way);
     for (k = SM__KW_ANY_OF; k <= SM__KW_ONE_OF; k++) /* none of them */
         if ((node = sm__js_get(js, s, (int)k))) {
             to = sm__js_push(js, was);
-            for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-                sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
+            SM__EACH(js, i, node) sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
         }
-    if ((node = sm__js_get(js, s, SM__KW_ONE_OF))) /* or two */
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            for (k = js->t.v[i].next; k; k = js->t.v[k].next) {
-                to = sm__js_push(js, was);
-                sm__js_todo(js, to, sm__js_element(i), way);
-                sm__js_todo(js, to, sm__js_element(k), way);
-            }
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ONE_OF)) /* or two */
+        for (k = js->t.v[i].next; k; k = js->t.v[k].next) {
+            to = sm__js_push(js, was);
+            sm__js_todo(js, to, sm__js_element(i), way);
+            sm__js_todo(js, to, sm__js_element(k), way);
+        }
     for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++) {
         node = sm__js_get(js, s, SM__KW_IF);
         other = sm__js_get(js, s, (int)k);
@@ -27013,41 +26998,69 @@ static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, ui
         sm__js_todo(js, to, sm__js_opposite(sm__js_element(other)), way);
         sm__js_todo(js, to, sm__js_element(node) ^ (k == SM__KW_ELSE), way);
     }
-    for (k = 0; k < 3 && type == SM__JS_OBJECT; k++)
-        if ((node = sm__js_get(js, s, sm__js_dependent[k])))
-            sm__js_deny_dependent(js, was, node, way);
+}
+
+/* A schema does not hold: one of its keywords is broken. */
+static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
+    uint32_t i, k, node;
+    sm__branch *to;
+    for (k = 0; k < 2; k++)
+        if ((node = sm__js_get(js, s, sm__js_refs[k])))
+            sm__js_or(js, was, sm__js_opposite(sm__js_element(sm__js_target(js, node))), way);
+    if (sm__js_only_ref(js, s)) return;
+    if (type & SM__JS_TEXTS) {
+        uint32_t x = sm__js_text(js, s, type);
+        if (x != SM__G_ID_ANY) sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
+    } else if ((node = sm__js_get(js, s, SM__KW_ENUM))) {
+        to = sm__js_push(js, was);
+        SM__EACH(js, i, node) sm__js_todo(js, to, sm__js_opposite(sm__js_equal_to(i)), way);
+    }
+    if ((node = sm__js_get(js, s, SM__KW_CONST)))
+        sm__js_or(js, was, sm__js_opposite(sm__js_equal_to(node)), way);
+    if (type == SM__JS_ARRAY) sm__js_deny_array(js, was, s);
+    if (type == SM__JS_OBJECT) {
+        sm__js_deny_object(js, was, s);
+        for (k = 0; k < 3; k++)
+            SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[k])) {
+                if (js->t.v[i].kind == '[') continue;
+                to = sm__js_push(js, was);
+                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
+                sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
+            }
+    }
+    sm__js_deny_applied(js, was, s, way);
+}
+
+/* An array or object is not the one that is written at a node: a member or item differs, or is too
+ * many, or too few. */
+static void sm__js_differs(sm__schema *js, sm__branch was, uint32_t node) {
+    int array = js->t.v[node].kind == '[';
+    uint32_t i, k = 0;
+    SM__EACH(js, i, node) {
+        uint32_t other = sm__js_opposite(sm__js_equal_to(i));
+        if (array) sm__js_or_item(js, was, k++, other);
+        else {
+            sm__js_or_member(js, was, SM__JS_KEY(i), other);
+            sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(i), SM__JS_NEGATED);
+        }
+    }
+    if (!array) sm__js_or_fact(js, was, SM__FACT_OTHER, node, 0);
+    else sm__js_or_fact(js, was, SM__FACT_MIN, k + 1, 0);
+    if (k) sm__js_or_fact(js, was, SM__FACT_MAX, k - 1, 0);
 }
 
 /* The value is one that is written in the schema, or it is not. */
 static void sm__js_compare(sm__schema *js, int type, sm__branch was, uint32_t element) {
-    uint32_t node = element >> 2, i, k = 0, neg = element & SM__JS_NEGATED;
-    const sm__tree_node *v = &js->t.v[node];
-    sm__branch *to;
+    uint32_t node = element >> 2, neg = element & SM__JS_NEGATED;
     if (sm__js_type_of(js, node) != type) {
         if (neg) sm__js_push(js, was);
     } else if (type & SM__JS_TEXTS) {
         sm__js_or_fact(js, was, SM__FACT_TEXT, sm__js_equal(js, node), neg);
-    } else if (!neg) {
-        to = sm__js_push(js, was);
-        if (type & SM__JS_HOLDERS) sm__js_fact(js, to, SM__FACT_VALUE, node, 0);
     } else if (type & SM__JS_HOLDERS) {
-        for (i = v->first; i; i = js->t.v[i].next, k++) { /* one differs */
-            to = sm__js_push(js, was);
-            if (type == SM__JS_ARRAY) {
-                sm__js_fact(js, to, SM__FACT_ITEM, k, i << 2 | 3);
-                sm__js_fact(js, to, SM__FACT_MIN, k + 1, 0);
-            } else {
-                sm__js_fact(js, to, SM__FACT_MEMBER, SM__JS_KEY(i), i << 2 | 3);
-                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
-                sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(i), SM__JS_NEGATED);
-            }
-        }
-        if (type == SM__JS_OBJECT) {
-            sm__js_or_fact(js, was, SM__FACT_OTHER, node, 0);
-        } else {
-            sm__js_or_fact(js, was, SM__FACT_MIN, k + 1, 0);
-            if (k) sm__js_or_fact(js, was, SM__FACT_MAX, k - 1, 0);
-        }
+        if (neg) sm__js_differs(js, was, node);
+        else sm__js_or_fact(js, was, SM__FACT_VALUE, node, 0);
+    } else if (!neg) {
+        sm__js_push(js, was);
     }
 }
 
@@ -27055,8 +27068,8 @@ static void sm__js_compare(sm__schema *js, int type, sm__branch was, uint32_t el
 static void sm__js_step(sm__schema *js, int type) {
     sm__branch was = js->branches[--js->n_branches];
     sm__fact f = js->facts[was.todo];
-    uint32_t s = f.a >> 2;
-    int neg = f.a & SM__JS_NEGATED, types, certain;
+    uint32_t s = f.a >> 2, neg = f.a & SM__JS_NEGATED;
+    int certain;
     was.todo = f.next;
     if (++js->steps > SM__JS_STEPS) {
         sm__js_fail(js, 1, SM_ERR_FULL, "too many cases");
@@ -27068,17 +27081,12 @@ static void sm__js_step(sm__schema *js, int type) {
         if (certain > 0) sm__js_push(js, was);
     } else if (f.a & SM__JS_EQUAL) {
         sm__js_compare(js, type, was, f.a);
+    } else if (!sm__js_only_ref(js, s) && !(sm__js_types(js, s) & type)) {
+        if (neg) sm__js_push(js, was);
+    } else if (neg) {
+        sm__js_deny(js, type, was, s, f.b);
     } else {
-        types = sm__js_types(js, s);
-        if (types & SM__JS_INTEGER) types |= SM__JS_NUMBER;
-        if (js->old_refs && sm__js_get(js, s, SM__KW_REF)) types = SM__JS_ANY;
-        if (!(types & type)) {
-            if (neg) sm__js_push(js, was);
-        } else if (neg) {
-            sm__js_deny(js, type, was, s, f.b);
-        } else {
-            sm__js_assert(js, type, was, s, f.b);
-        }
+        sm__js_assert(js, type, was, s, f.b);
     }
 }
 
@@ -27122,7 +27130,7 @@ static uint32_t sm__js_branch_text(sm__schema *js, int type, sm__branch br) {
     return x;
 }
 
-/* The inside of all strings that a set of elements allows; 0 = failure. */
+/* The inside of all strings that an element allows; 0 = none, or failure. */
 static uint32_t sm__js_strings(sm__schema *js, uint32_t element) {
     uint32_t base = js->n_branches, x = SM__G_ID_NONE;
     sm__branch start = {0, 0};
@@ -27134,9 +27142,13 @@ static uint32_t sm__js_strings(sm__schema *js, uint32_t element) {
     return x;
 }
 
-/* What one object must be: its names, from number `first` on, and how many members it has. */
+/* What one object must be. */
 typedef struct sm__object {
-    uint32_t first, n, min, max;
+    uint32_t first, n;   /* its names, from number `first` on */
+    uint32_t min, max;   /* so many members */
+    uint32_t n_patterns; /* different ones */
+    uint32_t pattern[SM__JS_PATTERNS]; /* members of patternProperties */
+    uint32_t x[SM__JS_PATTERNS];       /* the names that it is found in */
 } sm__object;
 
 static void sm__js_name_add(sm__schema *js, sm__object *to, uint32_t name) {
@@ -27153,30 +27165,61 @@ static void sm__js_name_add(sm__schema *js, sm__object *to, uint32_t name) {
     to->n++;
 }
 
-/* All names that the facts speak of, and the counts. */
-static void sm__js_names(sm__schema *js, sm__branch br, sm__object *to) {
-    uint32_t i, k, node;
-    for (i = br.facts; i; i = js->facts[i].next) {
-        sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_MEMBER || f.kind == SM__FACT_NEEDED) sm__js_name_add(js, to, f.a);
-        if (f.kind == SM__FACT_MIN && f.a > to->min) to->min = f.a;
-        if (f.kind == SM__FACT_MAX && f.a < to->max) to->max = f.a;
-        if (f.kind == SM__FACT_VALUE)
-            for (k = js->t.v[f.a].first; k; k = js->t.v[k].next)
-                sm__js_name_add(js, to, SM__JS_KEY(k));
-        if (f.kind != SM__FACT_LOCAL) continue;
-        node = sm__js_count(js, f.a, SM__KW_MIN_PROPERTIES, 0);
-        if (node > to->min) to->min = node;
-        node = sm__js_count(js, f.a, SM__KW_MAX_PROPERTIES, UINT32_MAX);
-        if (node < to->max) to->max = node;
-        if ((node = sm__js_get(js, f.a, SM__KW_PROPERTIES)))
-            for (k = js->t.v[node].first; k; k = js->t.v[k].next)
-                sm__js_name_add(js, to, SM__JS_KEY(k));
-        if (!(node = sm__js_get(js, f.a, SM__KW_REQUIRED))) continue;
-        if (js->t.v[node].kind != '[') sm__js_malformed(js, node, "required is an array of names");
-        for (k = js->t.v[node].first; k; k = js->t.v[k].next) {
-            if (js->t.v[k].kind != '"') sm__js_malformed(js, k, "a name is a string");
-            sm__js_name_add(js, to, SM__JS_WORD(k));
+/* The number of a pattern, by a member of patternProperties. */
+static uint32_t sm__js_pattern_number(const sm__schema *js, const sm__object *o, uint32_t node) {
+    uint32_t i = 0;
+    while (i < o->n_patterns && !sm__str_same(js->t.v[o->pattern[i]].key, js->t.v[node].key)) i++;
+    return i;
+}
+
+static void sm__js_pattern_add(sm__schema *js, sm__object *to, uint32_t node) {
+    uint32_t i = sm__js_pattern_number(js, to, node);
+    if (i < to->n_patterns || js->b->error.status) return;
+    if (i == SM__JS_PATTERNS) {
+        sm__js_refuse(js, node, "more than 5 patterns for one object");
+        return;
+    }
+    to->pattern[i] = node;
+    to->x[i] = sm__js_pattern(js, node, js->t.v[node].key);
+    to->n_patterns++;
+}
+
+/* minX and maxX of a schema, of which the first is given. */
+static void sm__js_limits(sm__schema *js, uint32_t s, int keyword, uint32_t *min, uint32_t *max) {
+    uint32_t n = sm__js_count(js, s, keyword, 0);
+    if (n > *min) *min = n;
+    n = sm__js_count(js, s, keyword + 1, UINT32_MAX);
+    if (n < *max) *max = n;
+}
+
+/* All names and patterns that a fact speaks of, and the counts. */
+static void sm__js_names(sm__schema *js, const sm__fact *f, sm__object *to) {
+    uint32_t i, required;
+    switch (f->kind) {
+    case SM__FACT_MEMBER:
+    case SM__FACT_NEEDED: sm__js_name_add(js, to, f->a); break;
+    case SM__FACT_MIN: to->min = to->min > f->a ? to->min : f->a; break;
+    case SM__FACT_MAX: to->max = to->max < f->a ? to->max : f->a; break;
+    case SM__FACT_MATCHING: sm__js_pattern_add(js, to, f->a); break;
+    case SM__FACT_VALUE: SM__EACH(js, i, f->a) sm__js_name_add(js, to, SM__JS_KEY(i)); break;
+    case SM__FACT_OTHER:
+        if (js->t.v[f->a].mark != SM__BELOW_SCHEMA) { /* than those of a value */
+            SM__EACH(js, i, f->a) sm__js_name_add(js, to, SM__JS_KEY(i));
+            break;
+        } /* fallthrough */
+    case SM__FACT_LOCAL:
+        SM__EACH(js, i, sm__js_get(js, f->a, SM__KW_PROPERTIES))
+            sm__js_name_add(js, to, SM__JS_KEY(i));
+        SM__EACH(js, i, sm__js_get(js, f->a, SM__KW_PATTERN_PROPERTIES))
+            sm__js_pattern_add(js, to, i);
+        if (f->kind == SM__FACT_OTHER) break;
+        sm__js_limits(js, f->a, SM__KW_MIN_PROPERTIES, &to->min, &to->max);
+        required = sm__js_get(js, f->a, SM__KW_REQUIRED);
+        if (required && js->t.v[required].kind != '[')
+            sm__js_malformed(js, required, "required is an array of names");
+        SM__EACH(js, i, required) {
+            if (js->t.v[i].kind != '"') sm__js_malformed(js, i, "a name is a string");
+            sm__js_name_add(js, to, SM__JS_WORD(i));
         }
     }
 }
@@ -27186,22 +27229,22 @@ static void sm__js_name_is(sm__schema *js, sm__name *name, uint32_t element) {
     if (sm__js_certain(js, element) < 0) name->gone = 1;
 }
 
-/* What one schema's keywords ask of a member by its name; 1 = its properties or patternProperties
- * know the name. */
-static int sm__js_name_local(sm__schema *js, uint32_t s, sm__name *name, int apply) {
-    uint32_t node = sm__js_get(js, s, SM__KW_PROPERTIES), i;
-    int known = 0;
-    if (node && (i = sm__tree_get(&js->t, node, sm__js_name_text(js, name->name)))) {
+/* Whether a schema's properties or patternProperties know a name; apply: what they ask of it is
+ * noted. */
+static int sm__js_known(sm__schema *js, const sm__object *o, uint32_t s, sm__name *name,
+                        int apply) {
+    uint32_t i = 0, known;
+    if (name->name)
+        i = sm__tree_get(&js->t, sm__js_get(js, s, SM__KW_PROPERTIES),
+                         sm__js_name_text(js, name->name));
+    if (i && apply) sm__js_name_is(js, name, sm__js_element(i));
+    known = i;
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)) {
+        if (!(name->matches >> sm__js_pattern_number(js, o, i) & 1)) continue;
         if (apply) sm__js_name_is(js, name, sm__js_element(i));
-        known = 1;
+        known = i;
     }
-    if ((node = sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)))
-        for (i = js->t.v[node].first; i; i = js->t.v[i].next)
-            if (sm__js_name_in(js, name->name, sm__js_pattern(js, i, js->t.v[i].key))) {
-                if (apply) sm__js_name_is(js, name, sm__js_element(i));
-                known = 1;
-            }
-    return known;
+    return known != 0;
 }
 
 /* Whether a scope is another one, or inside it. */
@@ -27210,48 +27253,75 @@ static int sm__js_inside(const sm__schema *js, uint32_t scope, uint32_t outer) {
     return scope == outer;
 }
 
-/* Whether unevaluatedProperties, the scope of which is fact i, sees that a member of this name was
+/* Whether unevaluatedProperties, the scope of which is a fact, sees that members of this name were
  * looked at by others. */
-static int sm__js_name_seen(sm__schema *js, sm__branch br, uint32_t scope, sm__name *name) {
+static int sm__js_name_seen(sm__schema *js, sm__branch br, const sm__object *o, uint32_t scope,
+                            sm__name *name) {
     uint32_t i;
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
-        if (f.kind == SM__FACT_LOCAL && sm__js_inside(js, f.b, scope) &&
-            (sm__js_get(js, f.a, SM__KW_ADDITIONAL) || sm__js_name_local(js, f.a, name, 0)))
+        if ((f.kind != SM__FACT_SCOPE && f.kind != SM__FACT_LOCAL) || i == scope ||
+            !sm__js_inside(js, f.b, scope))
+            continue;
+        if (f.kind == SM__FACT_SCOPE || sm__js_get(js, f.a, SM__KW_ADDITIONAL) ||
+            sm__js_known(js, o, f.a, name, 0))
             return 1;
     }
     return 0;
 }
 
+/* What the keywords of one schema ask of one name. */
+static void sm__js_name_local(sm__schema *js, const sm__object *o, uint32_t s, sm__name *name) {
+    uint32_t i, node;
+    if (!sm__js_known(js, o, s, name, 1) && (node = sm__js_get(js, s, SM__KW_ADDITIONAL)))
+        sm__js_name_is(js, name, sm__js_element(node));
+    if (!name->name) return;
+    node = sm__js_get(js, s, SM__KW_PROPERTY_NAMES);
+    if (node && sm__js_certain(js, sm__js_element(node)) < 1 &&
+        !sm__js_name_in(js, name->name, sm__js_strings(js, sm__js_element(node))))
+        name->gone = 1;
+    SM__EACH(js, i, sm__js_get(js, s, SM__KW_REQUIRED))
+        if (sm__str_same(js->t.v[i].text, sm__js_name_text(js, name->name))) name->needed = 1;
+}
+
 /* Everything that the facts ask of one name. */
-static void sm__js_name_facts(sm__schema *js, sm__branch br, sm__name *name) {
-    uint32_t i, k, node;
-    sm__str text = sm__js_name_text(js, name->name);
+static void sm__js_name_facts(sm__schema *js, sm__branch br, const sm__object *o, sm__name *name) {
+    uint32_t i, k;
+    sm__str text = {NULL, 0};
+    if (name->name) text = sm__js_name_text(js, name->name);
     for (i = br.facts; i && !js->b->error.status; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_MEMBER && sm__str_same(sm__js_name_text(js, f.a), text))
-            sm__js_name_is(js, name, f.b);
-        if (f.kind == SM__FACT_NEEDED && sm__str_same(sm__js_name_text(js, f.a), text))
-            name->needed = 1;
+        int same = name->name && (f.kind == SM__FACT_MEMBER || f.kind == SM__FACT_NEEDED) &&
+                   sm__str_same(sm__js_name_text(js, f.a), text);
+        if (same && f.kind == SM__FACT_MEMBER) sm__js_name_is(js, name, f.b);
+        if (same && f.kind == SM__FACT_NEEDED) name->needed = 1;
         if (f.kind == SM__FACT_VALUE) {
-            k = sm__tree_get(&js->t, f.a, text);
-            sm__js_name_is(js, name, k ? k << 2 | SM__JS_EQUAL : (uint32_t)SM__JS_NEGATED);
-            name->needed = 1;
+            k = name->name ? sm__tree_get(&js->t, f.a, text) : 0;
+            sm__js_name_is(js, name, k ? sm__js_equal_to(k) : (uint32_t)SM__JS_NEGATED);
+            if (k) name->needed = 1;
         }
-        if (f.kind == SM__FACT_SCOPE && !sm__js_name_seen(js, br, i, name))
+        if (f.kind == SM__FACT_SCOPE && !sm__js_name_seen(js, br, o, i, name))
             sm__js_name_is(js, name, sm__js_element(f.a));
-        if (f.kind != SM__FACT_LOCAL) continue;
-        if (!sm__js_name_local(js, f.a, name, 1) && (node = sm__js_get(js, f.a, SM__KW_ADDITIONAL)))
-            sm__js_name_is(js, name, sm__js_element(node));
-        if ((node = sm__js_get(js, f.a, SM__KW_PROPERTY_NAMES)) &&
-            sm__js_certain(js, sm__js_element(node)) < 1 &&
-            !sm__js_name_in(js, name->name, sm__js_strings(js, sm__js_element(node))))
-            name->gone = 1;
-        if ((node = sm__js_get(js, f.a, SM__KW_REQUIRED)))
-            for (k = js->t.v[node].first; k; k = js->t.v[k].next)
-                if (sm__str_same(js->t.v[k].text, text)) name->needed = 1;
+        if (f.kind == SM__FACT_LOCAL) sm__js_name_local(js, o, f.a, name);
     }
+}
+
+/* The shape of the objects of a branch. */
+static sm__object sm__js_shape(sm__schema *js, sm__branch br) {
+    sm__object to;
+    uint32_t i, k;
+    memset(&to, 0, sizeof to);
+    to.first = js->n_names;
+    to.max = UINT32_MAX;
+    for (i = br.facts; i; i = js->facts[i].next) sm__js_names(js, &js->facts[i], &to);
+    js->n_names += to.n;
+    for (i = to.first; i < to.first + to.n && !js->b->error.status; i++) {
+        sm__name *name = &js->names[i];
+        for (k = 0; k < to.n_patterns; k++)
+            name->matches |= (uint32_t)sm__js_name_in(js, name->name, to.x[k]) << k;
+        sm__js_name_facts(js, br, &to, name);
+    }
+    return to;
 }
 
 /* -- sets of elements: gathered behind those that have a rule -- */
@@ -27261,11 +27331,12 @@ static uint32_t sm__js_follow(sm__schema *js, uint32_t element) {
     int steps;
     for (steps = 0; steps < SM__JS_CHAIN && element >= 4 && !(element & SM__JS_EQUAL); steps++) {
         uint32_t s = element >> 2, i, ref = sm__js_get(js, s, SM__KW_REF);
-        for (i = js->t.v[s].first; i && ref; i = js->t.v[i].next)
-            if (js->t.v[i].word != SM__KW_REF && js->t.v[i].word && js->t.v[i].word < SM__KW_SAYS &&
-                !js->old_refs)
-                ref = 0;
-        if (!ref) break;
+        int says = 0; /* anything else */
+        SM__EACH(js, i, s) {
+            int word = js->t.v[i].word;
+            says |= word && word != SM__KW_REF && word < SM__KW_SAYS;
+        }
+        if (!ref || (says && !js->old_refs)) break;
         element = sm__js_target(js, ref) << 2 | (element & 3);
     }
     return element;
@@ -27287,18 +27358,24 @@ static void sm__js_gather(sm__schema *js, uint32_t first, uint32_t element) {
     e[i] = element;
 }
 
-/* Whether no value of a type fulfils the n elements from `first` on. 0 may also mean that it was
- * too far to look. depth: members of members that are looked into; a constant bounds it. */
-static int sm__js_dead(sm__schema *js, uint32_t first, uint32_t n, int type, int depth) {
+/* What a name's value must be, as a set. Returns where it begins. */
+static uint32_t sm__js_name_set(sm__schema *js, const sm__name *name) {
+    uint32_t first = js->n_elements, i;
+    for (i = name->elements; i; i = js->facts[i].next) sm__js_gather(js, first, js->facts[i].a);
+    return first;
+}
+
+/* Whether no value of a type fulfils the set from `first` on. 0 may also mean that it was too far
+ * to look. depth: members of members that are looked into; a constant bounds it. */
+static int sm__js_dead(sm__schema *js, uint32_t first, int type, int depth) {
     uint32_t base = js->n_branches, facts = js->n_facts, names = js->n_names, i;
     sm__branch start = {0, 0};
     int dead = 1;
-    for (i = 0; i < n; i++) sm__js_todo(js, &start, js->elements[first + i], 0);
+    for (i = first; i < js->n_elements; i++) sm__js_todo(js, &start, js->elements[i], 0);
     sm__js_push(js, start);
     while (dead && sm__js_open(js, base, type)) {
         sm__branch br = js->branches[--js->n_branches];
-        if (type & SM__JS_TEXTS)
-            dead = !sm__gb_alive(js->b, sm__js_branch_text(js, type, br));
+        if (type & SM__JS_TEXTS) dead = !sm__gb_alive(js->b, sm__js_branch_text(js, type, br));
         else dead = type == SM__JS_OBJECT && sm__js_object_dead(js, br, depth);
     }
     js->n_branches = base;
@@ -27307,12 +27384,11 @@ static int sm__js_dead(sm__schema *js, uint32_t first, uint32_t n, int type, int
     return dead && !js->b->error.status;
 }
 
-/* The same for a value of any type. */
-static int sm__js_dead_value(sm__schema *js, uint32_t first, uint32_t n, int depth) {
-    int type;
-    for (type = 1; type <= SM__JS_OBJECT; type *= 2)
-        if (!sm__js_dead(js, first, n, type, depth)) return 0;
-    return 1;
+/* The same for values of all types. */
+static int sm__js_dead_set(sm__schema *js, uint32_t first, int depth) {
+    int type = 1;
+    while (type <= SM__JS_OBJECT && sm__js_dead(js, first, type, depth)) type *= 2;
+    return type > SM__JS_OBJECT;
 }
 
 /* Two schemas that no value of the type can fulfil together. */
@@ -27323,32 +27399,21 @@ static int sm__js_apart(sm__schema *js, int type, uint32_t a, uint32_t b) {
     js->probing++;
     sm__js_gather(js, first, a);
     sm__js_gather(js, first, b);
-    apart = sm__js_dead(js, first, js->n_elements - first, type, SM__JS_PROBE);
+    apart = sm__js_dead(js, first, type, SM__JS_PROBE);
     js->n_elements = first;
     js->probing--;
     return apart;
 }
 
-/* A needed member that cannot be. */
+/* Whether a member of this name cannot be. */
 static int sm__js_name_dead(sm__schema *js, const sm__name *name, int depth) {
-    uint32_t first = js->n_elements, i, n = 0;
+    uint32_t first;
     int dead = name->gone != 0;
     if (dead || !depth) return dead;
-    for (i = name->elements; i; i = js->facts[i].next)
-        n++, sm__js_gather(js, first, js->facts[i].a);
-    if (n > 1) dead = sm__js_dead_value(js, first, js->n_elements - first, depth - 1);
+    first = sm__js_name_set(js, name);
+    if (js->n_elements > first + 1) dead = sm__js_dead_set(js, first, depth - 1);
     js->n_elements = first;
     return dead;
-}
-
-static sm__object sm__js_shape(sm__schema *js, sm__branch br) {
-    sm__object to = {js->n_names, 0, 0, UINT32_MAX};
-    uint32_t i;
-    sm__js_names(js, br, &to);
-    js->n_names += to.n;
-    for (i = 0; i < to.n && !js->b->error.status; i++)
-        sm__js_name_facts(js, br, &js->names[to.first + i]);
-    return to;
 }
 
 static int sm__js_object_dead(sm__schema *js, sm__branch br, int depth) {
@@ -27417,136 +27482,146 @@ static void sm__js_array_contains(sm__schema *js, sm__array *to, uint32_t node, 
 
 static sm__array sm__js_array_shape(sm__schema *js, sm__branch br) {
     sm__array to = {0, 0, UINT32_MAX, 0, 0, 0, 0, 0, 0};
-    uint32_t i, k, n, node;
+    uint32_t i, k, n, s;
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_ITEM && f.a >= to.fixed) to.fixed = f.a + 1;
+        s = f.a;
+        n = 0; /* items that are told apart */
+        if (f.kind == SM__FACT_ITEM) n = f.a + 1;
         if (f.kind == SM__FACT_MIN && f.a > to.min) to.min = f.a;
         if (f.kind == SM__FACT_MAX && f.a < to.max) to.max = f.a;
         if (f.kind == SM__FACT_CONTAINS) sm__js_array_contains(js, &to, f.b >> 2, f);
         if (f.kind == SM__FACT_VALUE) {
-            n = js->t.v[f.a].n;
-            if (n > to.fixed) to.fixed = n;
+            n = js->t.v[s].n;
             if (n > to.min) to.min = n;
             if (n < to.max) to.max = n;
         }
-        if (f.kind != SM__FACT_LOCAL) continue;
-        for (n = 0, k = sm__js_items(js, f.a).first; k; k = js->t.v[k].next) n++;
-        if (n > to.fixed) to.fixed = n;
-        n = sm__js_count(js, f.a, SM__KW_MIN_ITEMS, 0);
-        if (n > to.min) to.min = n;
-        n = sm__js_count(js, f.a, SM__KW_MAX_ITEMS, UINT32_MAX);
-        if (n < to.max) to.max = n;
-        if ((node = sm__js_get(js, f.a, SM__KW_UNIQUE_ITEMS)) && js->t.v[node].kind == 't')
-            to.unique = node;
-        if ((node = sm__js_get(js, f.a, SM__KW_CONTAINS))) {
-            f.a = sm__js_count(js, js->facts[i].a, SM__KW_MIN_CONTAINS, 1);
-            f.c = sm__js_count(js, js->facts[i].a, SM__KW_MAX_CONTAINS, UINT32_MAX);
-            f.b = sm__js_element(node);
-            f.from = 0;
-            sm__js_array_contains(js, &to, node, f);
+        if (f.kind == SM__FACT_LOCAL) {
+            for (k = sm__js_items(js, s).first; k; k = js->t.v[k].next) n++;
+            sm__js_limits(js, s, SM__KW_MIN_ITEMS, &to.min, &to.max);
+            k = sm__js_get(js, s, SM__KW_UNIQUE_ITEMS);
+            if (k && js->t.v[k].kind == 't') to.unique = k;
+            if ((k = sm__js_get(js, s, SM__KW_CONTAINS))) {
+                f.a = sm__js_count(js, s, SM__KW_MIN_CONTAINS, 1);
+                f.c = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
+                f.b = sm__js_element(k);
+                f.from = 0;
+                sm__js_array_contains(js, &to, k, f);
+            }
         }
+        if (n > to.fixed) to.fixed = n;
     }
     return to;
 }
 
+/* A node's sibling number k from it on; 0 = there is none. */
+static uint32_t sm__js_nth(const sm__schema *js, uint32_t node, uint32_t k) {
+    for (; node && k; k--) node = js->t.v[node].next;
+    return node;
+}
+
+/* The schema that a schema has for item k, 0 = none. */
+static uint32_t sm__js_item_schema(sm__schema *js, uint32_t s, uint32_t k) {
+    sm__items list = sm__js_items(js, s);
+    uint32_t node = sm__js_nth(js, list.first, k);
+    return node ? node : list.rest;
+}
+
 /* Whether unevaluatedItems sees that item k was looked at by others. */
 static int sm__js_item_seen(sm__schema *js, sm__branch br, uint32_t scope, uint32_t k) {
-    uint32_t i, n, node;
+    uint32_t i, node;
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
-        sm__items list;
         if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
         if (f.kind != SM__FACT_LOCAL || !sm__js_inside(js, f.b, scope)) continue;
         if ((node = sm__js_get(js, f.a, SM__KW_CONTAINS)))
             sm__js_refuse(js, node, "contains below unevaluatedItems");
-        list = sm__js_items(js, f.a);
-        for (n = 0, node = list.first; node && n < k; n++) node = js->t.v[node].next;
-        if (node || list.rest) return 1;
+        if (sm__js_item_schema(js, f.a, k)) return 1;
     }
     return 0;
 }
 
-/* What the facts ask of item k, gathered. */
-static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k) {
-    uint32_t first = js->n_elements, i, n, node;
+/* What the facts ask of item k, and what `more` does, gathered. */
+static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k, uint32_t more) {
+    uint32_t first = js->n_elements, i, node;
+    if (more) sm__js_gather(js, first, more);
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
         if (f.kind == SM__FACT_ITEM && f.a == k) sm__js_gather(js, first, f.b);
         if (f.kind == SM__FACT_VALUE) {
-            for (n = 0, node = js->t.v[f.a].first; node && n < k; n++) node = js->t.v[node].next;
-            sm__js_gather(js, first,
-                          node ? node << 2 | SM__JS_EQUAL : (uint32_t)SM__JS_NEGATED);
+            node = sm__js_nth(js, js->t.v[f.a].first, k);
+            sm__js_gather(js, first, node ? sm__js_equal_to(node) : (uint32_t)SM__JS_NEGATED);
         }
         if (f.kind == SM__FACT_SCOPE && !sm__js_item_seen(js, br, i, k))
             sm__js_gather(js, first, sm__js_element(f.a));
-        if (f.kind == SM__FACT_LOCAL) {
-            sm__items list = sm__js_items(js, f.a);
-            for (n = 0, node = list.first; node && n < k; n++) node = js->t.v[node].next;
-            if (!node) node = list.rest;
-            if (node) sm__js_gather(js, first, sm__js_element(node));
-        }
+        if (f.kind == SM__FACT_LOCAL && (node = sm__js_item_schema(js, f.a, k)))
+            sm__js_gather(js, first, sm__js_element(node));
     }
     return first;
 }
 
-/* Item k, which also is what `more` asks. */
 static uint32_t sm__js_item(sm__schema *js, sm__branch br, uint32_t k, uint32_t more) {
-    uint32_t first = sm__js_item_set(js, br, k);
-    if (more) sm__js_gather(js, first, more);
-    return sm__js_term(js, first);
+    return sm__js_term(js, sm__js_item_set(js, br, k, more));
 }
 
-/* The values of an enum or const among the elements of the last set; returns how many. */
-static uint32_t sm__js_few_values(sm__schema *js, uint32_t first, uint32_t *values) {
-    uint32_t i, k, n = 0, s, node;
-    int word;
+/* The values that the last set names: the children of an enum, or (*one) a node alone; 0 = it does
+ * not name them. */
+static uint32_t sm__js_few_values(const sm__schema *js, uint32_t first, int *one) {
+    uint32_t i, s, node;
     for (i = first; i < js->n_elements; i++) {
         s = js->elements[i] >> 2;
+        *one = 1;
+        if ((js->elements[i] & 3) == SM__JS_EQUAL) return s;
         if ((js->elements[i] & 3) || js->t.v[s].mark != SM__BELOW_SCHEMA) continue;
-        for (word = SM__KW_ENUM; word <= SM__KW_CONST; word++) {
-            if (!(node = sm__js_get(js, s, word))) continue;
-            for (k = word == SM__KW_CONST ? node : js->t.v[node].first; k && n < SM__JS_NAMES;) {
-                values[n++] = k;
-                k = word == SM__KW_CONST ? 0 : js->t.v[k].next;
-            }
-            return n;
-        }
+        if ((node = sm__js_get(js, s, SM__KW_CONST))) return node;
+        *one = 0;
+        if ((node = sm__js_get(js, s, SM__KW_ENUM))) return js->t.v[node].first;
     }
     return 0;
 }
 
+/* The values of a type that item 0 may be, each an expression, to items [SM__JS_NAMES], of which n
+ * are there. Returns how many are there then. */
+static uint32_t sm__js_unique_values(sm__schema *js, sm__branch br, int type, uint32_t unique,
+                                     uint32_t *items, uint32_t n) {
+    uint32_t first = sm__js_item_set(js, br, 0, 0), v, u, values, set;
+    sm__branch none = {0, 0};
+    int one = 0, again;
+    if (sm__js_dead(js, first, type, SM__JS_PROBE)) return n;
+    if (type < SM__JS_NUMBER) { /* null, false, true: of these there is one */
+        items[n++] = sm__js_branch(js, type, none);
+        return n;
+    }
+    values = sm__js_few_values(js, first, &one);
+    if (!values) sm__js_refuse(js, unique, "uniqueItems, but for items of an enum");
+    for (v = values; v && n < SM__JS_NAMES && !js->b->error.status; v = one ? 0 : js->t.v[v].next) {
+        if (sm__js_type_of(js, v) != type) continue;
+        for (again = 0, u = values; u != v && !again; u = js->t.v[u].next)
+            again = sm__js_type_of(js, u) == type &&
+                    !sm__js_apart(js, type, sm__js_equal_to(u), sm__js_equal_to(v));
+        if (again && (type & SM__JS_HOLDERS)) /* or too far to look */
+            sm__js_refuse(js, v, "uniqueItems of such items");
+        set = sm__js_item_set(js, br, 0, sm__js_equal_to(v));
+        if (!again && !sm__js_dead(js, set, type, SM__JS_PROBE))
+            items[n++] = sm__js_term(js, set);
+    }
+    if (v) sm__js_refuse(js, unique, "uniqueItems of more than 256 values");
+    return n;
+}
+
 /* The items of an array without two that are the same: members, each of which is there once. */
 static uint32_t sm__js_unique_items(sm__schema *js, sm__branch br, const sm__array *a) {
-    uint32_t values[SM__JS_NAMES], items[SM__JS_NAMES], n, i, k, kept = 0, members;
-    uint32_t first = sm__js_item_set(js, br, 0);
-    uint32_t end = js->n_elements;
-    n = a->fixed || a->n_contains ? 0 : sm__js_few_values(js, first, values);
-    if (!n) sm__js_refuse(js, a->unique, "uniqueItems, but for items of an enum");
-    for (i = 0; i < n && !js->b->error.status; i++) {
-        int type = sm__js_type_of(js, values[i]), again = 0;
-        sm__branch one = {0, 0};
-        if (type & SM__JS_HOLDERS) sm__js_refuse(js, values[i], "uniqueItems of such items");
-        for (k = 0; k < i && !again; k++)
-            again = sm__js_type_of(js, values[k]) == type &&
-                    !sm__js_apart(js, type, values[i] << 2 | SM__JS_EQUAL,
-                                  values[k] << 2 | SM__JS_EQUAL);
-        js->elements[js->n_elements++] = values[i] << 2 | SM__JS_EQUAL;
-        again |= sm__js_dead(js, first, js->n_elements - first, type, SM__JS_PROBE);
-        js->n_elements = end;
-        if (again) continue;
-        if (type & SM__JS_TEXTS)
-            sm__js_fact(js, &one, SM__FACT_TEXT, sm__js_equal(js, values[i]), 0);
-        items[kept++] = sm__js_branch(js, type, one);
-    }
-    js->n_elements = first;
-    if (a->min > kept || js->b->error.status) return SM__G_ID_NONE;
-    members = sm__gb_members(js->b, kept, 0, js->between, a->min, a->max);
-    for (i = 0; i < kept; i++) sm__gb_member(js->b, members, i, items[i], 0);
+    uint32_t items[SM__JS_NAMES + 3], i, n = 0, members;
+    int type;
+    if (a->fixed || a->n_contains) sm__js_refuse(js, a->unique, "uniqueItems of different items");
+    for (type = 1; type <= SM__JS_OBJECT; type *= 2)
+        n = sm__js_unique_values(js, br, type, a->unique, items, n);
+    if (a->min > n || js->b->error.status) return SM__G_ID_NONE;
+    members = sm__gb_members(js->b, n, 0, js->between, a->min, a->max);
+    for (i = 0; i < n; i++) sm__gb_member(js->b, members, i, items[i], 0);
     return members;
 }
 
-/* Items from number k on, the first of them behind a comma, without contains. */
 static uint32_t sm__js_items_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k) {
     uint32_t x = sm__gb_seq(js->b, js->between, sm__js_item(js, br, k, 0));
     uint32_t min = a->min > k ? a->min - k : 0;
@@ -27609,182 +27684,151 @@ static uint32_t sm__js_array_items(sm__schema *js, sm__branch br, const sm__arra
 
 /* -- objects -- */
 
-/* The patterns of an object: a member whose name is none of the named ones is of the kind that they
- * make, together. */
-typedef struct sm__kinds {
-    uint32_t node[SM__JS_PATTERNS]; /* a pattern, by a member of patternProperties */
-    uint32_t x[SM__JS_PATTERNS];    /* its texts */
-    int n;
-} sm__kinds;
-
-static int sm__js_kind_of(sm__schema *js, const sm__kinds *kinds, uint32_t node) {
-    int i;
-    for (i = 0; i < kinds->n; i++)
-        if (sm__str_same(js->t.v[kinds->node[i]].key, js->t.v[node].key)) break;
-    return i;
-}
-
-static void sm__js_kinds(sm__schema *js, sm__branch br, sm__kinds *to) {
-    uint32_t i, k, node;
-    to->n = 0;
-    for (i = br.facts; i && !js->b->error.status; i = js->facts[i].next) {
-        if (js->facts[i].kind != SM__FACT_LOCAL) continue;
-        node = sm__js_get(js, js->facts[i].a, SM__KW_PATTERN_PROPERTIES);
-        for (k = node ? js->t.v[node].first : 0; k && !js->b->error.status; k = js->t.v[k].next) {
-            if (sm__js_kind_of(js, to, k) < to->n) continue;
-            if (to->n == SM__JS_PATTERNS) {
-                sm__js_refuse(js, k, "more than 5 patterns for one object");
-                return;
-            }
-            to->node[to->n] = k;
-            to->x[to->n++] = sm__js_pattern(js, k, js->t.v[k].key);
-        }
-    }
-}
-
-/* Whether unevaluatedProperties sees that the members of a kind were looked at by others. */
-static int sm__js_kind_seen(sm__schema *js, sm__branch br, uint32_t scope, const sm__kinds *kinds,
-                            int bits) {
-    uint32_t i, k, node;
-    for (i = br.facts; i; i = js->facts[i].next) {
-        sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
-        if (f.kind != SM__FACT_LOCAL || !sm__js_inside(js, f.b, scope)) continue;
-        if (sm__js_get(js, f.a, SM__KW_ADDITIONAL)) return 1;
-        node = sm__js_get(js, f.a, SM__KW_PATTERN_PROPERTIES);
-        for (k = node ? js->t.v[node].first : 0; k; k = js->t.v[k].next)
-            if (bits >> sm__js_kind_of(js, kinds, k) & 1) return 1;
-    }
-    return 0;
-}
-
-/* What the facts ask of the members of one kind (bits: patterns that match), gathered. */
-static uint32_t sm__js_kind_set(sm__schema *js, sm__branch br, const sm__kinds *kinds, int bits) {
-    uint32_t first = js->n_elements, i, k, node;
-    for (i = br.facts; i; i = js->facts[i].next) {
-        sm__fact f = js->facts[i];
-        int known = 0;
-        if (f.kind == SM__FACT_VALUE) sm__js_gather(js, first, SM__JS_NEGATED);
-        if (f.kind == SM__FACT_SCOPE && !sm__js_kind_seen(js, br, i, kinds, bits))
-            sm__js_gather(js, first, sm__js_element(f.a));
-        if (f.kind != SM__FACT_LOCAL) continue;
-        node = sm__js_get(js, f.a, SM__KW_PATTERN_PROPERTIES);
-        for (k = node ? js->t.v[node].first : 0; k; k = js->t.v[k].next) {
-            if (!(bits >> sm__js_kind_of(js, kinds, k) & 1)) continue;
-            sm__js_gather(js, first, sm__js_element(k));
-            known = 1;
-        }
-        if (!known && (node = sm__js_get(js, f.a, SM__KW_ADDITIONAL)))
-            sm__js_gather(js, first, sm__js_element(node));
-    }
-    return first;
-}
-
-/* The names of one kind that are none of the shape's; 0 = no member can be of that kind. */
-static uint32_t sm__js_kind_names(sm__schema *js, sm__branch br, const sm__object *shape,
-                                  const sm__kinds *kinds, int bits) {
+/* Members whose names are none of the shape's are of kinds, by the patterns that match them. This
+ * is what their names may be; 0 = no member can be of that kind. */
+static uint32_t sm__js_kind_names(sm__schema *js, sm__branch br, const sm__object *o,
+                                  const sm__name *kind) {
     sm__gb *b = js->b;
-    uint32_t x = SM__G_ID_ANY, not_x = SM__G_ID_NONE, i, node;
-    uint32_t first = sm__js_kind_set(js, br, kinds, bits);
-    int k, dead = js->n_elements > first && js->elements[first] == SM__JS_NEGATED;
-    if (!dead && js->n_elements > first + 1)
-        dead = sm__js_dead_value(js, first, js->n_elements - first, SM__JS_PROBE - 1);
-    js->n_elements = first;
-    if (dead) return 0;
-    for (k = 0; k < kinds->n; k++)
-        if (bits >> k & 1) x = sm__gb_and(b, x, kinds->x[k]);
-        else not_x = sm__gb_alt(b, not_x, kinds->x[k]);
+    uint32_t x = SM__G_ID_ANY, not_x = SM__G_ID_NONE, i, k, node;
+    if (sm__js_name_dead(js, kind, SM__JS_PROBE)) return 0;
+    for (k = 0; k < o->n_patterns; k++)
+        if (kind->matches >> k & 1) x = sm__gb_and(b, x, o->x[k]);
+        else not_x = sm__gb_alt(b, not_x, o->x[k]);
     for (i = br.facts; i; i = js->facts[i].next) {
         if (js->facts[i].kind != SM__FACT_LOCAL) continue;
         node = sm__js_get(js, js->facts[i].a, SM__KW_PROPERTY_NAMES);
         if (node && sm__js_certain(js, sm__js_element(node)) < 1)
             x = sm__gb_and(b, x, sm__js_strings(js, sm__js_element(node)));
     }
-    for (i = shape->first; i < shape->first + shape->n; i++)
+    for (i = o->first; i < o->first + o->n; i++)
         not_x = sm__gb_alt(b, not_x, sm__js_literal(js, sm__js_name_text(js, js->names[i].name)));
     if (not_x) x = sm__gb_and(b, x == SM__G_ID_ANY ? js->any_text : x, sm__gb_not(b, not_x));
     if (x == SM__G_ID_ANY) return js->any_string;
     return !sm__gb_alive(b, x) ? SM__G_ID_NONE : x;
 }
 
-/* Whether a name is one that a fact of the kind "some member" speaks of. */
-static int sm__js_name_such(sm__schema *js, sm__name *name, const sm__fact *f) {
+/* Whether a fact of the kind "some member" may speak of a name, or of some of a kind. */
+static int sm__js_name_such(sm__schema *js, const sm__object *o, sm__name *name,
+                            const sm__fact *f) {
+    if (name->gone) return 0;
     if (f->kind == SM__FACT_MATCHING)
-        return sm__js_name_in(js, name->name, sm__js_pattern(js, f->a, js->t.v[f->a].key));
+        return name->matches >> sm__js_pattern_number(js, o, f->a) & 1;
     if (f->kind == SM__FACT_SOME_NAME)
-        return sm__js_name_in(js, name->name, sm__js_strings(js, f->b));
-    if (js->t.v[f->a].mark != SM__BELOW_SCHEMA) /* a value */
-        return !sm__tree_get(&js->t, f->a, sm__js_name_text(js, name->name));
-    return !sm__js_name_local(js, f->a, name, 0);
+        return !name->name || sm__js_name_in(js, name->name, sm__js_strings(js, f->b));
+    if (js->t.v[f->a].mark == SM__BELOW_SCHEMA) return !sm__js_known(js, o, f->a, name, 0);
+    return !name->name || !sm__tree_get(&js->t, f->a, sm__js_name_text(js, name->name));
 }
 
-/* A fact that some member is such: instead of the branch there is one for each name that may be it.
- * open: members of other names are possible, too. 1 = there was such a fact. */
-static int sm__js_some_member(sm__schema *js, sm__branch br, const sm__object *shape, int open) {
-    uint32_t i, k, copy;
-    for (i = br.facts; i; i = js->facts[i].next)
-        if (js->facts[i].kind >= SM__FACT_OTHER && js->facts[i].kind <= SM__FACT_SOME_NAME) break;
-    if (!i) return 0;
-    if (open) {
-        sm__js_refuse(js, js->facts[i].a ? js->facts[i].a : js->facts[i].b >> 2,
-                      "the opposite, where members of any name are allowed");
-        return 1;
+/* The first fact that some member is such for which there is none yet; 0 = there is no such fact. */
+static uint32_t sm__js_unsettled(const sm__schema *js, uint32_t facts) {
+    uint32_t i, k;
+    for (i = facts; i; i = js->facts[i].next) {
+        if (js->facts[i].kind < SM__FACT_OTHER || js->facts[i].kind > SM__FACT_SOME_NAME) continue;
+        for (k = facts; k; k = js->facts[k].next)
+            if (js->facts[k].kind == SM__FACT_SETTLED && js->facts[k].a == i) break;
+        if (!k) return i;
     }
-    for (k = shape->first; k < shape->first + shape->n && !js->b->error.status; k++) {
-        sm__fact f = js->facts[i];
-        sm__branch *to, was = {0, f.next};
-        if (js->names[k].gone || !sm__js_name_such(js, &js->names[k], &f)) continue;
-        for (copy = br.facts; copy != i; copy = js->facts[copy].next)
-            sm__js_fact(js, &was, (int)js->facts[copy].kind, js->facts[copy].a, js->facts[copy].b);
-        to = sm__js_push(js, was);
-        sm__js_fact(js, to, SM__FACT_NEEDED, js->names[k].name, 0);
-        if (f.kind != SM__FACT_SOME_NAME)
-            sm__js_fact(js, to, SM__FACT_MEMBER, js->names[k].name, f.b);
+    return 0;
+}
+
+/* A branch in which a fact is settled by some member of a kind: one of its own, or (same) the one
+ * of another fact. */
+static void sm__js_or_such(sm__schema *js, sm__branch was, uint32_t fact, uint32_t kind,
+                           uint32_t same) {
+    sm__branch *to = sm__js_push(js, was);
+    int name = js->facts[fact].kind == SM__FACT_SOME_NAME;
+    uint32_t element = js->facts[fact].b;
+    sm__fact *f = sm__js_fact(js, to, SM__FACT_SUCH, kind, name ? 0 : element);
+    f->c = name ? element : 0;
+    f->from = same;
+    sm__js_fact(js, to, SM__FACT_SETTLED, fact, 0);
+}
+
+/* Instead of a branch with such a fact there is one for each name, and each kind of names (kinds
+ * [1 << n_patterns], possible ones with `needed`), that may be it. 1 = there was such a fact. */
+static int sm__js_some_member(sm__schema *js, sm__branch br, const sm__object *o,
+                              sm__name *kinds) {
+    uint32_t fact = sm__js_unsettled(js, br.facts), i, k;
+    sm__fact f = js->facts[fact];
+    if (!fact) return 0;
+    for (i = o->first; i < o->first + o->n && !js->b->error.status; i++) {
+        if (!sm__js_name_such(js, o, &js->names[i], &f)) continue;
+        sm__js_or_member(js, br, js->names[i].name, f.kind == SM__FACT_SOME_NAME ? 0 : f.b);
+        sm__js_fact(js, &js->branches[js->n_branches - 1], SM__FACT_SETTLED, fact, 0);
+    }
+    for (k = 0; k < 1u << o->n_patterns && !js->b->error.status; k++) {
+        if (!kinds[k].needed || !sm__js_name_such(js, o, &kinds[k], &f)) continue;
+        sm__js_or_such(js, br, fact, k, 0);
+        for (i = br.facts; i; i = js->facts[i].next)
+            if (js->facts[i].kind == SM__FACT_SUCH && js->facts[i].a == k && !js->facts[i].from)
+                sm__js_or_such(js, br, fact, k, i);
     }
     return 1;
 }
 
-/* "name": */
-static uint32_t sm__js_key(sm__schema *js, uint32_t inside) {
-    uint32_t quote = sm__gb_bytes(js->b, "\"", 1);
-    return sm__gb_seq(js->b, quote, sm__gb_seq(js->b, inside, sm__gb_seq(js->b, quote, js->colon)));
+/* A member: "name", colon, and a value of the set that begins at `first`, the last one. */
+static uint32_t sm__js_member(sm__schema *js, uint32_t inside, uint32_t first) {
+    sm__gb *b = js->b;
+    uint32_t quote = sm__gb_bytes(b, "\"", 1), value = sm__js_term(js, first);
+    value = sm__gb_seq(b, quote, sm__gb_seq(b, js->colon, value));
+    return sm__gb_seq(b, quote, sm__gb_seq(b, inside, value));
+}
+
+/* The members of a kind that are what a fact says, and all others with it; 0 = none can be. */
+static uint32_t sm__js_such_member(sm__schema *js, sm__branch br, uint32_t fact,
+                                   const sm__name *kind, uint32_t names) {
+    uint32_t first = sm__js_name_set(js, kind), i;
+    for (i = br.facts; i; i = js->facts[i].next) {
+        sm__fact f = js->facts[i];
+        if (f.kind != SM__FACT_SUCH || (i != fact && f.from != fact)) continue;
+        if (f.b) sm__js_gather(js, first, f.b);
+        if (f.c) names = sm__gb_and(js->b, names, sm__js_strings(js, f.c));
+    }
+    if (!sm__gb_alive(js->b, names) || sm__js_dead_set(js, first, SM__JS_PROBE - 1)) return 0;
+    return sm__js_member(js, names, first);
 }
 
 /* The members of an open branch's objects, without the braces; SM__G_ID_NONE: there are no such
  * objects. */
-static uint32_t sm__js_object_members(sm__schema *js, sm__branch br, const sm__object *shape) {
-    uint32_t keys[1 << SM__JS_PATTERNS], i, k, n = 0, n_others = 0, needed = 0, first, x, members;
+static uint32_t sm__js_object_members(sm__schema *js, sm__branch br, const sm__object *o) {
+    sm__name kinds[1 << SM__JS_PATTERNS];
+    uint32_t keys[1 << SM__JS_PATTERNS], i, k, n = 0, n_others = 0, needed = 0, such = 0, members;
+    uint32_t n_kinds = 1u << o->n_patterns, end = o->first + o->n;
     sm__gb *b = js->b;
-    sm__kinds kinds;
-    uint32_t bits, end = shape->first + shape->n;
-    sm__js_kinds(js, br, &kinds);
-    for (bits = 0; bits < 1u << kinds.n && !b->error.status; bits++) {
-        keys[bits] = sm__js_kind_names(js, br, shape, &kinds, (int)bits);
-        n_others += keys[bits] != SM__G_ID_NONE;
+    memset(kinds, 0, sizeof kinds);
+    for (k = 0; k < n_kinds && !b->error.status; k++) {
+        kinds[k].matches = k;
+        sm__js_name_facts(js, br, o, &kinds[k]);
+        keys[k] = sm__js_kind_names(js, br, o, &kinds[k]);
+        kinds[k].needed = keys[k] != SM__G_ID_NONE;
+        n_others += kinds[k].needed;
     }
-    if (b->error.status || sm__js_some_member(js, br, shape, n_others != 0)) return SM__G_ID_NONE;
-    for (i = shape->first; i < end; i++) {
+    if (b->error.status || sm__js_some_member(js, br, o, kinds)) return SM__G_ID_NONE;
+    for (i = br.facts; i; i = js->facts[i].next)
+        such += js->facts[i].kind == SM__FACT_SUCH && !js->facts[i].from;
+    for (i = o->first; i < end; i++) {
         if (js->names[i].needed && sm__js_name_dead(js, &js->names[i], SM__JS_PROBE)) return 0;
         n += !js->names[i].gone;
         needed += js->names[i].needed;
     }
-    if (needed > shape->max || shape->min > shape->max || (!n_others && shape->min > n)) return 0;
-    members = sm__gb_members(b, n, n_others, js->between, shape->min, shape->max);
-    for (k = 0, i = shape->first; i < end && !b->error.status; i++) {
+    if (needed > o->max || o->min > o->max || (!n_others && o->min > n)) return 0;
+    members = sm__gb_members(b, n, n_others + such, js->between, o->min, o->max);
+    for (k = 0, i = o->first; i < end && !b->error.status; i++) {
         const sm__name *name = &js->names[i];
-        uint32_t cell;
+        uint32_t text = sm__js_literal(js, sm__js_name_text(js, name->name));
         if (name->gone) continue;
-        x = sm__js_key(js, sm__js_literal(js, sm__js_name_text(js, name->name)));
-        first = js->n_elements;
-        for (cell = name->elements; cell; cell = js->facts[cell].next)
-            sm__js_gather(js, first, js->facts[cell].a);
-        x = sm__gb_seq(b, x, sm__js_term(js, first));
-        sm__gb_member(b, members, k++, x, (int)name->needed);
+        text = sm__js_member(js, text, sm__js_name_set(js, name));
+        sm__gb_member(b, members, k++, text, (int)name->needed);
     }
-    for (bits = 0; bits < 1u << kinds.n && !b->error.status; bits++) {
-        if (!keys[bits]) continue;
-        x = sm__js_term(js, sm__js_kind_set(js, br, &kinds, (int)bits));
-        sm__gb_member(b, members, k++, sm__gb_seq(b, sm__js_key(js, keys[bits]), x), 0);
+    for (i = 0; i < n_kinds && !b->error.status; i++)
+        if (keys[i])
+            sm__gb_member(b, members, k++,
+                          sm__js_member(js, keys[i], sm__js_name_set(js, &kinds[i])), 0);
+    for (i = br.facts; i && !b->error.status; i = js->facts[i].next) {
+        uint32_t kind = js->facts[i].a;
+        if (js->facts[i].kind != SM__FACT_SUCH || js->facts[i].from) continue;
+        sm__gb_member(b, members, k++,
+                      sm__js_such_member(js, br, i, &kinds[kind], keys[kind]), 1);
     }
     return members;
 }

@@ -217,7 +217,7 @@ static void schema_maskbench(void) {
     if (score.schemas) {
         printf("(%d of %d schemas compile, %d instances) ", score.compiled, score.schemas,
                score.instances);
-        CHECK(score.compiled * 100 >= score.schemas * 95);
+        CHECK(score.compiled >= 707);
     }
     schema_score_free(&score);
     schema_free(t);
@@ -455,6 +455,30 @@ static void schema_objects(void) {
         {"{\"const\": {\"a\": [1, {\"b\": null}]}}",
          {"{\"a\": [1, {\"b\": null}]}", "{\"a\":[1.0,{\"b\":null}]}"},
          {"{\"a\": [1]}", "{}", "{\"a\": [1, {\"b\": null}], \"c\": 1}"}},
+        /* some member of any name is such, maybe the same for several reasons */
+        {"{\"not\": {\"additionalProperties\": {\"type\": \"null\"}}, \"type\": \"object\"}",
+         {"{\"a\": 1}", "{\"a\": null, \"b\": {}, \"c\": null}"}, {"{}", "{\"a\": null}"}},
+        {"{\"not\": {\"anyOf\": [{\"const\": {}}, {\"patternProperties\": {\"^x\": {\"type\":"
+         " \"null\"}}}, {\"propertyNames\": {\"maxLength\": 1}}]}, \"type\": \"object\"}",
+         {"{\"xy\": 1}", "{\"x\": 1, \"ab\": null}"},
+         {"{}", "{\"x\": 1}", "{\"ab\": 1}", "{\"xy\": null, \"b\": 2}"}},
+        {"{\"oneOf\": [{\"properties\": {\"a\": {\"type\": \"null\"}}, \"patternProperties\":"
+         " {\"b\": {\"type\": \"string\"}}}, {\"properties\": {\"b\": {\"type\": \"null\"}}}],"
+         " \"type\": \"object\"}",
+         {"{\"a\": 1}", "{\"b\": null}", "{\"ab\": 1, \"b\": null}", "{\"b\": \"x\"}"},
+         {"{}", "{\"a\": null}", "{\"ab\": \"\"}", "{\"a\": 0, \"b\": true}"}},
+        /* what a value does not have is no member of it */
+        {"{\"const\": {\"a\": 1}, \"properties\": {\"b\": true}}",
+         {"{\"a\": 1}"}, {"{}", "{\"a\": 1, \"b\": 1}", "{\"b\": 1}"}},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"minItems\": 2, \"items\": {\"type\":"
+         " [\"boolean\", \"null\"]}}",
+         {"[true, null]", "[null, false, true]"}, {"[]", "[null]", "[true, true]", "[1, null]"}},
+        {"{\"type\": \"array\", \"uniqueItems\": true, \"items\": {\"enum\": [{\"a\": 1}, {},"
+         " {\"a\": 2, \"b\": 0}, false]}}",
+         {"[{}, {\"a\": 1}, false]", "[{\"b\": 0, \"a\": 2}]"},
+         {"[{\"a\": 2, \"b\": 0}, {\"b\": 0, \"a\": 2}]", "[{\"a\": 2}]"}},
+        {"{\"uniqueItems\": true, \"items\": {\"const\": \"a\"}}", {"[]", "[\"a\"]"},
+         {"[\"a\", \"a\"]"}},
     };
     schema_cases(cases, (int)(sizeof cases / sizeof *cases));
 }
@@ -485,6 +509,14 @@ static void schema_refusals(void) {
         {"{\"minLength\": -1}", "#/minLength"},
         {"{\"$schema\": \"http://example.com/mine\"}", "#/$schema: this dialect"},
         {"{\"a\": }", "no JSON at byte 6"},
+        /* All that is required makes all of oneOf hold, so nothing is valid. MaskBench has four of
+         * this kind (Glaiveai2K, calculate_area). */
+        {"{\"oneOf\": [{\"required\": [\"r\"]}, {\"required\": [\"l\", \"w\"]}], \"type\": \"object\","
+         " \"required\": [\"r\", \"l\", \"w\"]}",
+         "matches no text"},
+        {"{\"oneOf\": [{\"not\": {\"required\": [\"r\"]}, \"required\": [\"l\"]}, {\"required\": [\"r\"],"
+         " \"not\": {\"required\": [\"l\"]}}], \"type\": \"object\", \"required\": [\"l\", \"r\"]}",
+         "matches no text"},
         {"\"x\"", "this is no schema"},
         {"{\"properties\": []}", "#/properties: this is no object of schemas"},
     };
@@ -543,9 +575,8 @@ static void schema_hostile(void) {
 
 /* Thousands of values are a tree of what they begin and end with. */
 static void schema_large_enums(void) {
-    static const char *const syllables[] = {"ka",  "to",  "mi",     "ra",       "ne",       "lo",
-                                            "shi", "bu",  "ter",    "and",      "\\\"",     "\\u001f",
-                                            "\xC3\xA9", "\xC3\xA8"};
+    static const char *const syllables[] = {"ka", "to", "mi", "ra", "ne", "lo", "shi", "bu", "ter",
+                                            "and", "\\\"", "\\u001f", "\xC3\xA9", "\xC3\xA8"};
     schema_test *t = schema_make(sm__gb_fit((size_t)4 << 20)); /* what sm_grammar_create has */
     json_buffer schema = {NULL, 0, 0};
     static char values[5000][48];
