@@ -29811,6 +29811,8 @@ static int sm__tp_compare(sm_template *t, int op, sm__value a, sm__value b) {
 }
 
 static sm__value sm__tp_binary(sm_template *t, int op, sm__value a, sm__value b) {
+    if (op == '<' || op == '>' || op == SM__TP_IN || op == SM__TP_NOTIN || (op & 255) == '=')
+        return sm__v_bool(sm__tp_compare(t, op, a, b));
     if (op == '~') return sm__tp_concat(t, a, b);
     if (sm__v_is(a, SM__V_NUMBERS) && sm__v_is(b, SM__V_NUMBERS)) {
         if (a.kind != SM__V_FLOAT && b.kind != SM__V_FLOAT && op != '/')
@@ -30976,6 +30978,7 @@ static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const s
  * are relative, which makes code that can be moved. */
 
 enum {
+    SM__OP_NONE,
     SM__OP_TEXT,  /* arg: a constant */
     SM__OP_PRINT, /* a: a string only */
     SM__OP_CONST,
@@ -30997,8 +31000,7 @@ enum {
     SM__OP_POS,
     SM__OP_NOT,
     SM__OP_BINARY, /* arg: the operator */
-    SM__OP_COMPARE,
-    SM__OP_CHAIN,  /* a < b < c: b stays, or False and a jump */
+    SM__OP_CHAIN,  /* a < b < c: b stays, or False and a jump; b: the operator */
     SM__OP_JUMP,   /* arg: how far, from the operation behind */
     SM__OP_UNLESS, /* jumps when what it takes is false */
     SM__OP_AND,    /* jumps and leaves it when it is false, else drops it */
@@ -31018,61 +31020,39 @@ enum {
     SM__OP_END
 };
 
-enum { /* what waits; those before SM__W_UNARY are not operators */
+enum { /* what waits */
        SM__W_BASE,
        SM__W_PAREN,
        SM__W_LIST,
        SM__W_DICT,
        SM__W_ITEM,
-       SM__W_CALL,
-       SM__W_METHOD,
-       SM__W_FILTER,
-       SM__W_TEST,
-       SM__W_IF,
+       SM__W_CALL, /* of a macro, method, filter, test */
+       SM__W_IF,   /* from here on no brackets */
        SM__W_ELSE,
-       SM__W_UNARY,
-       SM__W_BINARY,
-       SM__W_COMPARE,
-       SM__W_AND,
-       SM__W_OR,
-       SM__W_TESTARG
-};
-
-enum { /* how strongly operators bind */
-       SM__BIND_NONE,
-       SM__BIND_OR,
-       SM__BIND_AND,
-       SM__BIND_NOT,
-       SM__BIND_COMPARE,
-       SM__BIND_ADD,
-       SM__BIND_TILDE,
-       SM__BIND_MUL,
-       SM__BIND_POW,
-       SM__BIND_UNARY,
-       SM__BIND_TESTARG
-};
-
-enum {
-    SM__B_IF,
-    SM__B_FOR,
-    SM__B_FORELSE,
-    SM__B_MACRO,
-    SM__B_SET,
-    SM__B_FILTER,
-    SM__B_WITH,
-    SM__B_GENERATION
+       SM__W_OPERATOR
 };
 
 typedef struct sm__tc_wait {
-    uint8_t kind, bind, negated;
-    uint16_t op, n, n_kw;
-    int32_t start, jump, arg; /* where its present part begins; to be patched; a name or a row */
+    uint8_t kind, bind, code, negated; /* how strongly; the operation that is written at the end */
+    uint16_t n, n_kw, colons;          /* commas or arguments; of these with names */
+    int32_t start, jump, arg; /* where its present part begins; to be patched; of the operation */
     uint32_t at;
 } sm__tc_wait;
 
+enum { /* blocks, in the order of their words in sm__tc_statement */
+       SM__B_IF,
+       SM__B_FOR,
+       SM__B_SET,
+       SM__B_MACRO,
+       SM__B_FILTER,
+       SM__B_WITH,
+       SM__B_GENERATION,
+       SM__B_FORELSE
+};
+
 typedef struct sm__tc_block {
     int kind, start;    /* first operation */
-    int32_t jump, ends; /* to be patched; a chain of them */
+    int32_t jump, ends; /* to be patched */
     uint32_t at;
     int saw_else;
 } sm__tc_block;
@@ -31081,9 +31061,11 @@ typedef struct sm__tc {
     sm_template *t;
     uint32_t at, cap_ops, cap_consts;
     int tag; /* '%' or '}': what ends the tag that is read */
+    int raw; /* between {% raw %} and {% endraw %} */
     int n_open;
     char open[SM__TP_DEPTH]; /* brackets, as they must be closed */
     int token;               /* SM__T_*, or one or two characters */
+    int key;                 /* the same, but for the names that are operators */
     sm__str name;
     sm__value value;
     uint32_t last; /* where the word before the token begins: what was read last */
@@ -31093,7 +31075,19 @@ typedef struct sm__tc {
     sm__tc_block blocks[SM__TP_DEPTH];
 } sm__tc;
 
-enum { SM__T_END = 1, SM__T_NAME, SM__T_NUMBER, SM__T_STRING };
+enum {
+    SM__T_END = 1,
+    SM__T_NAME,
+    SM__T_NUMBER,
+    SM__T_STRING,
+    SM__T_OR, /* in the order of the words in sm__tc_next */
+    SM__T_AND,
+    SM__T_NOT,
+    SM__T_IN,
+    SM__T_IS,
+    SM__T_IF,
+    SM__T_ELSE
+};
 enum { SM__EXPR_TUPLE = 1, SM__EXPR_NO_IF = 2, SM__EXPR_FILTERS = 4 };
 
 static void sm__tc_fail(sm__tc *c, const char *what, sm__str name) {
@@ -31102,23 +31096,22 @@ static void sm__tc_fail(sm__tc *c, const char *what, sm__str name) {
 
 static int32_t sm__tc_emit(sm__tc *c, int code, int a, int b, int32_t arg) {
     sm_template *t = c->t;
-    sm__tp_op op;
+    sm__tp_op *op = &t->ops[t->n_ops];
     if (t->n_ops == c->cap_ops) sm__tp_full(t, "the template is too dense");
     if (t->status) return 0;
-    op.code = (uint8_t)code;
-    op.a = (uint8_t)a;
-    op.b = (uint16_t)b;
-    op.arg = arg;
-    op.at = t->at;
-    t->ops[t->n_ops] = op;
+    op->code = (uint8_t)code;
+    op->a = (uint8_t)a;
+    op->b = (uint16_t)b;
+    op->arg = arg;
+    op->at = t->at;
     return (int32_t)t->n_ops++;
 }
+static int32_t sm__tc_emit1(sm__tc *c, int code) { return sm__tc_emit(c, code, 0, 0, 0); }
 
 /* An operation that belongs to the word that was read last. */
-static int32_t sm__tc_emit_last(sm__tc *c, int code, int32_t arg) {
+static void sm__tc_emit_last(sm__tc *c, int code, int32_t arg) {
     int32_t i = sm__tc_emit(c, code, 0, 0, arg);
     if (!c->t->status) c->t->ops[i].at = c->last;
-    return i;
 }
 
 static int32_t sm__tc_const(sm__tc *c, sm__value v) {
@@ -31128,22 +31121,25 @@ static int32_t sm__tc_const(sm__tc *c, sm__value v) {
     return (int32_t)c->t->n_consts++;
 }
 static int32_t sm__tc_name(sm__tc *c, sm__str name) { return sm__tc_const(c, sm__v_string(name)); }
+static void sm__tc_emit_const(sm__tc *c, sm__value v) {
+    sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, v));
+}
 
-/* The jump at `from` leads to where the code ends now. */
-static void sm__tc_land(sm__tc *c, int32_t from) {
-    if (!c->t->status) c->t->ops[from].arg = (int32_t)c->t->n_ops - from - 1;
+/* A jump to where it is not known yet. Those to one place are a chain through their args; -1 ends
+ * it. */
+static int32_t sm__tc_jump(sm__tc *c, int code, int a, int32_t chain) {
+    return sm__tc_emit(c, code, a, 0, chain);
 }
-static void sm__tc_back(sm__tc *c, int code, int32_t to) {
-    int32_t at = sm__tc_emit(c, code, 0, 0, 0);
-    if (!c->t->status) c->t->ops[at].arg = to - at - 1;
-}
-/* Jumps to one place that is not known yet are a chain through their args; -1 ends it. */
-static void sm__tc_land_all(sm__tc *c, int32_t from) {
+static void sm__tc_land(sm__tc *c, int32_t from) { /* the place is where the code ends now */
     while (from >= 0 && !c->t->status) {
-        int32_t next = c->t->ops[from].arg;
-        sm__tc_land(c, from);
+        sm__tp_op *op = &c->t->ops[from];
+        int32_t next = op->arg;
+        op->arg = (int32_t)c->t->n_ops - from - 1;
         from = next;
     }
+}
+static void sm__tc_back(sm__tc *c, int code, int32_t to) {
+    sm__tc_emit(c, code, 0, 0, to - (int32_t)c->t->n_ops - 1);
 }
 
 /* -- words -- */
@@ -31151,63 +31147,60 @@ static void sm__tc_land_all(sm__tc *c, int32_t from) {
 static int sm__tc_peek(const sm__tc *c, uint32_t ahead) {
     return c->at + ahead < c->t->n_source ? (unsigned char)c->t->source[c->at + ahead] : 0;
 }
+static int sm__is_digit(int c) { return c >= '0' && c <= '9'; }
 static int sm__is_word(int c) {
-    return (c >= '0' && c <= '9') || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_';
+    return sm__is_digit(c) || ((c | 32) >= 'a' && (c | 32) <= 'z') || c == '_';
 }
+static int sm__is_sign(int c) { return c == '-' || c == '+'; }
 static int sm__is_blank(int c) { return c == ' ' || (c >= 9 && c <= 13); }
+static uint32_t sm__tc_words(const sm__tc *c, uint32_t i) { /* behind the letters at i */
+    while (sm__is_word(sm__tc_peek(c, i))) i++;
+    return i;
+}
+static uint32_t sm__tc_blanks(const sm__tc *c, uint32_t i) {
+    while (sm__is_blank(sm__tc_peek(c, i))) i++;
+    return i;
+}
 
 /* Behind a tag: a minus takes all white space away; blocks and comments take one newline. */
 static void sm__tc_after(sm__tc *c, int sign, int newline) {
-    if (sign == '-')
-        while (sm__is_blank(sm__tc_peek(c, 0))) c->at++;
+    if (sign == '-') c->at += sm__tc_blanks(c, 0);
     else if (sign != '+' && newline && sm__tc_peek(c, 0) == '\n') c->at++;
 }
 
 static int sm__tc_at_end(sm__tc *c) {
     int sign = sm__tc_peek(c, 0);
-    uint32_t k = sign == '-' || (sign == '+' && c->tag == '%');
+    uint32_t k = sign == '-' || (sign == '+' && c->tag == '%' && !c->raw);
     if (sm__tc_peek(c, k) != c->tag || sm__tc_peek(c, k + 1) != '}') return 0;
     c->at += k + 2;
-    sm__tc_after(c, k ? sign : 0, c->tag == '%');
-    c->token = SM__T_END;
+    sm__tc_after(c, sign, c->tag == '%' && !c->raw);
+    c->token = c->key = SM__T_END;
     return 1;
 }
 
 /* A character behind a backslash, as Python has it; the number of characters it takes. */
 static uint32_t sm__tc_escape(sm__tc *c, uint32_t i) {
-    static const char from[] = "\\'\"abfnrtv", to[] = "\\'\"\a\b\f\n\r\t\v";
+    static const char from[] = "\\'\"abfnrtvxuU", to[] = "\\'\"\a\b\f\n\r\t\v";
     sm_template *t = c->t;
-    int e = sm__tc_peek(c, i + 1), k, digits = e == 'x' ? 2 : e == 'u' ? 4 : e == 'U' ? 8 : 0;
+    int e = sm__tc_peek(c, i + 1);
     const char *known = e ? strchr(from, e) : NULL;
-    uint32_t code = 0;
-    unsigned char utf8[4] = {0, 0, 0, 0};
+    uint32_t code, k, digits = e == 'x' ? 2 : e == 'u' ? 4 : e == 'U' ? 8 : 0;
+    unsigned char utf8[4];
     if (e == '\n') return 2;
-    if (known) utf8[0] = (unsigned char)to[known - from];
-    if (e == 'N') sm__tp_refuse(t, "\\N in a string");
-    if (e >= '0' && e <= '7') {
-        for (k = 1; k < 4 && sm__tc_peek(c, i + (uint32_t)k) >= '0' &&
-                    sm__tc_peek(c, i + (uint32_t)k) <= '7';
-             k++)
-            code = code * 8 + (uint32_t)(sm__tc_peek(c, i + (uint32_t)k) - '0');
-        digits = k - 2; /* k - 1 digits, and the backslash: as many as \x has with its letter */
-    } else {
-        for (k = 0; k < digits; k++) {
-            int h = sm__json_hex(sm__tc_peek(c, i + 2 + (uint32_t)k));
-            if (h < 0 || code > 0x10FFFF) sm__tp_bad(t, "a bad escape in a string");
-            code = code << 4 | (uint32_t)(h & 15);
-        }
+    if (e == 'N' || sm__is_digit(e)) sm__tp_refuse(t, "this escape in a string");
+    code = known ? (unsigned char)to[sm__min_size((size_t)(known - from), sizeof to - 1)] : '\\';
+    for (k = 0; k < digits; k++) {
+        int h = sm__json_hex(sm__tc_peek(c, i + 2 + k));
+        if (h < 0 || code > 0x10FFFF) sm__tp_bad(t, "a bad escape in a string");
+        code = code << 4 | (uint32_t)(h & 15);
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code < 0xE000))
         sm__tp_refuse(t, "this escape in a string");
     if (t->status) return 1;
-    if (known || digits || (e >= '0' && e <= '7')) {
-        size_t n = known ? 1 : sm__utf8_write(code, utf8);
-        memcpy(t->literals + t->n_literals, utf8, n); /* never longer than in the source */
-        t->n_literals += (uint32_t)n;
-        return 2 + (uint32_t)digits;
-    }
-    t->literals[t->n_literals++] = '\\';
-    return 1;
+    k = (uint32_t)sm__utf8_write(code, utf8);
+    memcpy(t->literals + t->n_literals, utf8, k); /* never longer than in the source */
+    t->n_literals += k;
+    return known ? 2 + digits : 1;
 }
 
 static void sm__tc_string(sm__tc *c) {
@@ -31225,20 +31218,17 @@ static void sm__tc_string(sm__tc *c) {
 }
 
 static void sm__tc_number(sm__tc *c) {
-    uint32_t i = 0;
+    uint32_t i = sm__tc_words(c, 0);
     sm__str s;
-    int after_dot = c->at > 0 && c->t->source[c->at - 1] == '.';
-    while (sm__is_word(sm__tc_peek(c, i))) i++;
-    if (!after_dot && sm__tc_peek(c, i) == '.' && sm__tc_peek(c, i + 1) >= '0' &&
-        sm__tc_peek(c, i + 1) <= '9')
-        for (i++; sm__is_word(sm__tc_peek(c, i));) i++;
-    if (!after_dot && (sm__tc_peek(c, i - 1) | 32) == 'e' &&
-        (sm__tc_peek(c, i) == '-' || sm__tc_peek(c, i) == '+'))
-        for (i++; sm__is_word(sm__tc_peek(c, i));) i++;
-    s.p = c->t->source + c->at, s.n = i;
+    if (c->at == 0 || c->t->source[c->at - 1] != '.') { /* not the 0 of x.0 */
+        if (sm__tc_peek(c, i) == '.' && sm__is_digit(sm__tc_peek(c, i + 1)))
+            i = sm__tc_words(c, i + 1);
+        if ((sm__tc_peek(c, i - 1) | 32) == 'e' && sm__is_sign(sm__tc_peek(c, i)))
+            i = sm__tc_words(c, i + 1);
+    }
+    s = sm__str_make(c->t->source + c->at, i);
     c->value = sm__tp_number(c->t, s, 1);
-    if (!sm__v_is(c->value, SM__V_NUMBERS) ||
-        (s.n > 1 && s.p[0] == '0' && c->value.kind == SM__V_INT))
+    if (!sm__v_is(c->value, SM__V_NUMBERS) || (i > 1 && *s.p == '0' && c->value.kind == SM__V_INT))
         sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "a number:", s);
     c->at += i;
     c->token = SM__T_NUMBER;
@@ -31246,97 +31236,88 @@ static void sm__tc_number(sm__tc *c) {
 
 /* Brackets are counted, so that }} inside them does not end the tag. */
 static void sm__tc_bracket(sm__tc *c, int ch) {
-    sm__str s;
-    s.p = c->t->source + c->at, s.n = 1;
     if (ch == '(' || ch == '[' || ch == '{') {
-        if (c->n_open == SM__TP_DEPTH) {
-            sm__tp_full(c->t, "brackets are nested too deeply");
-            return;
-        }
-        c->open[c->n_open++] = (char)(ch == '(' ? ')' : ch == '[' ? ']' : '}');
+        if (c->n_open == SM__TP_DEPTH) sm__tp_full(c->t, "brackets are nested too deeply");
+        else c->open[c->n_open++] = (char)(ch == '(' ? ')' : ch + 2);
     } else if (ch == ')' || ch == ']' || ch == '}') {
-        if (!c->n_open || c->open[c->n_open - 1] != ch) sm__tc_fail(c, "unexpected", s);
-        else c->n_open--;
+        if (c->n_open && c->open[c->n_open - 1] == ch) c->n_open--;
+        else sm__tc_fail(c, "unexpected", sm__str_make(c->t->source + c->at, 1));
     }
 }
 
-/* Reads the next word of a tag. */
-static void sm__tc_next(sm__tc *c) {
+static void sm__tc_sign(sm__tc *c, int ch) {
     static const char twos[] = "** // == != >= <= ";
-    sm_template *t = c->t;
-    int ch, next;
-    uint32_t i = 0;
-    const char *two;
-    if (t->status) {
-        c->token = SM__T_END;
-        return;
-    }
-    while (sm__is_blank(sm__tc_peek(c, 0))) c->at++;
-    c->last = t->at;
-    t->at = c->at;
-    if (c->at >= t->n_source) sm__tp_bad(t, "the template ends inside a tag");
-    if (!c->n_open && sm__tc_at_end(c)) return;
-    ch = sm__tc_peek(c, 0);
-    next = sm__tc_peek(c, 1);
-    if (ch >= '0' && ch <= '9') {
-        sm__tc_number(c);
-        return;
-    }
-    if (ch == '"' || ch == '\'') {
-        sm__tc_string(c);
-        return;
-    }
-    if (sm__is_word(ch)) {
-        while (sm__is_word(sm__tc_peek(c, i))) i++;
-        c->name.p = t->source + c->at, c->name.n = i;
-        c->at += i;
-        c->token = SM__T_NAME;
-        return;
-    }
-    if (!ch || !strchr("+-*/%~<>=![](){},.:|", ch)) {
-        sm__str s;
-        s.p = t->source + c->at, s.n = c->at < t->n_source;
-        sm__tc_fail(c, "unexpected character", s);
+    const char *two = twos;
+    while (*two && !(two[0] == ch && two[1] == sm__tc_peek(c, 1))) two += 3;
+    if (!ch || !strchr("+-*/%~<>=!.[](){},:|", ch) || (ch == '!' && !*two)) {
+        sm__tc_fail(c, "unexpected character",
+                    sm__str_make(c->t->source + c->at, c->at < c->t->n_source));
         c->token = SM__T_END;
         return;
     }
     sm__tc_bracket(c, ch);
-    c->token = ch;
-    for (two = twos; *two && !(two[0] == ch && two[1] == next);) two += 3;
-    if (*two) c->token = SM__TWO(ch, next);
-    if (c->token == '!') sm__tp_bad(t, "unexpected !");
+    c->token = *two ? SM__TWO(ch, two[1]) : ch;
     c->at += *two ? 2 : 1;
 }
 
-static int sm__tc_is(const sm__tc *c, const char *word) {
-    return c->token == SM__T_NAME && sm__str_is(c->name, word);
+/* Reads the next word of a tag. */
+static void sm__tc_next(sm__tc *c) {
+    sm_template *t = c->t;
+    int ch, word;
+    c->at += sm__tc_blanks(c, 0);
+    c->last = t->at;
+    if (!t->status) t->at = c->at;
+    if (c->at >= t->n_source) sm__tp_bad(t, "the template ends inside a tag");
+    c->token = c->key = SM__T_END;
+    if (t->status || (!c->n_open && sm__tc_at_end(c))) return;
+    ch = sm__tc_peek(c, 0);
+    if (sm__is_digit(ch)) sm__tc_number(c);
+    else if (ch == '"' || ch == '\'') sm__tc_string(c);
+    else if (!sm__is_word(ch)) sm__tc_sign(c, ch);
+    else {
+        c->name = sm__str_make(t->source + c->at, sm__tc_words(c, 0));
+        c->at += (uint32_t)c->name.n;
+        c->token = SM__T_NAME;
+    }
+    c->key = c->token;
+    word = c->token == SM__T_NAME ? sm__word("or and not in is if else", c->name) : -1;
+    if (word >= 0) c->key = SM__T_OR + word;
 }
-static int sm__tc_skip(sm__tc *c, const char *word) {
-    if (!sm__tc_is(c, word)) return 0;
+
+static int sm__tc_skip(sm__tc *c, int key) {
+    if (c->key != key) return 0;
     sm__tc_next(c);
     return 1;
 }
 static void sm__tc_unexpected(sm__tc *c) {
-    sm__str s;
-    s.p = c->t->source + c->t->at, s.n = 1;
-    if (c->token == SM__T_END) sm__tc_fail(c, "the tag ends too early", sm__no_str);
+    sm__str s = sm__str_make(c->t->source + c->t->at, 1);
+    if (c->token == SM__T_END) sm__tp_bad(c->t, "the tag ends too early");
     else sm__tc_fail(c, "unexpected", c->token == SM__T_NAME ? c->name : s);
 }
 static void sm__tc_expect(sm__tc *c, int token) {
     if (c->token != token) sm__tc_unexpected(c);
     sm__tc_next(c);
 }
-static sm__str sm__tc_expect_name(sm__tc *c) {
-    sm__str name = c->name;
+static int32_t sm__tc_expect_name(sm__tc *c) { /* as a constant */
+    int32_t name = c->token == SM__T_NAME ? sm__tc_name(c, c->name) : 0;
     sm__tc_expect(c, SM__T_NAME);
     return name;
 }
 
 /* -- expressions -- */
 
+enum { /* how strongly operators bind; those between are in the table of sm__tc_operator */
+       SM__BIND_OR = 1,
+       SM__BIND_AND,
+       SM__BIND_NOT,
+       SM__BIND_COMPARE,
+       SM__BIND_SIGN = 9,
+       SM__BIND_ARGUMENT /* of a test without brackets */
+};
+
 static sm__tc_wait *sm__tc_top(sm__tc *c) { return &c->wait[c->n - 1]; }
 
-static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int op) {
+static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int code, int32_t arg) {
     sm__tc_wait *w;
     if (c->n == SM__TP_DEPTH) {
         sm__tp_full(c->t, "an expression is nested too deeply");
@@ -31346,54 +31327,40 @@ static sm__tc_wait *sm__tc_push(sm__tc *c, int kind, int bind, int op) {
     memset(w, 0, sizeof *w);
     w->kind = (uint8_t)kind;
     w->bind = (uint8_t)bind;
-    w->op = (uint16_t)op;
+    w->code = (uint8_t)code;
+    w->arg = arg;
     w->start = (int32_t)c->t->n_ops;
     w->jump = -1;
-    w->at = kind >= SM__W_CALL && kind <= SM__W_TEST ? c->last : c->t->at;
+    w->at = kind == SM__W_CALL ? c->last : c->t->at;
     return w;
 }
 
-static void sm__tc_call(sm__tc *c, int code, const sm__tc_wait *w, int32_t arg) {
-    sm__tc_emit(c, code, w->n - w->n_kw, w->n_kw, arg);
-    if (code == SM__OP_TEST && w->negated) sm__tc_emit(c, SM__OP_NOT, 0, 0, 0);
+/* `a if b`, where a begins: its b is written, now a if it is true. */
+static void sm__tc_condition(sm__tc *c, int32_t a) {
+    int32_t jump = sm__tc_jump(c, SM__OP_UNLESS, 0, -1);
+    sm__tc_back(c, SM__OP_JUMP, a + 1);
+    sm__tc_land(c, jump);
 }
 
 /* What waits on top gets what it waited for. */
 static void sm__tc_reduce(sm__tc *c) {
     sm__tc_wait w = *sm__tc_top(c);
     uint32_t at = c->t->at;
-    int32_t jump;
     c->n--;
     c->t->at = w.at;
-    switch (w.kind) {
-    case SM__W_UNARY: sm__tc_emit(c, w.op, 0, 0, 0); break;
-    case SM__W_BINARY: sm__tc_emit(c, SM__OP_BINARY, 0, 0, w.op); break;
-    case SM__W_COMPARE:
-        sm__tc_emit(c, SM__OP_COMPARE, 0, 0, w.op);
-        sm__tc_land_all(c, w.jump);
-        break;
-    case SM__W_AND:
-    case SM__W_OR: sm__tc_land(c, w.jump); break;
-    case SM__W_TESTARG:
-        w.n = 1;
-        sm__tc_call(c, SM__OP_TEST, &w, w.arg);
-        c->filtered = 1;
-        break;
-    case SM__W_IF: /* without else: undefined */
-        jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
-        sm__tc_back(c, SM__OP_JUMP, w.start + 1);
-        sm__tc_land(c, jump);
-        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_undefined(sm__no_str)));
-        sm__tc_land(c, w.jump);
-        break;
-    default: sm__tc_land(c, w.jump); /* else */
+    if (w.kind == SM__W_IF) { /* without else */
+        sm__tc_condition(c, w.start);
+        sm__tc_emit_const(c, sm__v_undefined(sm__no_str));
     }
+    if (w.code) sm__tc_emit(c, w.code, w.n - w.n_kw, w.n_kw, w.arg);
+    if (w.negated) sm__tc_emit1(c, SM__OP_NOT);
+    sm__tc_land(c, w.jump);
+    c->filtered = w.code == SM__OP_FILTER || w.code == SM__OP_TEST;
     c->t->at = at;
 }
 
 static void sm__tc_reduce_to(sm__tc *c, int bind) { /* all that bind at least as strongly */
-    while (!c->t->status && sm__tc_top(c)->kind >= SM__W_UNARY && sm__tc_top(c)->bind >= bind)
-        sm__tc_reduce(c);
+    while (!c->t->status && sm__tc_top(c)->bind >= bind) sm__tc_reduce(c);
 }
 static void sm__tc_reduce_all(sm__tc *c) { /* down to an open bracket */
     while (!c->t->status && sm__tc_top(c)->kind >= SM__W_IF) sm__tc_reduce(c);
@@ -31402,134 +31369,106 @@ static void sm__tc_reduce_all(sm__tc *c) { /* down to an open bracket */
 /* At the beginning of an argument: its name, if it has one. */
 static void sm__tc_argument(sm__tc *c) {
     sm__tc_wait *w = sm__tc_top(c);
-    uint32_t i = 0;
-    if (c->token == '*' || c->token == SM__TWO('*', '*'))
-        sm__tp_refuse(c->t, "* before an argument");
-    while (sm__is_blank(sm__tc_peek(c, i))) i++;
+    uint32_t i = sm__tc_blanks(c, 0);
+    if (c->token == '*' || c->token == SM__TP_POW) sm__tp_refuse(c->t, "* before an argument");
     if (c->token == SM__T_NAME && sm__tc_peek(c, i) == '=' && sm__tc_peek(c, i + 1) != '=') {
-        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_name(c, c->name));
+        sm__tc_emit_const(c, sm__v_string(c->name));
         sm__tc_next(c);
         sm__tc_next(c);
         w->n_kw++;
+        w->colons = 1; /* a value must follow */
     } else if (w->n_kw && c->token != ')') {
         sm__tp_bad(c->t, "an argument without a name behind one that has a name");
     }
-    w->start = (int32_t)c->t->n_ops;
 }
 
-static void sm__tc_open(sm__tc *c, int kind, int32_t arg, int negated) { /* behind the bracket */
-    sm__tc_wait *w = sm__tc_push(c, kind, SM__BIND_NONE, 0);
-    w->arg = arg;
+static int sm__tc_open(sm__tc *c, int kind, int code, int32_t arg, int negated) {
+    sm__tc_wait *w = sm__tc_push(c, kind, 0, code, arg);
     w->negated = (uint8_t)negated;
     sm__tc_next(c);
-    if (kind >= SM__W_CALL && kind <= SM__W_TEST) sm__tc_argument(c);
+    if (kind == SM__W_CALL) sm__tc_argument(c);
+    w->start = (int32_t)c->t->n_ops;
+    return 1;
+}
+
+static int sm__tc_closes(sm__tc *c) { /* whether the token closes what waits on top */
+    static const char brackets[] = "\1)]}])";
+    int kind = sm__tc_top(c)->kind;
+    return kind > SM__W_BASE && kind < SM__W_IF && c->token == brackets[kind];
 }
 
 /* The bracket on top is closed; c->token is the closing one. */
-static void sm__tc_close(sm__tc *c, int items) {
-    sm__tc_wait w = *sm__tc_top(c);
-    int code = w.kind == SM__W_LIST ? SM__OP_LIST : SM__OP_TUPLE;
-    if (c->t->status) return;
-    w.n = (uint16_t)(w.n + items);
-    c->n--;
-    c->filtered = 0;
-    switch (w.kind) {
-    case SM__W_PAREN:
-    case SM__W_LIST:
-        if (w.kind == SM__W_LIST || w.n != 1 || w.op) sm__tc_emit(c, code, 0, 0, w.n);
-        break;
-    case SM__W_DICT:
-        if (w.op != (items != 0)) sm__tc_unexpected(c);
-        sm__tc_emit(c, SM__OP_DICT, 0, 0, w.n);
-        break;
-    case SM__W_ITEM:
-        for (; w.op && w.op < 2; w.op++)
-            sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_none()));
-        sm__tc_emit(c, w.op ? SM__OP_SLICE : SM__OP_ITEM, 0, 0, 0);
-        break;
-    default:
-        if (w.n > SM__TP_ARGS) sm__tp_full(c->t, "too many arguments");
-        c->t->at = w.at;
-        if (w.kind == SM__W_CALL) sm__tc_call(c, SM__OP_CALL, &w, 0);
-        if (w.kind == SM__W_METHOD) sm__tc_call(c, SM__OP_METHOD, &w, w.arg);
-        if (w.kind == SM__W_FILTER) sm__tc_call(c, SM__OP_FILTER, &w, w.arg);
-        if (w.kind == SM__W_TEST) sm__tc_call(c, SM__OP_TEST, &w, w.arg);
-        c->filtered = w.kind >= SM__W_FILTER;
-    }
-    sm__tc_next(c);
-}
-
-static int sm__tc_closes(const sm__tc *c) { /* whether the token closes what waits on top */
-    int kind = c->wait[c->n - 1].kind;
-    if (kind == SM__W_BASE || kind >= SM__W_IF) return 0;
-    return c->token == (kind == SM__W_LIST || kind == SM__W_ITEM ? ']'
-                        : kind == SM__W_DICT                     ? '}'
-                                                                 : ')');
-}
-
-static void sm__tc_word(sm__tc *c) { /* a name, or a constant that has one */
-    static const char *const words[] = {"true", "True", "false", "False", "none", "None"};
-    static const char *const keywords = "and or in is if else not";
-    sm__str name = c->name;
-    int i;
-    if (sm__word(keywords, name) >= 0) {
+static int sm__tc_close(sm__tc *c, int items) {
+    sm__tc_wait *w = sm__tc_top(c);
+    w->n = (uint16_t)(w->n + items);
+    if (w->kind == SM__W_DICT ? w->colons != (items != 0) : w->colons && !items)
         sm__tc_unexpected(c);
-        return;
+    if (w->kind == SM__W_CALL) {
+        if (w->n > SM__TP_ARGS) sm__tp_full(c->t, "too many arguments");
+    } else if (w->kind == SM__W_ITEM) {
+        for (; w->colons == 1; w->colons++) sm__tc_emit_const(c, sm__v_none());
+        w->code = w->colons ? SM__OP_SLICE : SM__OP_ITEM;
+        w->n = 0;
+    } else { /* (a) is a, (a,) a tuple */
+        w->code = w->kind == SM__W_LIST   ? SM__OP_LIST
+                  : w->kind == SM__W_DICT ? SM__OP_DICT
+                  : w->n != 1 || !items   ? SM__OP_TUPLE
+                                          : SM__OP_NONE;
+        w->arg = w->n;
+        w->n = 0;
     }
-    for (i = 0; i < 6 && !sm__str_is(name, words[i]);) i++;
-    if (i < 6)
-        sm__tc_emit(c, SM__OP_CONST, 0, 0,
-                    sm__tc_const(c, i < 4 ? sm__v_bool(i < 2) : sm__v_none()));
-    else sm__tc_emit(c, SM__OP_LOAD, 0, 0, sm__tc_name(c, name));
-    for (i = 0; i < c->n_blocks; i++)
-        if (c->blocks[i].kind == SM__B_MACRO && sm__word("caller varargs kwargs", name) >= 0)
-            sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "in a macro the name", name);
-    if (sm__word("self super", name) >= 0) sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the name", name);
+    if (w->kind != SM__W_CALL) w->at = c->t->at;
+    sm__tc_reduce(c);
     sm__tc_next(c);
+    return 0;
 }
 
-/* Where a value may begin. Returns whether one is still wanted. */
+static int sm__tc_word(sm__tc *c) { /* a name, or a constant that has one */
+    int i, word = sm__word("true True false False none None", c->name);
+    if (word >= 4) sm__tc_emit_const(c, sm__v_none());
+    else if (word >= 0) sm__tc_emit_const(c, sm__v_bool(word < 2));
+    else sm__tc_emit(c, SM__OP_LOAD, 0, 0, sm__tc_name(c, c->name));
+    for (i = 0; i < c->n_blocks; i++)
+        if (c->blocks[i].kind == SM__B_MACRO && sm__word("caller varargs kwargs", c->name) >= 0)
+            sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "in a macro the name", c->name);
+    if (sm__word("self super", c->name) >= 0)
+        sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the name", c->name);
+    sm__tc_next(c);
+    return 0;
+}
+
+/* Where a value may begin. 1: one is still wanted, 0: there is one, -1: the expression ends. */
 static int sm__tc_operand(sm__tc *c) {
     sm__tc_wait *w = sm__tc_top(c);
     int token = c->token;
+    sm__value v = c->value;
     c->filtered = 0;
-    if (w->kind == SM__W_ITEM && (token == ':' || (token == ']' && w->op))) {
-        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, sm__v_none()));
+    if (w->kind == SM__W_ITEM && (token == ':' || (token == ']' && w->colons))) {
+        sm__tc_emit_const(c, sm__v_none());
         return 0; /* a part of a slice is left out */
     }
-    if (sm__tc_closes(c) && w->kind != SM__W_ITEM) { /* nothing inside, or a comma before it */
-        sm__tc_close(c, 0);
-        return 0;
-    }
-    if (token == SM__T_END && w->kind == SM__W_BASE && w->n) return 0;
-    if (sm__tc_is(c, "not")) {
-        if (w->bind > SM__BIND_NOT) sm__tc_unexpected(c);
-        sm__tc_push(c, SM__W_UNARY, SM__BIND_NOT, SM__OP_NOT);
+    if (sm__tc_closes(c) && w->kind != SM__W_ITEM) /* nothing inside, or a comma before it */
+        return sm__tc_close(c, 0);
+    if (token == SM__T_END && w->kind == SM__W_BASE && w->n) return -1;
+    if (c->key == SM__T_NOT || token == '-' || token == '+') {
+        int code = token == '-' ? SM__OP_NEG : token == '+' ? SM__OP_POS : SM__OP_NOT;
+        int bind = code == SM__OP_NOT ? SM__BIND_NOT : SM__BIND_SIGN;
+        if (code == SM__OP_NOT && w->bind > SM__BIND_NOT) sm__tc_unexpected(c);
+        sm__tc_push(c, SM__W_OPERATOR, bind, code, 0);
         sm__tc_next(c);
         return 1;
     }
-    if (token == SM__T_NAME) {
-        sm__tc_word(c);
-        return 0;
-    }
+    if (c->key == SM__T_NAME) return sm__tc_word(c);
     if (token == SM__T_NUMBER || token == SM__T_STRING) {
-        sm__value v = c->value;
         sm__tc_next(c);
-        while (token == SM__T_STRING && c->token == SM__T_STRING) { /* lie one behind the other */
-            v.n += c->value.n;
-            sm__tc_next(c);
-        }
-        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, v));
+        for (; token == SM__T_STRING && c->token == SM__T_STRING; sm__tc_next(c))
+            v.n += c->value.n; /* strings side by side are one: so they lie */
+        sm__tc_emit_const(c, v);
         return 0;
     }
-    if (token == '-' || token == '+') {
-        sm__tc_push(c, SM__W_UNARY, SM__BIND_UNARY, token == '-' ? SM__OP_NEG : SM__OP_POS);
-        sm__tc_next(c);
-        return 1;
-    }
-    if (token == '(') return sm__tc_open(c, SM__W_PAREN, 0, 0), 1;
-    if (token == '[') return sm__tc_open(c, SM__W_LIST, 0, 0), 1;
-    if (token == '{') return sm__tc_open(c, SM__W_DICT, 0, 0), 1;
+    if (token == '(') return sm__tc_open(c, SM__W_PAREN, 0, 0, 0);
+    if (token == '[') return sm__tc_open(c, SM__W_LIST, 0, 0, 0);
+    if (token == '{') return sm__tc_open(c, SM__W_DICT, 0, 0, 0);
     sm__tc_unexpected(c);
     return 1;
 }
@@ -31537,112 +31476,66 @@ static int sm__tc_operand(sm__tc *c) {
 /* The row of a filter or test. As with jinja2, one that is not known is an error when it is called:
  * minus one, and the constant with its name. */
 static int32_t sm__tc_row(sm__tc *c, int kinds) {
-    sm__str name = sm__tc_expect_name(c);
-    int row = sm__tp_row_find(kinds, name);
+    int row = sm__tp_row_find(kinds, c->name);
+    int32_t name = sm__tc_expect_name(c);
     if (c->token == '.') sm__tc_unexpected(c);
-    return row < 0 ? -1 - sm__tc_name(c, name) : row;
+    return row < 0 ? -1 - name : row;
 }
 
-/* Behind the bar; returns whether arguments follow. */
-static int sm__tc_filter(sm__tc *c) {
-    int32_t row;
-    sm__tc_reduce_to(c, SM__BIND_UNARY);
-    row = sm__tc_row(c, SM__TP_FILTER);
-    c->filtered = 1;
-    if (c->token == '(') {
-        sm__tc_open(c, SM__W_FILTER, row, 0);
-        return 1;
+/* Behind the bar, or behind `is`; returns whether arguments follow. */
+static int sm__tc_filter(sm__tc *c, int code) {
+    int negated = code == SM__OP_TEST && sm__tc_skip(c, SM__T_NOT);
+    int32_t row = sm__tc_row(c, code == SM__OP_TEST ? SM__TP_TEST : SM__TP_FILTER);
+    int token = c->token, key = c->key;
+    if (token == '(') return sm__tc_open(c, SM__W_CALL, code, row, negated);
+    if (code == SM__OP_TEST) {
+        if (key == SM__T_IS) sm__tp_bad(c->t, "tests cannot follow one another");
+        if (token == SM__T_NUMBER || token == SM__T_STRING || token == '[' || token == '{' ||
+            (token == SM__T_NAME && key != SM__T_ELSE && key != SM__T_OR && key != SM__T_AND)) {
+            sm__tc_wait *w = sm__tc_push(c, SM__W_OPERATOR, SM__BIND_ARGUMENT, code, row);
+            w->n = 1;
+            w->negated = (uint8_t)negated;
+            return 1;
+        }
     }
-    sm__tc_emit_last(c, SM__OP_FILTER, row);
-    return 0;
-}
-
-static int sm__tc_test(sm__tc *c) {
-    int negated, row, token;
-    sm__tc_wait *w;
-    sm__tc_reduce_to(c, SM__BIND_UNARY);
-    negated = sm__tc_skip(c, "not");
-    row = sm__tc_row(c, SM__TP_TEST);
-    token = c->token;
-    if (token == '(') {
-        sm__tc_open(c, SM__W_TEST, row, negated);
-        return 1;
-    }
-    if (sm__tc_is(c, "is")) sm__tp_bad(c->t, "tests cannot follow one another");
-    if (token == SM__T_NUMBER || token == SM__T_STRING || token == '[' || token == '{' ||
-        (token == SM__T_NAME && sm__word("else or and", c->name) < 0)) {
-        w = sm__tc_push(c, SM__W_TESTARG, SM__BIND_TESTARG, 0);
-        w->arg = row;
-        w->negated = (uint8_t)negated;
-        return 1;
-    }
-    sm__tc_emit_last(c, SM__OP_TEST, row);
-    if (negated) sm__tc_emit(c, SM__OP_NOT, 0, 0, 0);
+    sm__tc_emit_last(c, code, row);
+    if (negated) sm__tc_emit1(c, SM__OP_NOT);
     c->filtered = 1;
     return 0;
 }
 
 /* .name .name(...) [...] (...) */
 static int sm__tc_postfix(sm__tc *c) {
-    int token = c->token;
-    sm__str name;
-    if (c->filtered && token != '(') return sm__tc_unexpected(c), 1;
-    if (token == '[') return sm__tc_open(c, SM__W_ITEM, 0, 0), 1;
-    if (token == '(') return sm__tc_open(c, SM__W_CALL, 0, 0), 1;
+    int32_t name;
+    if (c->filtered && c->token != '(') return sm__tc_unexpected(c), 1;
+    if (c->token == '[') return sm__tc_open(c, SM__W_ITEM, 0, 0, 0);
+    if (c->token == '(') return sm__tc_open(c, SM__W_CALL, SM__OP_CALL, 0, 0);
     sm__tc_next(c);
     if (c->token == SM__T_NUMBER && c->value.kind == SM__V_INT) {
-        sm__tc_emit(c, SM__OP_CONST, 0, 0, sm__tc_const(c, c->value));
-        sm__tc_emit(c, SM__OP_ITEM, 0, 0, 0);
+        sm__tc_emit_const(c, c->value);
+        sm__tc_emit1(c, SM__OP_ITEM);
         sm__tc_next(c);
         return 0;
     }
     name = sm__tc_expect_name(c);
-    if (c->token == '(') return sm__tc_open(c, SM__W_METHOD, sm__tc_name(c, name), 0), 1;
-    sm__tc_emit_last(c, SM__OP_NAME, sm__tc_name(c, name));
+    if (c->token == '(') return sm__tc_open(c, SM__W_CALL, SM__OP_METHOD, name, 0);
+    sm__tc_emit_last(c, SM__OP_NAME, name);
     return 0;
-}
-
-static int sm__tc_compare(sm__tc *c, int op) {
-    sm__tc_wait *w;
-    sm__tc_reduce_to(c, SM__BIND_COMPARE + 1);
-    w = sm__tc_top(c);
-    sm__tc_next(c);
-    if (w->kind == SM__W_COMPARE) { /* a < b < c */
-        w->jump = sm__tc_emit(c, SM__OP_CHAIN, 0, w->op, w->jump);
-        w->op = (uint16_t)op;
-    } else {
-        sm__tc_push(c, SM__W_COMPARE, SM__BIND_COMPARE, op);
-    }
-    return 1;
-}
-
-static int sm__tc_logic(sm__tc *c, int kind, int bind, int op) {
-    int32_t jump;
-    sm__tc_reduce_to(c, bind);
-    jump = sm__tc_emit(c, op, 0, 0, 0);
-    sm__tc_push(c, kind, bind, 0)->jump = jump;
-    sm__tc_next(c);
-    return 1;
 }
 
 static int sm__tc_if(sm__tc *c) {
     sm_template *t = c->t;
-    int32_t start, end;
+    int32_t start = sm__tc_top(c)->start, end;
     sm__tc_wait *w;
-    sm__tc_reduce_to(c, SM__BIND_OR);
-    if (sm__tc_top(c)->kind == SM__W_IF) {
-        start = sm__tc_top(c)->start;
-        sm__tc_reduce(c);
-    } else {
-        start = sm__tc_top(c)->start;
-    }
-    sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0); /* room for one more */
+    if (sm__tc_top(c)->kind == SM__W_IF) sm__tc_reduce(c);
+    sm__tc_emit1(c, SM__OP_JUMP); /* room for one more */
     if (t->status) return 1;
     memmove(t->ops + start + 1, t->ops + start, (t->n_ops - 1 - (uint32_t)start) * sizeof *t->ops);
     t->ops[start].code = SM__OP_JUMP;
-    end = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    t->ops[start].arg = -1;
+    end = sm__tc_jump(c, SM__OP_JUMP, 0, -1);
     sm__tc_land(c, start);
-    w = sm__tc_push(c, SM__W_IF, SM__BIND_NONE, 0);
+    w = sm__tc_push(c, SM__W_IF, 0, 0, 0);
     w->start = start;
     w->jump = end;
     sm__tc_next(c);
@@ -31650,44 +31543,34 @@ static int sm__tc_if(sm__tc *c) {
 }
 
 static int sm__tc_else(sm__tc *c) {
-    sm__tc_wait *w;
-    int32_t jump;
-    sm__tc_reduce_to(c, SM__BIND_OR);
-    w = sm__tc_top(c);
+    sm__tc_wait *w = sm__tc_top(c);
     if (w->kind != SM__W_IF) return -1;
-    jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
-    sm__tc_back(c, SM__OP_JUMP, w->start + 1);
-    sm__tc_land(c, jump);
+    sm__tc_condition(c, w->start);
     w->kind = SM__W_ELSE;
     w->start = (int32_t)c->t->n_ops;
     sm__tc_next(c);
     return 1;
 }
 
+/* A comma, or a colon: what stands before it is whole. */
 static int sm__tc_comma(sm__tc *c) {
     sm__tc_wait *w;
+    int colon = c->token == ':';
     sm__tc_reduce_all(c);
     w = sm__tc_top(c);
-    if (w->kind == SM__W_BASE && !(c->flags & SM__EXPR_TUPLE)) return -1;
-    if (w->kind == SM__W_ITEM) sm__tp_refuse(c->t, "a tuple as an index");
-    if (w->kind == SM__W_DICT && !w->op) sm__tc_unexpected(c);
-    if (w->n >= 65000) sm__tp_full(c->t, "too many values");
-    w->n++;
-    w->op = w->kind == SM__W_PAREN; /* (a,) is a tuple */
+    if (colon) {
+        if (w->kind == SM__W_DICT ? w->colons != 0 : w->kind != SM__W_ITEM || w->colons == 2)
+            sm__tc_unexpected(c);
+        w->colons++;
+    } else {
+        if (w->kind == SM__W_BASE && !(c->flags & SM__EXPR_TUPLE)) return -1;
+        if (w->kind == SM__W_ITEM) sm__tp_refuse(c->t, "a tuple as an index");
+        if (w->kind == SM__W_DICT && !w->colons) sm__tc_unexpected(c);
+        if (w->n++ >= 65000) sm__tp_full(c->t, "too many values");
+        w->colons = 0;
+    }
     sm__tc_next(c);
-    w->start = (int32_t)c->t->n_ops;
-    if (w->kind >= SM__W_CALL && w->kind <= SM__W_TEST) sm__tc_argument(c);
-    return 1;
-}
-
-static int sm__tc_colon(sm__tc *c) {
-    sm__tc_wait *w;
-    sm__tc_reduce_all(c);
-    w = sm__tc_top(c);
-    if (w->kind == SM__W_DICT ? w->op != 0 : w->kind != SM__W_ITEM || w->op == 2)
-        sm__tc_unexpected(c);
-    w->op++;
-    sm__tc_next(c);
+    if (w->kind == SM__W_CALL) sm__tc_argument(c);
     w->start = (int32_t)c->t->n_ops;
     return 1;
 }
@@ -31695,78 +31578,78 @@ static int sm__tc_colon(sm__tc *c) {
 /* Behind a value. 1: another is wanted, 0: there is one, -1: the expression ends here. */
 static int sm__tc_operator(sm__tc *c) {
     static const struct {
-        int token;
-        uint8_t bind;
-        uint16_t op;
-    } binary[] = {{'+', SM__BIND_ADD, '+'},
-                  {'-', SM__BIND_ADD, '-'},
-                  {'~', SM__BIND_TILDE, '~'},
-                  {'*', SM__BIND_MUL, '*'},
-                  {'/', SM__BIND_MUL, '/'},
-                  {SM__TWO('/', '/'), SM__BIND_MUL, SM__TP_FLOORDIV},
-                  {'%', SM__BIND_MUL, '%'},
-                  {SM__TWO('*', '*'), SM__BIND_POW, SM__TP_POW},
-                  {SM__TWO('=', '='), SM__BIND_COMPARE, SM__TP_EQ},
-                  {SM__TWO('!', '='), SM__BIND_COMPARE, SM__TP_NE},
-                  {'<', SM__BIND_COMPARE, '<'},
-                  {SM__TWO('<', '='), SM__BIND_COMPARE, SM__TP_LE},
-                  {'>', SM__BIND_COMPARE, '>'},
-                  {SM__TWO('>', '='), SM__BIND_COMPARE, SM__TP_GE}};
-    size_t i;
-    int token = c->token;
-    if (token == '.' || token == '[' || token == '(')
-        if (!(c->flags & SM__EXPR_FILTERS) || c->n > 1) return sm__tc_postfix(c);
-    sm__tc_reduce_to(c, SM__BIND_TESTARG);
-    if (token == '|') return sm__tc_next(c), sm__tc_filter(c);
-    if ((c->flags & SM__EXPR_FILTERS) && c->n == 1) return -1;
-    for (i = 0; i < sizeof binary / sizeof *binary; i++) {
-        if (token != binary[i].token) continue;
-        if (binary[i].bind == SM__BIND_COMPARE) return sm__tc_compare(c, binary[i].op);
-        sm__tc_reduce_to(c, binary[i].bind);
-        sm__tc_push(c, SM__W_BINARY, binary[i].bind, binary[i].op);
+        int key, bind, op;
+    } table[] = {{SM__T_OR, SM__BIND_OR, SM__OP_OR},
+                 {SM__T_AND, SM__BIND_AND, SM__OP_AND},
+                 {SM__T_IN, SM__BIND_COMPARE, SM__TP_IN},
+                 {SM__T_NOT, SM__BIND_COMPARE, SM__TP_NOTIN},
+                 {SM__TP_EQ, SM__BIND_COMPARE, SM__TP_EQ},
+                 {SM__TP_NE, SM__BIND_COMPARE, SM__TP_NE},
+                 {'<', SM__BIND_COMPARE, '<'},
+                 {SM__TP_LE, SM__BIND_COMPARE, SM__TP_LE},
+                 {'>', SM__BIND_COMPARE, '>'},
+                 {SM__TP_GE, SM__BIND_COMPARE, SM__TP_GE},
+                 {'+', 5, '+'},
+                 {'-', 5, '-'},
+                 {'~', 6, '~'},
+                 {'*', 7, '*'},
+                 {'/', 7, '/'},
+                 {SM__TP_FLOORDIV, 7, SM__TP_FLOORDIV},
+                 {'%', 7, '%'},
+                 {SM__TP_POW, 8, SM__TP_POW}};
+    int key = c->key, filters = c->flags & SM__EXPR_FILTERS && c->n == 1, k, bind, op;
+    sm__tc_wait *w;
+    if ((key == '.' || key == '[' || key == '(') && !filters) return sm__tc_postfix(c);
+    sm__tc_reduce_to(c, SM__BIND_ARGUMENT);
+    if (key == '|' || (key == SM__T_IS && !filters)) {
+        sm__tc_reduce_to(c, SM__BIND_SIGN);
+        sm__tc_next(c);
+        return sm__tc_filter(c, key == '|' ? SM__OP_FILTER : SM__OP_TEST);
+    }
+    if (filters) return -1;
+    for (k = 0; k < 18 && table[k].key != key;) k++;
+    if (k < 18) {
+        bind = table[k].bind, op = table[k].op;
+        sm__tc_reduce_to(c, bind + (bind == SM__BIND_COMPARE));
+        if (sm__tc_skip(c, SM__T_NOT) && c->key != SM__T_IN) sm__tc_unexpected(c);
+        w = sm__tc_top(c);
+        if (w->bind == SM__BIND_COMPARE && bind == SM__BIND_COMPARE) { /* a < b < c */
+            w->jump = sm__tc_emit(c, SM__OP_CHAIN, 0, w->arg, w->jump);
+            w->arg = op;
+        } else if (bind < SM__BIND_NOT) {
+            int32_t jump = sm__tc_jump(c, op, 0, -1);
+            sm__tc_push(c, SM__W_OPERATOR, bind, 0, 0)->jump = jump;
+        } else {
+            sm__tc_push(c, SM__W_OPERATOR, bind, SM__OP_BINARY, op);
+        }
         sm__tc_next(c);
         return 1;
     }
-    if (sm__tc_skip(c, "is")) return sm__tc_test(c);
-    if (sm__tc_is(c, "in")) return sm__tc_compare(c, SM__TP_IN);
-    if (sm__tc_skip(c, "not")) {
-        if (!sm__tc_is(c, "in")) sm__tc_unexpected(c);
-        return sm__tc_compare(c, SM__TP_NOTIN);
+    if (key == ',' || key == ':') return sm__tc_comma(c);
+    if (key == SM__T_IF || key == SM__T_ELSE) {
+        for (k = c->n; k > 1 && c->wait[k - 1].kind >= SM__W_IF;) k--;
+        if (key == SM__T_IF && k == 1 && c->flags & SM__EXPR_NO_IF) return -1;
+        sm__tc_reduce_to(c, SM__BIND_OR);
+        return key == SM__T_IF ? sm__tc_if(c) : sm__tc_else(c);
     }
-    if (sm__tc_is(c, "and")) return sm__tc_logic(c, SM__W_AND, SM__BIND_AND, SM__OP_AND);
-    if (sm__tc_is(c, "or")) return sm__tc_logic(c, SM__W_OR, SM__BIND_OR, SM__OP_OR);
-    if (sm__tc_is(c, "if")) {
-        int base = 1, k;
-        for (k = c->n; k > 1; k--) base &= c->wait[k - 1].kind >= SM__W_IF;
-        return base && (c->flags & SM__EXPR_NO_IF) ? -1 : sm__tc_if(c);
-    }
-    if (sm__tc_is(c, "else")) return sm__tc_else(c);
-    if (token == ',') return sm__tc_comma(c);
-    if (token == ':') return sm__tc_colon(c);
     sm__tc_reduce_all(c);
-    if (!sm__tc_closes(c)) return -1;
-    sm__tc_close(c, 1);
-    return 0;
+    return sm__tc_closes(c) ? sm__tc_close(c, 1) : -1;
 }
 
 /* The expression that begins with the present word; with SM__EXPR_FILTERS what may follow one. */
 static void sm__tc_expr(sm__tc *c, int flags) {
-    int want = !(flags & SM__EXPR_FILTERS);
+    int want = !(flags & SM__EXPR_FILTERS), values = 1;
     c->flags = flags;
     c->n = 0;
     c->filtered = 0;
-    sm__tc_push(c, SM__W_BASE, SM__BIND_NONE, 0);
+    sm__tc_push(c, SM__W_BASE, 0, 0, 0);
     while (want >= 0 && !c->t->status) {
-        int base = c->n == 1 && c->wait[0].n && c->token == SM__T_END;
+        values = !want || c->n > 1 || c->token != SM__T_END; /* no value behind the last comma */
         want = want ? sm__tc_operand(c) : sm__tc_operator(c);
-        if (base && !want) { /* a comma, and nothing behind it */
-            sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n);
-            return;
-        }
     }
     sm__tc_reduce_all(c);
     if (c->n != 1) sm__tc_unexpected(c);
-    if (c->wait[0].n) sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n + 1);
+    if (c->wait[0].n) sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n + values);
 }
 
 /* -- statements -- */
@@ -31786,38 +31669,29 @@ static sm__tc_block *sm__tc_begin(sm__tc *c, int kind) {
     return b;
 }
 
-static sm__tc_block *sm__tc_in(sm__tc *c,
-                               int kind) { /* the block that is open, if it is of a kind */
-    return c->n_blocks && c->blocks[c->n_blocks - 1].kind == kind ? &c->blocks[c->n_blocks - 1]
-                                                                  : NULL;
-}
-
 static void sm__tc_test_if(sm__tc *c, sm__tc_block *b) {
     sm__tc_expr(c, SM__EXPR_TUPLE | SM__EXPR_NO_IF);
-    b->jump = sm__tc_emit(c, SM__OP_UNLESS, 0, 0, 0);
+    b->jump = sm__tc_jump(c, SM__OP_UNLESS, 0, -1);
 }
 
 static void sm__tc_elif(sm__tc *c, int with_test) {
-    sm__tc_block *b = sm__tc_in(c, SM__B_IF), *loop = sm__tc_in(c, SM__B_FOR);
-    if (!with_test && loop) { /* for ... else */
-        sm__tc_back(c, SM__OP_AGAIN, loop->start);
-        sm__tc_land(c, loop->jump);
-        loop->jump = sm__tc_emit(c, SM__OP_DONE, 0, 0, 0);
-        sm__tc_land_all(c, loop->ends);
-        loop->ends = -1;
-        loop->kind = SM__B_FORELSE;
-        sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
-        return;
-    }
-    if (!b || b->saw_else) {
+    sm__tc_block *b = c->n_blocks ? &c->blocks[c->n_blocks - 1] : NULL;
+    if (b && b->kind == SM__B_FOR && !with_test) { /* for ... else */
+        sm__tc_back(c, SM__OP_AGAIN, b->start);
+        sm__tc_land(c, b->jump);
+        b->jump = sm__tc_jump(c, SM__OP_DONE, 0, -1);
+        sm__tc_land(c, b->ends);
+        b->kind = SM__B_FORELSE;
+        sm__tc_emit1(c, SM__OP_SCOPE);
+    } else if (b && b->kind == SM__B_IF && !b->saw_else) {
+        b->saw_else = !with_test;
+        b->ends = sm__tc_jump(c, SM__OP_JUMP, 0, b->ends);
+        sm__tc_land(c, b->jump);
+        b->jump = -1;
+        if (with_test) sm__tc_test_if(c, b);
+    } else {
         sm__tp_bad(c->t, "elif or else without its if");
-        return;
     }
-    b->saw_else = !with_test;
-    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, b->ends);
-    sm__tc_land(c, b->jump);
-    b->jump = -1;
-    if (with_test) sm__tc_test_if(c, b);
 }
 
 /* a | a, b | (a, b): how many, in t->consts from *first on. */
@@ -31827,7 +31701,7 @@ static int sm__tc_targets(sm__tc *c, int32_t *first) {
     for (;;) {
         int32_t at;
         if (c->token == '(') sm__tp_refuse(c->t, "brackets among the names to set");
-        at = sm__tc_name(c, sm__tc_expect_name(c));
+        at = sm__tc_expect_name(c);
         if (!n++) *first = at;
         if (n > SM__TP_ARGS) sm__tp_full(c->t, "too many names to set");
         if (c->token != ',' || c->t->status) break;
@@ -31845,170 +31719,128 @@ static void sm__tc_store(sm__tc *c, int n, int32_t first) {
 }
 
 static void sm__tc_for(sm__tc *c) {
-    int32_t first = 0, jump, next;
+    int32_t first = 0, jump;
     int n = sm__tc_targets(c, &first), i;
     sm__tc_block *b;
     for (i = 0; i < n && !c->t->status; i++)
         if (sm__str_is(sm__v_str(c->t->consts[first + i]), "loop"))
             sm__tp_bad(c->t, "loop is set by for");
-    if (!sm__tc_skip(c, "in")) sm__tc_unexpected(c);
+    if (!sm__tc_skip(c, SM__T_IN)) sm__tc_unexpected(c);
     sm__tc_expr(c, SM__EXPR_TUPLE | SM__EXPR_NO_IF);
-    if (sm__tc_skip(c, "if")) {
+    if (sm__tc_skip(c, SM__T_IF)) {
         sm__tc_emit(c, SM__OP_FOR, 1, 0, 0);
-        next = jump = sm__tc_emit(c, SM__OP_NEXT, 1, 0, 0);
+        jump = sm__tc_jump(c, SM__OP_NEXT, 1, -1);
         sm__tc_store(c, n, first);
         sm__tc_expr(c, 0);
-        sm__tc_emit(c, SM__OP_KEEP, 0, 0, 0);
-        sm__tc_back(c, SM__OP_JUMP, next);
+        sm__tc_emit1(c, SM__OP_KEEP);
+        sm__tc_back(c, SM__OP_JUMP, jump);
         sm__tc_land(c, jump);
         sm__tc_emit(c, SM__OP_DONE, 1, 0, 0);
     }
-    if (sm__tc_is(c, "recursive")) sm__tp_refuse(c->t, "recursive loops");
-    sm__tc_emit(c, SM__OP_FOR, 0, 0, 0);
+    if (c->token == SM__T_NAME && sm__str_is(c->name, "recursive"))
+        sm__tp_refuse(c->t, "recursive loops");
+    sm__tc_emit1(c, SM__OP_FOR);
     b = sm__tc_begin(c, SM__B_FOR);
-    b->jump = sm__tc_emit(c, SM__OP_NEXT, 0, 0, 0);
+    b->jump = sm__tc_jump(c, SM__OP_NEXT, 0, -1);
     sm__tc_store(c, n, first);
-}
-
-static void sm__tc_endfor(sm__tc *c) {
-    sm__tc_block *b = sm__tc_in(c, SM__B_FOR), *e = sm__tc_in(c, SM__B_FORELSE);
-    if (b) {
-        sm__tc_back(c, SM__OP_AGAIN, b->start);
-        sm__tc_land(c, b->jump);
-        sm__tc_land_all(c, b->ends);
-        sm__tc_emit(c, SM__OP_DONE, 0, 0, 0);
-    } else if (e) {
-        sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
-        sm__tc_land(c, e->jump);
-    } else {
-        sm__tp_bad(c->t, "endfor without its for");
-        return;
-    }
-    c->n_blocks--;
 }
 
 static void sm__tc_break(sm__tc *c, int again) {
     int i, scopes = 0;
-    sm__tc_block *b = NULL;
-    for (i = c->n_blocks; i-- > 0 && !b;) {
-        int kind = c->blocks[i].kind;
-        if (kind == SM__B_MACRO) break;
-        if (kind == SM__B_WITH || kind == SM__B_FORELSE) scopes++;
-        else if (kind == SM__B_FOR) b = &c->blocks[i];
-        else if (kind != SM__B_IF) {
-            sm__tp_refuse(c->t, "break and continue out of this block");
+    for (i = c->n_blocks; i-- > 0;) {
+        sm__tc_block *b = &c->blocks[i];
+        if (b->kind == SM__B_FOR) {
+            while (scopes-- > 0) sm__tc_emit1(c, SM__OP_UNSCOPE);
+            if (again) sm__tc_back(c, SM__OP_JUMP, b->start);
+            else b->ends = sm__tc_jump(c, SM__OP_JUMP, 0, b->ends);
             return;
         }
+        if (b->kind == SM__B_MACRO) break;
+        if (b->kind == SM__B_WITH || b->kind == SM__B_FORELSE) scopes++;
+        else if (b->kind != SM__B_IF) sm__tp_refuse(c->t, "break and continue out of this block");
     }
-    if (!b) {
-        sm__tp_bad(c->t, "break or continue outside of a loop");
-        return;
-    }
-    while (scopes-- > 0) sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
-    if (again) sm__tc_back(c, SM__OP_JUMP, b->start);
-    else b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, b->ends);
+    sm__tp_bad(c->t, "break or continue outside of a loop");
 }
 
 static void sm__tc_macro(sm__tc *c) {
     sm_template *t = c->t;
     sm__tc_block *b = sm__tc_begin(c, SM__B_MACRO);
     sm__tp_macro *m = &t->macros[t->n_macros];
-    int32_t name, at;
-    int number = (int)t->n_macros, defaults = 0;
+    int32_t name;
     if (t->n_macros == t->cap_macros) {
         sm__tp_full(t, "too many macros");
         return;
     }
-    t->n_macros++;
-    name = sm__tc_name(c, sm__tc_expect_name(c));
-    sm__tc_emit(c, SM__OP_MACRO, 0, 0, number);
+    name = sm__tc_expect_name(c);
+    sm__tc_emit(c, SM__OP_MACRO, 0, 0, (int32_t)t->n_macros++);
     sm__tc_emit(c, SM__OP_STORE, 0, 0, name);
-    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
+    b->jump = sm__tc_jump(c, SM__OP_JUMP, 0, -1);
     m->entry = (int32_t)t->n_ops;
     m->n_params = m->n_needed = 0;
-    if (c->token != '(') sm__tc_unexpected(c);
-    sm__tc_next(c);
+    sm__tc_expect(c, '(');
     while (c->token != ')' && !t->status) {
-        sm__str param = sm__tc_expect_name(c);
         if (m->n_params == SM__TP_MACRO_PARAMS) {
             sm__tp_full(t, "too many parameters");
             return;
         }
-        at = m->params[m->n_params++] = sm__tc_name(c, param);
+        m->params[m->n_params++] = name = sm__tc_expect_name(c);
         if (c->token == '=') {
-            int32_t given = sm__tc_emit(c, SM__OP_GIVEN, 0, m->n_params - 1, 0);
-            defaults = 1;
+            int32_t given = sm__tc_emit(c, SM__OP_GIVEN, 0, m->n_params - 1, -1);
             sm__tc_next(c);
             sm__tc_expr(c, 0);
-            sm__tc_emit(c, SM__OP_STORE, 0, 0, at);
+            sm__tc_emit(c, SM__OP_STORE, 0, 0, name);
             sm__tc_land(c, given);
-        } else {
-            if (defaults) sm__tp_bad(t, "a parameter without a default behind one that has one");
-            m->n_needed = m->n_params;
+        } else if (++m->n_needed != m->n_params) {
+            sm__tp_bad(t, "a parameter without a default behind one that has one");
         }
         if (c->token != ')') sm__tc_expect(c, ',');
     }
     sm__tc_next(c);
 }
 
+/* A block whose text is kept: what becomes of it is written between these two, before its body,
+ * and jumped to from its end. */
+static sm__tc_block *sm__tc_before_body(sm__tc *c, int kind) {
+    sm__tc_block *b = sm__tc_begin(c, kind);
+    b->jump = sm__tc_jump(c, SM__OP_JUMP, 0, -1);
+    b->start = (int)c->t->n_ops;
+    return b;
+}
+static void sm__tc_body(sm__tc *c, sm__tc_block *b) {
+    b->ends = sm__tc_jump(c, SM__OP_JUMP, 0, -1);
+    sm__tc_land(c, b->jump);
+    sm__tc_emit1(c, SM__OP_CAPTURE);
+    sm__tc_emit1(c, SM__OP_SCOPE);
+}
+
 /* {% set x = ... %}, {% set ns.x = ... %}, {% set x %}...{% endset %} */
 static void sm__tc_set(sm__tc *c) {
     int32_t first = 0, second = -1;
-    int n = sm__tc_targets(c, &first);
-    sm__tc_block *b;
+    int n = sm__tc_targets(c, &first), body;
+    sm__tc_block *b = NULL;
     if (n == 1 && c->token == '.') {
         sm__tc_next(c);
-        second = sm__tc_name(c, sm__tc_expect_name(c));
+        second = sm__tc_expect_name(c);
         if (c->token == '.' || second != first + 1) sm__tc_unexpected(c);
     }
-    if (c->token == '=') {
-        sm__tc_next(c);
-        sm__tc_expr(c, SM__EXPR_TUPLE);
-        if (second >= 0) sm__tc_emit(c, SM__OP_STORE_ATTR, 0, 0, first);
-        else sm__tc_store(c, n, first);
-        return;
-    }
-    if (n > 1) {
-        sm__tc_unexpected(c);
-        return;
-    }
-    b = sm__tc_begin(c, SM__B_SET); /* what follows the body is written before it, and jumped to */
-    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
-    b->start = (int)c->t->n_ops;
-    if (c->token == '|') sm__tc_expr(c, SM__EXPR_FILTERS);
+    body = c->token != '=';
+    if (body && n > 1) sm__tc_unexpected(c);
+    if (body) b = sm__tc_before_body(c, SM__B_SET);
+    else sm__tc_next(c);
+    if (!body) sm__tc_expr(c, SM__EXPR_TUPLE);
+    else if (c->token == '|') sm__tc_expr(c, SM__EXPR_FILTERS);
     if (second >= 0) sm__tc_emit(c, SM__OP_STORE_ATTR, 0, 0, first);
     else sm__tc_store(c, n, first);
-    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, -1);
-    sm__tc_land(c, b->jump);
-    sm__tc_emit(c, SM__OP_CAPTURE, 0, 0, 0);
-    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+    if (body) sm__tc_body(c, b);
 }
 
 static void sm__tc_filter_block(sm__tc *c) {
-    sm__tc_block *b = sm__tc_begin(c, SM__B_FILTER);
-    b->jump = sm__tc_emit(c, SM__OP_JUMP, 0, 0, 0);
-    b->start = (int)c->t->n_ops;
+    sm__tc_block *b = sm__tc_before_body(c, SM__B_FILTER);
     c->at = c->t->at; /* as if there were a bar before the first name */
-    c->token = '|';
+    c->token = c->key = '|';
     sm__tc_expr(c, SM__EXPR_FILTERS);
     sm__tc_emit(c, SM__OP_PRINT, 1, 0, 0);
-    b->ends = sm__tc_emit(c, SM__OP_JUMP, 0, 0, -1);
-    sm__tc_land(c, b->jump);
-    sm__tc_emit(c, SM__OP_CAPTURE, 0, 0, 0);
-    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
-}
-
-static void sm__tc_end_capture(sm__tc *c, int kind) {
-    sm__tc_block *b = sm__tc_in(c, kind);
-    if (!b) {
-        sm__tp_bad(c->t, "the end of a block that is not open");
-        return;
-    }
-    sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
-    sm__tc_emit(c, SM__OP_CAPTURED, 0, 0, 0);
-    sm__tc_back(c, SM__OP_JUMP, b->start);
-    sm__tc_land_all(c, b->ends);
-    c->n_blocks--;
+    sm__tc_body(c, b);
 }
 
 static void sm__tc_with(sm__tc *c) {
@@ -32019,72 +31851,59 @@ static void sm__tc_with(sm__tc *c) {
             sm__tp_full(c->t, "more than 8 names of with");
             return;
         }
-        names[n++] = sm__tc_name(c, sm__tc_expect_name(c));
+        names[n++] = sm__tc_expect_name(c);
         sm__tc_expect(c, '=');
         sm__tc_expr(c, 0);
         if (c->token != SM__T_END) sm__tc_expect(c, ',');
     }
     sm__tc_begin(c, SM__B_WITH);
-    sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
+    sm__tc_emit1(c, SM__OP_SCOPE);
     while (n-- > 0) sm__tc_emit(c, SM__OP_STORE, 0, 0, names[n]);
 }
 
 static void sm__tc_end(sm__tc *c, int kind) {
-    sm__tc_block *b = sm__tc_in(c, kind);
-    if (!b) {
+    sm__tc_block *b = c->n_blocks ? &c->blocks[c->n_blocks - 1] : NULL;
+    if (!b || kind != (b->kind == SM__B_FORELSE ? SM__B_FOR : b->kind)) {
         sm__tp_bad(c->t, "the end of a block that is not open");
         return;
     }
-    if (kind == SM__B_IF) {
-        if (b->jump >= 0) sm__tc_land(c, b->jump);
-        sm__tc_land_all(c, b->ends);
-    } else if (kind == SM__B_MACRO) {
-        sm__tc_emit(c, SM__OP_RETURN, 0, 0, 0);
-        sm__tc_land(c, b->jump);
+    if (b->kind == SM__B_FOR) sm__tc_back(c, SM__OP_AGAIN, b->start);
+    else if (b->kind == SM__B_MACRO) sm__tc_emit1(c, SM__OP_RETURN);
+    else if (b->kind != SM__B_IF) sm__tc_emit1(c, SM__OP_UNSCOPE);
+    if (kind == SM__B_SET || kind == SM__B_FILTER) {
+        sm__tc_emit1(c, SM__OP_CAPTURED);
+        sm__tc_back(c, SM__OP_JUMP, b->start);
     } else {
-        sm__tc_emit(c, SM__OP_UNSCOPE, 0, 0, 0);
+        sm__tc_land(c, b->jump);
     }
+    if (b->kind != SM__B_FORELSE) sm__tc_land(c, b->ends);
+    if (b->kind == SM__B_FOR) sm__tc_emit1(c, SM__OP_DONE);
     c->n_blocks--;
 }
 
 static void sm__tc_statement(sm__tc *c) {
-    static const char *const words[] = {
-        "if",   "elif",    "else",       "endif",         "for",    "endfor",
-        "set",  "endset",  "macro",      "endmacro",      "filter", "endfilter",
-        "with", "endwith", "generation", "endgeneration", "break",  "continue"};
-    sm__str word = c->name;
-    int i;
-    if (c->token != SM__T_NAME) {
-        sm__tc_unexpected(c);
-        return;
-    }
-    for (i = 0; i < 18 && !sm__str_is(word, words[i]);) i++;
-    if (i == 18) {
+    static const char begins[] = "if for set macro filter with generation";
+    static const char ends[] = "endif endfor endset endmacro endfilter endwith endgeneration";
+    sm__str word = c->token == SM__T_NAME ? c->name : sm__no_str;
+    int begin = sm__word(begins, word), end = sm__word(ends, word);
+    int other = sm__word("elif else break continue raw endraw", word);
+    if (c->token != SM__T_NAME) sm__tc_unexpected(c);
+    if (begin < 0 && end < 0 && (other < 0 || c->raw != (other == 5)))
         sm__tp_fail(c->t, SM_ERR_UNSUPPORTED, "the tag", word);
-        return;
-    }
+    c->raw = other == 4;
     sm__tc_next(c);
-    switch (i) {
-    case 0: sm__tc_test_if(c, sm__tc_begin(c, SM__B_IF)); break;
-    case 1:
-    case 2: sm__tc_elif(c, i == 1); break;
-    case 3: sm__tc_end(c, SM__B_IF); break;
-    case 4: sm__tc_for(c); break;
-    case 5: sm__tc_endfor(c); break;
-    case 6: sm__tc_set(c); break;
-    case 7: sm__tc_end_capture(c, SM__B_SET); break;
-    case 8: sm__tc_macro(c); break;
-    case 9: sm__tc_end(c, SM__B_MACRO); break;
-    case 10: sm__tc_filter_block(c); break;
-    case 11: sm__tc_end_capture(c, SM__B_FILTER); break;
-    case 12: sm__tc_with(c); break;
-    case 14: /* Hugging Face's: what the model says; a scope, and nothing else */
+    if (end >= 0) sm__tc_end(c, end);
+    else if (other >= 0 && other < 2) sm__tc_elif(c, other == 0);
+    else if (other >= 2 && other < 4) sm__tc_break(c, other == 3);
+    else if (begin == SM__B_IF) sm__tc_test_if(c, sm__tc_begin(c, SM__B_IF));
+    else if (begin == SM__B_FOR) sm__tc_for(c);
+    else if (begin == SM__B_SET) sm__tc_set(c);
+    else if (begin == SM__B_MACRO) sm__tc_macro(c);
+    else if (begin == SM__B_FILTER) sm__tc_filter_block(c);
+    else if (begin == SM__B_WITH) sm__tc_with(c);
+    else if (begin == SM__B_GENERATION) { /* Hugging Face's: what the model says */
         sm__tc_begin(c, SM__B_GENERATION);
-        sm__tc_emit(c, SM__OP_SCOPE, 0, 0, 0);
-        break;
-    case 13: sm__tc_end(c, SM__B_WITH); break;
-    case 15: sm__tc_end(c, SM__B_GENERATION); break;
-    default: sm__tc_break(c, i == 17);
+        sm__tc_emit1(c, SM__OP_SCOPE);
     }
     if (c->token != SM__T_END) sm__tc_unexpected(c);
 }
@@ -32095,7 +31914,7 @@ static void sm__tc_text(sm__tc *c, uint32_t from, uint32_t to, int sign, int blo
     const char *s = c->t->source;
     uint32_t line = to;
     if (sign == '-') {
-        sm__str text = {s + from, to - from};
+        sm__str text = sm__str_make(s + from, to - from);
         to = from + (uint32_t)sm__str_strip(c->t, text, NULL, 2).n;
     } else if (block && sign != '+') { /* only white space before it on its line: taken away */
         while (line > from && sm__is_blank(s[line - 1]) && s[line - 1] != '\n') line--;
@@ -32106,95 +31925,62 @@ static void sm__tc_text(sm__tc *c, uint32_t from, uint32_t to, int sign, int blo
                     sm__tc_const(c, sm__v_string(sm__str_make(s + from, to - from))));
 }
 
-/* {% raw %} at c->at: the text up to {% endraw %}. 0 = it is another tag. */
-static int sm__tc_raw(sm__tc *c, uint32_t from, int sign) {
-    sm_template *t = c->t;
-    uint32_t k = c->at + 2 + (sign == '-' || sign == '+'), end, q;
-    int minus;
-    while (k < t->n_source && sm__is_blank(t->source[k])) k++;
-    if (t->n_source - k < 5 || memcmp(t->source + k, "raw", 3) != 0 ||
-        sm__is_word(t->source[k + 3]))
-        return 0;
-    k += 3;
-    while (k < t->n_source && sm__is_blank(t->source[k])) k++;
-    minus = k < t->n_source && t->source[k] == '-';
-    k += (uint32_t)minus;
-    if (t->n_source - k < 2 || memcmp(t->source + k, "%}", 2) != 0)
-        return sm__tp_bad(t, "raw takes nothing"), 1;
-    sm__tc_text(c, from, c->at, sign, 1);
-    c->at = k + 2;
-    sm__tc_after(c, minus ? '-' : '+', 0);
-    for (end = c->at; end + 1 < t->n_source; end++) {
-        if (t->source[end] != '{' || t->source[end + 1] != '%') continue;
-        q = end + 2;
-        sign = q < t->n_source ? t->source[q] : 0;
-        if (sign == '-' || sign == '+') q++;
-        while (q < t->n_source && sm__is_blank(t->source[q])) q++;
-        if (t->n_source - q < 6 || memcmp(t->source + q, "endraw", 6) != 0) continue;
-        q += 6;
-        while (q < t->n_source && sm__is_blank(t->source[q])) q++;
-        sm__tc_text(c, c->at, end, sign, 1);
-        c->at = q;
-        c->tag = '%';
-        if (!sm__tc_at_end(c)) sm__tp_bad(t, "endraw takes nothing");
-        return 1;
-    }
-    sm__tp_bad(t, "raw without its endraw");
-    return 1;
-}
-
 static void sm__tc_comment(sm__tc *c, int sign) {
-    const char *s = c->t->source;
-    uint32_t from = c->at + 2 + (sign == '-' || sign == '+'), i;
-    for (i = from; i + 1 < c->t->n_source; i++) {
-        if (s[i] != '#' || s[i + 1] != '}') continue;
-        c->at = i + 2;
-        sm__tc_after(c, i > from ? s[i - 1] : 0, 1);
+    uint32_t from = sm__is_sign(sign) ? 3 : 2, i;
+    for (i = from; c->at + i + 1 < c->t->n_source; i++) {
+        if (sm__tc_peek(c, i) != '#' || sm__tc_peek(c, i + 1) != '}') continue;
+        sign = i > from ? sm__tc_peek(c, i - 1) : 0;
+        c->at += i + 2;
+        sm__tc_after(c, sign, 1);
         return;
     }
     sm__tp_bad(c->t, "a comment that does not end");
 }
 
+/* What begins at c->at: {, % or #, or 0: text. After {% raw %} nothing but {% endraw counts. */
+static int sm__tc_kind(const sm__tc *c) {
+    int kind = sm__tc_peek(c, 1), sign = sm__tc_peek(c, 2);
+    uint32_t word;
+    if (sm__tc_peek(c, 0) != '{' || (kind != '{' && kind != '%' && kind != '#')) return 0;
+    if (!c->raw) return kind;
+    word = sm__tc_blanks(c, sm__is_sign(sign) ? 3 : 2);
+    return kind == '%' && c->t->n_source - c->at - word >= 6 &&
+                   memcmp(c->t->source + c->at + word, "endraw", 6) == 0
+               ? kind
+               : 0;
+}
+
 static void sm__tc_template(sm__tc *c) {
     sm_template *t = c->t;
     while (!t->status) {
-        uint32_t from = c->at, i = from;
+        uint32_t from = c->at;
         int kind = 0, sign;
-        while (i + 1 < t->n_source &&
-               !(t->source[i] == '{' && strchr("{%#", t->source[i + 1]) && t->source[i + 1]))
-            i++;
-        if (i + 1 >= t->n_source) {
-            sm__tc_text(c, from, t->n_source, 0, 0);
-            break;
-        }
-        kind = t->source[i + 1];
-        c->at = t->at = i;
-        sign = sm__tc_peek(c, 2);
-        if (kind == '%' && sm__tc_raw(c, from, sign)) continue;
-        sm__tc_text(c, from, i, sign, kind != '{');
+        for (; c->at < t->n_source && !kind; c->at += !kind) kind = sm__tc_kind(c);
+        sign = kind ? sm__tc_peek(c, 2) : 0;
+        t->at = c->at;
+        sm__tc_text(c, from, c->at, sign, kind && kind != '{');
+        if (!kind) break;
         if (kind == '#') {
             sm__tc_comment(c, sign);
             continue;
         }
         c->tag = kind == '{' ? '}' : '%';
-        c->at = i + 2 + (sign == '-' || sign == '+');
+        c->at += sm__is_sign(sign) ? 3 : 2;
         c->n_open = 0;
+        from = t->at;
         sm__tc_next(c);
         if (kind == '%') {
             sm__tc_statement(c);
         } else {
             sm__tc_expr(c, SM__EXPR_TUPLE);
             if (c->token != SM__T_END) sm__tc_unexpected(c);
-            t->at = i;
-            sm__tc_emit(c, SM__OP_PRINT, 0, 0, 0);
+            if (!t->status) t->at = from;
+            sm__tc_emit1(c, SM__OP_PRINT);
         }
     }
-    t->at = t->n_source;
-    if (c->n_blocks) {
-        t->at = c->blocks[c->n_blocks - 1].at;
-        sm__tp_bad(t, "a block that does not end");
-    }
-    sm__tc_emit(c, SM__OP_END, 0, 0, 0);
+    if (c->n_blocks && !t->status) t->at = c->blocks[c->n_blocks - 1].at;
+    if (c->n_blocks || c->raw) sm__tp_bad(t, "a block that does not end");
+    sm__tc_emit1(c, SM__OP_END);
 }
 
 /* ---- running ---- */
@@ -32467,11 +32253,7 @@ static void sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
         else b = sm__tp_int_math(t, '*', b.u.i, op->code == SM__OP_NEG ? -1 : 1);
         break;
     case SM__OP_NOT: b = sm__v_bool(!sm__v_truth(b)); break;
-    case SM__OP_BINARY:
-        a = sm__tp_pop(t);
-        b = sm__tp_binary(t, op->arg, a, b);
-        break;
-    default: /* compare */ a = sm__tp_pop(t); b = sm__v_bool(sm__tp_compare(t, op->arg, a, b));
+    default: /* binary */ a = sm__tp_pop(t); b = sm__tp_binary(t, op->arg, a, b);
     }
     sm__tp_push(t, b);
 }

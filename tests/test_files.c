@@ -2477,8 +2477,8 @@ static void files_numbers(void) {
     for (i = 0; i < sizeof list / sizeof *list; i++) {
         const uint8_t *p = (const uint8_t *)list[i].text, *end = p + strlen(list[i].text);
         double v = 7;
-        int exact;
-        CHECK(sm__parse_number(&p, end, &v, &exact) && p == end);
+        int sure;
+        CHECK(sm__parse_number(&p, end, &v, &sure) && p == end);
         if (v != list[i].want) FAIL("%s became %.17g", list[i].text, v);
     }
     for (i = 0; i < 2000; i++) { /* what is printed reads back as the same float */
@@ -2487,10 +2487,10 @@ static void files_numbers(void) {
         sm__text t = sm__text_make(text, sizeof text);
         const uint8_t *p = (const uint8_t *)text;
         double v = 0;
-        int exact;
+        int sure;
         if (sm__not_finite(f)) continue;
         sm__put_real(&t, f, 1);
-        CHECK(sm__parse_number(&p, p + t.at, &v, &exact) && p == (const uint8_t *)text + t.at);
+        CHECK(sm__parse_number(&p, p + t.at, &v, &sure) && p == (const uint8_t *)text + t.at);
         if ((float)v != f) FAIL("%.9g was printed as %s", (double)f, text);
         CHECK(t.at < 20);
     }

@@ -198,6 +198,8 @@ static void template_errors_say_where(void) {
         {"{{ [1|map('map')] }}", "template, line 1, column 7: not iterable: int"},
         {"{{ 'a", "template, line 1, column 4: a string that does not end"},
         {"{{ (1] }}", "template, line 1, column 6: unexpected ]"},
+        {"{{ 1|sort(attribute=) }}", "template, line 1, column 21: unexpected )"},
+        {"{{ dict(a=1, b=) }}", "template, line 1, column 16: unexpected )"},
     };
     TEMPLATE_CASES(cases);
 }
