@@ -853,7 +853,7 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
  *   pattern    ECMA-262 with u, by code points; \p{} of L Ll N P S M Mn White_Space. Refused:
  *              look-around, back references, \b, flags, an anchor in a repetition without end. */
 typedef enum sm_grammar_kind {
-    SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation, without tokens by number */
+    SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation; its tokens, <[id]> and <name>, too */
     SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12: see above */
     SM_GRAMMAR_REGEX,       /* of the whole text, in the words of pattern: see above */
     SM_GRAMMAR_CHOICES      /* one of the choices */
@@ -866,11 +866,12 @@ typedef struct sm_grammar_params {
     const char *root;           /* the rule of GBNF to begin with; NULL = "root" */
     const char *const *choices; /* [n_choices] */
     int n_choices;
+    const sm_model *model;      /* GBNF: where <name> is looked up; NULL = none of them is there */
     size_t max_bytes;           /* memory for the grammar, made at once; 0 = 4 MB */
     sm_allocator allocator;
 } sm_grammar_params;
 
-/* A compiled grammar: read-only, shared by threads, of no model. */
+/* A compiled grammar: read-only, shared by threads; of no model, unless it has tokens. */
 typedef struct sm_grammar sm_grammar;
 /* A model's tokens as a trie of bytes: made once, read-only, shared by contexts and matchers. The
  * model must stay open. About 20 bytes a byte of the vocabulary's text. */
@@ -900,16 +901,32 @@ SM_API void sm_trie_destroy(sm_trie *trie);
 SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie);
 /* Begins a text. The grammar must stay. SM_OK | SM_ERR_FULL: the grammar takes more memory. */
 SM_API sm_status sm_matcher_start(sm_matcher *matcher, const sm_grammar *grammar);
+/* Another text from here on: `to` becomes what `from` is. The same trie; memory of the same size is
+ * enough. SM_OK | SM_ERR_ARG | SM_ERR_FULL: nothing changed. */
+SM_API sm_status sm_matcher_copy(sm_matcher *to, const sm_matcher *from);
 /* Goes on. On error the state is as before.
  * Returns SM_OK | SM_ERR_ARG (the grammar does not allow it) | SM_ERR_FULL. */
 SM_API sm_status sm_matcher_accept_bytes(sm_matcher *matcher, const char *text, size_t bytes);
 /* The same by a token; an id that ends a generation is accepted where the text may end. */
 SM_API sm_status sm_matcher_accept(sm_matcher *matcher, int32_t id);
+#define SMALLMIND_MAX_ROLLBACK 256
+/* Takes the last n calls of the two functions above back, those that failed not counted.
+ * Returns SM_OK | SM_ERR_ARG: there are not so many, or they are too long ago (the last 256 are
+ *         kept, fewer where memory is short). */
+SM_API sm_status sm_matcher_rollback(sm_matcher *matcher, int n);
 /* The ids that may follow, as sm_sampler.mask has them: [(n_vocab + 31) / 32] words. Ids that end a
  * generation are among them where the text may end; other control tokens never are. */
 SM_API sm_status sm_matcher_mask(sm_matcher *matcher, uint32_t *mask);
-/* The longest token inside the bytes that must follow, whatever is chosen; -1 = there is none. */
-SM_API int32_t sm_matcher_forced(sm_matcher *matcher);
+/* The ids that must follow, whatever is chosen, as the tokenizer has them: bytes that alone may
+ * come (256 are looked at) are tokenized with the text of the last ids before them. Not given are
+ * ids that a longer token could replace, one that reaches over the end of those bytes into what may
+ * come then; nor any where the tokenizer would not cut between what was said and them.
+ *   tokenizer      of the trie's model
+ *   said [n_said]  the ids before; NULL with 0 = none
+ *   ids [max]      out; the matcher does not accept them by itself
+ * Returns how many. */
+SM_API int sm_matcher_forced(sm_matcher *matcher, sm_tokenizer *tokenizer, const int32_t *said,
+                             int n_said, int32_t *ids, int max);
 /* 1 = the text is whole; 2 = it is, and nothing may follow. */
 SM_API int sm_matcher_is_complete(sm_matcher *matcher);
 
@@ -20326,6 +20343,8 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
  * that runs twice: counting (sm_ctx_plan) and placing (sm_ctx_create).
  * ============================================================================================== */
 
+#define SM__MAX_FORCED 64
+
 /* A generation, see GENERATION. One per sequence, laid out with its two text buffers behind it. */
 struct sm_gen {
     sm_ctx *ctx;
@@ -20336,6 +20355,8 @@ struct sm_gen {
     int max_tokens, ignore_end;
     int32_t token;
     sm_matcher *matcher; /* NULL: anything may be said */
+    int32_t forced[SM__MAX_FORCED]; /* ids that must follow */
+    int n_forced, at_forced;
     sm_sampler sampler;
     sm_sampler_state state;
     uint64_t start;
@@ -23742,6 +23763,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 #define SM__G_LITERAL_MAX 64     /* bytes of one node */
 #define SM__G_MAX_NAMED 256      /* members with a name of one object: their set is in the state */
 #define SM__G_MAX_SEEN ((SM__G_MAX_NAMED + 64) / 8 + 1) /* its bytes, with the other kinds */
+#define SM__G_TOKEN 0xff         /* no UTF-8 has this byte: a token's number follows, three bytes */
 
 enum { /* kinds of nodes */
     SM__G_NONE,    /* nothing, not even the empty text */
@@ -23799,7 +23821,9 @@ typedef struct sm__gb {
     uint32_t n_words, max_words;
     uint32_t *stack; /* of the walks over nodes */
     uint32_t n_stack, max_stack;
+    uint32_t work;   /* steps of any walk or search; see sm__gb_push */
     int checked; /* the flags of calls are known: see sm__gb_finish */
+    int tokens;  /* there are tokens by number */
     sm_error error;
 } sm__gb;
 
@@ -23831,9 +23855,12 @@ static void sm__gb_layout(sm__arena *a, sm__gb *b, uint32_t max_nodes) {
     b->bytes = (uint8_t *)sm__arena_take(a, b->max_bytes, 1);
 }
 
-/* Pushes on the walks' stack; 0 = it is full. */
+#define SM__G_WORK 256 /* steps a node that there is room for: a short text takes no seconds */
+
+/* Pushes on the walks' stack; 0 = it is full, or too much was done. */
 static int sm__gb_push(sm__gb *b, uint32_t x) {
     if (b->n_stack == b->max_stack) return (int)sm__gb_full(b, "the stack");
+    if (++b->work / SM__G_WORK > b->max_nodes) return (int)sm__gb_full(b, "so much work");
     b->stack[b->n_stack++] = x;
     return 1;
 }
@@ -23928,7 +23955,7 @@ static uint32_t sm__gb_node(sm__gb *b, unsigned kind, uint32_t x, uint32_t y, ui
     n.b = y;
     n.c = z;
     for (at = sm__gb_hash(b, &n) & b->index_mask; b->index[at]; at = (at + 1) & b->index_mask)
-        if (sm__gb_same(b, &b->nodes[b->index[at]], &n)) return b->index[at];
+        if (b->work++, sm__gb_same(b, &b->nodes[b->index[at]], &n)) return b->index[at];
     if (b->n_nodes == b->max_nodes) return sm__gb_full(b, "nodes");
     n.flags = (uint8_t)sm__gb_flags(b, &n);
     b->nodes[b->n_nodes] = n;
@@ -23940,8 +23967,8 @@ static uint32_t sm__gb_node(sm__gb *b, unsigned kind, uint32_t x, uint32_t y, ui
 static void sm__gb_init(sm__gb *b) {
     memset(b->index, 0, ((size_t)b->index_mask + 1) * sizeof *b->index);
     memset(&b->error, 0, sizeof b->error);
-    b->n_nodes = b->n_arcs = b->n_bytes = b->n_words = b->n_stack = 0;
-    b->checked = 0;
+    b->n_nodes = b->n_arcs = b->n_bytes = b->n_words = b->n_stack = b->work = 0;
+    b->checked = b->tokens = 0;
     memset(b->nodes, 0, sizeof *b->nodes); /* NONE is not in the index */
     b->nodes[0].flags = SM__G_DEAD;
     b->n_nodes = 1;
@@ -24249,6 +24276,22 @@ static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_t n, int ne
     }
     if (negated && next <= 0x10ffffu) list = sm__gb_utf8(b, next, 0x10ffffu, list);
     b->n_stack = down;
+    return list;
+}
+
+/* A token by its number, or, negated, any other. */
+static uint32_t sm__gb_token(sm__gb *b, uint32_t id, int negated) {
+    uint32_t all = sm__gb_range(b, 0, 255), list = SM__G_ID_NONE, k;
+    uint8_t s[4];
+    b->tokens = 1;
+    s[0] = SM__G_TOKEN, s[1] = (uint8_t)(id >> 16), s[2] = (uint8_t)(id >> 8), s[3] = (uint8_t)id;
+    if (!negated) return sm__gb_bytes(b, s, 4);
+    for (k = 1; k < 4; k++) { /* the first byte that differs */
+        uint32_t other = s[k] ? sm__gb_range(b, 0, s[k] - 1u) : SM__G_ID_NONE;
+        if (s[k] < 255) other = sm__gb_alt(b, other, sm__gb_range(b, s[k] + 1u, 255));
+        other = sm__gb_seq(b, other, sm__gb_repeat(b, all, 3 - k, 3 - k));
+        list = sm__gb_alt(b, list, sm__gb_seq(b, sm__gb_bytes(b, s, k), other));
+    }
     return list;
 }
 
@@ -24708,6 +24751,7 @@ typedef struct sm__gbnf {
     sm__gb *b;
     const uint8_t *text;
     size_t n, at;
+    const sm_model *model; /* for the names of tokens, or NULL */
     sm__gname *names;
     uint32_t mask, n_names;
 } sm__gbnf;
@@ -24754,7 +24798,7 @@ static sm__gname *sm__gbnf_name(sm__gbnf *p) {
     if (p->at == start) return sm__gbnf_bad(p, "a name is missing"), (sm__gname *)NULL;
     for (slot = (h ^ h >> 15) & p->mask;; slot = (slot + 1) & p->mask) {
         name = &p->names[slot];
-        if (!name->n) break;
+        if (p->b->work++, !name->n) break;
         if (name->n == p->at - start && !memcmp(p->text + name->at, p->text + start, name->n))
             return name;
     }
@@ -24857,6 +24901,47 @@ static int sm__gbnf_number(sm__gbnf *p, uint32_t *value) {
     return 1;
 }
 
+/* The token whose text is name, which is not empty, or -1. */
+static int32_t sm__gbnf_find_token(const struct sm__vocab_tables *t, sm__str name) {
+    int i, first = (uint8_t)name.p[0];
+    for (i = t->special_first[first]; i < t->special_first[first + 1]; i++)
+        if (sm__str_same(sm__token_str(t, t->specials[i]), name)) return t->specials[i];
+    return sm__text_find(t, (const uint8_t *)name.p, name.n);
+}
+
+/* <[id]> or <name>: the text of a token with its brackets; ! before it: any other token. */
+static uint32_t sm__gbnf_token(sm__gbnf *p) {
+    int negated = sm__gbnf_peek(p) == '!';
+    size_t start = p->at += (size_t)negated;
+    sm__str name;
+    uint32_t id = 0;
+    if (sm__gbnf_peek(p) != '<') return (uint32_t)sm__gbnf_bad(p, "a < is missing");
+    p->at++;
+    if (sm__gbnf_peek(p) == '[') {
+        p->at++;
+        if (!sm__gbnf_number(p, &id)) return SM__G_ID_NONE;
+        if (sm__gbnf_peek(p) != ']') return (uint32_t)sm__gbnf_bad(p, "a ] is missing");
+        p->at++;
+    } else {
+        while (p->at < p->n && p->text[p->at] != '>' && p->text[p->at] != '\n') p->at++;
+    }
+    if (sm__gbnf_peek(p) != '>') return (uint32_t)sm__gbnf_bad(p, "a > is missing");
+    name.p = (const char *)p->text + start;
+    name.n = ++p->at - start;
+    if (name.p[1] != '[') {
+        if (!p->model)
+            return (uint32_t)sm__gbnf_fail(p, start, SM_ERR_UNSUPPORTED,
+                                           "without params.model there is no token", name);
+        id = (uint32_t)sm__gbnf_find_token(p->model->vocab.tables, name);
+    }
+    if (id > 0xffffff || (p->model && (int32_t)id >= p->model->vocab.n))
+        return (uint32_t)sm__gbnf_fail(p, start, SM_ERR_FORMAT, "there is no token", name);
+    if (!negated && sm_token_is_end(p->model, (int32_t)id))
+        return (uint32_t)sm__gbnf_fail(p, start, SM_ERR_UNSUPPORTED,
+                                       "a generation ends with, and no grammar says,", name);
+    return sm__gb_token(p->b, id, negated);
+}
+
 /* ? * + {m} {m,} {m,n} behind an item. 0 = malformed. */
 static int sm__gbnf_count(sm__gbnf *p, uint32_t *min, uint32_t *max, int lines) {
     int c = sm__gbnf_peek(p);
@@ -24929,7 +25014,7 @@ static uint32_t sm__gbnf_body(sm__gbnf *p) {
             if (!sm__gbnf_count(p, &min, &max, depth)) break;
             node = sm__gb_repeat(b, b->stack[--b->n_stack], min, max);
         } else if (c == '<' || c == '!') {
-            sm__gbnf_fail(p, p->at, SM_ERR_UNSUPPORTED, "tokens by number or name", sm__str_of(""));
+            node = sm__gbnf_token(p);
         } else if (c < 0 || c == '\n' || c == '\r') {
             break;
         } else {
@@ -24979,7 +25064,8 @@ static uint32_t sm__gbnf_rules(sm__gbnf *p, const char *root) {
 }
 
 /* A GBNF grammar; returns the state to begin with. */
-static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char *root) {
+static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char *root,
+                               const sm_model *model) {
     sm__gbnf p;
     uint32_t slots = 64, node, culprit, i;
     while (slots < 65536 && slots * 4 <= b->max_arcs) slots *= 2;
@@ -24987,6 +25073,7 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
     p.b = b;
     p.text = (const uint8_t *)text;
     p.n = n;
+    p.model = model && model->vocab.tables ? model : NULL;
     p.names = (sm__gname *)(void *)(b->arcs + b->max_arcs - slots * 2);
     p.mask = slots - 1;
     memset(p.names, 0, slots * sizeof *p.names);
@@ -28058,18 +28145,25 @@ static void sm__trie_part_make(sm__trie_part *part, const sm_model *m, const sm_
     for (; depth > 0 && part->nodes; depth--) part->nodes[open[depth - 1]].skip = part->n;
 }
 
+/* The text that a token says; NULL = none, as control tokens and ends. */
+static const char *sm__token_says(const sm_model *m, int32_t id, size_t *bytes) {
+    const char *text = sm_token_text(m, id, bytes);
+    int kind = id < m->vocab.n ? m->vocab.kinds[id] : (int)SM__TOKEN_CONTROL;
+    if (!*bytes || *bytes >= 65536 || kind == SM__TOKEN_CONTROL || kind == SM__TOKEN_UNKNOWN ||
+        kind == SM__TOKEN_UNUSED || sm_token_is_end(m, id))
+        return NULL;
+    return text;
+}
+
 /* Lists the tokens that text is made of, and which of them are in the slice. */
 static int sm__trie_list(sm_trie *t, sm__sorted *tokens) {
-    const sm_model *m = t->model;
     int i, n = 0;
     for (i = 0; i < t->n_vocab; i++) {
-        size_t bytes = 0;
-        const char *text = sm_token_text(m, i, &bytes);
-        int kind = i < m->vocab.n ? m->vocab.kinds[i] : (int)SM__TOKEN_CONTROL;
-        if (sm_token_is_end(m, i)) {
+        size_t bytes;
+        const char *text = sm__token_says(t->model, i, &bytes);
+        if (sm_token_is_end(t->model, i)) {
             if (t->n_ends < 16) t->ends[t->n_ends++] = i;
-        } else if (text && bytes && bytes < 65536 && kind != SM__TOKEN_CONTROL &&
-                   kind != SM__TOKEN_UNKNOWN && kind != SM__TOKEN_UNUSED) {
+        } else if (text) {
             tokens[n++].id = i;
             if ((int)bytes > t->max_depth) t->max_depth = (int)bytes;
             if (sm__in_slice(text, bytes)) t->slice[i >> 5] |= (uint32_t)1 << (i & 31);
@@ -28184,7 +28278,8 @@ static uint32_t sm__grammar_build(sm_grammar *g, const sm_grammar_params *p) {
     switch (p->kind) {
     case SM_GRAMMAR_JSON_SCHEMA:
     case SM_GRAMMAR_REGEX: list = sm__grammar_compile(g, p->kind, p->text, bytes); break;
-    case SM_GRAMMAR_GBNF: return sm__gbnf_parse(b, p->text, bytes, p->root ? p->root : "root");
+    case SM_GRAMMAR_GBNF:
+        return sm__gbnf_parse(b, p->text, bytes, p->root ? p->root : "root", p->model);
     case SM_GRAMMAR_CHOICES:
         words = sm__gb_word_room(b, (size_t)p->n_choices);
         for (i = 0; i < p->n_choices && words; i++) words[i].name = sm__str_of(p->choices[i]);
@@ -28263,6 +28358,8 @@ struct sm_matcher {
     uint32_t n_slots;
     uint32_t *keys, *masks; /* [n_slots] states, [n_slots, n_words]; by state */
     uint32_t *mask;    /* [n_words] of the generation */
+    uint32_t past[SMALLMIND_MAX_ROLLBACK]; /* a ring: the states before the last calls */
+    uint32_t n_past, at_past;
 };
 
 SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie) {
@@ -28301,40 +28398,66 @@ static void sm__matcher_forget(sm_matcher *m) {
         b->index[at] = x;
         b->nodes[x].row = 0;
     }
-    b->nodes[0].row = b->n_arcs = b->n_stack = 0;
+    b->nodes[0].row = b->n_arcs = b->n_stack = b->work = 0;
     memset(m->keys, 0, m->n_slots * sizeof *m->keys);
     for (x = 0; x < SM__DENSE_ROWS; x++) m->dense[x].state = 0;
 }
 
-SM_API sm_status sm_matcher_start(sm_matcher *m, const sm_grammar *g) {
-    const sm__gb *from;
-    sm__gb *b;
-    if (!m || !g) return SM_ERR_ARG;
-    from = &g->b;
-    b = &m->b;
-    memset(&b->error, 0, sizeof b->error);
-    if (from->n_nodes > b->max_nodes / 2 || from->n_bytes > b->max_bytes / 2 ||
+/* Takes over a builder's nodes; n_base of them, with base_bytes, are the grammar's. */
+static sm_status sm__matcher_take(sm_matcher *m, const sm__gb *from, uint32_t n_base,
+                                  uint32_t base_bytes) {
+    sm__gb *b = &m->b;
+    if (from->n_nodes > b->max_nodes || n_base > b->max_nodes / 2 ||
+        from->n_bytes > b->max_bytes || base_bytes > b->max_bytes / 2 ||
         from->n_words > b->max_words)
         return sm__fail(&b->error, SM_ERR_FULL, "grammar: it needs a larger matcher");
+    memset(&b->error, 0, sizeof b->error);
     memcpy(b->nodes, from->nodes, from->n_nodes * sizeof *b->nodes);
     memcpy(b->bytes, from->bytes, from->n_bytes);
     memcpy(b->words, from->words, from->n_words * sizeof *b->words);
-    b->n_nodes = m->n_base = from->n_nodes;
-    b->n_bytes = m->base_bytes = from->n_bytes;
+    b->n_nodes = from->n_nodes;
+    b->n_bytes = from->n_bytes;
     b->n_words = from->n_words;
     b->checked = 1;
-    m->state = g->root;
-    m->slice = g->slice;
+    b->tokens = from->tokens;
+    m->n_base = n_base;
+    m->base_bytes = base_bytes;
     sm__matcher_forget(m);
     return SM_OK;
 }
 
-/* Keeps the grammar, the state and what it is made of. Children are older than their parents: one
- * walk back marks, one walk on moves. */
+SM_API sm_status sm_matcher_start(sm_matcher *m, const sm_grammar *g) {
+    if (!m || !g) return SM_ERR_ARG;
+    if (sm__matcher_take(m, &g->b, g->b.n_nodes, g->b.n_bytes) != SM_OK) return SM_ERR_FULL;
+    m->state = g->root;
+    m->slice = g->slice;
+    m->n_past = 0;
+    return SM_OK;
+}
+
+SM_API sm_status sm_matcher_copy(sm_matcher *to, const sm_matcher *from) {
+    if (!to || !from || to == from || to->trie != from->trie || !from->state) return SM_ERR_ARG;
+    if (sm__matcher_take(to, &from->b, from->n_base, from->base_bytes) != SM_OK) return SM_ERR_FULL;
+    to->state = from->state;
+    to->slice = from->slice;
+    to->n_past = from->n_past;
+    to->at_past = from->at_past;
+    memcpy(to->past, from->past, sizeof to->past);
+    return SM_OK;
+}
+
+/* The i-th state before this one, from 1 on. */
+SM__INLINE uint32_t *sm__matcher_past(sm_matcher *m, uint32_t i) {
+    return &m->past[(m->at_past - i) % SMALLMIND_MAX_ROLLBACK];
+}
+
+/* Keeps the grammar, the state, those before it and what they are made of. Children are older than
+ * their parents: one walk back marks, one walk on moves. */
 static void sm__matcher_sweep(sm_matcher *m) {
     sm__gb *b = &m->b;
     uint32_t x, i, child, n = m->n_base, n_bytes = m->base_bytes, *moved = b->stack;
     b->nodes[m->state].flags |= SM__G_BUSY;
+    for (i = 1; i <= m->n_past; i++) b->nodes[*sm__matcher_past(m, i)].flags |= SM__G_BUSY;
     for (x = b->n_nodes; x-- > m->n_base;) {
         if (!sm__gb_has(b, x, SM__G_BUSY)) continue;
         if (sm__gb_kind(b, x) == SM__G_MEMBERS) b->nodes[b->nodes[x].b].flags |= SM__G_BUSY;
@@ -28365,43 +28488,93 @@ static void sm__matcher_sweep(sm_matcher *m) {
         b->nodes[n++] = node;
     }
     m->state = moved[m->state];
+    for (i = 1; i <= m->n_past; i++) *sm__matcher_past(m, i) = moved[*sm__matcher_past(m, i)];
     b->n_nodes = n;
     b->n_bytes = n_bytes;
     memset(&b->error, 0, sizeof b->error);
     sm__matcher_forget(m);
 }
 
-/* Makes room before it is short. */
+/* Makes room before it is short, by states of the past if it must be; what follows may do the work
+ * of one call. */
 static void sm__matcher_room(sm_matcher *m) {
-    const sm__gb *b = &m->b;
-    if (b->error.status != SM_OK || b->n_nodes > b->max_nodes - b->max_nodes / 4 ||
-        b->n_arcs > b->max_arcs - b->max_arcs / 4 || b->n_bytes > b->max_bytes - b->max_bytes / 4)
+    sm__gb *b = &m->b;
+    uint32_t n = m->n_past;
+    for (b->work = 0; b->error.status != SM_OK || b->n_nodes > b->max_nodes - b->max_nodes / 4 ||
+                      b->n_arcs > b->max_arcs - b->max_arcs / 4 ||
+                      b->n_bytes > b->max_bytes - b->max_bytes / 4;
+         n /= 4) {
+        m->n_past = n;
         sm__matcher_sweep(m);
+        if (!n) break;
+    }
+}
+
+/* After a call's first and second try: 1 = memory was short, there is more now, try again. */
+static int sm__matcher_again(sm_matcher *m, int tries) {
+    if (m->b.error.status == SM_OK || tries == 2) return 0;
+    if (tries) m->n_past = 0;
+    sm__matcher_room(m);
+    return 1;
+}
+
+/* The state after n bytes; SM__G_ID_NONE = they may not follow. */
+static uint32_t sm__matcher_after(sm__gb *b, uint32_t state, const void *text, size_t n) {
+    const uint8_t *s = (const uint8_t *)text;
+    size_t i;
+    for (i = 0; i < n && state; i++) state = sm__gb_step(b, state, s[i]);
+    return state;
+}
+
+/* The state after a token that the grammar has by its number; SM__G_ID_NONE = it has not. */
+static uint32_t sm__matcher_after_token(sm__gb *b, uint32_t state, int32_t id) {
+    uint8_t s[4];
+    s[0] = SM__G_TOKEN;
+    s[1] = (uint8_t)(id >> 16), s[2] = (uint8_t)(id >> 8), s[3] = (uint8_t)id;
+    return b->tokens ? sm__matcher_after(b, state, s, 4) : SM__G_ID_NONE;
+}
+
+/* Goes on by text (NULL = it says none) or by a number (-1 = it has none), whatever fits. */
+static sm_status sm__matcher_go(sm_matcher *m, const char *text, size_t n, int32_t id) {
+    sm__gb *b = &m->b;
+    uint32_t state;
+    int tries = 0;
+    sm__matcher_room(m);
+    do {
+        state = SM__G_ID_NONE;
+        if (text && !(b->tokens && n && memchr(text, SM__G_TOKEN, n)))
+            state = sm__matcher_after(b, m->state, text, n);
+        if (id >= 0) state = sm__gb_alt(b, state, sm__matcher_after_token(b, m->state, id));
+    } while (sm__matcher_again(m, tries++));
+    if (b->error.status != SM_OK || !state) return b->error.status ? b->error.status : SM_ERR_ARG;
+    m->past[m->at_past++ % SMALLMIND_MAX_ROLLBACK] = m->state;
+    if (m->n_past < SMALLMIND_MAX_ROLLBACK) m->n_past++;
+    m->state = state;
+    return SM_OK;
 }
 
 SM_API sm_status sm_matcher_accept_bytes(sm_matcher *m, const char *text, size_t n) {
-    uint32_t state;
-    size_t i;
-    int tries;
     if (!m || !m->state || (n && !text)) return SM_ERR_ARG;
-    for (tries = 0; tries < 2; tries++) {
-        sm__matcher_room(m);
-        state = m->state;
-        for (i = 0; i < n && state; i++) state = sm__gb_step(&m->b, state, (uint8_t)text[i]);
-        if (state) m->state = state;
-        if (m->b.error.status == SM_OK) return state ? SM_OK : SM_ERR_ARG;
-    }
-    return m->b.error.status;
+    return sm__matcher_go(m, text ? text : "", n, -1);
 }
 
 SM_API sm_status sm_matcher_accept(sm_matcher *m, int32_t id) {
-    size_t bytes = 0;
+    size_t bytes;
     const char *text;
     if (!m || !m->state || id < 0 || id >= m->trie->n_vocab) return SM_ERR_ARG;
     if (sm_token_is_end(m->trie->model, id))
-        return sm__gb_has(&m->b, m->state, SM__G_NULLABLE) ? SM_OK : SM_ERR_ARG;
-    text = sm_token_text(m->trie->model, id, &bytes);
-    return text && bytes ? sm_matcher_accept_bytes(m, text, bytes) : SM_ERR_ARG;
+        return sm__gb_has(&m->b, m->state, SM__G_NULLABLE) ? sm__matcher_go(m, "", 0, -1)
+                                                           : SM_ERR_ARG;
+    text = sm__token_says(m->trie->model, id, &bytes);
+    return sm__matcher_go(m, text, bytes, id);
+}
+
+SM_API sm_status sm_matcher_rollback(sm_matcher *m, int n) {
+    if (!m || n < 0 || (uint32_t)n > m->n_past) return SM_ERR_ARG;
+    if (n) m->state = *sm__matcher_past(m, (uint32_t)n);
+    m->n_past -= (uint32_t)n;
+    m->at_past -= (uint32_t)n;
+    return SM_OK;
 }
 
 /* A state's row by bytes; NULL = no memory. */
@@ -28416,6 +28589,7 @@ static const uint32_t *sm__matcher_dense(sm_matcher *m, uint32_t state) {
         unsigned byte;
         for (byte = arc->low; byte <= arc->high; byte++) d->next[byte] = arc->to;
     }
+    if (m->b.tokens) d->next[SM__G_TOKEN] = SM__G_ID_NONE; /* see sm__matcher_numbers */
     d->state = state;
     return d->next;
 }
@@ -28479,16 +28653,35 @@ static int sm__matcher_wide(sm_matcher *m) {
     return wide;
 }
 
+/* Sets the bits of tokens that the grammar has by their numbers. */
+static void sm__matcher_numbers(sm_matcher *m, uint32_t *mask) {
+    sm__gb *b = &m->b;
+    uint32_t first = sm__gb_step(b, m->state, SM__G_TOKEN), state, i, byte, id, base;
+    for (base = 0; first && base < (uint32_t)m->trie->n_vocab; base += 256) {
+        state = sm__gb_step(b, sm__gb_step(b, first, base >> 16), base >> 8 & 255);
+        if (!state || !sm__gb_row(b, state)) continue;
+        for (i = 0; i < b->nodes[state].n_row; i++) {
+            const sm__garc *arc = &b->arcs[b->nodes[state].row - 1 + i];
+            for (byte = arc->low; byte <= arc->high; byte++) {
+                id = base + byte;
+                if (id >= (uint32_t)m->trie->n_vocab) break;
+                if (!sm_token_is_end(m->trie->model, (int32_t)id))
+                    mask[id >> 5] |= (uint32_t)1 << (id & 31);
+            }
+        }
+    }
+}
+
 SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
     const sm_trie *t;
     size_t bytes;
     uint32_t slot;
-    int tries, i;
+    int tries = 0, i;
     if (!m || !mask || !m->state) return SM_ERR_ARG;
     t = m->trie;
     bytes = (size_t)t->n_words * sizeof *mask;
     sm__matcher_room(m);
-    for (tries = 0; tries < 2; tries++) {
+    do {
         slot = m->state % m->n_slots;
         if (m->keys[slot] == m->state) {
             memcpy(mask, m->masks + (size_t)slot * (size_t)t->n_words, bytes);
@@ -28501,10 +28694,9 @@ SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
             memset(mask, 0, bytes);
             sm__matcher_walk(m, &t->all, mask);
         }
-        if (m->b.error.status == SM_OK) break;
-        if (tries) return m->b.error.status;
-        sm__matcher_sweep(m);
-    }
+        if (m->b.tokens) sm__matcher_numbers(m, mask);
+    } while (sm__matcher_again(m, tries++));
+    if (m->b.error.status != SM_OK) return m->b.error.status;
     if (sm__gb_has(&m->b, m->state, SM__G_NULLABLE))
         for (i = 0; i < t->n_ends; i++) mask[t->ends[i] >> 5] |= (uint32_t)1 << (t->ends[i] & 31);
     memcpy(m->masks + (size_t)slot * (size_t)t->n_words, mask, bytes);
@@ -28512,36 +28704,101 @@ SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
     return SM_OK;
 }
 
-SM_API int32_t sm_matcher_forced(sm_matcher *m) {
-    const sm__trie_node *nodes, *node;
-    uint32_t state, at = 0, end;
-    int32_t found = -1;
-    if (!m || !m->state) return -1;
-    sm__matcher_room(m);
-    state = m->state;
-    nodes = m->trie->all.nodes;
-    end = m->trie->all.n;
-    for (;;) { /* down the trie, while one byte alone may follow */
-        const sm__garc *arc;
-        int32_t token = -1;
-        if (sm__gb_has(&m->b, state, SM__G_NULLABLE) || !sm__gb_row(&m->b, state)) return -1;
-        arc = m->b.arcs + m->b.nodes[state].row - 1;
-        if (m->b.nodes[state].n_row != 1 || arc->low != arc->high) return found;
-        for (; at < end && nodes[at].byte < arc->low; at = nodes[at].skip) {
-        }
-        if (at >= end || nodes[at].byte != arc->low) return found;
-        for (node = &nodes[at]; node->skip < end && nodes[node->skip].byte == arc->low;) {
-            if (token < 0) token = node->token;
-            node = &nodes[node->skip]; /* the same text again */
-        }
-        if (token < 0) token = node->token;
-        state = arc->to;
-        at = (uint32_t)(node - nodes) + 1;
-        end = node->skip;
-        if (token >= 0 && sm__gb_row(&m->b, state) && m->b.nodes[state].n_row == 1 &&
-            m->b.arcs[m->b.nodes[state].row - 1].low == m->b.arcs[m->b.nodes[state].row - 1].high)
-            found = token; /* more must follow: no longer token reaches beyond what is known */
+/* --- what must follow ------------------------------------------------------------------------- */
+
+#define SM__RUN_BYTES 256 /* that must follow, at most looked at */
+#define SM__RUN_SAID 64   /* bytes before them that the tokenizer sees, too */
+
+/* The one byte that may come, -1 = none or several. *to: the state then. */
+static int sm__matcher_only(sm__gb *b, uint32_t state, uint32_t *to) {
+    const sm__garc *arc;
+    if (sm__gb_has(b, state, SM__G_NULLABLE) || !sm__gb_row(b, state)) return -1;
+    arc = b->arcs + b->nodes[state].row - 1;
+    if (b->nodes[state].n_row != 1 || arc->low != arc->high) return -1;
+    *to = arc->to;
+    return arc->low;
+}
+
+/* The number that must come, -1 = none. */
+static int32_t sm__matcher_number(sm_matcher *m) {
+    uint32_t state = m->state;
+    int32_t id = 0;
+    int i, byte;
+    for (i = 0; i < 4; i++) {
+        byte = sm__matcher_only(&m->b, state, &state);
+        if (byte < 0 || (i == 0 && byte != SM__G_TOKEN)) return -1;
+        id = id << 8 | (i ? byte : 0);
     }
+    return id < m->trie->n_vocab && !sm_token_is_end(m->trie->model, id) ? id : -1;
+}
+
+/* How many of the last bytes a token could cover that goes on behind them, by what may come in
+ * `state`. */
+static size_t sm__matcher_open(sm_matcher *m, const uint8_t *s, size_t n, uint32_t state) {
+    const sm__trie_node *nodes = m->trie->all.nodes;
+    size_t start = n > (size_t)m->trie->max_depth ? n - (size_t)m->trie->max_depth : 0, i;
+    for (; start < n; start++) {
+        uint32_t at = 0, end = m->trie->all.n;
+        for (i = start; i < n && at < end; i++) {
+            while (at < end && nodes[at].byte != s[i]) at = nodes[at].skip;
+            while (at < end && nodes[at].skip < end && nodes[nodes[at].skip].byte == s[i])
+                at = nodes[at].skip; /* the last of several with the same text has what follows */
+            if (at < end) end = nodes[at++].skip;
+        }
+        if (i < n) continue;
+        for (; at < end; at = nodes[at].skip)
+            if (sm__gb_step(&m->b, state, nodes[at].byte)) return n - start;
+    }
+    return 0;
+}
+
+/* The ids of the last n bytes of s [bytes], if the tokenizer cuts before them. 0 = it does not. */
+static int sm__run_ids(sm_tokenizer *t, const sm_model *m, const uint8_t *s, size_t bytes,
+                       size_t n, int32_t *ids, int max) {
+    size_t length, back = 0;
+    int count = 0, i;
+    if (sm_tokenize(t, (const char *)s, bytes, SM_TEXT_BYTES, ids, max, &count) != SM_OK) return 0;
+    for (i = count; i > 0 && back < n; back += length) {
+        const char *text = sm__token_says(m, ids[--i], &length);
+        if (!text || length > n - back || memcmp(text, s + bytes - back - length, length)) return 0;
+    }
+    memmove(ids, ids + i, (size_t)(count - i) * sizeof *ids);
+    return back == n ? count - i : 0;
+}
+
+SM_API int sm_matcher_forced(sm_matcher *m, sm_tokenizer *tokenizer, const int32_t *said,
+                             int n_said, int32_t *ids, int max) {
+    uint8_t s[SM__RUN_SAID + SM__RUN_BYTES];
+    int32_t run[SM__RUN_SAID + SM__RUN_BYTES + 8];
+    uint32_t state, next = 0;
+    size_t before = SM__RUN_SAID, n = 0, bytes, end = 0;
+    int byte, count, i, room = (int)(sizeof run / sizeof *run);
+    if (!m || !m->state || !tokenizer || !ids || max < 1) return 0;
+    sm__matcher_room(m);
+    ids[0] = m->b.tokens ? sm__matcher_number(m) : -1;
+    if (ids[0] >= 0) return 1;
+    for (state = m->state; n < SM__RUN_BYTES; n++, state = next) {
+        byte = sm__matcher_only(&m->b, state, &next);
+        if (byte < 0 || (byte == SM__G_TOKEN && m->b.tokens)) break;
+        s[SM__RUN_SAID + n] = (uint8_t)byte;
+    }
+    if (!n) return 0;
+    for (i = n_said; said && i > 0; before -= bytes) {
+        const char *text = sm__token_says(m->trie->model, said[--i], &bytes);
+        if (!text || bytes > before) break;
+        memcpy(s + before - bytes, text, bytes);
+    }
+    count = sm__run_ids(tokenizer, m->trie->model, s + before, SM__RUN_SAID - before + n, n, run,
+                        room);
+    if (!count) return 0;
+    n -= sm__matcher_open(m, s + SM__RUN_SAID, n, state);
+    for (i = 0; i < count && i < max; i++) {
+        sm_token_text(m->trie->model, run[i], &bytes);
+        end += bytes;
+        if (end > n) break;
+        ids[i] = run[i];
+    }
+    return m->b.error.status == SM_OK ? i : 0;
 }
 
 SM_API int sm_matcher_is_complete(sm_matcher *m) {
@@ -28569,7 +28826,11 @@ SM__INLINE sm_status sm_matcher_accept(sm_matcher *m, int32_t id) {
 SM__INLINE sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
     return m && mask ? SM_ERR_UNSUPPORTED : SM_ERR_ARG;
 }
-SM__INLINE int32_t sm_matcher_forced(sm_matcher *m) { return m ? -1 : 0; }
+SM__INLINE int sm_matcher_forced(sm_matcher *m, sm_tokenizer *t, const int32_t *said, int n_said,
+                                 int32_t *ids, int max) {
+    (void)m, (void)t, (void)said, (void)n_said, (void)ids, (void)max;
+    return 0;
+}
 SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
 
 #endif /* SMALLMIND_NO_GRAMMAR */
@@ -28872,11 +29133,17 @@ static sm_status sm__gen_mask(sm_gen *g, sm_sampler *sampler) {
 }
 
 /* The id that must come, whatever the logits, or -1. */
-static int32_t sm__gen_forced(const sm_gen *g) {
-    if (!g->matcher || g->sampler.mask || g->sampler.n_biases || g->n_ids >= g->ctx->params.n_ctx ||
-        g->n_ids - g->n_done >= sm__min(64, g->ctx->max_batch))
+static int32_t sm__gen_forced(sm_gen *g) {
+    sm_ctx *ctx = g->ctx;
+    if (!g->matcher || g->sampler.mask || g->sampler.n_biases || g->n_ids >= ctx->params.n_ctx ||
+        g->n_ids - g->n_done >= sm__min(SM__MAX_FORCED, ctx->max_batch))
         return -1;
-    return sm_matcher_forced(g->matcher);
+    if (g->at_forced == g->n_forced) {
+        g->at_forced = 0;
+        g->n_forced = sm_matcher_forced(g->matcher, ctx->tokenizer, g->ids, g->n_ids, g->forced,
+                                        SM__MAX_FORCED);
+    }
+    return g->at_forced < g->n_forced ? g->forced[g->at_forced++] : -1;
 }
 
 /* Begin the pass for the ids that were not evaluated yet. */
@@ -28908,6 +29175,7 @@ static sm_status sm__gen_choose(sm_gen *g) {
     int32_t id;
     int V = ctx->model->hp.n_vocab;
     g->n_done = g->n_ids;
+    g->at_forced = g->n_forced = 0; /* what is chosen may be another token of the same text */
     if (!g->stats.prompt_ns) g->stats.prompt_ns = now - g->start;
     if (g->matcher && sm__gen_mask(g, &sampler) != SM_OK) {
         sm__gen_finish(g, SM_FINISH_ERROR);
