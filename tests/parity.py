@@ -33,6 +33,9 @@ Embeddings, of encoders and others, by every pooling, are llama.cpp's to 1e-5 of
 With the KV cache in other types the logits of trained models lie no further from those with F32,
 on average, than llama.cpp's do. (ONLY="kv types" prints that table alone.)
 
+When tokens are removed and those behind them moved forward (sm_seq_shift, llama_memory_seq_add), the
+logits of what follows are llama.cpp's with F32 keys, as above; with F16 both are printed.
+
 Blocks of every type, with every float16 scale and random bits, decode to the same float32 bits by
 sm_type_decode, by ggml's dequantize_row_* and by the numpy decoders that the truth stands on."""
 import ctypes
@@ -53,6 +56,7 @@ DECODE = os.environ['DECODE']
 QUANTIZE, TRAIN, FINETUNE = (os.environ[k] for k in ('QUANTIZE', 'TRAIN', 'FINETUNE'))
 PERPLEXITY, PERPLEXITY_BOUND = os.environ['PERPLEXITY'], 1e-4
 MKMODELS, EMBEDDINGS = os.environ['MKMODELS'], os.environ['EMBEDDINGS']
+SHIFTED = os.environ['SHIFTED']
 TAVERN, IDS = os.environ['TAVERN'], os.environ['IDS']
 ISAS = os.environ['ISAS'].split()
 PEERBENCH = os.environ['PEERBENCH']
@@ -1212,6 +1216,70 @@ def embeddings():
                   'embeddings %s %s: not what llama.cpp computes' % (name, shape))
 
 
+def peer_shifted(llama, path, ids, at, start, end, vocab, kind):
+    """llama.cpp's logits of ids[at:], when what is in [start, end) was removed before; or None."""
+    number, rows = mkgpt2.GGML_TYPES[kind], None
+    model, context = peer_context(llama, path, len(ids), number, number)
+    llama.llama_get_memory.restype = ctypes.c_void_p
+    llama.llama_memory_can_shift.restype = llama.llama_memory_seq_rm.restype = ctypes.c_bool
+    memory = ctypes.c_void_p(llama.llama_get_memory(ctypes.c_void_p(context)))
+    if llama.llama_memory_can_shift(memory) and \
+            peer_rows(llama, context, ids[:at], vocab) is not None and \
+            llama.llama_memory_seq_rm(memory, 0, start, end):
+        llama.llama_memory_seq_add(memory, 0, end, -1, start - end)
+        rows = peer_rows(llama, context, ids[at:], vocab)
+    llama.llama_free(ctypes.c_void_p(context))
+    llama.llama_model_free(ctypes.c_void_p(model))
+    return rows
+
+
+def own_shifted(path, ids, at, start, end, kind):
+    name = os.path.join(OUT, 'ids.txt')
+    with open(name, 'w') as f:
+        f.write(' '.join(map(str, ids)))
+    number = str(mkgpt2.GGML_TYPES[kind])
+    p = subprocess.run([SHIFTED, path, name, str(at), str(start), str(end), number, number],
+                       stdout=subprocess.PIPE)
+    return rows(p.stdout, len(ids) - at) if p.returncode == 0 else None
+
+
+# Where a shift of llama.cpp's is another one: keys of these are no more those of their places (which
+# ours are, by test_shift.c).
+NO_SHIFT = {'smollm3': 'rotates layers without rotation', 'cohere2': 'rotates layers without it',
+            'phi3-long': 'does something else to keys with longrope factors'}
+
+
+def shifted():
+    """What follows when tokens were removed and those behind them moved forward."""
+    p = subprocess.run([MKMODELS], stdout=subprocess.PIPE)
+    llama, path = peer_library(), os.path.join(OUT, 'family.gguf')
+    kinds = ['f32', 'f16']  # with others llama.cpp ends the process
+    for name, arch in (line.split() for line in p.stdout.decode().splitlines()):
+        what = 'shifted ' + name
+        if name in NO_PEER or arch == 'gpt2' or ONLY not in what:
+            continue
+        if name in NO_SHIFT:
+            print('%-26s not compared after a shift: llama.cpp %s' % (name, NO_SHIFT[name]))
+            continue
+        subprocess.run([MKMODELS, name, 'even', 'F32', '1', path], check=True)
+        ids = random_ids(N_IDS, Gguf(path).tensors['token_embd.weight'].shape[0], 2)
+        cells = []
+        for kind in kinds:
+            a = own_shifted(path, ids, 48, 5, 24, kind)
+            if not check(a is not None, '%s %s: no logits' % (what, kind)):
+                continue
+            b = peer_shifted(llama, path, ids, 48, 5, 24, a.shape[1], kind)
+            if not check(b is not None, '%s %s: llama.cpp has no logits' % (what, kind)):
+                continue
+            cells.append('%.1e' % difference(a, b))
+            bound = GELU_BOUND if arch in GELU_ARCHS else F32_BOUND
+            check(kind != 'f32' or difference(a, b) <= bound,
+                  '%s: %.1e from llama.cpp' % (what, difference(a, b)))
+        print('%-26s after a shift, from llama.cpp with keys and values in %s: %s' %
+              (name, ' '.join(kinds), ' '.join(cells)))
+        sys.stdout.flush()
+
+
 def averages():
     for typ, lines in errors.items():
         if not lines or typ == 'f32':
@@ -1251,6 +1319,7 @@ def main():
         embeddings()
         perplexity()
         kv_types()
+        shifted()
     if not PEERS:
         skip('llama.cpp: not compared')
     averages()
