@@ -971,7 +971,12 @@ typedef struct sm_gen_params {
     int n_stop_ids;
     int ignore_end;             /* 1: go on after the model's own end ids */
     int seq;                    /* the sequence */
-    int append;                 /* 1: after what the sequence holds (chat); 0: from an empty one */
+    int append;                 /* 1: after what the sequence holds (chat); 0: from an empty one.
+                                   Penalties and DRY see all of the sequence's ids */
+    int shift;                  /* 1: a full context does not end the text: the older half of what
+                                   lies behind its first n_keep tokens (and a BOS) is removed by
+                                   sm_seq_shift, and it goes on; appending to a full one, too */
+    int n_keep;
     const sm_grammar *grammar;  /* what the text must be; NULL = anything. It must stay. Tokens
                                    that must come are not asked for, but go into the next pass */
     uint64_t stream;            /* number of the random stream; the sequence's when 0 */
@@ -979,6 +984,7 @@ typedef struct sm_gen_params {
 
 typedef struct sm_gen_stats {
     int prompt_tokens, new_tokens; /* evaluated from the prompt; generated */
+    int shifted_tokens;      /* removed to make room for these */
     sm_finish finish;
     int complete;            /* with a grammar: 1 = it allows the text to end here */
     uint64_t prompt_ns;      /* until the prompt's logits were there */
@@ -991,8 +997,10 @@ typedef struct sm_gen sm_gen;
 SM_API sm_gen_params sm_gen_default(void);
 
 /* Start a generation: tokenizes the prompt, evaluates nothing yet. One generation per sequence; it
- * lives in the context until the next start on that sequence.
- * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (prompt too long; nothing changed) | SM_ERR_BUSY. */
+ * lives in the context until the next start on that sequence. Until it has finished, of what others
+ * do to the sequence it knows sm_seq_shift only: after all else sm_gen_step answers SM_ERR_ARG.
+ * Returns SM_OK | SM_ERR_ARG | SM_ERR_FULL (prompt too long; nothing changed) | SM_ERR_BUSY |
+ *         SM_ERR_UNSUPPORTED (embeddings, no vocabulary, as sm_seq_shift). */
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *params, sm_gen **gen);
 /* Work for about budget_us microseconds (see sm_eval_step; negative = until a token is there).
  * Returns after each token, and when the budget is spent: SM_PENDING = more to come, SM_OK =
@@ -20352,7 +20360,7 @@ struct sm_gen {
     int32_t *ids; /* [n_ctx + 1] the sequence's, then what is not evaluated yet */
     int n_ids, n_done; /* ids; the sequence's length after the last pass */
     int pending;       /* a pass is running */
-    int max_tokens, ignore_end;
+    int max_tokens, ignore_end, shift, n_keep;
     int32_t token;
     sm_matcher *matcher; /* NULL: anything may be said */
     int32_t forced[SM__MAX_FORCED]; /* ids that must follow */
@@ -22756,6 +22764,12 @@ static void sm__shift_ids(sm_ctx *ctx, int seq, int from, int to) {
     g->state.dry_from = sm__shift_first(g->state.dry_from, from, to);
 }
 
+static sm_status sm__shift_supported(const sm_model *m, sm_error *error) {
+    if (m->hp.pos != SM__POS_LEARNED) return SM_OK;
+    return sm__fail(error, SM_ERR_UNSUPPORTED, "shift: %s has learned positions, which are in all "
+                    "that was computed", m->info.arch);
+}
+
 static sm_status sm__shift_check(sm_ctx *ctx, int seq, int from, int to) {
     sm_status status = sm__seq_check(ctx, seq, "shift");
     int length = sm_seq_length(ctx, seq), n, c, wanted;
@@ -22764,9 +22778,8 @@ static sm_status sm__shift_check(sm_ctx *ctx, int seq, int from, int to) {
         return sm__fail(&ctx->error, SM_ERR_ARG, "shift: [%d, %d), sequence %d has %d tokens", from,
                         to, seq, length);
     n = to - from;
-    if (ctx->model->hp.pos == SM__POS_LEARNED)
-        return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED,
-                        "shift: a model with learned positions, which cannot be taken back");
+    status = sm__shift_supported(ctx->model, &ctx->error);
+    if (status != SM_OK) return status;
     status = sm__window_check(ctx, "shift", length - n,
                               sm__shift_first(ctx->seq_first[seq], from, to));
     for (c = 0; c < ctx->kv.n_classes && status == SM_OK; c++) {
@@ -28872,6 +28885,7 @@ static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
         return sm__fail(&ctx->error, SM_ERR_ARG, "generate: give prompt or prompt_ids, and a seq");
     if (ctx->params.embeddings)
         return sm__fail(&ctx->error, SM_ERR_UNSUPPORTED, "generate: the context has embeddings");
+    if (p->shift && sm__shift_supported(ctx->model, &ctx->error)) return SM_ERR_UNSUPPORTED;
     if (p->n_stops < 0 || p->n_stops > SMALLMIND_MAX_STOPS || p->n_stop_ids < 0 ||
         p->n_stop_ids > SMALLMIND_MAX_STOPS || (p->n_stops && !p->stops) ||
         (p->n_stop_ids && !p->stop_ids) || p->max_tokens < 0 || p->n_prompt_ids < 0)
@@ -28896,6 +28910,9 @@ static sm_status sm__gen_check(sm_ctx *ctx, const sm_gen_params *p) {
                         p->n_logprobs, SMALLMIND_MAX_LOGPROBS);
     if (sm_sampler_check(&p->sampler, ctx->model->hp.n_vocab, &ctx->error) != SM_OK)
         return SM_ERR_ARG;
+    if (p->n_keep < 0 || p->n_keep >= ctx->params.n_ctx)
+        return sm__fail(&ctx->error, SM_ERR_ARG, "generate: n_keep is %d, not in [0, %d)",
+                        p->n_keep, ctx->params.n_ctx);
     if (p->grammar && !ctx->params.trie)
         return sm__fail(&ctx->error, SM_ERR_ARG, "generate: a grammar, but no trie in the context");
     if (p->prompt && !ctx->tokenizer)
@@ -29021,6 +29038,8 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int n) 
     g->max_logprobs = p->n_logprobs;
     g->max_tokens = p->max_tokens;
     g->ignore_end = p->ignore_end;
+    g->shift = p->shift;
+    g->n_keep = p->n_keep;
     g->token = -1;
     g->n_stops = p->n_stops;
     for (i = 0; i < p->n_stops; i++) {
@@ -29035,11 +29054,27 @@ static void sm__gen_init(sm_gen *g, sm_ctx *ctx, const sm_gen_params *p, int n) 
     for (i = 0; i < n && g->n_breakers; i++) sm__gen_said(g, i);
 }
 
+/* How many tokens of a sequence stay when others go. */
+static int sm__gen_kept(const sm_ctx *ctx, int seq, int n_keep) {
+    int length = ctx->seq_length[seq];
+    int bos = length && sm__seq_ids(ctx, seq)[0] == ctx->model->vocab.bos;
+    return sm__min(sm__max(n_keep, bos), length);
+}
+
+/* Makes room for `more` tokens of a sequence: the older half of what may go, or as many as it
+ * takes. *n = how many went. */
+static sm_status sm__gen_shift(sm_ctx *ctx, int seq, int n_keep, int more, int *n) {
+    int length = ctx->seq_length[seq], keep = sm__gen_kept(ctx, seq, n_keep);
+    *n = sm__max((length - keep + 1) / 2, length + more - ctx->params.n_ctx);
+    if (*n < 1 || *n > length - keep) return SM_ERR_FULL;
+    return sm_seq_shift(ctx, seq, keep, keep + *n);
+}
+
 SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out) {
     sm_gen *g;
     sm_status status;
     sm_matcher *matcher;
-    int n = 0, kept, left = 0;
+    int n = 0, kept, least, left = 0, shifted = 0;
     if (out) *out = NULL;
     if (!ctx || !out) return SM_ERR_ARG;
     status = sm__gen_check(ctx, p);
@@ -29048,14 +29083,20 @@ SM_API sm_status sm_gen_start(sm_ctx *ctx, const sm_gen_params *p, sm_gen **out)
     kept = p->append ? ctx->seq_length[p->seq] : 0;
     if (p->append && g->ctx && g->n_done == kept) /* ids chosen last, not evaluated yet */
         left = g->n_ids - g->n_done;
+    least = p->append && p->shift ? sm__gen_kept(ctx, p->seq, p->n_keep) : kept;
     status = sm__gen_prompt(ctx, p, ctx->prompt_ids,
-                            sm__max(0, ctx->params.n_ctx - kept - left), &n);
+                            sm__max(0, ctx->params.n_ctx - least - left), &n);
     if (status == SM_OK) status = sm__gen_grammar(ctx, p, &matcher);
+    if (status == SM_OK && kept + left + n > ctx->params.n_ctx) {
+        status = sm__gen_shift(ctx, p->seq, p->n_keep, left + n, &shifted);
+        kept -= shifted;
+    }
     if (status != SM_OK) return status;
     sm_seq_rewind(ctx, p->seq, kept);
     memcpy(sm__seq_ids(ctx, p->seq) + kept + left, ctx->prompt_ids, (size_t)n * sizeof(int32_t));
     sm__gen_init(g, ctx, p, kept + left + n);
     g->stats.prompt_tokens = n;
+    g->stats.shifted_tokens = shifted;
     g->matcher = matcher;
     /* what continues a text keeps its leading space */
     g->decoder.started = kept > 0 || n > 1 || ctx->prompt_ids[0] != ctx->model->vocab.bos;
@@ -29199,6 +29240,7 @@ static sm_status sm__gen_choose(sm_gen *g) {
 
 SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
     sm_status status;
+    int shifted;
     if (!g || !g->ctx) return SM_ERR_ARG;
     g->n_piece = 0;
     g->piece[0] = 0;
@@ -29212,6 +29254,11 @@ SM_API sm_status sm_gen_step(sm_gen *g, int64_t budget_us) {
             return g->stats.finish == SM_FINISH_ERROR ? SM_ERR_FULL : SM_OK;
         }
         status = sm__gen_begin(g);
+        if (status == SM_ERR_FULL && g->shift &&
+            sm__gen_shift(g->ctx, g->seq, g->n_keep, g->n_ids - g->n_done, &shifted) == SM_OK) {
+            g->stats.shifted_tokens += shifted;
+            status = sm__gen_begin(g);
+        }
         if (status == SM_ERR_FULL && g->stats.new_tokens) {
             sm__gen_finish(g, SM_FINISH_FULL);
             return SM_OK;

@@ -33,8 +33,8 @@ Embeddings, of encoders and others, by every pooling, are llama.cpp's to 1e-5 of
 With the KV cache in other types the logits of trained models lie no further from those with F32,
 on average, than llama.cpp's do. (ONLY="kv types" prints that table alone.)
 
-When tokens are removed and those behind them moved forward (sm_seq_shift, llama_memory_seq_add), the
-logits of what follows are llama.cpp's with F32 keys, as above; with F16 both are printed.
+When tokens are removed and those behind them moved forward (sm_seq_shift, llama_memory_seq_add),
+the logits of what follows are llama.cpp's with F32 keys, as above; with F16 both are printed.
 
 Blocks of every type, with every float16 scale and random bits, decode to the same float32 bits by
 sm_type_decode, by ggml's dequantize_row_* and by the numpy decoders that the truth stands on."""
@@ -1243,8 +1243,8 @@ def own_shifted(path, ids, at, start, end, kind):
     return rows(p.stdout, len(ids) - at) if p.returncode == 0 else None
 
 
-# Where a shift of llama.cpp's is another one: keys of these are no more those of their places (which
-# ours are, by test_shift.c).
+# Where a shift of llama.cpp's is another one: keys of these are no more those of their places
+# (which ours are, by test_shift.c).
 NO_SHIFT = {'smollm3': 'rotates layers without rotation', 'cohere2': 'rotates layers without it',
             'phi3-long': 'does something else to keys with longrope factors'}
 

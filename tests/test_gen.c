@@ -718,6 +718,162 @@ static void gen_append_goes_on(void) {
     sm_model_close(m);
 }
 
+/* What was said before an appended prompt counts: with penalties and DRY the second half of a
+ * conversation is what one prompt of all its ids is followed by. */
+static void gen_append_remembers_what_was_said(void) {
+    sm_model *m = gen_model();
+    sm_ctx *ctx = m ? gen_ctx(m, SM_ISA_AUTO) : NULL;
+    static const char *const breakers[] = {"at"};
+    spoken first, second, whole, blind;
+    int way, n, more, differ = 0;
+    for (way = 0; way < 3 && ctx; way++) {
+        sm_gen_params p = gen_params("the cat and the cat", 30);
+        int32_t all[128];
+        memset(&p.sampler, 0, sizeof p.sampler);
+        if (way == 0) p.sampler.repeat_penalty = 1.5f, p.sampler.repeat_window = 40;
+        if (way == 1) p.sampler.frequency_penalty = 0.2f, p.sampler.presence_penalty = 0.1f;
+        if (way == 2) {
+            p.sampler.dry_multiplier = 4.0f;
+            p.dry_breakers = breakers;
+            p.n_dry_breakers = 1;
+        }
+        CHECK_STATUS(sm_tokenize(sm_ctx_tokenizer(ctx), p.prompt, 19, SM_TEXT_BOS, all, 64, &n),
+                     SM_OK);
+        speak(ctx, &p, -1, &first);
+        memcpy(all + n, first.ids, 30 * sizeof *all);
+        n += 30;
+        CHECK_STATUS(sm_tokenize(sm_ctx_tokenizer(ctx), "sat", 3, 0, all + n, 20, &more), SM_OK);
+        p.prompt = "sat";
+        p.text_flags = 0;
+        p.append = 1;
+        speak(ctx, &p, -1, &second);
+        p.prompt = NULL;
+        p.append = 0;
+        p.prompt_ids = all;
+        p.n_prompt_ids = n + more;
+        speak(ctx, &p, -1, &whole);
+        spoken_check("remembered", &second, &whole);
+        memset(&p.sampler, 0, sizeof p.sampler);
+        speak(ctx, &p, -1, &blind);
+        differ += memcmp(blind.ids, whole.ids, sizeof whole.ids) != 0;
+    }
+    CHECK(differ == 3);
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
+}
+
+/* A text longer than its context: each id is the best after what a sequence holds that was
+ * evaluated and shifted by hand. */
+static void gen_goes_on_when_the_context_is_full(void) {
+    static const int64_t budgets[] = {-1, 0};
+    sm_model *m = gen_model();
+    sm_ctx *ctx = m ? gen_ctx(m, SM_ISA_AUTO) : NULL;
+    int32_t ids[20], start[3];
+    spoken told;
+    int i, k, n = 0, removed, at;
+    for (k = 0; k < 2 && ctx; k++) {
+        sm_gen_params p = gen_params("the cat sat on the cat and", 120);
+        memset(&p.sampler, 0, sizeof p.sampler);
+        p.shift = 1;
+        p.n_keep = k ? 5 : 0; /* 0: a BOS */
+        speak(ctx, &p, budgets[k], &told);
+        CHECK(told.n == 120 && told.stats.finish == SM_FINISH_LENGTH);
+        CHECK_STATUS(sm_tokenize(sm_ctx_tokenizer(ctx), p.prompt, 26, SM_TEXT_BOS, ids, 20, &n),
+                     SM_OK);
+        CHECK_STATUS(sm_seq_release(ctx, 1), SM_OK);
+        CHECK_STATUS(run_eval(ctx, 1, ids, n), SM_OK);
+        for (i = removed = 0; i < 120; i++) {
+            int keep = k ? 5 : 1;
+            if (!CHECK(run_best(sm_logits(ctx, -1), 320) == told.ids[i]) || i == 119) break;
+            at = sm_seq_length(ctx, 1);
+            if (at == 100) {
+                CHECK_STATUS(sm_seq_shift(ctx, 1, keep, keep + (100 - keep + 1) / 2), SM_OK);
+                removed += 100 - sm_seq_length(ctx, 1);
+            }
+            CHECK_STATUS(run_eval(ctx, 1, &told.ids[i], 1), SM_OK);
+        }
+        CHECK(removed > 0 && told.stats.shifted_tokens == removed);
+        CHECK(sm_seq_length(ctx, 0) == n + 119 - removed);
+        /* a prompt appended to a full sequence makes room, too; the last id is not lost */
+        p.append = 1;
+        p.n_keep = 3;
+        p.max_tokens = 60;
+        speak(ctx, &p, -1, &told);
+        at = sm_seq_length(ctx, 0);
+        memcpy(start, sm__seq_ids(ctx, 0), sizeof start);
+        p.max_tokens = 1;
+        for (i = 0; i < 10 && !check.errors; i++) {
+            speak(ctx, &p, -1, &told);
+            CHECK(told.stats.finish == SM_FINISH_LENGTH && told.stats.prompt_tokens == n);
+            at += n + 1 - told.stats.shifted_tokens; /* with the id before, without the new one */
+            CHECK(sm_seq_length(ctx, 0) == at && at <= 100);
+            CHECK(!memcmp(sm__seq_ids(ctx, 0), start, sizeof start));
+            CHECK(!memcmp(sm__seq_ids(ctx, 0) + at - n, ids, (size_t)n * sizeof *ids));
+            removed += told.stats.shifted_tokens;
+        }
+        CHECK(removed > 60);
+    }
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
+}
+
+/* A generation whose sequence is shifted goes on, and what it knows of its ids (a breaker of DRY
+ * that is of two of them) moves along. Whatever else is done to the sequence is found out. */
+static void gen_knows_when_its_sequence_changes(void) {
+    gguf_model_params gp = gguf_model_default("gpt2", SM_TYPE_F32);
+    sm_model *m = gen_model(), *old = gguf_model_open(&gp);
+    sm_ctx *ctx = m ? gen_ctx(m, SM_ISA_AUTO) : NULL, *other;
+    int what, i;
+    for (what = 0; what < 4 && ctx; what++) {
+        static const char *const breakers[] = {"at c"}; /* no id has it */
+        sm_gen_params p = gen_params("the cat sat on a cat cat the", 20), q = p;
+        int32_t more = 7;
+        sm_gen *g = NULL, *whole;
+        p.sampler.dry_multiplier = 1.0f;
+        p.dry_breakers = breakers;
+        p.n_dry_breakers = 1;
+        CHECK_STATUS(sm_gen_start(ctx, &p, &g), SM_OK);
+        for (i = 0; i < 5; i++) CHECK_STATUS(sm_gen_step(g, -1), SM_PENDING);
+        if (what == 0) {
+            CHECK(g->state.dry_from > 4);
+            CHECK_STATUS(sm_seq_shift(ctx, 0, 1, 4), SM_OK);
+            q = p;
+            q.prompt = NULL;
+            q.prompt_ids = g->ids;
+            q.n_prompt_ids = g->n_ids;
+            q.seq = 1;
+            CHECK_STATUS(sm_gen_start(ctx, &q, &whole), SM_OK);
+            CHECK(whole->state.dry_from == g->state.dry_from && whole->state.dry_from > 1);
+        }
+        if (what == 1) CHECK_STATUS(sm_seq_rewind(ctx, 0, 4), SM_OK);
+        if (what == 2) CHECK_STATUS(run_eval(ctx, 0, &more, 1), SM_OK);
+        if (what == 3) CHECK_STATUS(sm_seq_release(ctx, 0), SM_OK);
+        CHECK_STATUS(sm_gen_step(g, -1), what ? SM_ERR_ARG : SM_PENDING);
+        if (what) CHECK_STR(sm_ctx_error(ctx), "generate: sequence 0 was changed meanwhile");
+        CHECK(sm_gen_get_stats(g).finish == (what ? SM_FINISH_ERROR : SM_FINISH_NONE));
+    }
+    if (ctx) {
+        sm_gen_params p = gen_params("the", 3);
+        sm_gen *g = NULL;
+        p.n_keep = 100;
+        CHECK_STATUS(sm_gen_start(ctx, &p, &g), SM_ERR_ARG);
+        p.n_keep = -1;
+        CHECK_STATUS(sm_gen_start(ctx, &p, &g), SM_ERR_ARG);
+        p.n_keep = 99; /* nothing that could go but the last half of one */
+        p.shift = 1;
+        p.max_tokens = 0;
+        CHECK_STATUS(sm_gen_start(ctx, &p, &g), SM_OK);
+        for (i = 0; i < 200; i++) CHECK_STATUS(sm_gen_step(g, -1), SM_PENDING);
+        other = old ? gen_ctx(old, SM_ISA_AUTO) : NULL;
+        if (other) CHECK_STATUS(sm_gen_start(other, &p, &g), SM_ERR_UNSUPPORTED);
+        if (other) CHECK(strstr(sm_ctx_error(other), "gpt2 has learned positions"));
+        sm_ctx_destroy(other);
+    }
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
+    sm_model_close(old);
+}
+
 /* Generations of three sequences, stepped in turn, say what each says alone. */
 static void gen_of_several_sequences_in_turn(void) {
     static const char *const prompts[] = {"the cat", "and a", "sat on the"};
@@ -1005,6 +1161,9 @@ static const test tests_gen[] = {
     {"gen: no piece ends inside a character", gen_never_splits_a_character},
     {"gen: the callback can stop it after any piece", gen_callback_stops},
     {"gen: in slices of any budget it says the same", gen_in_slices_says_the_same},
+    {"gen: append remembers what was said", gen_append_remembers_what_was_said},
+    {"gen: a full context goes on by shifts", gen_goes_on_when_the_context_is_full},
+    {"gen: a sequence that is changed meanwhile", gen_knows_when_its_sequence_changes},
     {"gen: append goes on where the last one stopped", gen_append_goes_on},
     {"gen: several sequences in turn say what each says alone", gen_of_several_sequences_in_turn},
     {"gen: a step while another pass is pending is busy and harmless",
