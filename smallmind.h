@@ -24270,19 +24270,28 @@ static uint32_t sm__gb_utf8(sm__gb *b, uint32_t first, uint32_t last, uint32_t l
     return list;
 }
 
+/* Sorts and joins ranges [n, 2] (first, last). Returns how many there are then. */
+static uint32_t sm__gb_join_ranges(uint32_t *v, uint32_t n) {
+    uint32_t i, k = 0;
+    sm__gb_sort_pairs(v, n);
+    for (i = 0; i < n; i++) {
+        uint32_t first = v[2 * i], last = v[2 * i + 1];
+        if (!k || first > v[2 * k - 1] + 1) v[2 * k] = first, v[2 * k++ + 1] = last;
+        else if (last > v[2 * k - 1]) v[2 * k - 1] = last;
+    }
+    return k;
+}
+
 /* One character, in UTF-8, of n ranges [n, 2] (first, last; in any order, they may overlap), or,
  * negated, of none of them. */
 static uint32_t sm__gb_chars(sm__gb *b, const uint32_t *ranges, size_t n, int negated) {
-    uint32_t down = b->n_stack, list = SM__G_ID_NONE, next = 0, *v = b->stack + down;
-    size_t i;
+    uint32_t down = b->n_stack, list = SM__G_ID_NONE, next = 0, *v = b->stack + down, i;
     if (n > (b->max_stack - down) / 2) return sm__gb_full(b, "a class of characters");
     if (n) memcpy(v, ranges, n * 2 * sizeof *v);
-    sm__gb_sort_pairs(v, (uint32_t)n);
+    n = sm__gb_join_ranges(v, (uint32_t)n);
     b->n_stack += (uint32_t)n * 2;
     for (i = 0; i < n; i++) { /* next: the first character that was not dealt with */
-        uint32_t first = v[2 * i], last = v[2 * i + 1] < 0x10ffffu ? v[2 * i + 1] : 0x10ffffu;
-        if (first > last || last < next) continue;
-        if (first < next) first = next;
+        uint32_t first = v[2 * i], last = v[2 * i + 1];
         if (!negated) list = sm__gb_utf8(b, first, last, list);
         else if (first > next) list = sm__gb_utf8(b, next, first - 1, list);
         next = last + 1;
@@ -25116,30 +25125,25 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
  * anchors may stand anywhere; so every part keeps four expressions: what it matches anywhere, only
  * at the start of the text, only at its end, and only as a whole text. ---- */
 
-#define SM__RE_DEPTH 48     /* open groups */
-#define SM__RE_BYTES 16384  /* of a pattern: bounds the ranges of its classes, too */
-#define SM__RE_RANGES 32768 /* the largest class: \P{L} with all ranges of a long pattern */
-#define SM__RE_COPIES 8     /* of a repeated part that has an anchor in it */
+#define SM__RE_DEPTH 48    /* open groups */
+#define SM__RE_BYTES 16384 /* of a pattern */
+#define SM__RE_COPIES 8    /* of a repeated part that has an anchor in it */
 #define SM__CODE_END 0x110000u
 
 enum { SM__RE_START = 1, SM__RE_END = 2 };
+enum { SM__RE_PLAIN, SM__RE_AHEAD, SM__RE_NOT_AHEAD };
 
 typedef struct sm__re_part {
-    uint32_t x[4];  /* by SM__RE_START | SM__RE_END: expression, or 0 for none */
-    unsigned empty; /* bit i: x[i] matches the empty text */
+    uint32_t x[4]; /* by SM__RE_START | SM__RE_END: expression, or 0 for none */
+    int ahead;     /* it is looked for, but not passed */
 } sm__re_part;
-
-/* Ranges of code points [2 * n]: first, last. */
-typedef struct sm__re_set {
-    uint32_t *range;
-    uint32_t n;
-} sm__re_set;
 
 typedef struct sm__re {
     sm__gb *b;
     const unsigned char *start, *p, *end;
-    int json;         /* the text stands inside a JSON string: see sm__re_chars */
-    sm__re_set set;   /* the class that is read, room for SM__RE_RANGES */
+    int json;           /* the text stands inside a JSON string: see sm__re_chars */
+    int whole;          /* the pattern matches from end to end */
+    uint32_t set;       /* the class that is read: ranges on the builder's stack from here on */
     sm__re_part *parts; /* [SM__RE_BYTES + 1] of the sequences that are open, innermost last */
     uint32_t n_parts;
     const char *what; /* names the pattern in messages */
@@ -25152,54 +25156,30 @@ static int sm__re_fail(sm__re *r, const char *problem) {
     return 0;
 }
 
+/* The next byte, 0 = the end; and over it, if it is c. */
+SM__INLINE int sm__re_peek(const sm__re *r) { return r->p < r->end ? *r->p : 0; }
+static int sm__re_skip(sm__re *r, int c) {
+    int found = r->p < r->end && *r->p == c;
+    r->p += found;
+    return found;
+}
+
 /* -- sets of characters -- */
 
 static void sm__re_add(sm__re *r, uint32_t first, uint32_t last) {
-    if (r->set.n == SM__RE_RANGES) {
-        sm__re_fail(r, "a class has too many ranges");
-        return;
-    }
-    r->set.range[2 * r->set.n] = first;
-    r->set.range[2 * r->set.n++ + 1] = last;
+    if (sm__gb_push(r->b, first)) sm__gb_push(r->b, last);
 }
 
-/* Sorts and joins the ranges from number `from` on. Insertion: classes are small, or in order. */
-static void sm__re_sort(sm__re_set *s, uint32_t from) {
-    uint32_t *v = s->range, i, k, n = from;
-    for (i = from + 1; i < s->n; i++) {
-        uint32_t first = v[2 * i], last = v[2 * i + 1];
-        for (k = i; k > from && v[2 * k - 2] > first; k--) {
-            v[2 * k] = v[2 * k - 2];
-            v[2 * k + 1] = v[2 * k - 1];
-        }
-        v[2 * k] = first;
-        v[2 * k + 1] = last;
-    }
-    for (i = from; i < s->n; i++) {
-        if (n > from && v[2 * i] <= v[2 * n - 1] + 1) {
-            if (v[2 * i + 1] > v[2 * n - 1]) v[2 * n - 1] = v[2 * i + 1];
-        } else {
-            v[2 * n] = v[2 * i];
-            v[2 * n++ + 1] = v[2 * i + 1];
-        }
-    }
-    s->n = n;
-}
-
-/* The ranges from number `from` on become those between them. */
+/* The ranges from a height of the stack on become those between them. */
 static void sm__re_negate(sm__re *r, uint32_t from) {
-    sm__re_set *s = &r->set;
-    uint32_t i, at = 0, n = from;
-    sm__re_sort(s, from);
-    for (i = from; i < s->n; i++) {
-        uint32_t first = s->range[2 * i], last = s->range[2 * i + 1];
-        if (first > at) {
-            s->range[2 * n] = at;
-            s->range[2 * n++ + 1] = first - 1;
-        }
+    uint32_t *v = r->b->stack + from, i, k, at = 0;
+    uint32_t n = sm__gb_join_ranges(v, (r->b->n_stack - from) / 2);
+    for (i = k = 0; i < n; i++) {
+        uint32_t first = v[2 * i], last = v[2 * i + 1];
+        if (first > at) v[2 * k + 1] = first - 1, v[2 * k++] = at;
         at = last + 1;
     }
-    s->n = n;
+    r->b->n_stack = from + 2 * k;
     if (at < SM__CODE_END) sm__re_add(r, at, SM__CODE_END - 1);
 }
 
@@ -25216,17 +25196,15 @@ static int sm__re_property(sm__re *r, int negated) {
                  {"M", SM__CHAR_MARK},      {"Mark", SM__CHAR_MARK},
                  {"Mn", SM__CHAR_ACCENT},   {"Nonspacing_Mark", SM__CHAR_ACCENT},
                  {"space", SM__CHAR_SPACE}, {"White_Space", SM__CHAR_SPACE}};
-    const unsigned char *name;
-    uint32_t from = r->set.n, at = 128, code;
-    size_t i, n;
+    sm__str name = {(const char *)r->p + 1, 0};
+    uint32_t from = r->b->n_stack, at = 128, code;
+    size_t i;
     int mask = 0, run;
-    if (r->p == r->end || *r->p != '{') return sm__re_fail(r, "\\p without {");
-    name = ++r->p;
-    while (r->p < r->end && *r->p != '}') r->p++;
-    if (r->p == r->end) return sm__re_fail(r, "\\p{ without }");
-    n = (size_t)(r->p++ - name);
+    if (!sm__re_skip(r, '{')) return sm__re_fail(r, "\\p without {");
+    while (r->p < r->end && *r->p != '}') r->p++, name.n++;
+    if (!sm__re_skip(r, '}')) return sm__re_fail(r, "\\p{ without }");
     for (i = 0; i < sizeof known / sizeof *known; i++)
-        if (strlen(known[i].name) == n && !memcmp(known[i].name, name, n)) mask = known[i].mask;
+        if (sm__str_is(name, known[i].name)) mask = known[i].mask;
     if (!mask) return sm__re_fail(r, "\\p{...} other than L, Ll, N, P, S, M, Mn and White_Space");
     for (code = 0; code < 128; code++)
         if (sm__char_class(code) & mask) sm__re_add(r, code, code);
@@ -25245,19 +25223,13 @@ static int sm__re_property(sm__re *r, int negated) {
 
 /* \d \w \s, and as capitals what they leave out. */
 static void sm__re_class_escape(sm__re *r, int c) {
-    static const uint32_t space[] = {9,      13,     32,     32,     0xA0,   0xA0,   0x1680,
-                                     0x1680, 0x2000, 0x200A, 0x2028, 0x2029, 0x202F, 0x202F,
-                                     0x205F, 0x205F, 0x3000, 0x3000, 0xFEFF, 0xFEFF};
-    uint32_t from = r->set.n;
-    size_t i;
-    if ((c | 32) == 's')
-        for (i = 0; i < sizeof space / sizeof *space; i += 2) sm__re_add(r, space[i], space[i + 1]);
-    else sm__re_add(r, '0', '9');
-    if ((c | 32) == 'w') {
-        sm__re_add(r, 'A', 'Z');
-        sm__re_add(r, '_', '_');
-        sm__re_add(r, 'a', 'z');
-    }
+    static const uint32_t space[] = {9, 13, 32, 32, 0xA0, 0xA0, 0x1680, 0x1680, 0x2000, 0x200A,
+                                     0x2028, 0x2029, 0x202F, 0x202F, 0x205F, 0x205F, 0x3000, 0x3000,
+                                     0xFEFF, 0xFEFF};
+    static const uint32_t word[] = {'0', '9', 'A', 'Z', '_', '_', 'a', 'z'}; /* \d is the first */
+    const uint32_t *v = (c | 32) == 's' ? space : word;
+    uint32_t from = r->b->n_stack, i, n = (c | 32) == 's' ? 20 : (c | 32) == 'w' ? 8 : 2;
+    for (i = 0; i < n; i += 2) sm__re_add(r, v[i], v[i + 1]);
     if (c < 'a') sm__re_negate(r, from);
 }
 
@@ -25278,16 +25250,13 @@ static int32_t sm__re_hex(sm__re *r, int n) {
 /* \uXXXX, \u{...} or a pair of surrogates, behind the u. */
 static int32_t sm__re_unicode(sm__re *r) {
     int32_t code, low;
-    if (r->p < r->end && *r->p == '{') {
-        for (r->p++, code = 0; r->p < r->end && sm__json_hex(*r->p) >= 0 && code < 0x110000; r->p++)
+    if (sm__re_skip(r, '{')) {
+        for (code = 0; r->p < r->end && sm__json_hex(*r->p) >= 0 && code < 0x110000; r->p++)
             code = code << 4 | sm__json_hex(*r->p);
-        if (r->p == r->end || *r->p != '}' || r->p[-1] == '{') code = 0x110000;
-        else r->p++;
+        if (r->p[-1] == '{' || !sm__re_skip(r, '}')) code = -1;
     } else {
         code = sm__re_hex(r, 4);
-        if ((code & 0x1FFC00) == 0xD800 && r->end - r->p >= 6 && r->p[0] == '\\' &&
-            r->p[1] == 'u') {
-            r->p += 2;
+        if ((code & 0x1FFC00) == 0xD800 && sm__re_skip(r, '\\') && sm__re_skip(r, 'u')) {
             low = sm__re_hex(r, 4);
             code =
                 (low & 0x1FFC00) == 0xDC00 ? 0x10000 + ((code & 0x3FF) << 10 | (low & 0x3FF)) : -1;
@@ -25301,60 +25270,55 @@ static int32_t sm__re_unicode(sm__re *r) {
 /* An escape that is one character, behind the backslash; -1 = it is none, and the builder failed.
  * in_class: \b is a backspace there. */
 static int32_t sm__re_escape(sm__re *r, int in_class) {
-    static const char from[] = "tnvfr0", to[] = "\t\n\v\f\r";
-    int c = r->p < r->end ? *r->p++ : 0;
+    static const char from[] = "tnvfr", to[] = "\t\n\v\f\r";
+    int c = sm__re_peek(r), letter = (c | 32) >= 'a' && (c | 32) <= 'z';
     const char *at = c ? strchr(from, c) : NULL;
     int32_t code;
-    if (at && c != '0') return to[at - from];
-    if (c == '0' && (r->p == r->end || *r->p < '0' || *r->p > '9')) return 0;
+    if (c) r->p++;
+    if (at) return to[at - from];
+    if (c == '0' && (sm__re_peek(r) < '0' || sm__re_peek(r) > '9')) return 0;
     if (c == 'u') return sm__re_unicode(r);
     if (c == 'x' && (code = sm__re_hex(r, 2)) >= 0) return code;
-    if (c == 'c' && r->p < r->end && (*r->p | 32) >= 'a' && (*r->p | 32) <= 'z')
+    if (c == 'c' && (sm__re_peek(r) | 32) >= 'a' && (sm__re_peek(r) | 32) <= 'z')
         return *r->p++ & 31;
     if (c == 'b' && in_class) return 8;
-    if (c > 32 && c < 127 && !((c | 32) >= 'a' && (c | 32) <= 'z') && !(c >= '0' && c <= '9'))
-        return c; /* a sign stands for itself */
+    if (c > 32 && c < 127 && !letter && !(c >= '0' && c <= '9')) return c; /* a sign: itself */
     r->p -= c != 0;
     if (c == 'b' || c == 'B') sm__re_fail(r, "a word boundary (\\b)");
-    else if (c >= '1' && c <= '9') sm__re_fail(r, "a back reference");
-    else if (c == 'k') sm__re_fail(r, "a back reference (\\k)");
+    else if ((c >= '1' && c <= '9') || c == 'k') sm__re_fail(r, "a back reference");
     else sm__re_fail(r, "an unknown escape");
     return -1;
 }
 
-/* One character or class of a bracket; -1 = failure, -2 = a class, which was added. */
-static int32_t sm__re_class_item(sm__re *r) {
+/* One character or class, in brackets or not; -1 = failure, -2 = a class, which was added. */
+static int32_t sm__re_class_item(sm__re *r, int in_class) {
     uint32_t code;
-    int length;
-    if (*r->p != '\\') {
+    int length, c;
+    if (!sm__re_skip(r, '\\')) {
         length = sm__utf8_read(r->p, (size_t)(r->end - r->p), &code);
         if (length < 1) return sm__re_fail(r, "bytes that are no UTF-8"), -1;
         r->p += length;
         return (int32_t)code;
     }
-    r->p++;
-    if (r->p < r->end && strchr("dDwWsS", *r->p) && *r->p) {
-        sm__re_class_escape(r, *r->p++);
+    c = sm__re_peek(r);
+    if (c && strchr("dDwWsS", c)) {
+        r->p++;
+        sm__re_class_escape(r, c);
         return -2;
     }
-    if (r->p < r->end && (*r->p | 32) == 'p') {
-        int negated = *r->p++ == 'P';
-        return sm__re_property(r, negated) ? -2 : -1;
-    }
-    return sm__re_escape(r, 1);
+    if (sm__re_skip(r, 'p') || sm__re_skip(r, 'P')) return sm__re_property(r, c == 'P') ? -2 : -1;
+    return sm__re_escape(r, in_class);
 }
 
 /* A bracket, behind the [. */
 static int sm__re_bracket(sm__re *r) {
-    int negated = r->p < r->end && *r->p == '^';
-    r->p += negated;
+    int negated = sm__re_skip(r, '^');
     while (r->p < r->end && *r->p != ']') {
-        int32_t first = sm__re_class_item(r), last;
+        int32_t first = sm__re_class_item(r, 1), last = first;
         if (first == -1) return 0;
-        last = first;
         if (r->end - r->p >= 2 && r->p[0] == '-' && r->p[1] != ']') {
             const unsigned char *dash = r->p++;
-            last = sm__re_class_item(r);
+            last = sm__re_class_item(r, 1);
             if (last == -1) return 0;
             if (first == -2 || last == -2) { /* [\w-x]: the dash is a dash */
                 sm__re_add(r, '-', '-');
@@ -25367,141 +25331,135 @@ static int sm__re_bracket(sm__re *r) {
         }
         if (first >= 0) sm__re_add(r, (uint32_t)first, (uint32_t)last);
     }
-    if (r->p == r->end) return sm__re_fail(r, "[ without ]");
-    r->p++;
-    if (negated) sm__re_negate(r, 0);
+    if (!sm__re_skip(r, ']')) return sm__re_fail(r, "[ without ]");
+    if (negated) sm__re_negate(r, r->set);
     return 1;
 }
 
-/* The controls of a set as JSON writes them behind a backslash: the short form where there is one,
- * else u00XX in either case. */
-static uint32_t sm__re_json_escapes(sm__re *r, const sm__re_set *s) {
-    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-    uint32_t letters[14], low[2][64], n_letters = 0, n_low[2] = {0, 0}, i, x;
+/* The characters of n ranges that JSON writes with a backslash: short forms, then u000X and u001X in
+ * either case. */
+static uint32_t sm__re_json_escapes(sm__re *r, const uint32_t *v, uint32_t n) {
+    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
+    static const char *const before[] = {"", "u000", "u001"};
     sm__gb *b = r->b;
-    for (i = 0; i < s->n; i++) {
-        uint32_t c;
-        for (c = s->range[2 * i]; c <= s->range[2 * i + 1] && c <= '\\'; c++) {
-            const char *at = c ? strchr(from, (int)c) : NULL;
-            if (at) {
-                letters[n_letters++] = (unsigned char)to[at - from];
-                letters[n_letters++] = (unsigned char)to[at - from];
-            } else if (c < 32) {
-                uint32_t *to_low = low[c >> 4], *n = &n_low[c >> 4], digit = c & 15;
-                digit += digit < 10 ? '0' : 'a' - 10u;
-                to_low[(*n)++] = digit, to_low[(*n)++] = digit;
-                if (digit >= 'a') to_low[(*n)++] = digit - 32, to_low[(*n)++] = digit - 32;
+    uint32_t x = SM__G_ID_NONE, y, i, c, how, down = b->n_stack;
+    for (how = 0; how < 3; how++, b->n_stack = down) {
+        for (i = 0; i < n; i++)
+            for (c = v[2 * i]; c <= v[2 * i + 1] && c <= '\\'; c++) {
+                const char *at = c ? strchr(from, (int)c) : NULL;
+                uint32_t sign = (uint8_t)(at ? to[at - from] : digits[c & 15]);
+                if ((at ? 0 : 1 + (c >> 4)) != how) continue;
+                sm__re_add(r, sign, sign);
+                if (!at && sign >= 'a') sm__re_add(r, sign - 32, sign - 32);
             }
-        }
+        y = sm__gb_chars(b, b->stack + down, (b->n_stack - down) / 2, 0);
+        x = sm__gb_alt(b, x, sm__gb_seq(b, sm__gb_bytes(b, before[how], strlen(before[how])), y));
     }
-    x = n_letters ? sm__gb_chars(b, letters, n_letters / 2, 0) : SM__G_ID_NONE;
-    for (i = 0; i < 2; i++)
-        if (n_low[i])
-            x = sm__gb_alt(b, x, sm__gb_seq(b, sm__gb_bytes(b, i ? "u001" : "u000", 4),
-                                            sm__gb_chars(b, low[i], n_low[i] / 2, 0)));
-    return x;
+    return sm__gb_seq(b, sm__gb_bytes(b, "\\", 1), x);
 }
 
-/* The set that was read, as an expression; the set is empty again. Inside a JSON string what must
- * be escaped is: \" \\ \b \f \n \r \t and \u00XX; everything else stands as itself (RFC 8259). */
+/* The class that was read, as an expression. Inside a JSON string everything but quotes,
+ * backslashes and controls stands as itself (RFC 8259). */
 static uint32_t sm__re_chars(sm__re *r) {
-    static const uint32_t escaped[] = {0, 31, '"', '"', '\\', '\\'};
-    sm__re_set *s = &r->set;
-    uint32_t x, i, k, from;
-    sm__re_sort(s, 0);
+    static const uint32_t plain[] = {' ', '!', '#', '[', ']', SM__CODE_END - 1};
+    sm__gb *b = r->b;
+    uint32_t *v = b->stack + r->set, n = sm__gb_join_ranges(v, (b->n_stack - r->set) / 2);
+    uint32_t i, k, from = b->n_stack, x = SM__G_ID_NONE;
     if (!r->json) {
-        x = s->n ? sm__gb_chars(r->b, s->range, s->n, 0) : SM__G_ID_NONE;
-        s->n = 0;
+        x = sm__gb_chars(b, v, n, 0);
+        b->n_stack = r->set;
         return x;
     }
-    x = sm__re_json_escapes(r, s);
-    if (x) x = sm__gb_seq(r->b, sm__gb_bytes(r->b, "\\", 1), x);
-    for (from = s->n, i = 0; i < from; i++) { /* the set without what is escaped */
-        uint32_t first = s->range[2 * i], last = s->range[2 * i + 1];
-        for (k = 0; k < 6 && first <= last; k += 2) {
-            if (escaped[k + 1] < first || escaped[k] > last) continue;
-            if (escaped[k] > first) sm__re_add(r, first, escaped[k] - 1);
-            first = escaped[k + 1] + 1;
+    x = sm__re_json_escapes(r, v, n);
+    for (i = 0; i < n; i++)
+        for (k = 0; k < 6; k += 2) {
+            uint32_t first = v[2 * i] > plain[k] ? v[2 * i] : plain[k];
+            uint32_t last = v[2 * i + 1] < plain[k + 1] ? v[2 * i + 1] : plain[k + 1];
+            if (first <= last) sm__re_add(r, first, last);
         }
-        if (first <= last) sm__re_add(r, first, last);
-    }
-    if (s->n > from)
-        x = sm__gb_alt(r->b, x, sm__gb_chars(r->b, s->range + 2 * from, s->n - from, 0));
-    s->n = 0;
+    x = sm__gb_alt(b, x, sm__gb_chars(b, b->stack + from, (b->n_stack - from) / 2, 0));
+    b->n_stack = r->set;
     return x;
 }
 
 static uint32_t sm__re_range(sm__re *r, uint32_t first, uint32_t last) {
+    r->set = r->b->n_stack;
     sm__re_add(r, first, last);
     return sm__re_chars(r);
 }
 
+/* Any character, any number of times. */
+static uint32_t sm__re_any(sm__re *r) {
+    return sm__gb_repeat(r->b, sm__re_range(r, 0, SM__CODE_END - 1), 0, UINT32_MAX);
+}
+
 /* -- parts -- */
 
-static sm__re_part sm__re_plain(uint32_t x, int empty) {
-    sm__re_part part = {{0, 0, 0, 0}, 0};
-    part.x[0] = x;
-    part.empty = (unsigned)empty;
+/* What matches at one kind of place. */
+static sm__re_part sm__re_at(int where, uint32_t x) {
+    sm__re_part part = {{0, 0, 0, 0}, SM__RE_PLAIN};
+    part.x[where] = x;
     return part;
-}
-
-/* The empty text at one end. */
-static sm__re_part sm__re_anchor(int where) {
-    sm__re_part part = {{0, 0, 0, 0}, 0};
-    part.x[where] = SM__G_ID_EMPTY;
-    part.empty = 1u << where;
-    return part;
-}
-
-static void sm__re_or(sm__re *r, sm__re_part *to, int i, uint32_t x, unsigned empty) {
-    if (!x) return;
-    to->x[i] = to->x[i] ? sm__gb_alt(r->b, to->x[i], x) : x;
-    to->empty |= (empty & 1u) << i;
 }
 
 static sm__re_part sm__re_alt(sm__re *r, sm__re_part a, sm__re_part b) {
     int i;
-    for (i = 0; i < 4; i++) sm__re_or(r, &a, i, b.x[i], b.empty >> i);
+    for (i = 0; i < 4; i++) a.x[i] = sm__gb_alt(r->b, a.x[i], b.x[i]);
     return a;
 }
 
 /* a then b. What is anchored at the start needs nothing before it, so a must be empty there; what
  * is anchored at the end needs nothing behind it. */
 static sm__re_part sm__re_seq(sm__re *r, sm__re_part a, sm__re_part b) {
-    sm__re_part to = {{0, 0, 0, 0}, 0};
+    sm__re_part to = sm__re_at(0, SM__G_ID_NONE);
     int i, k;
-    for (i = 0; i < 4; i++) {
+    for (i = 0; i < 4; i++)
         for (k = 0; k < 4; k++) {
-            unsigned a_empty = a.empty >> i & 1, b_empty = b.empty >> k & 1;
-            if (!a.x[i] || !b.x[k]) continue;
+            uint32_t x = a.x[i], y = b.x[k];
+            int where = i | k;
             if (k & SM__RE_START) {
-                if (!a_empty) continue;
-                if (!(i & SM__RE_END)) sm__re_or(r, &to, k, b.x[k], b_empty);
-                else if (b_empty) sm__re_or(r, &to, 3, SM__G_ID_EMPTY, 1);
-            } else if (i & SM__RE_END) {
-                if (b_empty) sm__re_or(r, &to, i, a.x[i], a_empty);
-            } else {
-                sm__re_or(r, &to, i | k, sm__gb_seq(r->b, a.x[i], b.x[k]), a_empty & b_empty);
+                if (!sm__gb_has(r->b, x, SM__G_NULLABLE)) continue;
+                x = SM__G_ID_EMPTY;
+                where = k;
             }
+            if (i & SM__RE_END) {
+                if (!sm__gb_has(r->b, y, SM__G_NULLABLE)) continue;
+                y = SM__G_ID_EMPTY;
+                where = i | (k & SM__RE_START);
+            }
+            to.x[where] = sm__gb_alt(r->b, to.x[where], sm__gb_seq(r->b, x, y));
         }
-    }
     return to;
 }
 
 static sm__re_part sm__re_repeat(sm__re *r, sm__re_part a, uint32_t min, uint32_t max) {
-    sm__re_part to = sm__re_plain(SM__G_ID_EMPTY, 1);
+    sm__re_part none = sm__re_at(0, SM__G_ID_EMPTY), to = none;
     uint32_t i;
-    if (!a.x[1] && !a.x[2] && !a.x[3]) {
-        if (!a.x[0]) return min ? a : to;
-        return sm__re_plain(sm__gb_repeat(r->b, a.x[0], min, max), min == 0 || (a.empty & 1));
-    }
+    if (!a.x[1] && !a.x[2] && !a.x[3])
+        return sm__re_at(0, sm__gb_repeat(r->b, a.x[0], min, max));
     if (max > SM__RE_COPIES) {
         sm__re_fail(r, "an anchor in what is repeated");
         return to;
     }
     for (i = 0; i < max; i++) { /* from the back: (a(a(a)?)?)? */
         to = sm__re_seq(r, a, to);
-        if (max - i > min) to = sm__re_alt(r, sm__re_plain(SM__G_ID_EMPTY, 1), to);
+        if (max - i > min) to = sm__re_alt(r, none, to);
+    }
+    return to;
+}
+
+/* What follows a look-ahead, to the end of the text, is also what it says, or is not. */
+static sm__re_part sm__re_look(sm__re *r, sm__re_part a, sm__re_part rest) {
+    sm__re_part to = sm__re_at(0, SM__G_ID_NONE);
+    uint32_t any = sm__re_any(r), x = sm__gb_alt(r->b, sm__gb_seq(r->b, a.x[0], any), a.x[2]), y;
+    int k;
+    if (a.x[1] || a.x[3]) sm__re_fail(r, "the start of the text in a look-ahead");
+    if (a.ahead == SM__RE_NOT_AHEAD) x = sm__gb_not(r->b, x);
+    for (k = 0; k < 4; k++) {
+        y = rest.x[k];
+        if (!(k & SM__RE_END) && !r->whole) y = sm__gb_seq(r->b, y, any);
+        y = sm__gb_and(r->b, y, x);
+        to.x[k | SM__RE_END] = sm__gb_alt(r->b, to.x[k | SM__RE_END], y);
     }
     return to;
 }
@@ -25516,18 +25474,13 @@ static int sm__re_number(sm__re *r, uint32_t *value) {
     return r->p > start;
 }
 
-/* {n}, {n,} or {n,m} behind the {; 0 = it is none, so the { is a character. */
+/* {n}, {n,} or {n,m}; 0 = it is none, so the { is a character. */
 static int sm__re_braces(sm__re *r, uint32_t *min, uint32_t *max) {
     const unsigned char *start = r->p;
-    int ok = sm__re_number(r, min);
-    *max = *min;
-    if (ok && r->p < r->end && *r->p == ',') {
-        r->p++;
-        if (!sm__re_number(r, max)) *max = UINT32_MAX;
-    }
-    if (ok && r->p < r->end && *r->p == '}') {
-        r->p++;
-        return 1;
+    if (sm__re_skip(r, '{') && sm__re_number(r, min)) {
+        *max = *min;
+        if (sm__re_skip(r, ',') && !sm__re_number(r, max)) *max = UINT32_MAX;
+        if (sm__re_skip(r, '}')) return 1;
     }
     r->p = start;
     return 0;
@@ -25536,72 +25489,58 @@ static int sm__re_braces(sm__re *r, uint32_t *min, uint32_t *max) {
 /* The quantifier behind an atom, if there is one. */
 static sm__re_part sm__re_quantified(sm__re *r, sm__re_part atom) {
     uint32_t min = 0, max = UINT32_MAX;
-    int c = r->p < r->end ? *r->p : 0;
-    if (c != '*' && c != '+' && c != '?' && c != '{') return atom;
-    r->p++;
-    if (c == '{' && !sm__re_braces(r, &min, &max)) {
-        r->p--;
-        return atom;
-    }
+    int c = sm__re_peek(r);
+    if (c == '{' ? !sm__re_braces(r, &min, &max) : c != '*' && c != '+' && c != '?') return atom;
+    r->p += c != '{';
     if (c == '+') min = 1;
     if (c == '?') max = 1;
     if (max < min) sm__re_fail(r, "a repetition out of order");
-    if (r->p < r->end && *r->p == '?') r->p++; /* lazy: the same texts */
-    if (r->p < r->end && (*r->p == '*' || *r->p == '+' || *r->p == '?'))
-        sm__re_fail(r, "a repetition of a repetition");
+    if (atom.ahead) sm__re_fail(r, "a look-ahead that is repeated");
+    sm__re_skip(r, '?'); /* lazy: the same texts */
+    c = sm__re_peek(r);
+    if (c == '*' || c == '+' || c == '?') sm__re_fail(r, "a repetition of a repetition");
     return sm__re_repeat(r, atom, min, max);
 }
 
-/* The beginning of a group, behind the (. */
-static int sm__re_open(sm__re *r) {
-    if (r->p == r->end || *r->p != '?') return 1;
-    r->p++;
-    if (r->p < r->end && *r->p == ':') {
-        r->p++;
-        return 1;
-    }
-    if (r->end - r->p > 1 && r->p[0] == '<' && r->p[1] != '=' && r->p[1] != '!') {
+/* The beginning of a group, behind the (: whether it looks ahead. 0 = failure. */
+static int sm__re_open(sm__re *r, int *ahead) {
+    *ahead = SM__RE_PLAIN;
+    if (!sm__re_skip(r, '?') || sm__re_skip(r, ':')) return 1;
+    if (sm__re_skip(r, '<')) {
+        if (sm__re_peek(r) == '=' || sm__re_peek(r) == '!')
+            return sm__re_fail(r, "a look-behind");
         while (r->p < r->end && *r->p != '>') r->p++;
-        if (r->p == r->end) return sm__re_fail(r, "a group's name without >");
-        r->p++;
-        return 1;
+        return sm__re_skip(r, '>') ? 1 : sm__re_fail(r, "a group's name without >");
     }
-    if (r->p < r->end && (*r->p == '=' || *r->p == '!')) return sm__re_fail(r, "a look-ahead");
-    if (r->p < r->end && *r->p == '<') return sm__re_fail(r, "a look-behind");
-    return sm__re_fail(r, "a group with flags");
+    *ahead = sm__re_skip(r, '=') ? SM__RE_AHEAD : sm__re_skip(r, '!') ? SM__RE_NOT_AHEAD : 0;
+    return *ahead ? 1 : sm__re_fail(r, "a group with flags");
 }
 
 /* One atom that is no group. 0 = failure. */
 static int sm__re_atom(sm__re *r, sm__re_part *atom) {
-    int c = *r->p;
-    if (c == '^' || c == '$') {
-        r->p++;
-        *atom = sm__re_anchor(c == '^' ? SM__RE_START : SM__RE_END);
+    uint32_t min, max;
+    int32_t code = -2; /* a class, which was added */
+    int c = sm__re_peek(r);
+    if (c == '*' || c == '+' || c == '?' || (c == '{' && sm__re_braces(r, &min, &max)))
+        return sm__re_fail(r, "nothing to repeat");
+    if (sm__re_skip(r, '^') || sm__re_skip(r, '$')) {
+        *atom = sm__re_at(c == '^' ? SM__RE_START : SM__RE_END, SM__G_ID_EMPTY);
         return 1;
     }
-    if (c == '*' || c == '+' || c == '?') return sm__re_fail(r, "nothing to repeat");
-    if (c == '[') {
-        r->p++;
+    r->set = r->b->n_stack;
+    if (sm__re_skip(r, '[')) {
         if (!sm__re_bracket(r)) return 0;
-    } else if (c == '.') { /* all but line ends */
-        r->p++;
+    } else if (sm__re_skip(r, '.')) { /* all but line ends */
         sm__re_add(r, '\n', '\n');
         sm__re_add(r, '\r', '\r');
         sm__re_add(r, 0x2028, 0x2029);
-        sm__re_negate(r, 0);
+        sm__re_negate(r, r->set);
     } else {
-        uint32_t min, max;
-        int32_t code;
-        r->p++;
-        if (c == '{' && sm__re_braces(r, &min, &max)) return sm__re_fail(r, "nothing to repeat");
-        r->p--;
-        code = c == '\\' && r->end - r->p > 1 && (r->p[1] == 'b' || r->p[1] == 'B')
-                   ? (r->p++, sm__re_escape(r, 0))
-                   : sm__re_class_item(r);
-        if (code == -1) return 0;
-        if (code >= 0) sm__re_add(r, (uint32_t)code, (uint32_t)code);
+        code = sm__re_class_item(r, 0);
     }
-    *atom = sm__re_plain(sm__re_chars(r), 0);
+    if (code == -1) return 0;
+    if (code >= 0) sm__re_add(r, (uint32_t)code, (uint32_t)code);
+    *atom = sm__re_at(0, sm__re_chars(r));
     return 1;
 }
 
@@ -25612,45 +25551,47 @@ typedef struct sm__re_group {
 } sm__re_group;
 
 /* The end of an alternative. Its parts are put together from the last to the first, so that no
- * sequence is copied. */
-static void sm__re_alternative(sm__re *r, sm__re_group *g) {
-    sm__re_part now = sm__re_plain(SM__G_ID_EMPTY, 1);
-    while (r->n_parts > g->first) now = sm__re_seq(r, r->parts[--r->n_parts], now);
+ * sequence is copied. A look-ahead has to see all that follows, so it stands in no group. */
+static void sm__re_alternative(sm__re *r, sm__re_group *g, int depth) {
+    sm__re_part now = sm__re_at(0, SM__G_ID_EMPTY);
+    while (r->n_parts > g->first) {
+        sm__re_part part = r->parts[--r->n_parts];
+        if (part.ahead && depth) sm__re_fail(r, "a look-ahead in a group");
+        now = part.ahead ? sm__re_look(r, part, now) : sm__re_seq(r, part, now);
+    }
+    now.ahead = g->done.ahead;
     g->done = sm__re_alt(r, g->done, now);
 }
 
 /* The whole pattern. */
 static sm__re_part sm__re_pattern(sm__re *r) {
     sm__re_group stack[SM__RE_DEPTH];
-    sm__re_part atom = sm__re_plain(0, 0);
-    int depth = 0;
+    sm__re_part atom = sm__re_at(0, SM__G_ID_NONE);
+    int depth = 0, ahead;
     memset(stack, 0, sizeof stack);
     r->n_parts = 0;
     while (r->p < r->end && !r->b->error.status) {
-        int c = *r->p;
-        if (c == '|') {
-            r->p++;
-            sm__re_alternative(r, &stack[depth]);
+        if (sm__re_skip(r, '|')) {
+            sm__re_alternative(r, &stack[depth], depth);
             continue;
         }
-        if (c == '(') {
-            r->p++;
-            if (!sm__re_open(r)) break;
+        if (sm__re_skip(r, '(')) {
+            if (!sm__re_open(r, &ahead)) break;
             if (++depth == SM__RE_DEPTH) {
                 sm__re_fail(r, "too many open groups");
                 return atom;
             }
             memset(&stack[depth], 0, sizeof stack[depth]);
+            stack[depth].done.ahead = ahead;
             stack[depth].first = r->n_parts;
             continue;
         }
-        if (c == ')') {
+        if (sm__re_skip(r, ')')) {
             if (!depth) {
                 sm__re_fail(r, ") without (");
                 break;
             }
-            r->p++;
-            sm__re_alternative(r, &stack[depth]);
+            sm__re_alternative(r, &stack[depth], depth);
             atom = stack[depth--].done;
         } else if (!sm__re_atom(r, &atom)) {
             break;
@@ -25658,30 +25599,24 @@ static sm__re_part sm__re_pattern(sm__re *r) {
         r->parts[r->n_parts++] = sm__re_quantified(r, atom);
     }
     if (depth && !r->b->error.status) sm__re_fail(r, "( without )");
-    sm__re_alternative(r, &stack[0]);
+    sm__re_alternative(r, &stack[0], 0);
     return stack[0].done;
-}
-
-/* Any character, any number of times. */
-static uint32_t sm__re_any(sm__re *r) {
-    return sm__gb_repeat(r->b, sm__re_range(r, 0, SM__CODE_END - 1), 0, UINT32_MAX);
 }
 
 /* The texts in which a pattern is found; whole: those that it matches from end to end. 0 = failure,
  * which the builder keeps. */
 static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int whole) {
     sm__re_part part;
-    uint32_t x = SM__G_ID_NONE;
+    uint32_t x = SM__G_ID_NONE, y;
     int i;
     r->what = what;
     r->start = r->p = (const unsigned char *)pattern.p;
     r->end = r->start + pattern.n;
-    r->set.n = 0;
+    r->whole = whole;
     if (pattern.n > SM__RE_BYTES) return (uint32_t)sm__re_fail(r, "more than 16384 bytes");
     part = sm__re_pattern(r);
     for (i = 0; i < 4 && !r->b->error.status; i++) {
-        uint32_t y = part.x[i];
-        if (!y) continue;
+        y = part.x[i];
         if (!whole && !(i & SM__RE_START)) y = sm__gb_seq(r->b, sm__re_any(r), y);
         if (!whole && !(i & SM__RE_END)) y = sm__gb_seq(r->b, y, sm__re_any(r));
         x = sm__gb_alt(r->b, x, y);
@@ -28022,7 +27957,6 @@ static void sm__js_layout(sm__arena *a, sm__schema *js, const char *text, size_t
     js->elements = (uint32_t *)sm__arena_take(a, js->room_elements, sizeof *js->elements);
     js->terms = (sm__term *)sm__arena_take(a, terms / 2 + 2, sizeof *js->terms);
     js->buckets = (uint32_t *)sm__arena_take(a, terms, sizeof *js->buckets);
-    js->re.set.range = (uint32_t *)sm__arena_take(a, 2 * SM__RE_RANGES, sizeof(uint32_t));
     js->re.parts = (sm__re_part *)sm__arena_take(a, SM__RE_BYTES + 1, sizeof *js->re.parts);
 }
 

@@ -390,6 +390,10 @@ static void schema_patterns(void) {
          {"\"ababbcc\""}, {"\"abc\""}},
         {"{\"type\": \"string\", \"pattern\": \"^\\\\p{Ll}\\\\P{L}[\\\\w-]$\"}",
          {"\"\xC3\xA9-_\"", "\"a1-\""}, {"\"A1-\"", "\"aa-\""}},
+        {"{\"type\": \"string\", \"pattern\": \"^(?!ab|.*x$)(?=.*[0-9]).{2,3}$\"}",
+         {"\"1a\"", "\"ax1\"", "\"a1\""}, {"\"ab1\"", "\"1x\"", "\"aa\"", "\"1\"", "\"a1bc\""}},
+        {"{\"type\": \"string\", \"pattern\": \"a(?!b)|(?=cd$)\"}",
+         {"\"aba\"", "\"xcd\"", "\"ac\""}, {"\"ab\"", "\"cde\"", "\"\""}},
         {"{\"type\": \"string\", \"maxLength\": 2, \"minLength\": 2, \"pattern\": \"^.\"}",
          {"\"a\\n\"", "\"\xC3\xA9\xC3\xA9\""}, {"\"a\"", "\"abc\"", "\"\\na\""}},
     };
@@ -488,10 +492,13 @@ static void schema_refusals(void) {
     static const struct {
         const char *schema, *message;
     } cases[] = {
-        {"{\"properties\": {\"a~/b\": {\"pattern\": \"a(?=b)\"}}}",
-         "#/properties/a~0~1b/pattern: a look-ahead at byte 3"},
+        {"{\"properties\": {\"a~/b\": {\"pattern\": \"a(?<=b)\"}}}",
+         "#/properties/a~0~1b/pattern: a look-behind at byte 4"},
         {"{\"pattern\": \"\\\\bx\"}", "word boundary"},
         {"{\"pattern\": \"(a)\\\\1\"}", "back reference"},
+        {"{\"pattern\": \"^((?!a).)*$\"}", "a look-ahead in a group"},
+        {"{\"pattern\": \"(?=^a)\"}", "the start of the text in a look-ahead"},
+        {"{\"pattern\": \"(?=a)*\"}", "a look-ahead that is repeated"},
         {"{\"pattern\": \"\\\\p{Greek}\"}", "\\p{...}"},
         {"{\"pattern\": \"(a\"}", "( without )"},
         {"{\"pattern\": \"[b-a]\"}", "out of order"},
@@ -511,11 +518,12 @@ static void schema_refusals(void) {
         {"{\"a\": }", "no JSON at byte 6"},
         /* All that is required makes all of oneOf hold, so nothing is valid. MaskBench has four of
          * this kind (Glaiveai2K, calculate_area). */
-        {"{\"oneOf\": [{\"required\": [\"r\"]}, {\"required\": [\"l\", \"w\"]}], \"type\": \"object\","
-         " \"required\": [\"r\", \"l\", \"w\"]}",
+        {"{\"oneOf\": [{\"required\": [\"r\"]}, {\"required\": [\"l\", \"w\"]}], \"type\":"
+         " \"object\", \"required\": [\"r\", \"l\", \"w\"]}",
          "matches no text"},
-        {"{\"oneOf\": [{\"not\": {\"required\": [\"r\"]}, \"required\": [\"l\"]}, {\"required\": [\"r\"],"
-         " \"not\": {\"required\": [\"l\"]}}], \"type\": \"object\", \"required\": [\"l\", \"r\"]}",
+        {"{\"oneOf\": [{\"not\": {\"required\": [\"r\"]}, \"required\": [\"l\"]}, {\"required\":"
+         " [\"r\"], \"not\": {\"required\": [\"l\"]}}], \"type\": \"object\", \"required\":"
+         " [\"l\", \"r\"]}",
          "matches no text"},
         {"\"x\"", "this is no schema"},
         {"{\"properties\": []}", "#/properties: this is no object of schemas"},
