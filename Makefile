@@ -63,9 +63,10 @@ $(BUILD)/flags: FORCE
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 # The implementation is compiled once and linked to every program; without -DCOMMON_LINKED, as in
-# the first lines of each example, a program has it in itself.
+# the first lines of each example, a program has it in itself. It has its own stb_sprintf.
+STB_INSIDE = -include stb_sprintf.h $(addprefix -DSTB_SPRINTF_,IMPLEMENTATION STATIC NOUNALIGNED)
 $(BUILD)/smallmind.o: smallmind.h $(BUILD)/flags
-	$(CC) -x c $(FLAGS) $(if $(findstring HAVE_STB,$(STB)),$(STB) -include stb_sprintf.h) \
+	$(CC) -x c $(FLAGS) $(if $(findstring HAVE_STB,$(STB)),$(STB) $(STB_INSIDE)) \
 	    -DSMALLMIND_IMPLEMENTATION -c smallmind.h -o $@
 
 LINKED = -DCOMMON_LINKED $< -x none $(BUILD)/smallmind.o
@@ -75,14 +76,23 @@ $(EXAMPLES): $(BUILD)/%: examples/%.c examples/common.h $(BUILD)/smallmind.o
 
 $(BUILD)/tavern_corpus: examples/tavern_words.h
 
-$(BUILD)/train_mpi: examples/train_mpi.c examples/common.h smallmind.h $(BUILD)/flags
-	mpicc $(FLAGS) $(STB) $< -o $@ $(LIBS)
+$(BUILD)/train_mpi: examples/train_mpi.c examples/common.h $(BUILD)/smallmind.o
+	mpicc $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
 
 $(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h $(BUILD)/smallmind.o
 	$(CC) $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
 
 # These call what the header keeps private.
 $(WHOLE): LINKED = $<
+
+# What the scripts that compare with other programs run.
+$(addprefix $(BUILD)/,decode embeddings ids render shifted train_dump): $(BUILD)/%: tests/%.c \
+    $(BUILD)/smallmind.o
+	$(CC) $(FLAGS) $(LINKED) -o $@ $(LIBS)
+
+# It needs what the header keeps private, but no kernels.
+$(BUILD)/mkmodels: tests/mkmodels.c tests/build_gguf.h smallmind.h $(BUILD)/flags
+	$(CC) $(FLAGS) -DSMALLMIND_NO_AVX2 $< -o $@ $(LIBS)
 
 $(BUILD)/test: $(wildcard tests/*.c tests/*.h) smallmind.h $(BUILD)/flags
 	$(CC) $(FLAGS) $(STB) $(TEST_FLAGS) tests/test.c -o $@ $(LIBS) -lm

@@ -161,7 +161,7 @@ printf '#define SMALLMIND_IMPLEMENTATION\n#include "smallmind.h"\n' >"$dir/one.c
 printf '#define SMALLMIND_STATIC\n' | cat - "$dir/one.c" >"$dir/static.c"
 # shellcheck disable=SC2086
 # Not position-independent, so that constant tables of pointers count as constant.
-compile "implementation: one object" $CC -std=c99 -O2 -fno-pie -I"$dir/include" -c "$dir/one.c" \
+compile "implementation: one object" $CC -std=c99 -O1 -fno-pie -I"$dir/include" -c "$dir/one.c" \
     -o "$dir/one.o"
 # shellcheck disable=SC2086
 compile "implementation: SMALLMIND_STATIC" $CC -std=c99 -O1 $wall -I"$dir/include" \

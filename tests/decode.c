@@ -1,6 +1,8 @@
 /* decode - reads blocks of a type from stdin and writes their elements to stdout as f32, for
  * parity.py.     decode TYPE <blocks >floats     TYPE: GGUF's number of it */
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 #include <stdio.h>

@@ -4,11 +4,14 @@
  *
  * IDS: a file with a sequence a line. One batch holds all of them. Written are raw float32 vectors:
  * one a sequence, under POOLING 2 (SM_POOLING_NONE) one an id. */
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_IDS = 4096, MAX_SEQS = 64 };
 

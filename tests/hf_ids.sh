@@ -2,7 +2,7 @@
 # hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), and
 # of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: byte-level BPE, BPE with bytes,
 # WordPiece and Unigram. From the top of the tree; DATA=../shared/data.
-: "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
+: "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 dir=$BUILD/hf
 library=$dir/node_modules/tokenizers
 mkdir -p "$dir"
@@ -26,5 +26,5 @@ for name in gpt2 cl100k_base o200k_base; do vocabularies+=("tiktoken:$name"); do
 python=$(command -v /usr/bin/python3 || command -v python3) || stop "no python3"
 "$python" tests/tokens.py "$dir" >"$dir/made" || stop "tokens.py"
 while read -r file; do vocabularies+=("$file"); done <"$dir/made"
-$CC -std=c99 -O1 -DSMALLMIND_NO_TRAIN tests/ids.c -o "$dir/ids" -lpthread || stop "ids.c"
-exec node tests/hf_ids.mjs "$dir/ids" "$library" "$dir" "${vocabularies[@]}" "$@"
+make -s "$BUILD/ids" BUILD="$BUILD" || stop "ids.c"
+exec node tests/hf_ids.mjs "$BUILD/ids" "$library" "$dir" "${vocabularies[@]}" "$@"

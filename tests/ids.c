@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 int main(int argc, char **argv) {

@@ -1,8 +1,9 @@
 #!/bin/bash
 # matrix.sh matrix|san|fuzz - runs many builds ("cells"), JOBS at a time; each has its own folder
-# and log under build/. A cell passes, fails, or is skipped because a tool is missing; the last
-# line counts them. `make matrix`, `make san` and `make fuzz` call it, from the top of the tree.
-# A second argument runs only the cells whose name contains it.
+# and log under build/. A cell passes, fails, or is skipped because a tool or the time is missing
+# (UNTIL: the second of the epoch after which none begins); the last line counts them. `make
+# matrix`, `make san` and `make fuzz` call it, from the top of the tree. A second argument runs only
+# the cells whose name contains it.
 what=$1 only=${2-}
 : "${CC:=cc}" "${DATA:=../shared/data}" "${RUNS:=20000}" "${FILTER:=}"
 : "${JOBS:=$(nproc 2>/dev/null || echo 2)}"
@@ -11,6 +12,14 @@ what=$1 only=${2-}
 out=build/$what
 mkdir -p "$out"
 rm -f "$out"/*.result
+
+# A cell takes a byte out of a pipe and puts it back at its end: POOL is the pipe of a caller that
+# has other jobs, too.
+if [ -z "${POOL-}" ]; then
+    POOL=$out/pool
+    rm -f "$POOL"
+    mkfifo "$POOL" && exec 9<>"$POOL" && printf "%${JOBS}s" '' >&9
+else exec 9<>"$POOL"; fi
 
 show() { # pass|fail|skip NAME REMARK
     echo "$1" >"$out/$2.result"
@@ -32,8 +41,19 @@ wanted() { [ -z "$only" ] || [[ $1 == *"$only"* ]]; }
 
 cell() { # NAME COMMAND...
     wanted "$1" || return 0
-    while [ "$(jobs -rp | wc -l)" -ge "$JOBS" ]; do wait -n; done
-    run_cell "$@" &
+    read -rN1 -u9
+    if [ -n "${UNTIL-}" ] && [ "$(date +%s)" -gt "$UNTIL" ]; then
+        show skip "$1" "no time is left"
+        printf . >&9
+        return
+    fi
+    { # AFTER: the cell whose end this one waits for
+        while [ -n "${AFTER-}" ] && wanted "$AFTER" && [ ! -f "$out/$AFTER.result" ]; do
+            sleep 1
+        done
+        run_cell "$@"
+        printf . >&9
+    } &
 }
 
 skip() { ! wanted "$1" || show skip "$1" "$2"; }
@@ -65,9 +85,13 @@ implementation() { # NAME COMPILER FLAGS...
 unoptimised="golden memory: files: tokenizer: model: kv: gen: convert:"
 # What depends on the level of kernels, or on what a compiler makes of them.
 levels="kernels: golden numbers eval: kv: gen: train: lora:"
+# The same where there is one level only: the ways that give the same bits, all other cells take.
+lone_level="kernels: golden numbers gen: 'train: gradients of every'"
+# The products in which ARM64's processors differ.
+products="'matmul q8_0,' 'matmul q3_k,' 'matmul iq4_xs,' 'families: the bits'"
 
-# clang's front end gives all of its warnings, gcc's those that need no code: the cells with -O1 and
-# -O2 show the others.
+# clang's front end gives all of its warnings, gcc's those that need no code: its cells with -O1 and
+# -O2 show the others. What clang makes of the code, tests-clang-O2 shows.
 look="-fsyntax-only"
 
 emulated() { # LEVEL FLAG: of the processor that has the real one
@@ -77,40 +101,61 @@ emulated() { # LEVEL FLAG: of the processor that has the real one
     else skip "tests-$1-emulated" "no x86_64 with AVX2"; fi
 }
 
+arm64() { # NAME MAKE-ARGUMENTS...: under emulation, which is slow
+    local name=arm64-$1
+    shift
+    if ! have aarch64-linux-gnu-gcc; then skip "$name" "no aarch64-linux-gnu-gcc"
+    elif ! have qemu-aarch64; then skip "$name" "no qemu-aarch64"
+    else unit "$name" CC=aarch64-linux-gnu-gcc LDFLAGS=-static RUNNER=qemu-aarch64 "$@"; fi
+}
+on_arm64() { # PROCESSOR FILTER: of the program of arm64-build
+    AFTER=arm64-build arm64 "$1" BUILD="$out/arm64" RUNNER="qemu-aarch64 -cpu $1" FILTER="$2"
+}
+
+tests_of() { # COMPILER FLAGS
+    local name=tests-$1${2%% *}
+    if ! have "$1"; then skip "$name" "no $1"; return; fi
+    case $2 in
+    # -O3 warns of what cannot happen; the other cells hold the header to no warning.
+    -O3*) unit "$name-fast-native" CC="$1" OPT="$2" ;;
+    # All is compiled; what computes most takes four times as long as in the other cells.
+    -O0) unit "$name" CC="$1" OPT="$2" WERROR=-Werror FILTER="$unoptimised" ;;
+    *) unit "$name" CC="$1" OPT="$2" WERROR=-Werror ;;
+    esac
+}
+
+# What takes long comes first, so that no core is idle at the end.
 matrix() {
-    local c s name opt flag
+    local c s flag
     printf '#define SMALLMIND_IMPLEMENTATION\n#include "smallmind.h"\n' >"$out/implementation.c"
-    for c in gcc clang; do
-        for s in c99 c11 c2x; do
-            # shellcheck disable=SC2086
-            implementation "$c-$s" $c -std=$s $([ $s = c99 ] && echo -O2 || echo $look) $strict
-        done
-        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_GRAMMAR NO_CHAT NO_AMX \
-            NO_AVX512 NO_AVX2 NO_SSE41 NO_NEON; do
-            # shellcheck disable=SC2086
-            implementation "$c-$flag" $c -std=c99 $look $strict -DSMALLMIND_$flag
-        done
-    done
-    for c in g++ clang++; do
-        for s in c++11 c++17 c++20; do
-            # shellcheck disable=SC2086
-            implementation "$c-$s" $c -x c++ -std=$s $([ $s = c++11 ] && echo -O1 || echo $look) \
-                $warnings -fno-exceptions -fno-rtti
-        done
-    done
-    # shellcheck disable=SC2086
-    implementation gcc-least gcc -std=c99 -O1 $strict -DSMALLMIND_NO_TRAIN -DSMALLMIND_NO_WRITER \
-        -DSMALLMIND_NO_GRAMMAR -DSMALLMIND_NO_CHAT -DSMALLMIND_NO_STDIO \
-        -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
+    arm64 build BUILD="$out/arm64" FILTER=--list
     if links i686-linux-gnu-gcc -static; then
-        # shellcheck disable=SC2086
-        implementation 32bit i686-linux-gnu-gcc -std=c99 -O2 -msse2 -mfpmath=sse $strict
         if "$out/probe.$$"; then
             unit tests-32bit CC=i686-linux-gnu-gcc OPT="-O2 -msse2 -mfpmath=sse" LDFLAGS=-static
         else skip tests-32bit "32-bit programs do not run here"; fi
+        # shellcheck disable=SC2086
+        implementation 32bit i686-linux-gnu-gcc -std=c99 $look -msse2 -mfpmath=sse $strict
     else skip 32bit "no i686-linux-gnu-gcc with a libc"; fi
-    # shellcheck disable=SC2086
-    implementation windows x86_64-w64-mingw32-gcc -std=c99 -O2 $warnings
+    tests_of gcc "-O3 -ffast-math -march=native"
+    # QEMU_FILTER= takes all tests.
+    on_arm64 max "${QEMU_FILTER-kernels: 'train: bits do not depend on the level'}"
+    tests_of clang "-O3 -ffast-math -march=native"
+    tests_of clang -O2 # gcc's is what `make test` runs
+    arm64 fast OPT="-O3 -ffast-math" FILTER=golden
+    AFTER=arm64-build arm64 golden BUILD="$out/arm64" FILTER=golden
+    # The kernels are as in the cells above.
+    if have g++; then unit tests-g++-c++17 CC=g++ STD=c++17 FILTER="$unoptimised write: numbers"
+    else skip tests-g++-c++17 "no g++"; fi
+    tests_of gcc -O0 # clang's takes long, and shows the same
+    # These have no smmla, the first of them no sdot either, which some products use.
+    on_arm64 cortex-a72 "$products"
+    on_arm64 neoverse-n1 "$products"
+    # All levels run in every cell above; alone, the plain one.
+    unit tests-scalar CC="$CC" ISA=scalar FILTER="$lone_level"
+    # For the many processors that lack them; on the others all cells run the real ones.
+    emulated avx512 avx512_vnni
+    emulated avxvnni avx_vnni
+    emulated amx amx_bf16
 
     for c in gcc clang g++; do # every program, with every warning
         if ! have $c; then skip "programs-$c" "no $c"; continue; fi
@@ -120,47 +165,30 @@ matrix() {
         cell "programs-$c" make --no-print-directory all BUILD="$out/programs-$c" CC=$c STD=$s \
             OPT=-O0 WERROR=-Werror CFLAGS=-DSMALLMIND_NO_AVX2
     done
-
+    # shellcheck disable=SC2086
+    implementation windows x86_64-w64-mingw32-gcc -std=c99 -O1 $warnings
+    # shellcheck disable=SC2086
+    implementation gcc-least gcc -std=c99 -O1 $strict -DSMALLMIND_NO_TRAIN -DSMALLMIND_NO_WRITER \
+        -DSMALLMIND_NO_GRAMMAR -DSMALLMIND_NO_CHAT -DSMALLMIND_NO_STDIO \
+        -DSMALLMIND_NO_THREADS -DSMALLMIND_NO_AVX512
+    # shellcheck disable=SC2046,SC2086
     for c in gcc clang; do
-        if ! have $c; then skip "tests-$c" "no $c"; continue; fi
-        for opt in -O0 -O2 "-O3 -ffast-math -march=native"; do
-            [ "$c$opt" != clang-O0 ] || continue # it takes long, and gcc's shows the same
-            [ "$c$opt" != gcc-O2 ] || continue # is what `make test` runs
-            name="tests-$c${opt%% *}"
-            [ "$opt" = "${opt%% *}" ] || name+=-fast-native
-            # -O3 warns of what cannot happen; the cells above hold the header to no warning.
-            case $opt in
-            -O3*) unit "$name" CC=$c OPT="$opt" ;;
-            # All is compiled; what computes most takes four times as long as in the other cells.
-            -O0) unit "$name" CC=$c OPT="$opt" WERROR=-Werror FILTER="$unoptimised" ;;
-            *) unit "$name" CC=$c OPT="$opt" WERROR=-Werror ;;
-            esac
+        for s in c99 c11 c2x; do
+            implementation "$c-$s" $c -std=$s $([ $c$s = gccc99 ] && echo -O2 || echo $look) $strict
+        done
+        for flag in STATIC NO_THREADS NO_STDIO NO_WRITER NO_TRAIN NO_GRAMMAR NO_CHAT NO_AMX \
+            NO_AVX512 NO_AVX2 NO_SSE41 NO_NEON; do
+            implementation "$c-$flag" $c -std=c99 $look $strict -DSMALLMIND_$flag
         done
     done
-    # What has nothing to do with kernels is as in the cells above.
-    if have g++; then unit tests-g++-c++17 CC=g++ STD=c++17 FILTER="$levels files: model: write:"
-    else skip tests-g++-c++17 "no g++"; fi
-    # All levels run in every cell above; alone, the plain one.
-    unit tests-scalar CC="$CC" ISA=scalar FILTER="$levels"
-    # For the many processors that lack them; on the others all cells run the real ones.
-    emulated avx512 avx512_vnni
-    emulated avxvnni avx_vnni
-    emulated amx amx_bf16
-
-    c=aarch64-linux-gnu-gcc
-    if ! have $c; then skip tests-arm64 "no $c"
-    elif ! have qemu-aarch64; then skip tests-arm64 "no qemu-aarch64"
-    else
-        # Emulation is slow: where the tests take too long, QEMU_FILTER picks some of them.
-        unit tests-arm64 CC=$c LDFLAGS=-static RUNNER=qemu-aarch64 FILTER="${QEMU_FILTER-}"
-        unit tests-arm64-fast CC=$c LDFLAGS=-static RUNNER=qemu-aarch64 \
-            OPT="-O3 -ffast-math" FILTER="${QEMU_FILTER:+golden}"
-        # The default processor has everything; these have no smmla, the first one no sdot either.
-        for name in cortex-a72 neoverse-n1; do
-            unit "tests-arm64-$name" CC=$c LDFLAGS=-static RUNNER="qemu-aarch64 -cpu $name" \
-                FILTER="golden q8_0, q3_k, iq4_xs,"
+    # shellcheck disable=SC2046,SC2086
+    for c in g++ clang++; do
+        for s in c++11 c++17 c++20; do
+            implementation "$c-$s" $c -x c++ -std=$s \
+                $([ $c$s = g++c++11 ] && echo -O1 || echo $look) \
+                $warnings -fno-exceptions -fno-rtti
         done
-    fi
+    done
 }
 
 # The first compiler of those given that can link with a sanitizer.

@@ -29,14 +29,10 @@ done
 [ -n "$python" ] || stop "no python3 with numpy"
 
 export ENGINE=build/bench_model QUANTIZE=build/quantize TRAIN=build/train FINETUNE=build/finetune
-export MKMODELS=$OUT/mkmodels EMBEDDINGS=$OUT/embeddings SHIFTED=$OUT/shifted
-export TAVERN=build/tavern_corpus PERPLEXITY=build/perplexity DECODE=$OUT/decode IDS=$OUT/ids
-make -s "$ENGINE" "$QUANTIZE" "$TRAIN" "$FINETUNE" "$TAVERN" "$PERPLEXITY" ||
-    { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-for program in decode ids mkmodels embeddings shifted; do
-    $CC -std=c99 -O2 -Wall -Wextra -Wconversion -Wshadow tests/$program.c -o "$OUT/$program" \
-        -lpthread || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-done
+export MKMODELS=build/mkmodels EMBEDDINGS=build/embeddings DECODE=build/decode IDS=build/ids
+export TAVERN=build/tavern_corpus PERPLEXITY=build/perplexity SHIFTED=build/shifted
+make -s "$ENGINE" "$QUANTIZE" "$TRAIN" "$FINETUNE" "$TAVERN" "$PERPLEXITY" "$MKMODELS" \
+    "$EMBEDDINGS" "$DECODE" "$IDS" "$SHIFTED" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 has() { grep -qw "$1" /proc/cpuinfo 2>/dev/null; }
 

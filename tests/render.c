@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 enum { FIELDS = 6 };

@@ -4,11 +4,14 @@
  *
  * IDS: a file. The first AT ids are evaluated, tokens [FROM, TO) of them removed, then the others
  * evaluated: their logits are written, raw. KEYS, VALUES: types' numbers, F32 (0) unless given. */
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_IDS = 4096 };
 

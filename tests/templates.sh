@@ -14,7 +14,6 @@ if [ -z "$python" ] || { [ ! -d "$DATA/templates" ] && [ -z "$FUZZ" ]; }; then
     [ -z "$REQUIRE_DATA" ]
     exit
 fi
-mkdir -p "$BUILD"
-${CC:-cc} -std=c99 -O1 -DSMALLMIND_NO_TRAIN tests/render.c -o "$BUILD/render" -lpthread || exit 1
+make -s "$BUILD/render" BUILD="$BUILD" || exit 1
 exec "$python" -W ignore tests/templates.py "$BUILD/render" "$DATA" --fuzz "${FUZZ:-1000}" \
     --seed "${SEED:-1}"

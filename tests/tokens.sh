@@ -3,9 +3,9 @@
 # vocabulary, see tokens.py. From the top of the tree; PEER=folder with llama.cpp's libraries,
 # DATA=../shared/data, TEXTS=2000 texts for each, ONLY=part of a name, ALL=1 for every name of
 # tokenizer.ggml.pre instead of one for each rule.
-: "${CC:=cc}" "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
+: "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 : "${PEER:=build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64}"
-export DATA PEER OUT=$BUILD/tokens IDS=$BUILD/tokens/ids
+export DATA PEER OUT=$BUILD/tokens IDS=$BUILD/ids
 mkdir -p "$OUT"
 stop() {
     echo "tokens.sh: $*"
@@ -16,5 +16,5 @@ stop() {
 python=$(command -v /usr/bin/python3 || command -v python3) || stop "no python3"
 [ -d "$PEER" ] || stop "no llama.cpp in $PEER: make bench-peer fetches it"
 [ -f "$DATA/tokenizers/ggml-vocab-gpt-2.gguf" ] || stop "no vocabularies in $DATA"
-$CC -std=c99 -O1 -DSMALLMIND_NO_TRAIN tests/ids.c -o "$IDS" -lpthread || stop "ids.c"
+make -s "$IDS" BUILD="$BUILD" || stop "ids.c"
 exec "$python" tests/tokens.py

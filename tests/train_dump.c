@@ -9,7 +9,9 @@
  *     tokens, targets            [(1 + steps) * seqs, tokens] one batch after the other
  *     curve                      [steps, 3] loss, norm and rate of sm_trainer_step with the others
  *     final.NAME                 tensors after them */
+#ifndef COMMON_LINKED /* the Makefile compiles the implementation once */
 #define SMALLMIND_IMPLEMENTATION
+#endif
 #include "../smallmind.h"
 
 #include <stdio.h>

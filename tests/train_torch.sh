@@ -5,8 +5,8 @@
 # SHARED=../shared has data/; ONLY="qwen2" runs the cases whose names contain it. Without PyTorch,
 # or a model's file, what cannot be done is skipped and counted; with REQUIRE_DATA=1 it is a
 # failure.
-: "${SHARED:=../shared}" "${CC:=cc}" "${REQUIRE_DATA:=0}"
-export OUT=build/train-torch DUMP=build/train-torch/train_dump SHARED REQUIRE_DATA
+: "${SHARED:=../shared}" "${REQUIRE_DATA:=0}"
+export OUT=build/train-torch DUMP=build/train_dump SHARED REQUIRE_DATA
 mkdir -p "$OUT"
 
 # Debian's torch belongs to Debian's python.
@@ -24,9 +24,6 @@ if [ -z "$python" ]; then
     exit 0
 fi
 
-if [ ! "$DUMP" -nt smallmind.h ] || [ ! "$DUMP" -nt tests/train_dump.c ]; then
-    $CC -std=c99 -pedantic -O2 -Wall -Wextra -Wconversion -Wshadow tests/train_dump.c -o "$DUMP" \
-        -lpthread || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
-fi
+make -s "$DUMP" || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 
 exec "$python" -B tests/train_torch.py
