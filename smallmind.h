@@ -30258,27 +30258,20 @@ typedef struct sm__tp_args {
     sm__value self;
     const sm__value *v;  /* [n] in the order of the row's parameters, missing ones too */
     const sm__value *kw; /* names and values in turn, of a row that takes anything */
-    uint32_t n, n_kw, how;
+    uint32_t n, n_kw;
+    int how, kind; /* which of the row's names; its kind */
 } sm__tp_args;
 
 typedef struct sm__tp_row {
-    const char *names;
-    const char *params; /* "*": anything */
+    const char *names, *params; /* words; params "*": anything */
+    int least;                  /* how many arguments must be given */
+    int kind;
     sm__value (*run)(sm_template *t, const sm__tp_args *a);
-    uint8_t kinds; /* SM__TP_FILTER ... */
-    uint8_t least; /* how many arguments must be given */
-    uint32_t how;
 } sm__tp_row;
 
-enum {
-    SM__TP_FILTER = 1,
-    SM__TP_TEST = 2,
-    SM__TP_STRING = 4, /* a method of strings */
-    SM__TP_DICT = 8,
-    SM__TP_GLOBAL = 16
-};
+enum { SM__TP_FILTER, SM__TP_TEST, SM__TP_STRING /* a method of */, SM__TP_DICT, SM__TP_GLOBAL };
 
-static int sm__tp_row_find(int kinds, sm__str name);
+static int sm__tp_row_find(int kind, sm__str name);
 static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const sm__value *args,
                                 uint32_t n, uint32_t n_kw);
 
@@ -30311,8 +30304,6 @@ static sm__str sm__tp_spaces(sm_template *t, sm__value v, int64_t missing) {
 
 /* -- letters -- */
 
-enum { SM__CASE_LOWER, SM__CASE_UPPER, SM__CASE_CAPITAL, SM__CASE_TITLE, SM__CASE_WORDS };
-
 /* The upper case of a character where it surely is one other, or the same: the table of lower case
  * is read backwards, which some letters are not in. 0 = unsure. */
 static uint32_t sm__char_upper(uint32_t c) {
@@ -30336,59 +30327,56 @@ static uint32_t sm__char_upper(uint32_t c) {
     return c < 128 ? c - 32 : 0;
 }
 
+/* how: lower 0, upper 1, capitalize 2, title 3 */
 static sm__value sm__tp_case(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_plain(t, a->self);
-    uint32_t from = t->text.n, c, to, how = a->how;
+    uint32_t from = t->text.n, c, to;
+    int first = 1, title = a->how == 3, method = a->kind == SM__TP_STRING;
     size_t i, n;
-    int first = 1;
     for (i = 0; i < s.n && !t->status; i += n) {
-        int upper = how == SM__CASE_UPPER || (how > SM__CASE_UPPER && first);
+        int upper = a->how == 1 || (a->how > 1 && first);
         unsigned char utf8[4] = {'S', 'S', 0, 0};
         n = sm__str_char(s, i, &c);
         to = upper ? sm__char_upper(c) : sm__char_lower(c);
         if (c == 0x130 || c == 0x3A3) to = upper ? c : 0; /* two letters; one at the end of words */
-        if (how == SM__CASE_CAPITAL && first && (c == 0xDF || (c >= 0x1C4 && c <= 0x1F3))) to = 0;
-        if (how == SM__CASE_TITLE && c >= 128) sm__tp_refuse(t, "title() of what is not ASCII");
+        if (a->how == 2 && first && (c == 0xDF || (c >= 0x1C4 && c <= 0x1F3))) to = 0;
+        if (title && method && c >= 128) sm__tp_refuse(t, "title() of what is not ASCII");
         if (c == 0xDF && upper) to = 0x5353; /* its upper case is SS */
         else if (!to && c) sm__tp_refuse(t, "the case of an unusual letter");
         sm__tp_put_as(t, (const char *)utf8, to == 0x5353 ? 2 : sm__utf8_write(to, utf8),
                       sm__tp_mark(t, s.p + i));
-        first = how == SM__CASE_TITLE && !((c | 32) >= 'a' && (c | 32) <= 'z');
-        if (how == SM__CASE_WORDS) /* for the filter, these are between words */
-            first = sm__is_space(c) || (c && c < 128 && strchr("-({[<", (int)c) != NULL);
+        /* words begin behind what is no letter; for the filter, behind these */
+        first = title && (method ? !((c | 32) >= 'a' && (c | 32) <= 'z')
+                                 : sm__is_space(c) || (c && c < 128 && strchr("-({[<", (int)c)));
     }
     return sm__tp_made(t, from);
 }
 
-/* how: d isdigit, a isalpha, n isalnum, s isspace, u isupper, l islower: of ASCII */
+/* how: isdigit 0, isalpha 1, isalnum 2, isspace 3, isupper 4, islower 5; of ASCII */
 static sm__value sm__tp_is(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_plain(t, a->self);
-    int letters = 0, yes = 1;
+    int letters = 0, yes = s.n > 0, how = a->kind == SM__TP_TEST ? 4 + a->how : a->how;
     size_t i;
     for (i = 0; i < s.n && yes; i++) {
         int c = (unsigned char)s.p[i], digit = c >= '0' && c <= '9';
         int upper = c >= 'A' && c <= 'Z', lower = c >= 'a' && c <= 'z';
+        const int is[] = {digit,  upper | lower, upper | lower | digit, sm__is_space((uint32_t)c),
+                          !lower, !upper};
         if (c >= 128) sm__tp_refuse(t, "the kind of letters beyond ASCII");
         letters |= upper | lower;
-        switch (a->how) {
-        case 'd': yes = digit; break;
-        case 'a': yes = upper | lower; break;
-        case 'n': yes = upper | lower | digit; break;
-        case 's': yes = sm__is_space((uint32_t)c); break;
-        case 'u': yes = !lower; break;
-        default: yes = !upper;
-        }
+        yes = is[how];
     }
-    return sm__v_bool(yes && s.n && (letters || (a->how != 'u' && a->how != 'l')));
+    return sm__v_bool(yes && (letters || how < 4));
 }
 
 /* -- parts of strings -- */
 
 /* how: 1 = left, 2 = right, 3 = both. Without a set of characters: white space. */
-static sm__str sm__str_strip(sm_template *t, sm__str s, const sm__str *set, uint32_t how) {
-    uint32_t left, c;
+static sm__str sm__str_strip(sm_template *t, sm__str s, const sm__str *set, int how) {
+    uint32_t c;
+    int left;
     for (left = 2; left-- > 0;) {
-        while (s.n && how >> !left & 1u) {
+        while (s.n && how >> !left & 1) {
             size_t at = left ? 0 : s.n - 1, n;
             while (((unsigned char)s.p[at] & 0xC0u) == 0x80u && at > 0) at--;
             n = sm__str_char(s, at, &c);
@@ -30400,21 +30388,23 @@ static sm__str sm__str_strip(sm_template *t, sm__str s, const sm__str *set, uint
     return s;
 }
 
+/* how: lstrip 0, rstrip 1, strip 2; |trim */
 static sm__value sm__tp_strip(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_plain(t, a->self), set = sm__no_str;
     int given = sm__tp_given(a->v[0]);
     if (given) set = sm__tp_need_string(t, a->v[0]);
-    return sm__v_string(sm__str_strip(t, s, given ? &set : NULL, a->how));
+    return sm__v_string(
+        sm__str_strip(t, s, given ? &set : NULL, a->kind == SM__TP_FILTER ? 3 : a->how + 1));
 }
 
-/* how: 1 = the method, which takes only strings */
 static sm__value sm__tp_replace(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_plain(t, a->self), old, with;
     int64_t left = sm__tp_given(a->v[2]) ? sm__tp_index(t, a->v[2]) : -1;
     size_t at = 0, end;
     uint32_t from, c;
-    old = a->how ? sm__tp_need_string(t, a->v[0]) : sm__tp_plain(t, a->v[0]);
-    with = a->how ? sm__tp_need_string(t, a->v[1]) : sm__tp_plain(t, a->v[1]);
+    if (a->kind == SM__TP_STRING) sm__tp_need_string(t, a->v[0]), sm__tp_need_string(t, a->v[1]);
+    old = sm__tp_plain(t, a->v[0]);
+    with = sm__tp_plain(t, a->v[1]);
     from = t->text.n;
     for (; left != 0 && !t->status; left--) {
         end = sm__str_find(t, s, old, at);
@@ -30457,7 +30447,7 @@ static void sm__tp_split_space(sm_template *t, sm__str s, int64_t left) {
     }
 }
 
-/* how: 1 = from the right */
+/* how: split 0, rsplit 1 */
 static sm__value sm__tp_split(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__v_str(a->self), sep, head, tail;
     uint32_t base = t->n_stack;
@@ -30607,10 +30597,10 @@ static sm__value sm__tp_fill(sm_template *t, sm__str f, char sign, const sm__val
     return sm__tp_made(t, from);
 }
 
-/* how: the sign of what is filled in */
 static sm__value sm__tp_format(sm_template *t, const sm__tp_args *a) {
-    if (a->how == '%' && a->n_kw) sm__tp_refuse(t, "format with names");
-    return sm__tp_fill(t, sm__tp_plain(t, a->self), (char)a->how, a->v, a->n, a->kw, a->n_kw);
+    char sign = a->kind == SM__TP_FILTER ? '%' : '{';
+    if (sign == '%' && a->n_kw) sm__tp_refuse(t, "format with names");
+    return sm__tp_fill(t, sm__tp_plain(t, a->self), sign, a->v, a->n, a->kw, a->n_kw);
 }
 
 /* -- numbers -- */
@@ -30649,29 +30639,29 @@ static sm__value sm__tp_number(sm_template *t, sm__str s, int json) {
     return sm__v_none();
 }
 
-/* how: int 0, float 1 */
+/* |int(default, base), |float(default) */
 static sm__value sm__tp_numeric(sm_template *t, const sm__tp_args *a) {
     sm__value v = a->self;
+    int whole = a->n == 2;
     if (v.kind == SM__V_UNDEFINED) sm__tp_type(t, "no number:", v);
-    if (!a->how && sm__tp_need_int(t, a->v[1], 10) != 10) sm__tp_refuse(t, "int() of another base");
+    if (whole && sm__tp_need_int(t, a->v[1], 10) != 10) sm__tp_refuse(t, "int() of another base");
     if (sm__v_is(v, SM__V_STRINGS)) v = sm__tp_number(t, sm__v_str(v), 0);
     if (!sm__v_is(v, SM__V_NUMBERS))
-        return a->v[0].kind != SM__V_MISSING ? a->v[0] : a->how ? sm__v_float(0.0) : sm__v_int(0);
-    if (a->how) return sm__v_float(sm__v_double(t, v));
+        return a->v[0].kind != SM__V_MISSING ? a->v[0] : whole ? sm__v_int(0) : sm__v_float(0.0);
+    if (!whole) return sm__v_float(sm__v_double(t, v));
     if (v.kind != SM__V_FLOAT) return sm__v_int(v.u.i);
     if (v.u.d < 9e18 && v.u.d > -9e18) return sm__v_int((int64_t)v.u.d);
     return sm__tp_refuse(t, "an integer beyond 64 bits"), v;
 }
 
-/* how: abs 0, round 1 */
+/* |abs, |round(precision, method) */
 static sm__value sm__tp_round(sm_template *t, const sm__tp_args *a) {
     sm__value v = a->self;
-    int method = 0, up;
-    double d, f;
+    int method = 0, half;
+    double d, down;
     if (!sm__v_is(v, SM__V_NUMBERS)) return sm__tp_type(t, "no number:", v), v;
-    if (!a->how && v.kind != SM__V_FLOAT)
-        return v.u.i < 0 ? sm__tp_int_math(t, '*', v.u.i, -1) : sm__v_int(v.u.i);
-    if (!a->how) return sm__v_float(v.u.d > 0 ? v.u.d : 0 - v.u.d);
+    if (!a->n && v.kind == SM__V_FLOAT) return sm__v_float(v.u.d > 0 ? v.u.d : 0 - v.u.d);
+    if (!a->n) return v.u.i < 0 ? sm__tp_int_math(t, '*', v.u.i, -1) : sm__v_int(v.u.i);
     if (sm__tp_need_int(t, a->v[0], 0) != 0) sm__tp_refuse(t, "round() to digits");
     if (a->v[1].kind != SM__V_MISSING)
         method = sm__word("common floor ceil", sm__tp_need_string(t, a->v[1]));
@@ -30679,11 +30669,11 @@ static sm__value sm__tp_round(sm_template *t, const sm__tp_args *a) {
     if (v.kind != SM__V_FLOAT && !method) return sm__v_int(v.u.i);
     d = sm__v_double(t, v);
     if (d == 0.0 || !(d < 4503599627370496.0 && d > -4503599627370496.0)) return sm__v_float(d);
-    f = (double)(int64_t)d;
-    if (f > d) f -= 1.0; /* rounded down */
-    up = d - f > 0.5 || (d - f == 0.5 && ((int64_t)f & 1));
-    if (method == 1 ? 0 : method == 2 ? d > f : up) f += 1.0;
-    return sm__v_float(!method && f == 0.0 && d < 0.0 ? -0.0 : f);
+    down = (double)(int64_t)d;
+    if (down > d) down -= 1.0;
+    half = d - down > 0.5 || (d - down == 0.5 && ((int64_t)down & 1));
+    if (method == 2 ? d > down : method == 0 && half) down += 1.0;
+    return sm__v_float(!method && down == 0.0 && d < 0.0 ? -0.0 : down);
 }
 
 /* -- collections -- */
@@ -30721,15 +30711,16 @@ static sm__value sm__tp_default(sm_template *t, const sm__tp_args *a) {
     return a->v[0].kind == SM__V_MISSING ? sm__v_string(sm__no_str) : a->v[0];
 }
 
-/* how: 0 = the filter (self is the list), 1 = the method (self is what is between) */
+/* list|join(between, attribute), between.join(list) */
 static sm__value sm__tp_join(sm_template *t, const sm__tp_args *a) {
-    sm__value list = sm__tp_iterate(t, a->how ? a->v[0] : a->self);
-    sm__value between = a->how ? a->self : a->v[0];
+    int method = a->kind == SM__TP_STRING;
+    sm__value list = sm__tp_iterate(t, method ? a->v[0] : a->self);
+    sm__value between = method ? a->self : a->v[0];
     sm__str comma = between.kind == SM__V_MISSING ? sm__no_str : sm__tp_str(t, between);
     uint32_t from = t->text.n, i;
     for (i = 0; i < list.n && !t->status; i++) {
         sm__value v = list.u.v[i];
-        if (a->how) sm__tp_need_string(t, v);
+        if (method) sm__tp_need_string(t, v);
         else v = sm__tp_path(t, v, a->v[1], sm__v_none());
         if (i) sm__tp_put(t, comma);
         sm__tp_put_value(t, v);
@@ -30767,7 +30758,7 @@ static sm__value sm__tp_reversed(sm_template *t, const sm__tp_args *a) {
 }
 
 /* The pairs of a dict as tuples (how 0), its keys (1), its values (2). */
-static sm__value sm__tp_pairs(sm_template *t, sm__value dict, uint32_t how) {
+static sm__value sm__tp_pairs(sm_template *t, sm__value dict, int how) {
     sm__value *v = sm__tp_take_values(t, dict.n * (how ? 1u : 3u));
     uint32_t i, n = v ? dict.n : 0;
     if (!how && n) memcpy(v + n, dict.u.v, 2 * n * sizeof *v);
@@ -30776,55 +30767,58 @@ static sm__value sm__tp_pairs(sm_template *t, sm__value dict, uint32_t how) {
     return sm__v_items(SM__V_VIEW, v, n);
 }
 
-/* how: items() 0, keys() 1, values() 2, |items 3 */
+/* how: items 0, also as a filter; keys 1, values 2, copy 3 */
 static sm__value sm__tp_view(sm_template *t, const sm__tp_args *a) {
     sm__value dict = a->self;
-    if (a->how < 3) return sm__tp_pairs(t, dict, a->how);
+    if (a->kind == SM__TP_DICT) return a->how == 3 ? dict : sm__tp_pairs(t, dict, a->how);
     if (dict.kind == SM__V_UNDEFINED) dict = sm__v_items(SM__V_DICT, NULL, 0);
     if (dict.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", dict);
     return t->status ? dict : sm__tp_generator(t, sm__tp_pairs(t, dict, 0));
 }
 
-/* how: get() 0, copy() 1 */
 static sm__value sm__tp_get(sm_template *t, const sm__tp_args *a) {
-    int i = a->how ? -1 : sm__v_find(t, a->self, a->v[0]);
-    if (a->how) return a->self;
+    int i = sm__v_find(t, a->self, a->v[0]);
     if (i >= 0) return a->self.u.v[2 * i + 1];
     return a->v[1].kind == SM__V_MISSING ? sm__v_none() : a->v[1];
 }
 
-/* Pairs for each item: what it is compared by (an attribute, in lower case unless asked otherwise),
- * and the item. */
+/* Pairs for each item: what it is compared by (an attribute, in lower case unless exact), and the
+ * item. */
 static sm__value *sm__tp_keyed(sm_template *t, sm__value list, sm__value path, sm__value exact) {
     sm__value *pairs = sm__tp_take_values(t, 2 * (size_t)list.n);
-    sm__tp_args a;
+    sm__tp_args lower;
     uint32_t i;
-    memset(&a, 0, sizeof a);
-    a.how = SM__CASE_LOWER;
+    memset(&lower, 0, sizeof lower);
     for (i = 0; pairs && i < list.n && !t->status; i++) {
-        a.self = sm__tp_path(t, list.u.v[i], path, sm__v_none());
-        pairs[2 * i] = a.self;
-        if (a.self.kind == SM__V_STRING && !sm__tp_flag(exact)) pairs[2 * i] = sm__tp_case(t, &a);
+        sm__value v = lower.self = sm__tp_path(t, list.u.v[i], path, sm__v_none());
+        pairs[2 * i] = v.kind == SM__V_STRING && !sm__tp_flag(exact) ? sm__tp_case(t, &lower) : v;
         pairs[2 * i + 1] = list.u.v[i];
     }
     return pairs;
 }
 
-/* how: sort 0, dictsort 1 */
-static sm__value sm__tp_sort(sm_template *t, const sm__tp_args *a) {
-    sm__value list, *pairs, path = a->how ? sm__v_int(0) : a->v[2];
+static sm__value sm__tp_sort_by(sm_template *t, sm__value list, sm__value path, sm__value exact,
+                                sm__value reverse) {
+    sm__value *pairs = sm__tp_keyed(t, list, path, exact);
     uint32_t i;
-    if (a->how && a->self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", a->self);
-    if (a->how && a->v[1].kind != SM__V_MISSING)
-        path.u.i = sm__word("key value", sm__tp_need_string(t, a->v[1]));
-    if (a->how && path.u.i < 0) sm__tp_bad(t, "dictsort knows key and value");
-    if (t->status) return a->self;
-    list = a->how ? sm__tp_pairs(t, a->self, 0) : sm__tp_iterate(t, a->self);
-    pairs = sm__tp_keyed(t, list, path, a->v[a->how ? 0 : 1]);
-    if (!pairs || t->status) return a->self;
-    sm__v_sort(t, pairs, list.n, sm__tp_flag(a->v[a->how ? 2 : 0]));
+    if (!pairs || t->status) return list;
+    sm__v_sort(t, pairs, list.n, sm__tp_flag(reverse));
     for (i = 0; i < list.n; i++) pairs[i] = pairs[2 * i + 1];
     return sm__v_items(SM__V_LIST, pairs, list.n);
+}
+
+static sm__value sm__tp_sort(sm_template *t, const sm__tp_args *a) {
+    return sm__tp_sort_by(t, sm__tp_iterate(t, a->self), a->v[2], a->v[1], a->v[0]);
+}
+
+static sm__value sm__tp_dictsort(sm_template *t, const sm__tp_args *a) {
+    sm__value by = sm__v_int(0);
+    if (a->self.kind != SM__V_DICT) sm__tp_type(t, "no pairs has a", a->self);
+    if (a->v[1].kind != SM__V_MISSING)
+        by.u.i = sm__word("key value", sm__tp_need_string(t, a->v[1]));
+    if (by.u.i < 0) sm__tp_bad(t, "dictsort knows key and value");
+    if (t->status) return by;
+    return sm__tp_sort_by(t, sm__tp_pairs(t, a->self, 0), by, a->v[0], a->v[2]);
 }
 
 /* how: min 0, max 1, unique 2 */
@@ -30860,10 +30854,10 @@ static sm__value sm__tp_sum(sm_template *t, const sm__tp_args *a) {
     return sum;
 }
 
-/* how: map 0, select 1, reject 2; + 4: selectattr, rejectattr */
+/* how: map 0, select 1, reject 2, selectattr 3, rejectattr 4 */
 static sm__value sm__tp_each(sm_template *t, const sm__tp_args *a) {
     sm__value list, *out, path = sm__v_none(), missing = path, v;
-    uint32_t first = a->how >> 2, i, n = 0;
+    uint32_t first = a->how > 2, i, n = 0;
     int row = -1;
     if (first && !a->n) sm__tp_bad(t, "selectattr wants an attribute");
     else if (first) path = a->v[0];
@@ -30891,7 +30885,7 @@ static sm__value sm__tp_each(sm_template *t, const sm__tp_args *a) {
             t->nested = 0;
         }
         if (!a->how) out[n++] = v;
-        else if (sm__v_truth(v) == (int)(a->how & 1)) out[n++] = list.u.v[i];
+        else if (sm__v_truth(v) == (a->how & 1)) out[n++] = list.u.v[i];
     }
     return sm__tp_generator(t, sm__v_items(SM__V_LIST, out, n));
 }
@@ -30917,7 +30911,7 @@ static sm__value sm__tp_json(sm_template *t, const sm__tp_args *a) {
     return sm__tp_made(t, from);
 }
 
-/* how: string 0, safe 1, escape 2, forceescape 3 */
+/* how: string 0, safe 1, forceescape 2, escape or e 3, 4 */
 static sm__value sm__tp_markup(sm_template *t, const sm__tp_args *a) {
     static const char from[] = "&<>'\"", to[][6] = {"&amp;", "&lt;", "&gt;", "&#39;", "&#34;"};
     sm__str s = sm__tp_str(t, a->self);
@@ -30925,7 +30919,7 @@ static sm__value sm__tp_markup(sm_template *t, const sm__tp_args *a) {
     sm__value v = sm__v_string(s);
     size_t i;
     if (!a->how) return sm__v_is(a->self, SM__V_STRINGS) ? a->self : v;
-    if (a->how == 3 || (a->how == 2 && a->self.kind != SM__V_MARKUP)) {
+    if (a->how == 2 || (a->how > 2 && a->self.kind != SM__V_MARKUP)) {
         for (i = 0; i < s.n && !t->status; i++) {
             const char *e = s.p[i] ? strchr(from, s.p[i]) : NULL;
             const char *text = e ? to[e - from] : s.p + i;
@@ -30939,26 +30933,43 @@ static sm__value sm__tp_markup(sm_template *t, const sm__tp_args *a) {
 
 /* -- tests -- */
 
-static sm__value sm__tp_test_kind(sm_template *t, const sm__tp_args *a) { /* how: a set of kinds */
+static sm__value sm__tp_test_kind(sm_template *t, const sm__tp_args *a) {
+    static const uint32_t sets[] = {
+        ~SM__SET(SM__V_UNDEFINED), /* defined */
+        SM__SET(SM__V_UNDEFINED),
+        SM__SET(SM__V_NONE),
+        SM__V_STRINGS,
+        SM__V_NUMBERS,
+        SM__SET(SM__V_INT),
+        SM__SET(SM__V_FLOAT),
+        SM__SET(SM__V_BOOL),
+        SM__SET(SM__V_DICT), /* mapping */
+        SM__V_SEQUENCES,
+        SM__V_SEQUENCES | SM__SET(SM__V_VIEW) | SM__SET(SM__V_GENERATOR) | SM__SET(SM__V_LOOP),
+        SM__SET(SM__V_UNDEFINED) | SM__SET(SM__V_LOOP) | SM__SET(SM__V_MACRO) |
+            SM__SET(SM__V_FUNCTION)}; /* callable */
     (void)t;
-    return sm__v_bool(sm__v_is(a->self, a->how));
+    return sm__v_bool(sm__v_is(a->self, sets[a->how]));
 }
 
-static sm__value sm__tp_test_bool(sm_template *t, const sm__tp_args *a) {
+static sm__value sm__tp_test_bool(sm_template *t, const sm__tp_args *a) { /* false, true */
     (void)t;
-    return sm__v_bool(a->self.kind == SM__V_BOOL && a->self.u.i == (int64_t)a->how);
+    return sm__v_bool(a->self.kind == SM__V_BOOL && a->self.u.i == a->how);
 }
 
-static sm__value sm__tp_test_compare(sm_template *t, const sm__tp_args *a) { /* how: the operator */
-    return sm__v_bool(sm__tp_compare(t, (int)a->how, a->self, a->v[0]));
+static sm__value sm__tp_test_compare(sm_template *t, const sm__tp_args *a) {
+    static const int ops[] = {SM__TP_IN, SM__TP_EQ, SM__TP_EQ, SM__TP_EQ, SM__TP_NE, SM__TP_NE,
+                              '<',       '<',       '<',       SM__TP_LE, SM__TP_LE, '>',
+                              '>',       '>',       SM__TP_GE, SM__TP_GE};
+    return sm__v_bool(sm__tp_compare(t, ops[a->how], a->self, a->v[0]));
 }
 
-/* how: even 0, odd 1, divisibleby 2 */
+/* even, odd, divisibleby(num) */
 static sm__value sm__tp_test_number(sm_template *t, const sm__tp_args *a) {
-    sm__value by = a->how < 2 ? sm__v_int(2) : a->v[0];
+    sm__value by = a->n ? a->v[0] : sm__v_int(2);
     if (!sm__v_is(a->self, SM__V_WHOLE) || !sm__v_is(by, SM__V_WHOLE))
         return sm__tp_type(t, "whole numbers only, not", a->self), by;
-    return sm__v_bool(sm__tp_int_math(t, '%', a->self.u.i, by.u.i).u.i == (a->how == 1));
+    return sm__v_bool(sm__tp_int_math(t, '%', a->self.u.i, by.u.i).u.i == a->how);
 }
 
 /* -- functions -- */
@@ -31079,144 +31090,96 @@ static sm__value sm__tp_strftime(sm_template *t, const sm__tp_args *a) {
 }
 
 static const sm__tp_row sm__tp_rows[] = {
-    {"length count", "", sm__tp_length, SM__TP_FILTER, 0, 0},
-    {"default d", "default_value boolean", sm__tp_default, SM__TP_FILTER, 0, 0},
-    {"trim", "chars", sm__tp_strip, SM__TP_FILTER, 0, 3},
-    {"strip", "chars", sm__tp_strip, SM__TP_STRING, 0, 3},
-    {"lstrip", "chars", sm__tp_strip, SM__TP_STRING, 0, 1},
-    {"rstrip", "chars", sm__tp_strip, SM__TP_STRING, 0, 2},
-    {"lower", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_LOWER},
-    {"upper", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_UPPER},
-    {"capitalize", "", sm__tp_case, SM__TP_FILTER | SM__TP_STRING, 0, SM__CASE_CAPITAL},
-    {"title", "", sm__tp_case, SM__TP_FILTER, 0, SM__CASE_WORDS},
-    {"title", "", sm__tp_case, SM__TP_STRING, 0, SM__CASE_TITLE},
-    {"replace", "old new count", sm__tp_replace, SM__TP_FILTER, 2, 0},
-    {"replace", "old new count", sm__tp_replace, SM__TP_STRING, 2, 1},
-    {"split", "sep maxsplit", sm__tp_split, SM__TP_STRING, 0, 0},
-    {"rsplit", "sep maxsplit", sm__tp_split, SM__TP_STRING, 0, 1},
-    {"splitlines", "keepends", sm__tp_splitlines, SM__TP_STRING, 0, 0},
-    {"startswith", "prefix", sm__tp_affix, SM__TP_STRING, 1, 0},
-    {"endswith", "suffix", sm__tp_affix, SM__TP_STRING, 1, 1},
-    {"removeprefix", "prefix", sm__tp_affix, SM__TP_STRING, 1, 2},
-    {"removesuffix", "suffix", sm__tp_affix, SM__TP_STRING, 1, 3},
-    {"find", "sub", sm__tp_search, SM__TP_STRING, 1, 0},
-    {"index", "sub", sm__tp_search, SM__TP_STRING, 1, 1},
-    {"count", "sub", sm__tp_search, SM__TP_STRING, 1, 2},
-    {"isdigit", "", sm__tp_is, SM__TP_STRING, 0, 'd'},
-    {"isalpha", "", sm__tp_is, SM__TP_STRING, 0, 'a'},
-    {"isalnum", "", sm__tp_is, SM__TP_STRING, 0, 'n'},
-    {"isspace", "", sm__tp_is, SM__TP_STRING, 0, 's'},
-    {"isupper", "", sm__tp_is, SM__TP_STRING, 0, 'u'},
-    {"islower", "", sm__tp_is, SM__TP_STRING, 0, 'l'},
-    {"upper", "", sm__tp_is, SM__TP_TEST, 0, 'u'},
-    {"lower", "", sm__tp_is, SM__TP_TEST, 0, 'l'},
-    {"indent", "width first blank", sm__tp_indent, SM__TP_FILTER, 0, 0},
-    {"join", "d attribute", sm__tp_join, SM__TP_FILTER, 0, 0},
-    {"join", "iterable", sm__tp_join, SM__TP_STRING, 1, 1},
-    {"format", "*", sm__tp_format, SM__TP_FILTER, 0, '%'},
-    {"format", "*", sm__tp_format, SM__TP_STRING, 0, '{'},
-    {"tojson", "ensure_ascii indent separators sort_keys", sm__tp_json, SM__TP_FILTER, 0, 0},
-    {"string", "", sm__tp_markup, SM__TP_FILTER, 0, 0},
-    {"safe", "", sm__tp_markup, SM__TP_FILTER, 0, 1},
-    {"escape e", "", sm__tp_markup, SM__TP_FILTER, 0, 2},
-    {"forceescape", "", sm__tp_markup, SM__TP_FILTER, 0, 3},
-    {"first", "", sm__tp_end, SM__TP_FILTER, 0, 0},
-    {"last", "", sm__tp_end, SM__TP_FILTER, 0, 1},
-    {"list", "", sm__tp_list, SM__TP_FILTER, 0, 0},
-    {"reverse", "", sm__tp_reversed, SM__TP_FILTER, 0, 0},
-    {"items", "", sm__tp_view, SM__TP_DICT, 0, 0},
-    {"keys", "", sm__tp_view, SM__TP_DICT, 0, 1},
-    {"values", "", sm__tp_view, SM__TP_DICT, 0, 2},
-    {"items", "", sm__tp_view, SM__TP_FILTER, 0, 3},
-    {"get", "key default", sm__tp_get, SM__TP_DICT, 1, 0},
-    {"copy", "", sm__tp_get, SM__TP_DICT, 0, 1},
-    {"sort", "reverse case_sensitive attribute", sm__tp_sort, SM__TP_FILTER, 0, 0},
-    {"dictsort", "case_sensitive by reverse", sm__tp_sort, SM__TP_FILTER, 0, 1},
-    {"min", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 0},
-    {"max", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 1},
-    {"unique", "case_sensitive attribute", sm__tp_among, SM__TP_FILTER, 0, 2},
-    {"sum", "attribute start", sm__tp_sum, SM__TP_FILTER, 0, 0},
-    {"int", "default base", sm__tp_numeric, SM__TP_FILTER, 0, 0},
-    {"float", "default", sm__tp_numeric, SM__TP_FILTER, 0, 1},
-    {"abs", "", sm__tp_round, SM__TP_FILTER, 0, 0},
-    {"round", "precision method", sm__tp_round, SM__TP_FILTER, 0, 1},
-    {"map", "*", sm__tp_each, SM__TP_FILTER, 0, 0},
-    {"select", "*", sm__tp_each, SM__TP_FILTER, 0, 1},
-    {"reject", "*", sm__tp_each, SM__TP_FILTER, 0, 2},
-    {"selectattr", "*", sm__tp_each, SM__TP_FILTER, 0, 5},
-    {"rejectattr", "*", sm__tp_each, SM__TP_FILTER, 0, 6},
-    {"defined", "", sm__tp_test_kind, SM__TP_TEST, 0, ~SM__SET(SM__V_UNDEFINED)},
-    {"undefined", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_UNDEFINED)},
-    {"none", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_NONE)},
-    {"string", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_STRINGS},
-    {"number", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_NUMBERS},
-    {"integer", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_INT)},
-    {"float", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_FLOAT)},
-    {"boolean", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_BOOL)},
-    {"mapping", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__SET(SM__V_DICT)},
-    {"sequence", "", sm__tp_test_kind, SM__TP_TEST, 0, SM__V_SEQUENCES},
-    {"iterable", "", sm__tp_test_kind, SM__TP_TEST, 0,
-     SM__V_SEQUENCES | SM__SET(SM__V_VIEW) | SM__SET(SM__V_GENERATOR) | SM__SET(SM__V_LOOP)},
-    {"callable", "", sm__tp_test_kind, SM__TP_TEST, 0,
-     SM__SET(SM__V_UNDEFINED) | SM__SET(SM__V_MACRO) | SM__SET(SM__V_FUNCTION) |
-         SM__SET(SM__V_LOOP)},
-    {"true", "", sm__tp_test_bool, SM__TP_TEST, 0, 1},
-    {"false", "", sm__tp_test_bool, SM__TP_TEST, 0, 0},
-    {"even", "", sm__tp_test_number, SM__TP_TEST, 0, 0},
-    {"odd", "", sm__tp_test_number, SM__TP_TEST, 0, 1},
-    {"divisibleby", "num", sm__tp_test_number, SM__TP_TEST, 1, 2},
-    {"in", "seq", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_IN},
-    {"equalto eq ==", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_EQ},
-    {"ne !=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_NE},
-    {"lessthan lt <", "other", sm__tp_test_compare, SM__TP_TEST, 1, '<'},
-    {"le <=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_LE},
-    {"greaterthan gt >", "other", sm__tp_test_compare, SM__TP_TEST, 1, '>'},
-    {"ge >=", "other", sm__tp_test_compare, SM__TP_TEST, 1, SM__TP_GE},
-    {"range", "start stop step", sm__tp_range, SM__TP_GLOBAL, 1, 0},
-    {"namespace", "*", sm__tp_new, SM__TP_GLOBAL, 0, 0},
-    {"dict", "*", sm__tp_new, SM__TP_GLOBAL, 0, 1},
-    {"raise_exception", "message", sm__tp_raise, SM__TP_GLOBAL, 1, 0},
-    {"strftime_now", "format", sm__tp_strftime, SM__TP_GLOBAL, 1, 0},
+    {"length count", "", 0, SM__TP_FILTER, sm__tp_length},
+    {"default d", "default_value boolean", 0, SM__TP_FILTER, sm__tp_default},
+    {"lower upper capitalize title", "", 0, SM__TP_FILTER, sm__tp_case},
+    {"lower upper capitalize title", "", 0, SM__TP_STRING, sm__tp_case},
+    {"isdigit isalpha isalnum isspace isupper islower", "", 0, SM__TP_STRING, sm__tp_is},
+    {"upper lower", "", 0, SM__TP_TEST, sm__tp_is},
+    {"trim", "chars", 0, SM__TP_FILTER, sm__tp_strip},
+    {"lstrip rstrip strip", "chars", 0, SM__TP_STRING, sm__tp_strip},
+    {"replace", "old new count", 2, SM__TP_FILTER, sm__tp_replace},
+    {"replace", "old new count", 2, SM__TP_STRING, sm__tp_replace},
+    {"split rsplit", "sep maxsplit", 0, SM__TP_STRING, sm__tp_split},
+    {"splitlines", "keepends", 0, SM__TP_STRING, sm__tp_splitlines},
+    {"startswith endswith removeprefix removesuffix", "affix", 1, SM__TP_STRING, sm__tp_affix},
+    {"find index count", "sub", 1, SM__TP_STRING, sm__tp_search},
+    {"indent", "width first blank", 0, SM__TP_FILTER, sm__tp_indent},
+    {"join", "d attribute", 0, SM__TP_FILTER, sm__tp_join},
+    {"join", "iterable", 1, SM__TP_STRING, sm__tp_join},
+    {"format", "*", 0, SM__TP_FILTER, sm__tp_format},
+    {"format", "*", 0, SM__TP_STRING, sm__tp_format},
+    {"tojson", "ensure_ascii indent separators sort_keys", 0, SM__TP_FILTER, sm__tp_json},
+    {"string safe forceescape escape e", "", 0, SM__TP_FILTER, sm__tp_markup},
+    {"first last", "", 0, SM__TP_FILTER, sm__tp_end},
+    {"list", "", 0, SM__TP_FILTER, sm__tp_list},
+    {"reverse", "", 0, SM__TP_FILTER, sm__tp_reversed},
+    {"items", "", 0, SM__TP_FILTER, sm__tp_view},
+    {"items keys values copy", "", 0, SM__TP_DICT, sm__tp_view},
+    {"get", "key default", 1, SM__TP_DICT, sm__tp_get},
+    {"sort", "reverse case_sensitive attribute", 0, SM__TP_FILTER, sm__tp_sort},
+    {"dictsort", "case_sensitive by reverse", 0, SM__TP_FILTER, sm__tp_dictsort},
+    {"min max unique", "case_sensitive attribute", 0, SM__TP_FILTER, sm__tp_among},
+    {"sum", "attribute start", 0, SM__TP_FILTER, sm__tp_sum},
+    {"int", "default base", 0, SM__TP_FILTER, sm__tp_numeric},
+    {"float", "default", 0, SM__TP_FILTER, sm__tp_numeric},
+    {"abs", "", 0, SM__TP_FILTER, sm__tp_round},
+    {"round", "precision method", 0, SM__TP_FILTER, sm__tp_round},
+    {"map select reject selectattr rejectattr", "*", 0, SM__TP_FILTER, sm__tp_each},
+    {"defined undefined none string number integer float boolean mapping sequence iterable "
+     "callable",
+     "", 0, SM__TP_TEST, sm__tp_test_kind},
+    {"false true", "", 0, SM__TP_TEST, sm__tp_test_bool},
+    {"in equalto eq == ne != lessthan lt < le <= greaterthan gt > ge >=", "other", 1, SM__TP_TEST,
+     sm__tp_test_compare},
+    {"even odd", "", 0, SM__TP_TEST, sm__tp_test_number},
+    {"divisibleby", "num", 1, SM__TP_TEST, sm__tp_test_number},
+    {"range", "start stop step", 1, SM__TP_GLOBAL, sm__tp_range},
+    {"namespace dict", "*", 0, SM__TP_GLOBAL, sm__tp_new},
+    {"raise_exception", "message", 1, SM__TP_GLOBAL, sm__tp_raise},
+    {"strftime_now", "format", 1, SM__TP_GLOBAL, sm__tp_strftime},
 };
 #define SM__TP_N_ROWS ((int)(sizeof sm__tp_rows / sizeof *sm__tp_rows))
 #define SM__TP_PARAMS 4
 
-static int sm__tp_row_find(int kinds, sm__str name) {
-    int i;
-    for (i = 0; i < SM__TP_N_ROWS; i++)
-        if ((sm__tp_rows[i].kinds & kinds) && sm__word(sm__tp_rows[i].names, name) >= 0) return i;
+/* The number of a row, and above it which of the row's names it is; or -1. */
+static int sm__tp_row_find(int kind, sm__str name) {
+    int i, how;
+    for (i = 0; i < SM__TP_N_ROWS; i++) {
+        if (sm__tp_rows[i].kind != kind) continue;
+        how = sm__word(sm__tp_rows[i].names, name);
+        if (how >= 0) return i | how << 8;
+    }
     return -1;
 }
 
 /* Runs a row on self; args [n + 2 * n_kw]: in order, then names with values. */
 static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const sm__value *args,
                                 uint32_t n, uint32_t n_kw) {
-    const sm__tp_row *r = &sm__tp_rows[row];
+    const sm__tp_row *r = &sm__tp_rows[row & 255];
     sm__value given[SM__TP_PARAMS];
     sm__tp_args a;
-    uint32_t i, most = *r->params != 0;
     const char *p;
-    int at;
+    int i, at, most = *r->params != 0;
     if (t->status || sm__tp_charge(t, 1)) return self;
-    a.self = self, a.how = r->how;
+    a.self = self, a.how = row >> 8, a.kind = r->kind;
     a.v = args, a.n = n;
     a.kw = args + n, a.n_kw = n_kw;
     if (*r->params == '*') return r->run(t, &a);
     for (p = r->params; *p; p++) most += *p == ' ';
     memset(given, 0, sizeof given);
-    if (n > most) sm__tp_fail(t, SM_ERR_UNSUPPORTED, "so many arguments of", sm__str_of(r->names));
-    for (i = 0; i < n && i < most; i++) given[i] = args[i];
-    for (i = 0; i < n_kw && !t->status; i++) {
+    if ((int)n > most) sm__tp_refuse(t, "so many arguments");
+    for (i = 0; i < (int)n && i < most; i++) given[i] = args[i];
+    for (i = 0; i < (int)n_kw && !t->status; i++) {
         sm__str name = sm__v_str(a.kw[2 * i]);
-        at = r->kinds & (SM__TP_FILTER | SM__TP_TEST) ? sm__word(r->params, name) : -1;
+        at = r->kind <= SM__TP_TEST ? sm__word(r->params, name) : -1;
         if (at < 0 || given[at].kind != SM__V_MISSING)
             sm__tp_fail(t, SM_ERR_UNSUPPORTED, "the argument", name);
         else given[at] = a.kw[2 * i + 1];
     }
     for (i = 0; i < r->least; i++)
-        if (given[i].kind == SM__V_MISSING)
-            sm__tp_fail(t, SM_ERR_FORMAT, "too few arguments of", sm__str_of(r->names));
-    a.v = given, a.n = most;
+        if (given[i].kind == SM__V_MISSING) sm__tp_bad(t, "too few arguments");
+    a.v = given, a.n = (uint32_t)most;
     return t->status ? self : r->run(t, &a);
 }
 
@@ -31724,8 +31687,8 @@ static int sm__tc_operand(sm__tc *c) {
 
 /* The row of a filter or test. As with jinja2, one that is not known is an error when it is called:
  * minus one, and the constant with its name. */
-static int32_t sm__tc_row(sm__tc *c, int kinds) {
-    int row = sm__tp_row_find(kinds, c->name);
+static int32_t sm__tc_row(sm__tc *c, int kind) {
+    int row = sm__tp_row_find(kind, c->name);
     int32_t name = sm__tc_expect_name(c);
     if (c->token == '.') sm__tc_unexpected(c);
     return row < 0 ? -1 - name : row;
@@ -32235,9 +32198,10 @@ static void sm__tc_template(sm__tc *c) {
 /* ---- running ---- */
 
 static sm__value sm__tp_pop(sm_template *t) {
-    if (!t->n_stack) return sm__v_none(); /* only after an error */
-    return t->stack[--t->n_stack];
+    return t->n_stack ? t->stack[--t->n_stack] : sm__v_none(); /* none: only after an error */
 }
+
+static sm__str sm__tp_named(const sm_template *t, int32_t at) { return sm__v_str(t->consts[at]); }
 
 static sm__value sm__tp_load(sm_template *t, sm__str name) {
     sm__scope *s;
@@ -32257,12 +32221,11 @@ static sm__value sm__tp_load(sm_template *t, sm__str name) {
     return sm__v_undefined(name);
 }
 
-static void sm__tp_scope(sm_template *t) {
+static void sm__tp_scope(sm_template *t, sm__scope *parent) {
     sm__scope *s = (sm__scope *)sm__tp_take(t, sizeof *s);
     if (!s) return;
-    memset(s, 0, sizeof *s);
-    s->parent = t->scope;
-    s->depth = t->scope ? t->scope->depth + 1 : 0;
+    s->parent = parent;
+    s->depth = parent ? parent->depth + 1 : 0;
     t->scope = s;
 }
 
@@ -32270,41 +32233,36 @@ static void sm__tp_scope(sm_template *t) {
  * one has read a given variable that is set here only later, jinja2 found it undefined there. */
 static void sm__tp_store(sm_template *t, sm__str name, sm__value v) {
     sm__scope *s = t->scope;
-    const sm__binding *given;
-    int depth = s->depth;
     if (!sm__scope_find(t, s, name)) {
+        const sm__binding *given;
         while (s->parent) s = s->parent;
         given = sm__scope_find(t, s, name);
-        if (given && given->deepest > depth && given->shallowest > depth)
+        if (given && given->deepest > t->scope->depth && given->shallowest > t->scope->depth)
             sm__tp_fail(t, SM_ERR_UNSUPPORTED, "set behind a block that has read it:", name);
     }
     sm__scope_set(t, t->scope, name, v);
 }
 
-static void sm__tp_store_attr(sm_template *t, int32_t arg) {
-    sm__value ns = sm__tp_load(t, sm__v_str(t->consts[arg])), v = sm__tp_pop(t);
+static void sm__tp_store_attr(sm_template *t, sm__value space, sm__str name, sm__value v) {
     int i;
-    if (ns.kind != SM__V_NAMESPACE) {
-        sm__tp_type(t, "set of an attribute of a", ns);
-        return;
-    }
+    if (space.kind != SM__V_NAMESPACE) sm__tp_type(t, "set of an attribute of a", space);
     if (v.kind == SM__V_LOOP) sm__tp_refuse(t, "a loop kept in a namespace");
     for (i = 0; i < t->n_loops; i++)
         if (t->loops[i].watch)
             sm__tp_refuse(t, "a namespace that the loop's own filter reads is changed");
-    sm__scope_set(t, ns.u.scope, sm__v_str(t->consts[arg + 1]), v);
+    if (!t->status) sm__scope_set(t, space.u.scope, name, v);
 }
 
-static void sm__tp_unpack(sm_template *t, int32_t n) {
+static void sm__tp_unpack(sm_template *t, uint32_t n) {
     sm__value v = sm__tp_iterate(t, sm__tp_pop(t));
-    if (v.n != (uint32_t)n) sm__tp_bad(t, "as many values as names are wanted");
+    if (v.n != n) sm__tp_bad(t, "as many values as names are wanted");
     while (n-- > 0 && !t->status) sm__tp_push(t, v.u.v[n]);
 }
 
 /* -- loops -- */
 
 static void sm__tp_for(sm_template *t, int keeps) {
-    sm__value v = sm__tp_pop(t), items = sm__tp_iterate(t, v);
+    sm__value items = sm__tp_iterate(t, sm__tp_pop(t));
     sm__tp_loop *l = &t->loops[t->n_loops];
     if (t->n_loops == SM__TP_DEPTH) {
         sm__tp_full(t, "loops are nested too deeply");
@@ -32314,15 +32272,11 @@ static void sm__tp_for(sm_template *t, int keeps) {
     memset(l, 0, sizeof *l);
     l->items = items;
     l->outer = t->scope;
-    if (keeps) {
-        l->kept = (sm__value *)sm__tp_take(t, items.n * sizeof *l->kept);
-        l->watch = t->watch;
-        t->watch = 1;
-    } else {
-        l->watch = t->filter_read;
-        t->filter_read = 0;
-    }
-    sm__tp_scope(t);
+    if (keeps) l->kept = sm__tp_take_values(t, items.n);
+    l->watch = keeps ? t->watch : t->filter_read;
+    if (keeps) t->watch = 1;
+    else t->filter_read = 0;
+    sm__tp_scope(t, t->scope);
 }
 
 /* The next item, in a scope that is as good as new; or the end. */
@@ -32331,11 +32285,7 @@ static int sm__tp_next(sm_template *t, int keeps) {
     sm__binding *b;
     sm__value loop = sm__v_make(SM__V_LOOP, 0);
     if (l->at == l->items.n) return 0;
-    if (t->scope->captured) {
-        t->scope = l->outer;
-        sm__tp_scope(t);
-        if (t->status) return 0;
-    }
+    if (t->scope->captured) sm__tp_scope(t, l->outer);
     for (b = t->scope->first; b; b = b->next) b->value.kind = SM__V_MISSING;
     loop.u.loop = l;
     if (!keeps) sm__scope_set(t, t->scope, sm__str_of("loop"), loop);
@@ -32343,13 +32293,33 @@ static int sm__tp_next(sm_template *t, int keeps) {
     return 1;
 }
 
-static void sm__tp_done(sm_template *t, int keeps) {
+static void sm__tp_keep(sm_template *t) {
+    sm__tp_loop *l = &t->loops[t->n_loops - 1];
+    if (sm__v_truth(sm__tp_pop(t)) && l->kept) l->kept[l->n_kept++] = l->items.u.v[l->at - 1];
+}
+
+static int sm__tp_done(sm_template *t, int keeps) { /* whether a turn was ended */
     sm__tp_loop *l = &t->loops[--t->n_loops];
     t->scope = l->outer;
-    if (!keeps) return;
+    if (!keeps) return l->ended;
     sm__tp_push(t, sm__v_items(SM__V_LIST, l->kept, l->n_kept));
     t->filter_read = t->watch == 2;
     if (!t->filter_read || !l->watch) t->watch = l->watch;
+    return 0;
+}
+
+/* loop.cycle(...) and loop.changed(...) */
+static sm__value sm__tp_loop_call(sm_template *t, sm__tp_loop *l, sm__str name,
+                                  const sm__value *args, uint32_t n) {
+    sm__value now = sm__v_items(SM__V_TUPLE, NULL, n);
+    if (sm__str_is(name, "cycle") && n) return args[(l->at - 1) % n];
+    if (!sm__str_is(name, "changed"))
+        return sm__tp_fail(t, SM_ERR_UNSUPPORTED, "loop has no", name), now;
+    now.u.v = sm__tp_take_values(t, n);
+    if (now.u.v && n) memcpy(now.u.v, args, n * sizeof *args);
+    if (t->status || (l->changed.kind && sm__v_equal(t, l->changed, now))) return sm__v_bool(0);
+    l->changed = now;
+    return sm__v_bool(1);
 }
 
 /* -- text that is kept instead of written -- */
@@ -32366,37 +32336,50 @@ static sm__value sm__tp_captured(sm_template *t) {
     return sm__tp_made(t, start);
 }
 
-/* -- calls: the arguments are on the stack -- */
+static void sm__tp_print(sm_template *t, sm__value v, int strings_only) {
+    uint32_t from = t->text.n;
+    if (strings_only && !sm__v_is(v, SM__V_STRINGS)) sm__tp_type(t, "a filter block gave a", v);
+    sm__tp_append(t, &t->out, sm__tp_str(t, v), -1);
+    t->text.n = from; /* what was made for it is not needed any more */
+}
+
+/* -- calls: the arguments are on the stack above its first `base` values and what is called -- */
+
+static void sm__tp_macro_make(sm_template *t, int32_t number) {
+    sm__value v = sm__v_make(SM__V_MACRO, (uint32_t)number);
+    sm__scope *s;
+    v.u.scope = t->scope;
+    for (s = t->scope; s; s = s->parent) s->captured = 1;
+    sm__tp_push(t, v);
+}
 
 /* Gives a macro its arguments and jumps into it; returns the operation that is next. */
-static int32_t sm__tp_enter(sm_template *t, sm__value macro, uint32_t n, uint32_t n_kw, int32_t pc,
+static int32_t sm__tp_enter(sm_template *t, sm__value macro, const sm__tp_op *op, int32_t pc,
                             uint32_t base) {
     const sm__tp_macro *m = &t->macros[macro.n];
-    const sm__value *args = t->stack + t->n_stack - n - 2 * n_kw;
+    const sm__value *args = t->stack + base + 1, *kw = args + op->a;
     sm__tp_frame *f = &t->frames[t->n_frames];
-    uint32_t i, k, params = (uint32_t)m->n_params;
     sm__scope *caller = t->scope;
+    int i, k, n = op->a, n_kw = op->b;
     if (t->n_frames == SM__TP_DEPTH) sm__tp_full(t, "macros are called too deeply");
-    if (n > params) sm__tp_bad(t, "too many arguments of a macro");
-    t->scope = macro.u.scope;
-    sm__tp_scope(t);
-    if (t->status) return pc;
-    for (i = 0; i < params; i++) {
-        sm__str name = sm__v_str(t->consts[m->params[i]]);
-        sm__value v =
-            i < (uint32_t)m->n_needed ? sm__v_undefined(name) : sm__v_make(SM__V_MISSING, 0);
-        if (i < n) v = args[i];
-        for (k = 0; k < n_kw; k++) {
-            if (!sm__str_same(sm__v_str(args[n + 2 * k]), name)) continue;
-            if (i < n) sm__tp_fail(t, SM_ERR_FORMAT, "given twice:", name);
-            v = args[n + 2 * k + 1];
-        }
+    if (n > m->n_params) sm__tp_bad(t, "too many arguments of a macro");
+    sm__tp_scope(t, macro.u.scope);
+    for (i = 0; i < m->n_params && !t->status; i++) {
+        sm__str name = sm__tp_named(t, m->params[i]);
+        sm__value v = i < n             ? args[i]
+                      : i < m->n_needed ? sm__v_undefined(name)
+                                        : sm__v_make(SM__V_MISSING, 0);
         if (sm__scope_find(t, t->scope, name)) sm__tp_refuse(t, "two parameters of one name");
         sm__scope_set(t, t->scope, name, v);
     }
-    for (k = 0; k < n_kw; k++)
-        if (!sm__scope_find(t, t->scope, sm__v_str(args[n + 2 * k])))
-            sm__tp_fail(t, SM_ERR_FORMAT, "the macro has no parameter", sm__v_str(args[n + 2 * k]));
+    for (k = 0; k < n_kw && !t->status; k++) {
+        sm__str name = sm__v_str(kw[2 * k]);
+        for (i = 0; i < m->n_params && !sm__str_same(name, sm__tp_named(t, m->params[i]));) i++;
+        if (i == m->n_params) sm__tp_fail(t, SM_ERR_FORMAT, "the macro has no parameter", name);
+        else if (i < n) sm__tp_fail(t, SM_ERR_FORMAT, "given twice:", name);
+        else sm__scope_set(t, t->scope, name, kw[2 * k + 1]);
+    }
+    if (t->status) return pc;
     f->back = pc;
     f->n_stack = base;
     f->scope = caller;
@@ -32417,62 +32400,39 @@ static int32_t sm__tp_return(sm_template *t) {
     return f->back;
 }
 
-/* loop.cycle(...) and loop.changed(...) */
-static sm__value sm__tp_loop_call(sm_template *t, sm__tp_loop *l, sm__str name,
-                                  const sm__value *args, uint32_t n) {
-    sm__value v = sm__v_bool(1);
-    uint32_t i;
-    if (sm__str_is(name, "cycle")) {
-        if (n) return args[(l->at - 1) % n];
-        return sm__tp_bad(t, "nothing to cycle through"), v;
-    }
-    if (!sm__str_is(name, "changed"))
-        return sm__tp_fail(t, SM_ERR_UNSUPPORTED, "loop has no", name), v;
-    if (l->changed.kind == SM__V_TUPLE) {
-        sm__value now = sm__v_items(SM__V_TUPLE, NULL, n);
-        v.u.i = l->changed.n != n;
-        for (i = 0; i < n && !v.u.i; i++) v.u.i = !sm__v_equal(t, l->changed.u.v[i], args[i]);
-        if (!v.u.i) return v;
-        l->changed = now;
-    }
-    l->changed = sm__v_items(SM__V_TUPLE, (sm__value *)sm__tp_take(t, n * sizeof *args), n);
-    if (l->changed.u.v && n) memcpy(l->changed.u.v, args, n * sizeof *args);
-    return v;
+/* Whether a macro's parameter has a value already. */
+static int sm__tp_is_given(sm_template *t, int param) {
+    int32_t name = t->frames[t->n_frames - 1].macro->params[param];
+    const sm__binding *b = sm__scope_find(t, t->scope, sm__tp_named(t, name));
+    return b && b->value.kind != SM__V_MISSING;
 }
 
 static int32_t sm__tp_call(sm_template *t, const sm__tp_op *op, int32_t pc) {
     uint32_t n = op->a, n_kw = op->b, base = t->n_stack - n - 2 * n_kw - 1;
     const sm__value *args = t->stack + base + 1;
     sm__value self = t->stack[base], f = self, r = sm__v_none();
-    int row = op->arg, kinds;
+    int row = op->arg, plain = op->code == SM__OP_CALL;
+    sm__str name = sm__no_str;
+    if (op->code == SM__OP_METHOD || row < 0) name = sm__tp_named(t, row < 0 ? -1 - row : row);
     if (op->code == SM__OP_METHOD) {
-        sm__str name = sm__v_str(t->consts[op->arg]);
-        kinds = self.kind == SM__V_STRING ? SM__TP_STRING
-                : self.kind == SM__V_DICT ? SM__TP_DICT
-                                          : 0;
-        row = kinds ? sm__tp_row_find(kinds, name) : -1;
+        row = -1;
         if (self.kind == SM__V_MARKUP) sm__tp_refuse(t, "Markup in an operation");
-        if (self.kind == SM__V_LOOP) {
-            if (n_kw) sm__tp_refuse(t, "named arguments here");
-            r = sm__tp_loop_call(t, self.u.loop, name, args, n);
-            t->n_stack = base;
-            sm__tp_push(t, r);
-            return pc;
-        }
-        if (row < 0) f = sm__tp_name(t, self, name, 1); /* maybe it holds a macro */
-        if (row < 0 && f.kind == SM__V_UNDEFINED)
-            sm__tp_fail(t, SM_ERR_FORMAT, "there is no", name);
+        if (self.kind == SM__V_STRING) row = sm__tp_row_find(SM__TP_STRING, name);
+        if (self.kind == SM__V_DICT) row = sm__tp_row_find(SM__TP_DICT, name);
+        plain = row < 0 && self.kind != SM__V_LOOP;
+        if (plain) f = sm__tp_name(t, self, name, 1); /* maybe it holds a macro */
+        if (plain && f.kind == SM__V_UNDEFINED) sm__tp_fail(t, SM_ERR_FORMAT, "there is no", name);
     }
     if (t->status) return pc;
-    if (op->code == SM__OP_CALL || (op->code == SM__OP_METHOD && row < 0)) {
-        if (f.kind == SM__V_MACRO) return sm__tp_enter(t, f, n, n_kw, pc, base);
-        row = (int)f.n;
-        if (f.kind != SM__V_FUNCTION) return sm__tp_type(t, "this cannot be called:", f), pc;
-    }
-    if (row < 0)
-        sm__tp_fail(t, SM_ERR_UNSUPPORTED, op->code == SM__OP_FILTER ? "the filter" : "the test",
-                    sm__v_str(t->consts[-1 - row]));
-    else r = sm__tp_row_run(t, row, self, args, n, n_kw);
+    if (plain && f.kind == SM__V_MACRO) return sm__tp_enter(t, f, op, pc, base);
+    if (plain && f.kind != SM__V_FUNCTION) sm__tp_type(t, "this cannot be called:", f);
+    if (plain) row = (int)f.n;
+    if (row >= 0) r = sm__tp_row_run(t, row, self, args, n, n_kw);
+    else if (op->code != SM__OP_METHOD)
+        sm__tp_fail(t, SM_ERR_UNSUPPORTED, op->code == SM__OP_TEST ? "the test" : "the filter",
+                    name);
+    else if (n_kw) sm__tp_refuse(t, "named arguments here");
+    else r = sm__tp_loop_call(t, self.u.loop, name, args, n);
     t->n_stack = base;
     sm__tp_push(t, r);
     return pc;
@@ -32480,31 +32440,24 @@ static int32_t sm__tp_call(sm_template *t, const sm__tp_op *op, int32_t pc) {
 
 /* -- operations that change values only -- */
 
-static void sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
-    sm__value b = sm__tp_pop(t), a;
+static sm__value sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
+    sm__value b = sm__tp_pop(t), parts[3];
     switch (op->code) {
-    case SM__OP_NAME: b = sm__tp_name(t, b, sm__v_str(t->consts[op->arg]), 1); break;
-    case SM__OP_ITEM:
-        a = sm__tp_pop(t);
-        b = sm__tp_item(t, a, b);
-        break;
+    case SM__OP_NAME: return sm__tp_name(t, b, sm__tp_named(t, op->arg), 1);
+    case SM__OP_NOT: return sm__v_bool(!sm__v_truth(b));
+    case SM__OP_ITEM: return sm__tp_item(t, sm__tp_pop(t), b);
+    case SM__OP_BINARY: return sm__tp_binary(t, op->arg, sm__tp_pop(t), b);
     case SM__OP_SLICE:
-        t->n_stack -= 2; /* the parts are b and the two below it */
-        t->stack[t->n_stack + 2] = b;
-        b = t->stack[t->n_stack - 1];
-        b = t->status ? b : sm__tp_slice(t, b, t->stack + t->n_stack);
-        t->n_stack--;
-        break;
-    case SM__OP_NEG:
-    case SM__OP_POS:
-        if (!sm__v_is(b, SM__V_NUMBERS)) sm__tp_type(t, "no number:", b);
-        else if (b.kind == SM__V_FLOAT) b.u.d = op->code == SM__OP_NEG ? -b.u.d : b.u.d;
-        else b = sm__tp_int_math(t, '*', b.u.i, op->code == SM__OP_NEG ? -1 : 1);
-        break;
-    case SM__OP_NOT: b = sm__v_bool(!sm__v_truth(b)); break;
-    default: /* binary */ a = sm__tp_pop(t); b = sm__tp_binary(t, op->arg, a, b);
+        parts[2] = b;
+        parts[1] = sm__tp_pop(t);
+        parts[0] = sm__tp_pop(t);
+        return sm__tp_slice(t, sm__tp_pop(t), parts);
+    default: /* a sign */
+        if (!sm__v_is(b, SM__V_NUMBERS)) return sm__tp_type(t, "no number:", b), b;
+        if (b.kind != SM__V_FLOAT)
+            return sm__tp_int_math(t, '*', b.u.i, op->code == SM__OP_NEG ? -1 : 1);
+        return sm__v_float(op->code == SM__OP_NEG ? -b.u.d : b.u.d);
     }
-    sm__tp_push(t, b);
 }
 
 static int32_t sm__tp_chain(sm_template *t, const sm__tp_op *op) {
@@ -32514,40 +32467,31 @@ static int32_t sm__tp_chain(sm_template *t, const sm__tp_op *op) {
     return yes ? 0 : op->arg;
 }
 
-static void sm__tp_keep(sm_template *t) {
-    sm__tp_loop *l = &t->loops[t->n_loops - 1];
-    if (sm__v_truth(sm__tp_pop(t)) && l->kept) l->kept[l->n_kept++] = l->items.u.v[l->at - 1];
-}
-
-static void sm__tp_print(sm_template *t, sm__value v, int strings_only) {
-    uint32_t from = t->text.n;
-    if (strings_only && !sm__v_is(v, SM__V_STRINGS)) sm__tp_type(t, "a filter block gave a", v);
-    sm__tp_append(t, &t->out, sm__tp_str(t, v), -1);
-    t->text.n = from; /* what was made for it is not needed any more */
+/* `and` and `or`: what decides stays, and the rest is jumped over. */
+static int32_t sm__tp_decide(sm_template *t, const sm__tp_op *op) {
+    if (sm__v_truth(t->stack[t->n_stack - 1]) == (op->code == SM__OP_OR)) return op->arg;
+    t->n_stack--;
+    return 0;
 }
 
 static void sm__tp_run(sm_template *t) {
     int32_t pc = 0;
     sm__value v;
-    while (!t->status) {
+    while (!sm__tp_charge(t, 1)) {
         const sm__tp_op *op = &t->ops[pc++];
         t->at = op->at;
-        if (--t->steps < 0) {
-            sm__tp_full(t, "more steps than max_steps");
-            return;
-        }
         switch (op->code) {
         case SM__OP_END: return;
-        case SM__OP_TEXT: sm__tp_append(t, &t->out, sm__v_str(t->consts[op->arg]), -1); break;
+        case SM__OP_TEXT: sm__tp_append(t, &t->out, sm__tp_named(t, op->arg), -1); break;
         case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t), op->a); break;
         case SM__OP_CONST: sm__tp_push(t, t->consts[op->arg]); break;
-        case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__v_str(t->consts[op->arg]))); break;
-        case SM__OP_STORE:
-            v = sm__tp_pop(t);
-            sm__tp_store(t, sm__v_str(t->consts[op->arg]), v);
+        case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__tp_named(t, op->arg))); break;
+        case SM__OP_STORE: sm__tp_store(t, sm__tp_named(t, op->arg), sm__tp_pop(t)); break;
+        case SM__OP_STORE_ATTR:
+            v = sm__tp_load(t, sm__tp_named(t, op->arg));
+            sm__tp_store_attr(t, v, sm__tp_named(t, op->arg + 1), sm__tp_pop(t));
             break;
-        case SM__OP_STORE_ATTR: sm__tp_store_attr(t, op->arg); break;
-        case SM__OP_UNPACK: sm__tp_unpack(t, op->arg); break;
+        case SM__OP_UNPACK: sm__tp_unpack(t, (uint32_t)op->arg); break;
         case SM__OP_LIST:
         case SM__OP_TUPLE:
             sm__tp_push(t, sm__tp_gather(t, op->code == SM__OP_LIST ? SM__V_LIST : SM__V_TUPLE,
@@ -32562,50 +32506,25 @@ static void sm__tp_run(sm_template *t) {
         case SM__OP_TEST: pc = sm__tp_call(t, op, pc); break;
         case SM__OP_CHAIN: pc += sm__tp_chain(t, op); break;
         case SM__OP_JUMP: pc += op->arg; break;
-        case SM__OP_UNLESS:
-            if (!sm__v_truth(sm__tp_pop(t))) pc += op->arg;
-            break;
+        case SM__OP_UNLESS: pc += sm__v_truth(sm__tp_pop(t)) ? 0 : op->arg; break;
         case SM__OP_AND:
-        case SM__OP_OR:
-            v = sm__tp_pop(t);
-            if (sm__v_truth(v) != (op->code == SM__OP_OR)) break;
-            sm__tp_push(t, v);
-            pc += op->arg;
-            break;
+        case SM__OP_OR: pc += sm__tp_decide(t, op); break;
         case SM__OP_FOR: sm__tp_for(t, op->a); break;
-        case SM__OP_NEXT:
-            if (!sm__tp_next(t, op->a)) pc += op->arg;
-            break;
+        case SM__OP_NEXT: pc += sm__tp_next(t, op->a) ? 0 : op->arg; break;
         case SM__OP_KEEP: sm__tp_keep(t); break;
         case SM__OP_AGAIN:
             t->loops[t->n_loops - 1].ended = 1;
             pc += op->arg;
             break;
-        case SM__OP_DONE:
-            sm__tp_done(t, op->a);
-            if (t->loops[t->n_loops].ended) pc += op->arg;
-            break;
-        case SM__OP_SCOPE: sm__tp_scope(t); break;
+        case SM__OP_DONE: pc += sm__tp_done(t, op->a) ? op->arg : 0; break;
+        case SM__OP_SCOPE: sm__tp_scope(t, t->scope); break;
         case SM__OP_UNSCOPE: t->scope = t->scope->parent; break;
         case SM__OP_CAPTURE: sm__tp_capture(t); break;
         case SM__OP_CAPTURED: sm__tp_push(t, sm__tp_captured(t)); break;
-        case SM__OP_MACRO: {
-            sm__scope *s;
-            v = sm__v_make(SM__V_MACRO, (uint32_t)op->arg);
-            v.u.scope = t->scope;
-            for (s = t->scope; s; s = s->parent) s->captured = 1;
-            sm__tp_push(t, v);
-            break;
-        }
-        case SM__OP_GIVEN: {
-            const sm__tp_macro *m = t->frames[t->n_frames - 1].macro;
-            const sm__binding *given =
-                sm__scope_find(t, t->scope, sm__v_str(t->consts[m->params[op->b]]));
-            if (given && given->value.kind != SM__V_MISSING) pc += op->arg;
-            break;
-        }
+        case SM__OP_MACRO: sm__tp_macro_make(t, op->arg); break;
+        case SM__OP_GIVEN: pc += sm__tp_is_given(t, op->b) ? op->arg : 0; break;
         case SM__OP_RETURN: pc = sm__tp_return(t); break;
-        default: sm__tp_value_op(t, op);
+        default: sm__tp_push(t, sm__tp_value_op(t, op));
         }
     }
 }
@@ -32823,7 +32742,7 @@ static void sm__tp_context(sm_template *t, const sm_render_params *p) {
     sm__value extra;
     int i;
     uint32_t base = t->n_stack, k;
-    sm__tp_scope(t);
+    sm__tp_scope(t, t->scope);
     for (i = 0; i < 4; i++)
         if (t->special[i].n) sm__tp_set(t, special[i], sm__v_string(t->special[i]));
     if (p->messages_json) {
@@ -32842,7 +32761,7 @@ static void sm__tp_context(sm_template *t, const sm_render_params *p) {
         for (k = 0; k < extra.n && !t->status; k++)
             sm__scope_set(t, t->scope, sm__v_str(extra.u.v[2 * k]), extra.u.v[2 * k + 1]);
     }
-    sm__tp_scope(t); /* what the template sets */
+    sm__tp_scope(t, t->scope); /* what the template sets */
 }
 
 SM_API sm_status sm_template_render(sm_template *t, const sm_render_params *p, const char **text,
