@@ -853,7 +853,8 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
  *   pattern    ECMA-262 with u, by code points; \p{} of L Ll N P S M Mn White_Space. Refused:
  *              look-around, back references, \b, flags, an anchor in a repetition without end. */
 typedef enum sm_grammar_kind {
-    SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation; its tokens, <[id]> and <name>, too */
+    SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation with its tokens, <[id]> and <name>; rules may be
+                               recursive on the left, up to 64 through one another */
     SM_GRAMMAR_JSON_SCHEMA, /* draft 2020-12: see above */
     SM_GRAMMAR_REGEX,       /* of the whole text, in the words of pattern: see above */
     SM_GRAMMAR_CHOICES      /* one of the choices */
@@ -24696,6 +24697,13 @@ static void sm__gb_spread_flags(sm__gb *b) {
     }
 }
 
+/* The same of the children that a row is made of. */
+static uint32_t sm__gb_left_child(const sm__gb *b, uint32_t x, uint32_t i) {
+    if (sm__gb_kind(b, x) == SM__G_SEQ && i == 1 && !sm__gb_has(b, b->nodes[x].a, SM__G_NULLABLE))
+        return SM__G_NO_END;
+    return sm__gb_child(b, x, i);
+}
+
 /* A rule whose row would be made of itself, or SM__G_NO_END: a depth-first search over what rows
  * are made of. The stack holds the path: nodes, each with the number of its next child. */
 static uint32_t sm__gb_left_recursion(sm__gb *b) {
@@ -24706,10 +24714,7 @@ static uint32_t sm__gb_left_recursion(sm__gb *b) {
         while (b->n_stack > down && b->error.status == SM_OK) {
             x = b->stack[b->n_stack - 2];
             i = b->stack[b->n_stack - 1]++;
-            c = sm__gb_child(b, x, i);
-            if (sm__gb_kind(b, x) == SM__G_SEQ && i == 1 &&
-                !sm__gb_has(b, b->nodes[x].a, SM__G_NULLABLE))
-                c = SM__G_NO_END;
+            c = sm__gb_left_child(b, x, i);
             b->nodes[x].flags |= SM__G_BUSY;
             if (c == SM__G_NO_END) {
                 b->nodes[x].flags = (uint8_t)((b->nodes[x].flags & ~SM__G_BUSY) | SM__G_DONE);
@@ -24727,9 +24732,191 @@ static uint32_t sm__gb_left_recursion(sm__gb *b) {
     return culprit;
 }
 
-/* All rules are defined: finds out what is empty and what may be, and whether rules call themselves
- * before they consumed anything. Returns the state to begin with, SM__G_ID_NONE on failure;
- * *culprit is the number of a rule that is recursive on the left, else SM__G_NO_END. */
+/* Left recursion is turned round. Say that rules X_i begin with one another: X_i is any X_j a_ij,
+ * or b_i, where no b_i begins with a call of one of them. Then X_i begins with some b_j, and goes
+ * on as C_ij, which is what may follow once an X_j is complete, until an X_i is: the empty text if
+ * j = i, or any a_kj C_ik. This is the left-corner transform (Rosenkrantz and Lewis 1970). It asks
+ * that nothing that stands before such a call is empty; so each rule that may be empty has a twin
+ * without the empty text. */
+
+#define SM__G_LEFT 64 /* rules X_i */
+
+typedef struct sm__gleft {
+    uint32_t rules[SM__G_LEFT], twins[SM__G_LEFT], b[SM__G_LEFT], n;
+    uint64_t up[SM__G_LEFT]; /* bit i of [j]: a complete X_j is a complete X_i */
+    uint32_t *a;             /* [n, n] */
+    uint32_t *twin_of;       /* [rules] of any rule, 0 = none yet */
+    uint32_t *asked, n_asked; /* other rules than X_i that need a twin */
+} sm__gleft;
+
+/* A new rule that counts, until it is defined, as one byte, or the empty text. */
+static uint32_t sm__gb_rule_to_come(sm__gb *b, int nullable) {
+    uint32_t rule = sm__gb_rule(b);
+    sm__gb_define(b, rule, nullable ? SM__G_ID_EMPTY : sm__gb_range(b, 0, 255));
+    return rule;
+}
+
+/* The texts of x that are not empty. The stack holds pairs: an expression, and what follows it. */
+static uint32_t sm__gb_nonempty(sm__gb *b, sm__gleft *l, uint32_t x) {
+    uint32_t down = b->n_stack, out = SM__G_ID_NONE, k;
+    sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_EMPTY);
+    while (b->n_stack > down && b->error.status == SM_OK) {
+        sm__gnode n;
+        k = b->stack[b->n_stack - 1];
+        x = b->stack[b->n_stack -= 2];
+        n = b->nodes[x];
+        if (!(n.flags & SM__G_NULLABLE)) {
+            out = sm__gb_alt(b, out, sm__gb_seq(b, x, k));
+        } else if (n.kind == SM__G_SEQ) {
+            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, n.b, k));
+            sm__gb_push(b, n.b), sm__gb_push(b, k);
+        } else if (n.kind == SM__G_ALT) {
+            sm__gb_push(b, n.a), sm__gb_push(b, k);
+            sm__gb_push(b, n.b), sm__gb_push(b, k);
+        } else if (n.kind == SM__G_REPEAT) {
+            x = sm__gb_repeat(b, n.a, 0, n.c == SM__G_NO_END ? n.c : n.c - 1);
+            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, x, k));
+        } else if (n.kind == SM__G_CALL) {
+            if (!l->twin_of[n.a]) {
+                l->twin_of[n.a] = sm__gb_rule_to_come(b, 0);
+                l->asked[l->n_asked++] = n.a;
+            }
+            x = sm__gb_call(b, l->twin_of[n.a]);
+            out = sm__gb_alt(b, out, sm__gb_seq(b, x, k));
+        } else if (n.kind != SM__G_EMPTY) {
+            sm__gb_fail(b, SM_ERR_UNSUPPORTED, "grammar: left recursion behind %s", "\"not\"");
+        }
+    }
+    b->n_stack = down;
+    return out;
+}
+
+/* x, which is not empty, as a_ij and b_i. */
+static void sm__gb_split(sm__gb *b, sm__gleft *l, uint32_t i, uint32_t x) {
+    uint32_t down = b->n_stack, k, j, *to;
+    sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_EMPTY);
+    while (b->n_stack > down && b->error.status == SM_OK) {
+        sm__gnode n;
+        k = b->stack[b->n_stack - 1];
+        x = b->stack[b->n_stack -= 2];
+        n = b->nodes[x];
+        if (n.kind == SM__G_SEQ && sm__gb_has(b, n.a, SM__G_NULLABLE)) {
+            x = sm__gb_nonempty(b, l, n.a);
+            sm__gb_push(b, x), sm__gb_push(b, sm__gb_seq(b, n.b, k));
+            sm__gb_push(b, n.b), sm__gb_push(b, k);
+        } else if (n.kind == SM__G_SEQ) {
+            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, n.b, k));
+        } else if (n.kind == SM__G_ALT) {
+            sm__gb_push(b, n.a), sm__gb_push(b, k);
+            sm__gb_push(b, n.b), sm__gb_push(b, k);
+        } else if (n.kind == SM__G_REPEAT) {
+            x = sm__gb_repeat(b, n.a, n.b - 1, n.c == SM__G_NO_END ? n.c : n.c - 1);
+            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, x, k));
+        } else {
+            for (j = 0; j < l->n && (n.kind != SM__G_CALL || l->twins[j] != n.a);) j++;
+            to = j < l->n ? &l->a[i * l->n + j] : &l->b[i];
+            *to = sm__gb_alt(b, *to, j < l->n ? k : sm__gb_seq(b, x, k));
+        }
+    }
+    b->n_stack = down;
+}
+
+/* Marks with `flag` what leads to marked nodes, or, down, what they lead to: on the left. */
+static void sm__gb_reach(sm__gb *b, unsigned flag, int down) {
+    uint32_t x, i, c, changed = 1;
+    while (changed && b->error.status == SM_OK) {
+        changed = 0;
+        if ((b->work += b->n_nodes) / SM__G_WORK > b->max_nodes) sm__gb_full(b, "so much work");
+        for (x = 0; x < b->n_nodes; x++)
+            for (i = 0; (c = sm__gb_left_child(b, x, i)) != SM__G_NO_END; i++) {
+                uint32_t from = down ? x : c, to = down ? c : x;
+                if (!sm__gb_has(b, from, flag) || sm__gb_has(b, to, flag)) continue;
+                if (!sm__gb_has(b, to, SM__G_CALLS)) continue;
+                b->nodes[to].flags = (uint8_t)(b->nodes[to].flags | flag);
+                changed = 1;
+            }
+    }
+}
+
+/* The rules that begin with `rule` and with which it begins. 0 = too many, or no memory. */
+static int sm__gb_left_rules(sm__gb *b, sm__gleft *l, uint32_t rule) {
+    uint32_t x, call = sm__gb_call(b, rule);
+    for (x = 0; x < b->n_nodes; x++)
+        b->nodes[x].flags = (uint8_t)(b->nodes[x].flags & ~(SM__G_BUSY | SM__G_DONE));
+    b->nodes[call].flags |= SM__G_BUSY | SM__G_DONE;
+    sm__gb_reach(b, SM__G_BUSY, 0);
+    sm__gb_reach(b, SM__G_DONE, 1);
+    for (x = 0, l->n = 0; x < b->n_nodes; x++) {
+        if (sm__gb_kind(b, x) != SM__G_CALL || !sm__gb_has(b, x, SM__G_BUSY)) continue;
+        if (!sm__gb_has(b, x, SM__G_DONE)) continue;
+        if (l->n == SM__G_LEFT) return 0;
+        l->rules[l->n++] = b->nodes[x].a;
+    }
+    return b->error.status == SM_OK;
+}
+
+/* a_ij, without the empty text, b_i and up. */
+static void sm__gb_left_parts(sm__gb *b, sm__gleft *l) {
+    uint32_t i, j, n = l->n;
+    for (i = 0; i < n; i++) {
+        int nullable = sm__gb_has(b, b->words[l->rules[i]], SM__G_NULLABLE);
+        l->twins[i] = nullable ? sm__gb_rule_to_come(b, 0) : l->rules[i];
+        l->twin_of[l->rules[i]] = l->twins[i];
+        l->b[i] = SM__G_ID_NONE;
+        l->up[i] = (uint64_t)1 << i;
+    }
+    for (i = 0; i < n; i++)
+        sm__gb_split(b, l, i, sm__gb_nonempty(b, l, b->words[l->rules[i]]));
+    for (i = 0; i < n * n; i++) {
+        if (sm__gb_has(b, l->a[i], SM__G_NULLABLE)) l->up[i % n] |= (uint64_t)1 << i / n;
+        l->a[i] = sm__gb_nonempty(b, l, l->a[i]);
+    }
+    for (i = 0; i < n; i++)
+        for (j = 0; j < n; j++)
+            if (l->up[j] >> i & 1) l->up[j] |= l->up[i];
+}
+
+/* Turns the rules round that begin with this one as it begins with them. 0 = it cannot be done. */
+static int sm__gb_turn(sm__gb *b, uint32_t rule) {
+    sm__gleft l;
+    uint32_t n, i, j, k, m, first, body;
+    size_t room = (size_t)(b->max_arcs - b->n_arcs) * 2, words = b->n_words;
+    if (!sm__gb_left_rules(b, &l, rule)) return 0;
+    n = l.n;
+    if (room < n * n + 2 * words) return (int)sm__gb_full(b, "its rules");
+    l.a = (uint32_t *)(void *)(b->arcs + b->n_arcs);
+    l.twin_of = l.a + n * n;
+    l.asked = l.twin_of + words;
+    l.n_asked = 0;
+    memset(l.a, 0, (n * n + words) * sizeof *l.a);
+    sm__gb_left_parts(b, &l);
+    first = b->n_words; /* C_ij is rule first + i * n + j */
+    for (i = 0; i < n * n; i++) sm__gb_rule_to_come(b, (int)(l.up[i % n] >> i / n & 1));
+    for (i = 0; i < n * n && b->error.status == SM_OK; i++) {
+        body = l.up[i % n] >> i / n & 1 ? SM__G_ID_EMPTY : SM__G_ID_NONE;
+        for (k = 0; k < n; k++)
+            for (m = 0; m < n && l.up[i % n] >> k & 1; m++)
+                body = sm__gb_alt(b, body,
+                                  sm__gb_seq(b, l.a[m * n + k],
+                                             sm__gb_call(b, first + i / n * n + m)));
+        sm__gb_define(b, first + i, body);
+    }
+    for (i = 0; i < n && b->error.status == SM_OK; i++) {
+        for (j = 0, body = SM__G_ID_NONE; j < n; j++)
+            body = sm__gb_alt(b, body, sm__gb_seq(b, l.b[j], sm__gb_call(b, first + i * n + j)));
+        sm__gb_define(b, l.twins[i], body);
+        if (l.twins[i] != l.rules[i])
+            sm__gb_define(b, l.rules[i],
+                          sm__gb_alt(b, SM__G_ID_EMPTY, sm__gb_call(b, l.twins[i])));
+    }
+    for (i = 0; i < l.n_asked; i++) /* their number grows meanwhile */
+        sm__gb_define(b, l.twin_of[l.asked[i]], sm__gb_nonempty(b, &l, b->words[l.asked[i]]));
+    return b->error.status == SM_OK;
+}
+
+/* All rules are defined: finds out what is empty and what may be, and turns round what calls itself
+ * before it consumed anything. Returns the state to begin with, SM__G_ID_NONE on failure; *culprit
+ * is the number of a rule where that cannot be done, else SM__G_NO_END. */
 static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *culprit) {
     uint32_t x, n = b->n_nodes, end;
     *culprit = SM__G_NO_END;
@@ -24742,8 +24929,12 @@ static uint32_t sm__gb_finish(sm__gb *b, uint32_t root, uint32_t *culprit) {
         if (!sm__gb_has(b, x, SM__G_CALLS))
             b->nodes[x].flags |= (uint8_t)sm__gb_flags(b, &b->nodes[x]);
     if (b->error.status == SM_OK) sm__gb_spread_flags(b);
-    if (b->error.status == SM_OK) *culprit = sm__gb_left_recursion(b);
-    if (*culprit != SM__G_NO_END)
+    while (b->error.status == SM_OK) {
+        *culprit = sm__gb_left_recursion(b);
+        if (*culprit == SM__G_NO_END || !sm__gb_turn(b, *culprit)) break;
+        sm__gb_spread_flags(b);
+    }
+    if (b->error.status == SM_OK && *culprit != SM__G_NO_END)
         return sm__gb_fail(b, SM_ERR_UNSUPPORTED,
                            "grammar: %s calls itself before it consumed anything", "a rule");
     if (b->error.status == SM_OK && sm__gb_has(b, root, SM__G_DEAD))
@@ -25105,7 +25296,7 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
     b->max_arcs -= slots * 2; /* the names are asked for until the end */
     node = sm__gb_finish(b, node, &culprit);
     b->max_arcs += slots * 2;
-    for (i = 0; i < slots && culprit != SM__G_NO_END; i++) {
+    for (i = 0; i < slots && b->error.status == SM_ERR_UNSUPPORTED; i++) {
         sm__str name = {(const char *)p.text + p.names[i].at, p.names[i].n};
         if (!name.n || p.names[i].rule != culprit) continue;
         b->error.status = SM_OK;
