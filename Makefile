@@ -44,7 +44,7 @@ EXAMPLES = $(patsubst examples/%.c,$(BUILD)/%,$(filter-out %_mpi.c,$(wildcard ex
 # train_llmc.c is built in a clone of llm.c: see there.
 BENCHES = $(patsubst bench/%.c,$(BUILD)/%,$(filter-out %_llmc.c,$(wildcard bench/*.c)))
 
-WHOLE = $(addprefix $(BUILD)/bench_,blas model kernels mask seeds)
+WHOLE = $(addprefix $(BUILD)/bench_,blas kernels mask seeds)
 
 # `STB = -DHAVE_STB -isystem DIR` or `STB = -DNO_STB`: found out once, by tests/setup.sh.
 ifneq ($(filter-out clean help,$(or $(MAKECMDGOALS),all)),)

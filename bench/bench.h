@@ -209,6 +209,22 @@ COMMON_UNUSED static void bench_crew_stop(bench_crew *crew) {
 
 typedef uint64_t (*bench_read_fn)(const unsigned char *p, size_t bytes);
 
+/* As in smallmind.h no flag is needed: each function says what it is compiled for, and runs only
+ * where sm_isa_best says that it can. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#define BENCH_X86 1
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#define BENCH_NEON 1
+#include <arm_neon.h>
+#endif
+#define BENCH_TARGET(isa) __attribute__((target(isa)))
+#ifdef __clang__
+#define BENCH_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define BENCH_UNROLL _Pragma("GCC unroll 8")
+#endif
+
 static uint64_t bench_read_plain(const unsigned char *p, size_t bytes) {
     uint64_t a = 0, b = 0, c = 0, d = 0, v[4];
     size_t i;
@@ -219,9 +235,9 @@ static uint64_t bench_read_plain(const unsigned char *p, size_t bytes) {
     return a ^ b ^ c ^ d;
 }
 
-#ifdef SM__HAS_AVX2
+#ifdef BENCH_X86
 #define BENCH_AVX2_LOOP(name, prefetch)                                                            \
-    SM__TARGET("avx2") static uint64_t name(const unsigned char *p, size_t bytes) {                \
+    BENCH_TARGET("avx2") static uint64_t name(const unsigned char *p, size_t bytes) {              \
         __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;                                   \
         size_t i;                                                                                  \
         for (i = 0; i + 128 <= bytes; i += 128) {                                                  \
@@ -241,12 +257,12 @@ BENCH_AVX2_LOOP(bench_read_avx2_2k, 2048)
 BENCH_AVX2_LOOP(bench_read_avx2_4k, 4096)
 
 /* Eight streams at once, a cache line of each in turn: more requests are under way. */
-SM__TARGET("avx2") static uint64_t bench_read_avx2_8(const unsigned char *p, size_t bytes) {
+BENCH_TARGET("avx2") static uint64_t bench_read_avx2_8(const unsigned char *p, size_t bytes) {
     size_t each = bytes / 8 / 64 * 64, i, r;
     __m256i a[8], sum = _mm256_setzero_si256();
     for (r = 0; r < 8; r++) a[r] = sum;
     for (i = 0; i + 64 <= each; i += 64) {
-        SM__UNROLL
+        BENCH_UNROLL
         for (r = 0; r < 8; r++) {
             const __m256i *v = (const __m256i *)(const void *)(p + r * each + i);
             a[r] = _mm256_add_epi64(a[r], _mm256_loadu_si256(v));
@@ -257,12 +273,11 @@ SM__TARGET("avx2") static uint64_t bench_read_avx2_8(const unsigned char *p, siz
     return (uint64_t)_mm256_extract_epi64(sum, 0) ^ (uint64_t)_mm256_extract_epi64(sum, 2) ^
            bench_read_avx2(p + 8 * each, bytes - 8 * each);
 }
-#endif
 
-#ifdef SM__HAS_AVX512
 #define BENCH_AVX512_LOOP(name, prefetch)                                                          \
-    SM__TARGET("avx512f") static uint64_t name(const unsigned char *p, size_t bytes) {             \
+    BENCH_TARGET("avx512f") static uint64_t name(const unsigned char *p, size_t bytes) {           \
         __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;                                   \
+        uint64_t sums[8];                                                                          \
         size_t i;                                                                                  \
         for (i = 0; i + 256 <= bytes; i += 256) {                                                  \
             const char *v = (const char *)p + i;                                                   \
@@ -275,15 +290,16 @@ SM__TARGET("avx2") static uint64_t bench_read_avx2_8(const unsigned char *p, siz
             c = _mm512_add_epi64(c, _mm512_loadu_si512(v + 128));                                  \
             d = _mm512_add_epi64(d, _mm512_loadu_si512(v + 192));                                  \
         }                                                                                          \
-        return (uint64_t)_mm512_reduce_add_epi64(                                                  \
-            _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d)));                     \
+        a = _mm512_add_epi64(_mm512_add_epi64(a, b), _mm512_add_epi64(c, d));                      \
+        _mm512_storeu_si512(sums, a);                                                              \
+        return sums[0] ^ sums[3] ^ sums[7];                                                        \
     }
 BENCH_AVX512_LOOP(bench_read_avx512, 0)
 BENCH_AVX512_LOOP(bench_read_avx512_2k, 2048)
 BENCH_AVX512_LOOP(bench_read_avx512_4k, 4096)
 #endif
 
-#ifdef SM__HAS_NEON
+#ifdef BENCH_NEON
 static uint64_t bench_read_neon(const unsigned char *p, size_t bytes) {
     uint8x16_t a = vdupq_n_u8(0), b = a, c = a, d = a;
     size_t i;
@@ -305,18 +321,16 @@ typedef struct bench_read_kind {
 
 static const bench_read_kind bench_read_kinds[] = {
     {"plain", SM_ISA_SCALAR, bench_read_plain},
-#ifdef SM__HAS_AVX2
+#ifdef BENCH_X86
     {"avx2", SM_ISA_AVX2, bench_read_avx2},
     {"avx2, prefetch 2 KB", SM_ISA_AVX2, bench_read_avx2_2k},
     {"avx2, prefetch 4 KB", SM_ISA_AVX2, bench_read_avx2_4k},
     {"avx2, 8 streams", SM_ISA_AVX2, bench_read_avx2_8},
-#endif
-#ifdef SM__HAS_AVX512
     {"avx512", SM_ISA_AVX512, bench_read_avx512},
     {"avx512, prefetch 2 KB", SM_ISA_AVX512, bench_read_avx512_2k},
     {"avx512, prefetch 4 KB", SM_ISA_AVX512, bench_read_avx512_4k},
 #endif
-#ifdef SM__HAS_NEON
+#ifdef BENCH_NEON
     {"neon", SM_ISA_NEON, bench_read_neon},
 #endif
 };
