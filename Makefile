@@ -30,7 +30,7 @@ LANGUAGE = -std=$(STD) $(if $(findstring c++,$(STD)),-x c++ -fno-exceptions -fno
 SANITIZE = $(if $(SAN),-g -fno-omit-frame-pointer -fsanitize=$(SAN) -fno-sanitize-recover=all)
 FLAGS = $(LANGUAGE) $(OPT) $(WARN) $(WERROR) $(SANITIZE) $(CFLAGS)
 LIBS = $(LDFLAGS) -lpthread
-$(BUILD)/bench_blas $(BUILD)/bench_sample: LIBS += -ldl
+$(addprefix $(BUILD)/bench_,blas sample tokens): LIBS += -ldl
 $(BUILD)/perplexity: LIBS += -lm
 
 # A level is forced on the tests by leaving out what is better.
@@ -79,7 +79,7 @@ $(BUILD)/tavern_corpus: examples/tavern_words.h
 $(BUILD)/train_mpi: examples/train_mpi.c examples/common.h $(BUILD)/smallmind.o
 	mpicc $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
 
-$(BENCHES): $(BUILD)/%: bench/%.c bench/bench.h examples/common.h $(BUILD)/smallmind.o
+$(BENCHES): $(BUILD)/%: bench/%.c $(wildcard bench/*.h) examples/common.h $(BUILD)/smallmind.o
 	$(CC) $(FLAGS) $(STB) $(LINKED) -o $@ $(LIBS)
 
 # These call what the header keeps private.

@@ -10,69 +10,8 @@
 #endif
 static const char usage[] = "usage: bench_sample [-r RUNS]   (PEER=folder of libllama)\n";
 #include "../examples/common.h"
-#include <dlfcn.h>
+#include "peer.h"
 #include <time.h>
-
-typedef struct token_data {
-    int32_t id;
-    float logit, p;
-} token_data;
-
-typedef struct token_array {
-    token_data *data;
-    size_t size;
-    int64_t selected;
-    uint8_t sorted;
-} token_array;
-
-static struct {
-    int there;
-    void *(*chain_init)(uint8_t);
-    void (*chain_add)(void *, void *), (*apply)(void *, token_array *), (*accept)(void *, int32_t);
-    void (*free)(void *);
-    void *(*top_k)(int32_t), *(*top_p)(float, size_t), *(*min_p)(float, size_t);
-    void *(*typical)(float, size_t), *(*temp_ext)(float, float, float), *(*dist)(uint32_t);
-    void *(*xtc)(float, float, size_t, uint32_t), *(*top_n_sigma)(float), *(*greedy)(void);
-    void *(*penalties)(int32_t, int32_t, float, float, float);
-    void *(*dry)(const void *, float, float, int32_t, int32_t, const char **, size_t);
-    void *(*mirostat_v2)(uint32_t, float, float);
-} peer;
-
-static void *open_library(const char *folder, const char *name) {
-    char path[4096];
-    format(path, sizeof path, "%s/%s", folder, name);
-    return dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-}
-
-static void open_peer(void) {
-    static const struct {
-        const char *name;
-        void *to;
-    } wanted[] = {{"chain_init", &peer.chain_init}, {"chain_add", &peer.chain_add},
-                  {"apply", &peer.apply}, {"accept", &peer.accept}, {"free", &peer.free},
-                  {"init_top_k", &peer.top_k}, {"init_top_p", &peer.top_p},
-                  {"init_min_p", &peer.min_p}, {"init_typical", &peer.typical},
-                  {"init_temp_ext", &peer.temp_ext}, {"init_dist", &peer.dist},
-                  {"init_xtc", &peer.xtc}, {"init_top_n_sigma", &peer.top_n_sigma},
-                  {"init_greedy", &peer.greedy}, {"init_penalties", &peer.penalties},
-                  {"init_dry", &peer.dry}, {"init_mirostat_v2", &peer.mirostat_v2}};
-    const char *folder = getenv("PEER");
-    void *library;
-    size_t i;
-    if (!folder) folder = "build/peer/node_modules/@node-llama-cpp/linux-x64/bins/linux-x64";
-    open_library(folder, "libggml-base.so");
-    open_library(folder, "libggml.v0.5.0.so");
-    library = open_library(folder, "libllama.v0.5.0.so");
-    for (i = 0; library && i < sizeof wanted / sizeof *wanted; i++) {
-        char name[64];
-        void *p;
-        format(name, sizeof name, "llama_sampler_%s", wanted[i].name);
-        p = dlsym(library, name);
-        if (!p) return;
-        memcpy(wanted[i].to, &p, sizeof p);
-    }
-    peer.there = library != NULL;
-}
 
 static void *peer_chain(const sm_sampler *s, int n_vocab, const int32_t *recent, int n_recent) {
     void *chain = peer.chain_init(1);
@@ -105,15 +44,16 @@ static double now_us(void) {
 static void compare(const char *name, const sm_sampler *s, const float *logits, int n, int runs) {
     enum { RECENT = 512 };
     int32_t recent[RECENT], id = 0;
-    token_data *data = (token_data *)malloc((size_t)n * sizeof *data);
+    peer_token *data = (peer_token *)malloc((size_t)n * sizeof *data);
     void *work = malloc(SMALLMIND_SAMPLE_BYTES(n, RECENT)), *chain = NULL;
     double ours = 1e30, theirs = 1e30, t;
     sm_sampler_state state;
+    peer_tokens candidates;
     int r, i;
     if (!data || !work) exit(1);
     memset(&state, 0, sizeof state);
     for (i = 0; i < RECENT; i++) recent[i] = (i * i + i / 50) % 97;
-    if (peer.there) chain = peer_chain(s, n, recent, RECENT);
+    if (peer.apply) chain = peer_chain(s, n, recent, RECENT);
     for (r = 0; r < runs; r++) {
         t = now_us();
         id = sm_sample(s, &state, logits, n, recent, RECENT, work);
@@ -121,12 +61,8 @@ static void compare(const char *name, const sm_sampler *s, const float *logits, 
         if (t < ours) ours = t;
         if (!chain) continue;
         t = now_us();
-        for (i = 0; i < n; i++) data[i].id = i, data[i].logit = logits[i], data[i].p = 0;
-        {
-            token_array a;
-            a.data = data, a.size = (size_t)n, a.selected = -1, a.sorted = 0;
-            peer.apply(chain, &a);
-        }
+        candidates = peer_candidates(data, logits, n);
+        peer.apply(chain, &candidates);
         t = now_us() - t;
         if (t < theirs) theirs = t;
     }
@@ -159,12 +95,13 @@ static void make_logits(float *x, int n) {
 int main(int argc, char **argv) {
     static const int sizes[] = {32000, 151936};
     int runs = 60, i;
+    char why[512];
     size_t k;
     for (i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "-r")) runs = arg_int(argc, argv, &i, 1, 100000);
         else arg_fail("what is \"%s\"?", argv[i]);
     }
-    open_peer();
+    if (!peer_open(why, sizeof why)) say(stderr, "bench_sample: %s: our times alone\n", why);
     for (k = 0; k < 2; k++) {
         int n = sizes[k];
         float *x = (float *)malloc((size_t)n * sizeof *x);

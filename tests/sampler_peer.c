@@ -6,50 +6,12 @@
 #define SMALLMIND_IMPLEMENTATION
 #include "../smallmind.h"
 
-#include <dlfcn.h>
+#include "../bench/peer.h"
+
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-
-typedef struct token_data {
-    int32_t id;
-    float logit, p;
-} token_data;
-
-typedef struct token_array {
-    token_data *data;
-    size_t size;
-    int64_t selected;
-    uint8_t sorted;
-} token_array;
-
-typedef struct blob { /* parameters of a model, passed through as they come */
-    unsigned char bytes[1024];
-} blob;
-
-#define PEER_LIST(X) \
-    X(void *, top_k, (int32_t)) \
-    X(void *, top_p, (float, size_t)) \
-    X(void *, min_p, (float, size_t)) \
-    X(void *, typical, (float, size_t)) \
-    X(void *, temp_ext, (float, float, float)) \
-    X(void *, xtc, (float, float, size_t, uint32_t)) \
-    X(void *, top_n_sigma, (float)) \
-    X(void *, mirostat, (int32_t, uint32_t, float, float, int32_t)) \
-    X(void *, mirostat_v2, (uint32_t, float, float)) \
-    X(void *, penalties, (int32_t, int32_t, float, float, float)) \
-    X(void *, dry, (const void *, float, float, int32_t, int32_t, const char **, size_t)) \
-    X(void *, logit_bias, (int32_t, int32_t, const sm_bias *))
-#define PEER_MEMBER(result, name, arguments) result(*name) arguments;
-static struct {
-    PEER_LIST(PEER_MEMBER)
-    void (*accept)(void *, int32_t);
-    void (*apply)(void *, token_array *);
-    void (*free)(void *);
-    const void *vocab;
-} peer;
 
 static int passed, failed;
+static const void *vocab; /* the peer's */
 
 static uint64_t state = 1;
 static double uniform(void) {
@@ -57,65 +19,6 @@ static double uniform(void) {
     return (double)(state >> 11) / 9007199254740992.0;
 }
 static int below(int n) { return (int)(uniform() * n); }
-
-static void *symbol(void *library, const char *name) {
-    void *p = dlsym(library, name);
-    if (!p) {
-        fprintf(stderr, "sampler_peer: the library has no %s\n", name);
-        exit(2);
-    }
-    return p;
-}
-
-static void quiet(int level, const char *text, void *user) { (void)level, (void)text, (void)user; }
-
-static void *library(const char *folder, const char *name) {
-    char path[4096];
-    void *p;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    p = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    if (!p) {
-        fprintf(stderr, "sampler_peer: %s\n", dlerror());
-        exit(2);
-    }
-    return p;
-}
-
-/* A function pointer from dlsym, in the way that POSIX wants it. */
-#define TAKE(from, target, name) \
-    do { \
-        void *p = symbol(from, name); \
-        memcpy(&target, &p, sizeof p); \
-    } while (0)
-
-static void open_peer(const char *folder, const char *model) {
-    void *ggml, *llama, *m;
-    void (*log_set)(void (*)(int, const char *, void *), void *);
-    void (*load)(const char *), (*init)(void);
-    blob (*defaults)(void);
-    void *(*load_model)(const char *, blob);
-    const void *(*get_vocab)(void *);
-    library(folder, "libggml-base.so");
-    ggml = library(folder, "libggml.v0.5.0.so");
-    llama = library(folder, "libllama.v0.5.0.so");
-#define PEER_TAKE(result, name, arguments) TAKE(llama, peer.name, "llama_sampler_init_" #name);
-    PEER_LIST(PEER_TAKE)
-    TAKE(llama, peer.accept, "llama_sampler_accept");
-    TAKE(llama, peer.apply, "llama_sampler_apply");
-    TAKE(llama, peer.free, "llama_sampler_free");
-    TAKE(llama, log_set, "llama_log_set");
-    TAKE(llama, init, "llama_backend_init");
-    TAKE(ggml, load, "ggml_backend_load_all_from_path");
-    TAKE(llama, defaults, "llama_model_default_params");
-    TAKE(llama, load_model, "llama_model_load_from_file");
-    TAKE(llama, get_vocab, "llama_model_get_vocab");
-    log_set(quiet, NULL);
-    init();
-    load(folder);
-    m = load_model(model, defaults());
-    if (!m) exit(2);
-    peer.vocab = get_vocab(m);
-}
 
 /* The peer's sampler for a stage, or NULL when it is off. */
 static void *peer_stage(const sm_sampler *s, int n_vocab, int stage, const char **breakers,
@@ -128,7 +31,7 @@ static void *peer_stage(const sm_sampler *s, int n_vocab, int stage, const char 
                               s->frequency_penalty, s->presence_penalty);
     case SM_STAGE_DRY:
         if (s->dry_multiplier == 0) return NULL;
-        return peer.dry(peer.vocab, s->dry_multiplier, s->dry_base, s->dry_allowed_length,
+        return peer.dry(vocab, s->dry_multiplier, s->dry_base, s->dry_allowed_length,
                         s->dry_window ? s->dry_window : 4096, breakers, (size_t)n_breakers);
     case SM_STAGE_TOP_N_SIGMA: return s->top_n_sigma > 0 ? peer.top_n_sigma(s->top_n_sigma) : NULL;
     case SM_STAGE_TOP_K: return s->top_k ? peer.top_k(s->top_k) : NULL;
@@ -144,7 +47,7 @@ static void *peer_stage(const sm_sampler *s, int n_vocab, int stage, const char 
     }
 }
 
-static void run_peer(const sm_sampler *s, token_array *a, const int32_t *recent, int n_recent,
+static void run_peer(const sm_sampler *s, peer_tokens *a, const int32_t *recent, int n_recent,
                      const char **breakers, int n_breakers) {
     int i, k, stage;
     size_t n = a->size;
@@ -178,8 +81,8 @@ static void fill(double *p, int V, const int32_t *ids, const float *x, size_t n)
 
 static void compare(const char *what, const sm_sampler *s, const float *logits, int V,
                     const int32_t *recent, int n_recent, const char **breakers, int n_breakers) {
-    token_array a;
-    token_data *first;
+    peer_tokens a;
+    peer_token *first;
     sm__choice c;
     sm_sampler_state st;
     void *work = malloc(SMALLMIND_SAMPLE_BYTES(V, n_recent));
@@ -187,11 +90,8 @@ static void compare(const char *what, const sm_sampler *s, const float *logits, 
     float *x = (float *)malloc((size_t)V * 4);
     int32_t *ids = (int32_t *)malloc((size_t)V * 4);
     int i, missing = 0, kept = 0;
-    first = a.data = (token_data *)malloc((size_t)V * sizeof *a.data);
-    for (i = 0; i < V; i++) a.data[i].id = i, a.data[i].logit = logits[i], a.data[i].p = 0;
-    a.size = (size_t)V;
-    a.selected = -1;
-    a.sorted = 0;
+    first = (peer_token *)malloc((size_t)V * sizeof *first);
+    a = peer_candidates(first, logits, V);
     run_peer(s, &a, recent, n_recent, breakers, n_breakers);
     for (i = 0; i < (int)a.size; i++) ids[i] = a.data[i].id, x[i] = a.data[i].logit;
     fill(p, V, ids, x, a.size);
@@ -354,7 +254,7 @@ static void compare_breakers(const char *path, int rounds) {
 static void compare_mirostat(int version, int V, float tau, float eta) {
     enum { DRAWS = 3000 };
     float *x = (float *)malloc((size_t)V * 4);
-    token_data *data = (token_data *)malloc((size_t)V * sizeof *data);
+    peer_token *data = (peer_token *)malloc((size_t)V * sizeof *data);
     void *work = malloc(SMALLMIND_SAMPLE_BYTES(V, 0));
     double theirs = 0, ours = 0, sum = 0, squares = 0, limit;
     sm_sampler s = plain();
@@ -367,11 +267,9 @@ static void compare_mirostat(int version, int V, float tau, float eta) {
     memset(&st, 0, sizeof st);
     s.mirostat = version, s.mirostat_tau = tau, s.mirostat_eta = eta;
     for (k = 0; k < DRAWS; k++) {
-        token_array a;
+        peer_tokens a = peer_candidates(data, x, V);
         double bits;
         int32_t id;
-        for (i = 0; i < V; i++) data[i].id = i, data[i].logit = x[i], data[i].p = 0;
-        a.data = data, a.size = (size_t)V, a.selected = -1, a.sorted = 0;
         peer.apply(p, &a);
         bits = log(sum / exp((double)x[a.data[a.selected].id])) / log(2.0);
         theirs += bits;
@@ -398,10 +296,12 @@ static void compare_mirostat(int version, int V, float tau, float eta) {
 
 int main(int argc, char **argv) {
     static const int sizes[] = {10, 100, 1000, 4099, 32000};
-    const char *folder = getenv("PEER");
+    char why[512];
     size_t i;
-    if (argc != 2 || !folder) return fprintf(stderr, "usage: PEER=folder sampler_peer M.gguf\n"), 2;
-    open_peer(folder, argv[1]);
+    if (argc != 2) return fprintf(stderr, "usage: PEER=folder sampler_peer M.gguf\n"), 2;
+    if (!peer_open(why, sizeof why)) return fprintf(stderr, "sampler_peer: %s\n", why), 2;
+    vocab = peer_vocab(argv[1]);
+    if (!vocab) return fprintf(stderr, "sampler_peer: the peer does not open %s\n", argv[1]), 2;
     for (i = 0; i < sizeof sizes / sizeof *sizes; i++)
         compare_all(sizes[i], sizes[i] < 2000 ? 100 : sizes[i] < 5000 ? 30 : 5);
     compare_all(151936, 2);
