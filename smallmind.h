@@ -6471,18 +6471,16 @@ SM__AVX2 SM__INLINE void sm__tiles_ymm(int type, int vnni, const uint8_t *panel,
         else sm__tile_ymm(type, vnni, 1, panel, next, coming, n, n_blocks, a, t, to, out_stride);
     }
 }
-/* Once for all types of a shape. */
+/* Once for all types of a shape; a shape that is one type's is compiled where it is used. */
 #define SM__TILES(name, T)                                                                         \
     SM__AVX2 SM__NOINLINE static void sm__tiles_##name##_ymm(                                      \
-        const uint8_t *panel, size_t next, int n, int n_blocks, const sm__acts *a, int rows,       \
-        float *out, size_t out_stride) {                                                           \
-        sm__tiles_ymm(T, 0, panel, next, NULL, n, n_blocks, a, rows, out, out_stride);             \
+        const uint8_t *panel, size_t next, const uint8_t *coming, int n, int n_blocks,             \
+        const sm__acts *a, int rows, float *out, size_t out_stride) {                              \
+        sm__tiles_ymm(T, 0, panel, next, coming, n, n_blocks, a, rows, out, out_stride);           \
     }
 SM__TILES(q8_0, SM__T_Q8_0)
 SM__TILES(q5_1, SM__T_Q5_1)
 SM__TILES(q6_k, SM__T_Q6_K)
-SM__TILES(q2_k, SM__T_Q2_K)
-SM__TILES(iq4_xs, SM__T_IQ4_XS)
 #undef SM__TILES
 
 /* Many rows of a: 16 rows of w at a time make two panels in scratch. */
@@ -6490,7 +6488,7 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
                                               int n, int k, const sm__acts *a, int rows, float *out,
                                               size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int shape = sm__shape(type), o, m;
+    int shape = sm__shape(type), o, m, h;
     size_t panel_block = is_super ? SM__PANEL_SUPER_YMM : SM__PANEL_BLOCK_YMM(shape, vnni);
     size_t row_bytes = sm__row_bytes(type, (size_t)k), next = (size_t)n_blocks * panel_block;
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + 2 * next;
@@ -6505,21 +6503,16 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
             row = sm__pad_rows(row, w_stride, row_bytes, m, 16, copy);
             w_stride = row_bytes;
         }
-        sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel, panel_block);
-        row += 8 * w_stride;
-        sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + next, panel_block);
-        row += 8 * w_stride;
-        if (type < SM__T_Q4_1)
-            sm__tiles_ymm(type, vnni, panel, next, row, m, n_blocks, a, rows, out, out_stride);
-        else if (shape == SM__T_Q8_0)
-            sm__tiles_q8_0_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+        for (h = 0; h < 2; h++, row += 8 * w_stride)
+            sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + (size_t)h * next, panel_block);
+        if (shape != type) row = NULL; /* tiles would take the rows for theirs */
+        if (shape == SM__T_Q8_0 && !vnni)
+            sm__tiles_q8_0_ymm(panel, next, row, m, n_blocks, a, rows, out, out_stride);
         else if (shape == SM__T_Q5_1)
-            sm__tiles_q5_1_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+            sm__tiles_q5_1_ymm(panel, next, row, m, n_blocks, a, rows, out, out_stride);
         else if (shape == SM__T_Q6_K)
-            sm__tiles_q6_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
-        else if (shape == SM__T_Q2_K)
-            sm__tiles_q2_k_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
-        else sm__tiles_iq4_xs_ymm(panel, next, m, n_blocks, a, rows, out, out_stride);
+            sm__tiles_q6_k_ymm(panel, next, row, m, n_blocks, a, rows, out, out_stride);
+        else sm__tiles_ymm(type, vnni, panel, next, row, m, n_blocks, a, rows, out, out_stride);
     }
 }
 #define SM__MATMUL(name, T)                                                                        \
@@ -7779,7 +7772,7 @@ SM__AVX512 SM__INLINE void sm__tiles_zmm(int type, const uint8_t *panel, int n, 
         sm__tile_zmm(type, 3, panel, n, n_blocks, a, t, out, out_stride);
     for (; t < rows; t++) sm__tile_zmm(type, 1, panel, n, n_blocks, a, t, out, out_stride);
 }
-/* Once for all types of a shape. */
+/* As sm__tiles_q8_0_ymm. */
 #define SM__TILES(name, T)                                                                         \
     SM__AVX512 SM__NOINLINE static void sm__tiles_##name##_zmm(                                    \
         const uint8_t *panel, int n, int n_blocks, const sm__acts *a, int rows, float *out,        \
@@ -7789,8 +7782,6 @@ SM__AVX512 SM__INLINE void sm__tiles_zmm(int type, const uint8_t *panel, int n, 
 SM__TILES(q8_0, SM__T_Q8_0)
 SM__TILES(q5_1, SM__T_Q5_1)
 SM__TILES(q6_k, SM__T_Q6_K)
-SM__TILES(q2_k, SM__T_Q2_K)
-SM__TILES(iq4_xs, SM__T_IQ4_XS)
 #undef SM__TILES
 
 SM__AVX512 SM__INLINE __m512 sm__gemv_zmm(int type, const uint8_t *w, size_t w_stride, size_t ahead,
@@ -7828,7 +7819,7 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
                                                 int n, int k, const sm__acts *a, int rows,
                                                 float *out, size_t out_stride, void *scratch) {
     int is_super = sm__types[type].act_block == SM__QK_K, n_blocks = k / sm__types[type].act_block;
-    int step = SM__PANEL_ROWS, shape = sm__shape(type), o, m;
+    int step = SM__PANEL_ROWS, shape = sm__shape(type), o, m, h;
     size_t half = !is_super ? SM__PANEL_BLOCK : amx ? SM__PANEL_AMX : SM__PANEL_SUPER;
     size_t row_bytes = sm__row_bytes(type, (size_t)k);
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
@@ -7844,25 +7835,21 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
             row = sm__pad_rows(row, w_stride, row_bytes, m, step, copy);
             w_stride = row_bytes;
         }
-        sm__pack_zmm(type, amx, row, w_stride, n_blocks, panel, half, spare);
-        sm__pack_zmm(type, amx, row + 16 * w_stride, w_stride, n_blocks, panel + half, half, spare);
+        for (h = 0; h < 2; h++, row += 16 * w_stride)
+            sm__pack_zmm(type, amx, row, w_stride, n_blocks, panel + (size_t)h * half, half, spare);
 #ifdef SM__HAS_AMX
         if (amx) { /* the copy is in the panel: its place is free */
             sm__panel__amx(shape, panel, m, n_blocks, a, rows, out, out_stride, copy);
             continue;
         }
 #endif
-        if (type < SM__T_Q4_1)
-            sm__tiles_zmm(type, panel, m, n_blocks, a, rows, out, out_stride);
-        else if (shape == SM__T_Q8_0)
+        if (shape == SM__T_Q8_0)
             sm__tiles_q8_0_zmm(panel, m, n_blocks, a, rows, out, out_stride);
         else if (shape == SM__T_Q5_1)
             sm__tiles_q5_1_zmm(panel, m, n_blocks, a, rows, out, out_stride);
         else if (shape == SM__T_Q6_K)
             sm__tiles_q6_k_zmm(panel, m, n_blocks, a, rows, out, out_stride);
-        else if (shape == SM__T_Q2_K)
-            sm__tiles_q2_k_zmm(panel, m, n_blocks, a, rows, out, out_stride);
-        else sm__tiles_iq4_xs_zmm(panel, m, n_blocks, a, rows, out, out_stride);
+        else sm__tiles_zmm(type, panel, m, n_blocks, a, rows, out, out_stride);
     }
 }
 #define SM__MATMUL(name, T)                                                                        \

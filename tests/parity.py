@@ -761,6 +761,24 @@ def our_ids(path, texts):
     return out
 
 
+def as_quantised(name, path, ids):
+    """What a quantised file says, without anybody's rounding of activations: its weights as F32 have
+    llama.cpp's logits. As it is, llama.cpp's own builds are this far from each other."""
+    n, ids_file = len(ids), os.path.join(OUT, 'ids.txt')
+    among = [rows(peer(path, ids_file, n, p), n) for p in PEERS]
+    plain = written(path, 'f32') # over the other one
+    result = plain and evaluate(name, plain, ids)
+    if not result or not result[3]:
+        return
+    model, truth, a, builds = result
+    # Its GELU is a table of halves: see mkgpt2.STEEP.
+    bound = F32_BOUND if model.arch != 'gpt2' else 1e-3
+    far = max(difference(a, b) for b in builds)
+    print('    q8_0 as f32: %.1e from llama.cpp; its builds with q8_0: %.1e from each other' % (
+        far, max(difference(x, y) for x in among for y in among)))
+    check(far <= bound, '%s q8_0 as f32: %.1e from the peer' % (name, far))
+
+
 def learned_models():
     """What build/train makes of a text: its vocabulary, its logits, and those of its Q8_0."""
     text, path = os.path.join(OUT, 'scenes.txt'), os.path.join(OUT, 'learned.gguf')
@@ -792,6 +810,7 @@ def learned_models():
         if smaller:
             compare(name, 'q8_0', smaller, ids, ISAS[-1:], alone=False)
             lines.append(errors['q8_0'].pop())
+            as_quantised(name, smaller, ids)
         sys.stdout.flush()
     if len(lines) == 5:
         mine, *theirs = np.mean(lines, 0)
