@@ -1728,6 +1728,13 @@ SM_API sm_status sm_writer_state(sm_writer *writer, const sm_trainer *trainer);
     __asm__("%{vex%} vpdpbusd {%2, %1, %0|%0, %1, %2}" : "+x"(acc) : "x"(u), "x"(s))
 #endif
 
+/* GFNI: every bit of a byte of v by a matrix, 8 bytes of m, of which the first makes bit 7. */
+#if defined(SM__HAS_AVX512) && !defined(SM__EMULATED_AVX512) && defined(__GNUC__)
+#define SM__HAS_GFNI 1
+#define SM__AFFINE(out, v, m)                                                                      \
+    __asm__("vgf2p8affineqb {$0, %2, %1, %0|%0, %1, %2, 0}" : "=v"(out) : "v"(v), "v"(m))
+#endif
+
 /* clang under -ffast-math would reorder vector sums and turn divisions into reciprocals: an empty
  * asm that "changes" the value stops it. Everywhere else this is nothing. */
 #if defined(__clang__) && defined(__FAST_MATH__) && defined(SM__X86)
@@ -6260,7 +6267,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_32_ymm(int type, const uint8_t *w, size_t w_
 
 /* One row of a superblock: 8 numbers to add up. sizes: |q|, for signed weights. */
 SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, const int8_t *q,
-                                              const uint8_t *sizes, const int16_t *s) {
+                                              const __m256i sizes[8], const int16_t *s) {
     __m128i order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
     __m128i bytes = sm__scales_of_xmm(type, block);
     __m256i all = _mm256_cvtepi8_epi16(_mm_shuffle_epi8(bytes, order)), w, sc; /* even | odd */
@@ -6278,7 +6285,7 @@ SM__AVX2 SM__INLINE __m256i sm__dot_super_ymm(int type, const uint8_t *block, co
         if (!sm__is_signed(type)) acc = sm__dot32_ymm(acc, w, q, sc);
         else {
             w = _mm256_sign_epi8(w, _mm256_loadu_si256((const __m256i *)(const void *)q));
-            w = _mm256_maddubs_epi16(_mm256_load_si256((const __m256i *)(const void *)sizes + j), w);
+            w = _mm256_maddubs_epi16(_mm256_load_si256(sizes + j), w);
             acc = _mm256_add_epi32(acc, _mm256_madd_epi16(w, sc));
         }
     }
@@ -6300,9 +6307,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_256_ymm(int type, const uint8_t *w, size_t w
         }
     }
     SM__UNROLL
-    for (r = 0; r < 8; r++)
-        v[r] = sm__dot_super_ymm(type, w + (size_t)r * w_stride, q,
-                                 (const uint8_t *)(const void *)sizes, s);
+    for (r = 0; r < 8; r++) v[r] = sm__dot_super_ymm(type, w + (size_t)r * w_stride, q, sizes, s);
     sm__two_scales_ymm(type, w, w_stride, &d, &dmin);
     acc = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
     if (!sm__has_minima(type)) return acc;
@@ -6504,7 +6509,7 @@ SM__AVX2 SM__INLINE void sm__matmul_quant_ymm(int type, int vnni, const void *w,
             w_stride = row_bytes;
         }
         for (h = 0; h < 2; h++, row += 8 * w_stride)
-            sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + (size_t)h * next, panel_block);
+            sm__pack_ymm(type, vnni, row, w_stride, n_blocks, panel + (h ? next : 0), panel_block);
         if (shape != type) row = NULL; /* tiles would take the rows for theirs */
         if (shape == SM__T_Q8_0 && !vnni)
             sm__tiles_q8_0_ymm(panel, next, row, m, n_blocks, a, rows, out, out_stride);
@@ -7023,10 +7028,42 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_32_zmm(int type, const uint8_t *w, size_t 
     return _mm512_fmadd_ps(_mm512_set1_ps((float)sum), sm__mul_zmm(m, d_a), acc);
 }
 
+#ifdef SM__HAS_GFNI
+SM__AVX512 SM__INLINE __m512i sm__affine_zmm(__m512i v, long long low, long long high) {
+    __m512i m = _mm512_setr_epi64(low, low, low, low, high, high, high, high), out;
+    SM__AFFINE(out, v, m);
+    return out;
+}
+
+/* As below, of Q3_K: in halves of bytes u[0] and u[2], u[1] and u[3], their third bits put between
+ * the others by GFNI in 9 instructions instead of 16. */
+SM__AVX512 SM__INLINE void sm__unpack_q3_k_zmm(const uint8_t *block, __m512i u[4]) {
+    __m512i low = _mm512_loadu_si512((const void *)(block + 32)), half = _mm512_set1_epi8(15);
+    __m512i high = _mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)block));
+    u[0] = sm__affine_zmm(high, 0x0000010000000400, 0x0000100000004000);
+    u[0] = _mm512_ternarylogic_epi32(u[0], low, _mm512_set1_epi8(0x33), 0xf8); /* | (low & 0x33) */
+    low = sm__affine_zmm(low, 0x0408000040800000, 0x0408000040800000); /* low >> 2 & 0x33 */
+    u[1] = sm__affine_zmm(high, 0x0000020000000800, 0x0000200000008000);
+    u[1] = _mm512_or_si512(u[1], low);
+    u[2] = sm__affine_zmm(u[0], 0x1020408000000000, 0x1020408000000000); /* >> 4 */
+    u[3] = sm__affine_zmm(u[1], 0x1020408000000000, 0x1020408000000000);
+    u[0] = _mm512_and_si512(u[0], half);
+    u[1] = _mm512_and_si512(u[1], half);
+}
+#endif
+
 /* A row of a superblock: u[g] is sub-blocks g and 4 + g of 32 weights each. */
-SM__AVX512 SM__INLINE void sm__unpack_super_zmm(int type, const uint8_t *block, __m512i u[4]) {
+SM__AVX512 SM__INLINE void sm__unpack_super_zmm(int type, int gfni, const uint8_t *block,
+                                                __m512i u[4]) {
     __m512i three = _mm512_set1_epi8(3), four = _mm512_set1_epi8(4), high;
     int g;
+#ifdef SM__HAS_GFNI
+    if (gfni) {
+        sm__unpack_q3_k_zmm(block, u);
+        return;
+    }
+#endif
+    (void)gfni;
     if (type == SM__T_TQ1_0) {
         SM__UNROLL
         for (g = 0; g < 4; g++)
@@ -7077,10 +7114,11 @@ SM__AVX512 SM__INLINE __m512 sm__scales_q3_k_zmm(const uint8_t *block, size_t st
 }
 
 /* One row of a superblock whose weights are no wider than three bits: 16 numbers to add up. sc: its
- * 16 scales, which for types without them are not read. Scales are the upper bytes of words, so that
- * their signs come along: the sum, 256 times too large, still fits (256 * 4 * 127 * 32 * 256). */
-SM__AVX512 SM__INLINE __m512i sm__dot_super_zmm(int type, const uint8_t *block, const __m512i a[4],
-                                                const __m512i start[4], const uint8_t *sc) {
+ * 16 scales, which for types without them are not read. Scales become the upper bytes of words, so
+ * that their signs come along: the sum, 256 times too large, fits: 256 * 4 * 127 * 32 * 256. */
+SM__AVX512 SM__INLINE __m512i sm__dot_super_zmm(int type, int gfni, const uint8_t *block,
+                                                const __m512i a[4], const __m512i start[4],
+                                                const uint8_t *sc) {
     __m512i order = _mm512_add_epi32( /* in quarter i, u[0] and u[1]: scales 0 and 2, + 1, 8, 9 */
         _mm512_broadcast_i32x4(_mm_setr_epi32(0x00800080, 0x00800080, 0x02800280, 0x02800280)),
         _mm512_setr_epi32(0, 0, 0, 0, 0x01000100, 0x01000100, 0x01000100, 0x01000100, 0x08000800,
@@ -7088,7 +7126,7 @@ SM__AVX512 SM__INLINE __m512i sm__dot_super_zmm(int type, const uint8_t *block, 
                           0x09000900));
     __m512i u[4], lo = _mm512_set1_epi16(1), hi = lo;
     int g;
-    sm__unpack_super_zmm(type, block, u);
+    sm__unpack_super_zmm(type, gfni, block, u);
     SM__UNROLL
     for (g = 0; g < 4; g++) u[g] = _mm512_dpbusd_epi32(start[g], u[g], a[g]);
     if (sm__is_per16(type)) {
@@ -7117,7 +7155,7 @@ SM__AVX512 SM__INLINE __m512i sm__minima_q2_k_zmm(const uint8_t *w, size_t w_str
 }
 
 /* The next superblock of 16 rows, one row of a. */
-SM__AVX512 SM__INLINE __m512 sm__gemv_256_zmm(int type, const uint8_t *w, size_t w_stride,
+SM__AVX512 SM__INLINE __m512 sm__gemv_256_zmm(int type, int gfni, const uint8_t *w, size_t w_stride,
                                               const int8_t *q, const int16_t *s, __m512 d_a,
                                               __m512 acc) {
     __m512i a[4], start[4], v[4], row[4], zero = _mm512_setzero_si512();
@@ -7138,7 +7176,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_256_zmm(int type, const uint8_t *w, size_t
         for (r = 0; r < 4; r++) {
             const uint8_t *block = w + (size_t)(4 * i + r) * w_stride;
             const uint8_t *sc = type == SM__T_Q3_K ? bytes + 64 * r + 16 * i : block;
-            row[r] = sm__dot_super_zmm(type, block, a, start, sc);
+            row[r] = sm__dot_super_zmm(type, gfni, block, a, start, sc);
         }
         v[i] = sm__sum4_zmm(row[0], row[1], row[2], row[3]);
     }
@@ -7209,7 +7247,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_iq4_xs_zmm(const uint8_t *w, size_t w_stri
 }
 
 /* As sm__gemv_block_zmm. */
-SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, const uint8_t *w, size_t w_stride,
+SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, int gfni, const uint8_t *w, size_t w_stride,
                                               size_t ahead, int n_blocks, const sm__acts *a) {
     int block = sm__types[type].act_block, b;
     size_t bytes = (size_t)sm__types[type].info.block_bytes;
@@ -7222,7 +7260,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, const uint8_t *w, size_t
         if (ahead) sm__prefetch(next, 16 * bytes, ahead);
         if (block == SM__QK) acc = sm__gemv_32_zmm(type, w, w_stride, q, s, d_a, acc);
         else if (type == SM__T_IQ4_XS) acc = sm__gemv_iq4_xs_zmm(w, w_stride, q, d_a, acc);
-        else acc = sm__gemv_256_zmm(type, w, w_stride, q, s, d_a, acc);
+        else acc = sm__gemv_256_zmm(type, gfni, w, w_stride, q, s, d_a, acc);
     }
     return acc;
 }
@@ -7784,17 +7822,19 @@ SM__TILES(q5_1, SM__T_Q5_1)
 SM__TILES(q6_k, SM__T_Q6_K)
 #undef SM__TILES
 
-SM__AVX512 SM__INLINE __m512 sm__gemv_zmm(int type, const uint8_t *w, size_t w_stride, size_t ahead,
-                                          int n_blocks, const sm__acts *a) {
-    if (type >= SM__T_Q4_1) return sm__gemv_any_zmm(type, w, w_stride, ahead, n_blocks, a);
+/* gfni (a constant): with its instructions, of Q3_K. */
+SM__AVX512 SM__INLINE __m512 sm__gemv_zmm(int type, int gfni, const uint8_t *w, size_t w_stride,
+                                          size_t ahead, int n_blocks, const sm__acts *a) {
+    if (type >= SM__T_Q4_1) return sm__gemv_any_zmm(type, gfni, w, w_stride, ahead, n_blocks, a);
     if (sm__types[type].act_block == SM__QK_K)
         return sm__gemv_super_zmm(type, w, w_stride, ahead, n_blocks, a);
     return sm__gemv_block_zmm(type, w, w_stride, ahead, n_blocks, a);
 }
 
 /* As sm__one_row_ymm, 16 rows of w at a time. */
-SM__AVX512 SM__INLINE void sm__one_row_zmm(int type, const uint8_t *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, float *out, uint8_t *copy) {
+SM__AVX512 SM__INLINE void sm__one_row_zmm(int type, int gfni, const uint8_t *w, size_t w_stride,
+                                           int n, int k, const sm__acts *a, float *out,
+                                           uint8_t *copy) {
     int n_blocks = k / sm__types[type].act_block, spread = sm__lane_rows(n, 16, w_stride);
     int o = 0, j;
     float sums[16];
@@ -7806,7 +7846,7 @@ SM__AVX512 SM__INLINE void sm__one_row_zmm(int type, const uint8_t *w, size_t w_
             lane = sm__row_bytes(type, (size_t)k);
             first = sm__pad_rows(first, w_stride, lane, m, 16, copy);
         }
-        _mm512_storeu_ps(sums, sm__gemv_zmm(type, first, lane, ahead, n_blocks, a));
+        _mm512_storeu_ps(sums, sm__gemv_zmm(type, gfni, first, lane, ahead, n_blocks, a));
         for (j = 0; j < m; j++) out[o + j * apart] = sums[j];
         if (apart == 1) o += m;
         else o = o + 1 < spread ? o + 1 : 16 * spread;
@@ -7825,7 +7865,7 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
     uint8_t *panel = (uint8_t *)scratch, *copy = panel + (size_t)n_blocks * 2 * half;
     uint8_t *spare = copy + SM__PANEL_ROWS * row_bytes;
     if (!amx && rows == 1) {
-        sm__one_row_zmm(type, (const uint8_t *)w, w_stride, n, k, a, out, copy);
+        sm__one_row_zmm(type, 0, (const uint8_t *)w, w_stride, n, k, a, out, copy);
         return;
     }
     for (o = 0; o < n; o += step, out += step) {
@@ -7861,12 +7901,26 @@ SM__AVX512 SM__INLINE void sm__matmul_quant_zmm(int type, int amx, const void *w
 SM__QUANT_LIST(SM__MATMUL)
 #undef SM__MATMUL
 
+#ifdef SM__HAS_GFNI
+SM__AVX512 static void sm__matmul_q3_k__gfni(const void *w, size_t w_stride, int n, int k,
+                                             const sm__acts *a, int rows, float *out,
+                                             size_t out_stride, void *scratch) {
+    if (rows == 1)
+        sm__one_row_zmm(SM__T_Q3_K, 1, (const uint8_t *)w, w_stride, n, k, a, out,
+                        (uint8_t *)scratch);
+    else sm__matmul_q3_k__avx512(w, w_stride, n, k, a, rows, out, out_stride, scratch);
+}
+#endif
+
 #ifdef SM__HAS_AMX
 /* `few`: the same for few rows of a. */
 SM__AMX SM__INLINE void sm__matmul_quant_amx(sm__matmul_fn few, int type, const void *w,
                                              size_t w_stride, int n, int k, const sm__acts *a,
                                              int rows, float *out, size_t out_stride,
                                              void *scratch) {
+#ifdef SM__HAS_GFNI
+    if (type == SM__T_Q3_K) few = sm__matmul_q3_k__gfni; /* what has AMX has GFNI */
+#endif
     if (rows < SM__ROWS_AMX) {
         few(w, w_stride, n, k, a, rows, out, out_stride, scratch);
         return;
@@ -11335,6 +11389,14 @@ static void sm__kernels_avx2(sm__kernels *k) {
 }
 #endif
 
+#ifdef SM__HAS_GFNI
+static int sm__has_gfni(void) {
+    uint32_t r[4];
+    sm__cpuid(7, 0, r);
+    return (int)(r[2] >> 8 & 1);
+}
+#endif
+
 #ifdef SM__HAS_AVX512
 static void sm__kernels_avx512(sm__kernels *k) {
     k->isa = SM_ISA_AVX512;
@@ -11363,6 +11425,9 @@ static void sm__kernels_avx512(sm__kernels *k) {
 #ifndef SMALLMIND_NO_TRAIN
     k->gemm = sm__gemm__avx512;
     k->gemm_columns = SM__GEMM_PANELS * SM__GEMM_COLS;
+#endif
+#ifdef SM__HAS_GFNI
+    if (sm__has_gfni()) k->matmul[SM__T_Q3_K] = sm__matmul_q3_k__gfni;
 #endif
 }
 #endif

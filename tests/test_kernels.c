@@ -39,6 +39,10 @@ static void levels_init(void) {
         }
 #endif
     }
+#ifdef SM__HAS_GFNI
+    if (levels[n_levels - 1].k.isa >= SM_ISA_AVX512 && sm__has_gfni())
+        levels_again("avx512 without gfni")->matmul[SM__T_Q3_K] = sm__matmul_q3_k__avx512;
+#endif
 #ifdef SM__HAS_I8MM
     if (sm__has_dotprod() && sm__has_i8mm()) { /* what a processor without smmla would run */
         sm__kernels *k = levels_again("neon without smmla");
