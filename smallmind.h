@@ -1117,8 +1117,14 @@ SM_API sm_status sm_template_tokenize(const sm_template *tmpl, sm_tokenizer *tok
 typedef enum sm_overflow { /* when conversation and answer do not fit into the context */
     SM_OVERFLOW_ERROR = 0, /* SM_ERR_FULL; nothing is changed */
     SM_OVERFLOW_DROP,      /* the oldest turns are forgotten, from a user's message to before the
-                              next; system messages in front stay, so does the last turn */
-    SM_OVERFLOW_SHIFT      /* keys moved to earlier positions: not here, SM_ERR_UNSUPPORTED */
+                              next; system messages in front stay, so does the last turn. What is
+                              behind them is evaluated anew */
+    SM_OVERFLOW_SHIFT      /* so many are forgotten that half of the context is free, and what is
+                              behind them is moved (sm_seq_shift), not evaluated: its keys and values
+                              remember what was forgotten. An answer that fills the context goes
+                              on, too, without the older half of what is behind the beginning that
+                              all conversations with these system messages share (if the template
+                              renders them with nothing but a question) */
 } sm_overflow;
 
 typedef struct sm_chat_params {
@@ -1137,14 +1143,14 @@ typedef struct sm_chat sm_chat;
 SM_API sm_chat_params sm_chat_default(void);
 /* A chat on a sequence of ctx, which must stay and have a vocabulary. Errors are explained in
  * *error here, and by sm_ctx_error from then on.
- * Returns  as sm_template_create.
+ * Returns  as sm_template_create; SM_ERR_UNSUPPORTED under SM_OVERFLOW_SHIFT as sm_seq_shift.
  * Memory   two allocations: the template's, and history and ids as params have them. */
 SM_API sm_status sm_chat_create(sm_ctx *ctx, const sm_chat_params *params, sm_chat **chat,
                                 sm_error *error);
 SM_API void sm_chat_destroy(sm_chat *chat);
 
 /* Adds a message to the history, copied. Returns SM_OK | SM_ERR_ARG | SM_ERR_BUSY (an answer is
- * being made) | SM_ERR_FULL (max_messages, max_history; under SM_OVERFLOW_DROP old turns go). */
+ * being made) | SM_ERR_FULL (max_messages, max_history; old turns go unless SM_OVERFLOW_ERROR). */
 SM_API sm_status sm_chat_add(sm_chat *chat, const sm_message *message);
 /* Forgets all messages but the first n: undo, retry; 0 = a new conversation. Costs nothing: what
  * the sequence still holds is found again by the next turn. SM_OK | SM_ERR_ARG | SM_ERR_BUSY. */
@@ -1156,7 +1162,7 @@ SM_API const sm_message *sm_chat_message(const sm_chat *chat, int i);
 /* Begin an answer to the history. Of params sampler, dry_breakers, stops, stop_ids, max_tokens,
  * ignore_end, n_logprobs and stream count.
  * Returns  as sm_template_render and sm_gen_start; SM_ERR_FULL when it does not fit. On an error
- *          the history is as it was, but for what SM_OVERFLOW_DROP made it forget. */
+ *          the history is as it was, but for the turns that were forgotten. */
 SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params);
 /* As sm_gen_step. When it returns SM_OK the answer has become a message of the history; so it has
  * after an error, when it had begun. SM_ERR_FULL: the history has no room for more of it. */
@@ -1174,7 +1180,8 @@ typedef struct sm_chat_stats {
     int n_ids;      /* of the conversation as rendered last */
     int n_reused;   /* of these: were in the sequence already */
     int n_read;     /* evaluated by now, reused ones too: the progress of reading */
-    int n_dropped;  /* messages that SM_OVERFLOW_DROP made forget, since the chat was made */
+    int n_dropped;  /* messages that were forgotten to make room, since the chat was made */
+    int n_shifted;  /* tokens that were removed by sm_seq_shift */
     size_t history_bytes;
 } sm_chat_stats;
 
@@ -33212,8 +33219,9 @@ struct sm_chat {
     int n_messages, max_messages;
     char *text;
     size_t n_text, max_text;
-    int32_t *ids; /* [n_ctx] of the conversation */
-    int n_ids, n_reused, n_dropped;
+    int32_t *ids, *matches; /* [n_ctx] of the conversation; for sm__chat_find */
+    int n_ids, n_reused, n_dropped, n_shifted;
+    int old_dropped, other; /* n_dropped at the last turn; 1: another history was loaded since */
     sm_gen *gen;
     int running;
     size_t answer; /* where it begins */
@@ -33235,7 +33243,7 @@ static sm_chat *sm__chat_layout(sm__arena *arena, const sm_ctx *ctx, const sm_ch
     sm_chat *chat = (sm_chat *)sm__arena_take(arena, 1, sizeof *chat);
     sm_message *messages =
         (sm_message *)sm__arena_take(arena, (size_t)max_messages, sizeof *messages);
-    int32_t *ids = (int32_t *)sm__arena_take(arena, n_ctx, sizeof *ids);
+    int32_t *ids = (int32_t *)sm__arena_take(arena, 2 * n_ctx, sizeof *ids);
     char *text = (char *)sm__arena_take(arena, max_text, 1);
     if (!chat) return NULL;
     memset(chat, 0, sizeof *chat);
@@ -33245,6 +33253,7 @@ static sm_chat *sm__chat_layout(sm__arena *arena, const sm_ctx *ctx, const sm_ch
     chat->text = text;
     chat->max_text = max_text;
     chat->ids = ids;
+    chat->matches = ids + n_ctx;
     return chat;
 }
 
@@ -33260,8 +33269,8 @@ SM_API sm_status sm_chat_create(sm_ctx *ctx, const sm_chat_params *params, sm_ch
         p.reserve >= ctx->params.n_ctx || p.max_messages < 0 || p.max_history > (1u << 30) ||
         p.overflow < SM_OVERFLOW_ERROR || p.overflow > SM_OVERFLOW_SHIFT)
         return sm__fail(error, SM_ERR_ARG, "chat: a bad argument");
-    if (p.overflow == SM_OVERFLOW_SHIFT)
-        return sm__fail(error, SM_ERR_UNSUPPORTED, "chat: SM_OVERFLOW_SHIFT, use SM_OVERFLOW_DROP");
+    if (p.overflow == SM_OVERFLOW_SHIFT && sm__shift_supported(ctx->model, error))
+        return SM_ERR_UNSUPPORTED;
     if (!ctx->tokenizer || ctx->params.embeddings)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "chat: the context has no %s",
                         ctx->tokenizer ? "logits" : "vocabulary");
@@ -33320,12 +33329,18 @@ static int sm__chat_is(const sm_message *m, const char *role) {
     return m->role && strcmp(m->role, role) == 0;
 }
 
+/* How many system messages are in front. */
+static int sm__chat_systems(const sm_chat *chat) {
+    int n = 0;
+    while (n < chat->n_messages && (sm__chat_is(&chat->messages[n], "system") ||
+                                    sm__chat_is(&chat->messages[n], "developer")))
+        n++;
+    return n;
+}
+
 /* Forgets the oldest turn; 0 = there is but one. */
 static int sm__chat_drop(sm_chat *chat) {
-    int from = 0, to;
-    while (from < chat->n_messages && (sm__chat_is(&chat->messages[from], "system") ||
-                                       sm__chat_is(&chat->messages[from], "developer")))
-        from++;
+    int from = sm__chat_systems(chat), to;
     for (to = from + 1; to < chat->n_messages && !sm__chat_is(&chat->messages[to], "user");) to++;
     if (to >= chat->n_messages) return 0;
     sm__chat_forget(chat, from, to);
@@ -33351,7 +33366,7 @@ SM_API sm_status sm_chat_add(sm_chat *chat, const sm_message *m) {
     if (m->content) bytes += strlen(m->content) + 1;
     if (m->json) bytes += strlen(m->json) + 1;
     while (bytes > chat->max_text - chat->n_text || chat->n_messages == chat->max_messages)
-        if (chat->params.overflow != SM_OVERFLOW_DROP || !sm__chat_drop(chat))
+        if (chat->params.overflow == SM_OVERFLOW_ERROR || !sm__chat_drop(chat))
             return sm__fail(&chat->ctx->error, SM_ERR_FULL,
                             "chat: a history of %d messages and %llu bytes is full",
                             chat->n_messages, (unsigned long long)chat->n_text);
@@ -33377,8 +33392,8 @@ SM_API const sm_message *sm_chat_message(const sm_chat *chat, int i) {
 
 /* ---- a turn ---- */
 
-/* The conversation's ids; old turns go until the answer has room. */
-static sm_status sm__chat_render(sm_chat *chat) {
+/* The ids of the first n messages into ids [n_ctx]. */
+static sm_status sm__chat_ids(sm_chat *chat, int n, int32_t *ids, int *n_ids) {
     sm_ctx *ctx = chat->ctx;
     sm_render_params p = sm_render_default();
     sm_status status;
@@ -33387,28 +33402,103 @@ static sm_status sm__chat_render(sm_chat *chat) {
     p.extra_json = chat->params.extra_json;
     p.now = chat->params.now;
     p.messages = chat->messages;
+    p.n_messages = n;
+    *n_ids = 0;
+    status = sm_template_render(chat->tmpl, &p, NULL, NULL, &ctx->error);
+    if (status) return status;
+    return sm_template_tokenize(chat->tmpl, ctx->tokenizer, SM_TEXT_BOS, ids, ctx->params.n_ctx,
+                                n_ids);
+}
+
+/* The conversation's ids; old turns go until the answer has room, or half of the context is free. */
+static sm_status sm__chat_render(sm_chat *chat) {
+    sm_ctx *ctx = chat->ctx;
+    int room = ctx->params.n_ctx - chat->params.reserve, most = room;
     for (;;) {
-        p.n_messages = chat->n_messages;
-        chat->n_ids = 0;
-        status = sm_template_render(chat->tmpl, &p, NULL, NULL, &ctx->error);
-        if (!status)
-            status = sm_template_tokenize(chat->tmpl, ctx->tokenizer, SM_TEXT_BOS, chat->ids,
-                                          ctx->params.n_ctx, &chat->n_ids);
+        sm_status status = sm__chat_ids(chat, chat->n_messages, chat->ids, &chat->n_ids);
         if (status && status != SM_ERR_FULL) return status;
-        if (!status && chat->n_ids + chat->params.reserve <= ctx->params.n_ctx) return SM_OK;
-        if (chat->params.overflow != SM_OVERFLOW_DROP || !sm__chat_drop(chat))
-            return sm__fail(&ctx->error, SM_ERR_FULL,
-                            "chat: %d ids and %d for the answer in a context of %d", chat->n_ids,
-                            chat->params.reserve, ctx->params.n_ctx);
+        if (!status && chat->n_ids <= most) return SM_OK;
+        if (chat->params.overflow == SM_OVERFLOW_SHIFT) most = room / 2;
+        if (chat->params.overflow != SM_OVERFLOW_ERROR && sm__chat_drop(chat)) continue;
+        if (!status && chat->n_ids <= room) return SM_OK;
+        return sm__fail(&ctx->error, SM_ERR_FULL,
+                        "chat: %d ids and %d for the answer in a context of %d", chat->n_ids,
+                        chat->params.reserve, ctx->params.n_ctx);
     }
+}
+
+/* How many ids every conversation with these system messages begins with: what this one shares with
+ * another question. -1 = the template does not render that. */
+static int sm__chat_prefix(sm_chat *chat) {
+    int32_t *ids = chat->ctx->prompt_ids;
+    int systems = sm__chat_systems(chat), n, same = 0;
+    sm_message *m = &chat->messages[systems], old = *m;
+    sm_status status;
+    m->role = "user", m->content = "?", m->json = NULL;
+    status = sm__chat_ids(chat, systems + 1, ids, &n);
+    *m = old;
+    if (status) return -1;
+    while (same < n && same < chat->n_ids - 1 && ids[same] == chat->ids[same]) same++;
+    return same;
+}
+
+/* The longest beginning of p [n] that stands in text [m] behind its first id, and where: the Z
+ * algorithm, first on p itself; O(n + m). z [n] is scratch. */
+static int sm__chat_find(const int32_t *p, int n, const int32_t *text, int m, int32_t *z, int *at) {
+    int pass, i, k, left, right, best = 0;
+    for (pass = 0; pass < 2; pass++) {
+        const int32_t *t = pass ? text : p;
+        int end = pass ? m : n;
+        for (left = right = 0, i = 1; i < end; i++) {
+            k = i < right ? sm__min(z[i - left], right - i) : 0;
+            while (k < n && i + k < end && t[i + k] == p[k]) k++;
+            if (i + k > right) left = i, right = i + k;
+            if (!pass) z[i] = k;
+            else if (k > best) best = k, *at = i;
+        }
+    }
+    return best;
+}
+
+#define SM__CHAT_MOVE 16 /* fewer ids are sooner evaluated than moved */
+
+/* Behind their first `same` ids sequence and conversation differ, because turns were forgotten:
+ * what comes behind those in the sequence moves forward. Returns how many ids are the same then. */
+static int sm__chat_move(sm_chat *chat, int same) {
+    sm_ctx *ctx = chat->ctx;
+    int seq = chat->params.seq, at = 0, n;
+    n = sm__chat_find(chat->ids + same, chat->n_ids - 1 - same, sm__seq_ids(ctx, seq) + same,
+                      ctx->seq_length[seq] - same, chat->matches, &at);
+    if (n < SM__CHAT_MOVE || sm_seq_rewind(ctx, seq, same + at + n) != SM_OK ||
+        sm_seq_shift(ctx, seq, same, same + at) != SM_OK)
+        return same;
+    chat->n_shifted += at;
+    return same + n;
+}
+
+/* Makes the sequence a beginning of the conversation. */
+static sm_status sm__chat_reuse(sm_chat *chat, int prefix) {
+    sm_ctx *ctx = chat->ctx;
+    int seq = chat->params.seq, same = 0;
+    const int32_t *held = sm__seq_ids(ctx, seq);
+    sm_status status;
+    while (same < ctx->seq_length[seq] && same < chat->n_ids - 1 && held[same] == chat->ids[same])
+        same++;
+    if (chat->n_dropped > chat->old_dropped && !chat->other && prefix >= 0 && same >= prefix)
+        same = sm__chat_move(chat, same);
+    status = sm_seq_rewind(ctx, seq, same);
+    if (status == SM_ERR_UNSUPPORTED) status = sm_seq_release(ctx, seq), same = 0;
+    chat->n_reused = same;
+    chat->old_dropped = chat->n_dropped;
+    chat->other = 0;
+    return status;
 }
 
 SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
     sm_gen_params p = params ? *params : sm_gen_default();
     sm_ctx *ctx = chat ? chat->ctx : NULL;
-    const int32_t *held;
     sm_status status;
-    int same = 0;
+    int prefix = -1;
     if (!chat) return SM_ERR_ARG;
     if (chat->running || sm__load32(&ctx->pass_id))
         return sm__fail(&ctx->error, SM_ERR_BUSY, "chat: an answer is made, or a pass is pending");
@@ -33417,20 +33507,17 @@ SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
     if (chat->max_text - chat->n_text < sizeof sm__chat_role + 1 ||
         chat->n_messages == chat->max_messages)
         return sm__fail(&ctx->error, SM_ERR_FULL, "chat: the history is full");
-    held = sm__seq_ids(ctx, chat->params.seq);
-    while (same < ctx->seq_length[chat->params.seq] && same < chat->n_ids - 1 &&
-           held[same] == chat->ids[same])
-        same++;
-    status = sm_seq_rewind(ctx, chat->params.seq, same);
-    if (status == SM_ERR_UNSUPPORTED) status = sm_seq_release(ctx, chat->params.seq), same = 0;
-    if (status) return status;
-    chat->n_reused = same;
+    if (chat->params.overflow == SM_OVERFLOW_SHIFT) prefix = sm__chat_prefix(chat);
+    chat->gen = NULL;
+    if ((status = sm__chat_reuse(chat, prefix))) return status;
     sm__gen_at(ctx, chat->params.seq)->n_done = -1; /* all ids come from us */
     p.prompt = NULL;
-    p.prompt_ids = chat->ids + same;
-    p.n_prompt_ids = chat->n_ids - same;
+    p.prompt_ids = chat->ids + chat->n_reused;
+    p.n_prompt_ids = chat->n_ids - chat->n_reused;
     p.seq = chat->params.seq;
     p.append = 1;
+    p.shift = prefix >= 0;
+    p.n_keep = sm__max(prefix, 0);
     if ((status = sm_gen_start(ctx, &p, &chat->gen))) return status;
     sm__chat_keep(chat, sm__chat_role);
     chat->answer = chat->n_text;
@@ -33442,6 +33529,7 @@ SM_API sm_status sm_chat_start(sm_chat *chat, const sm_gen_params *params) {
 static void sm__chat_done(sm_chat *chat) {
     sm_message *m = &chat->messages[chat->n_messages];
     chat->running = 0;
+    chat->n_shifted += chat->gen->stats.shifted_tokens;
     if (!chat->gen->stats.new_tokens) {
         chat->n_text = chat->answer - sizeof sm__chat_role;
         return;
@@ -33510,9 +33598,10 @@ SM_API sm_chat_stats sm_chat_get_stats(const sm_chat *chat) {
     s.n_ids = chat->n_ids;
     s.n_reused = chat->n_reused;
     s.n_dropped = chat->n_dropped;
+    s.n_shifted = chat->n_shifted;
     s.history_bytes = chat->n_text;
     s.n_read = chat->n_ids;
-    if (chat->running && chat->gen->n_done == chat->n_reused)
+    if (chat->running && !chat->gen->stats.prompt_ns)
         s.n_read = chat->n_reused + (chat->gen->pending ? chat->ctx->chunk : 0);
     return s;
 }
@@ -33650,6 +33739,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
                         full ? "no room beside the present history" : "a message is no object");
     }
     sm__chat_forget(chat, 0, old);
+    chat->other = 1;
     return SM_OK;
 }
 

@@ -10,7 +10,7 @@ static const char usage[] =
     "  -m FILE        the model                  -z FILE      tokenizer.bin or .json\n"
     "  -s TEXT        system message             -n N         tokens of an answer (512; 0 = all)\n"
     "  --template T   a file of Jinja, or a name: the model's, chatml, llama3 ... plain\n"
-    "  --ctx N        tokens that are remembered --overflow P drop (old turns) or error\n"
+    "  --ctx N        tokens that are remembered --overflow P drop (old turns), shift, error\n"
     "  --load FILE    a saved conversation       --threads T  0 = all processors (0)\n"
     "--temp is 0.7 and --top-p 0.9 unless given\n";
 #define COMMON_SAMPLING
@@ -183,8 +183,10 @@ static void parse(int argc, char **argv, options *o, sampling *s) {
         else if (!strcmp(a, "--threads")) o->ctx.n_threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--overflow")) {
             const char *how = arg_text(argc, argv, &i);
-            if (strcmp(how, "drop") && strcmp(how, "error")) arg_fail("--overflow drop or error");
-            o->chat.overflow = strcmp(how, "drop") ? SM_OVERFLOW_ERROR : SM_OVERFLOW_DROP;
+            if (!strcmp(how, "drop")) o->chat.overflow = SM_OVERFLOW_DROP;
+            else if (!strcmp(how, "shift")) o->chat.overflow = SM_OVERFLOW_SHIFT;
+            else if (!strcmp(how, "error")) o->chat.overflow = SM_OVERFLOW_ERROR;
+            else arg_fail("--overflow drop, shift or error");
         } else if (!arg_sampling(argc, argv, &i, s)) arg_fail("what is \"%s\"?", a);
     }
     if (!o->model.file.path) arg_fail("-m MODEL is missing");

@@ -359,17 +359,20 @@ COMMON_UNUSED static void arg_type(const char *text, sm_quantize_params *p) {
     if (p->type < 0) arg_fail("what type is \"%s\"?", text);
 }
 
-/* A context with room for a prompt and n_new tokens (0 = as the model has it). Rotary positions
- * reach beyond the length of the training; a model that cannot do that gets the length it has. */
+/* A context of as many tokens as params say; 0 = a prompt and n_new of them (0 = as the model has
+ * it). Rotary positions reach beyond the length of the training; a model that cannot do that gets
+ * the length it has. */
 COMMON_UNUSED static sm_status open_ctx(const sm_model *model, sm_ctx_params params,
                                         const char *prompt, int n_new, sm_ctx **ctx,
                                         sm_error *error) {
     size_t bytes = strlen(prompt); /* a token has a byte at least */
+    int set = params.n_ctx > 0;
     sm_status status;
     if (bytes < (1u << 28)) params.max_text = (int)bytes + 1;
-    if (n_new && bytes < (1u << 28) && n_new < 1 << 28) params.n_ctx = (int)bytes + n_new + 2;
+    if (n_new && bytes < (1u << 28) && n_new < 1 << 28 && !set)
+        params.n_ctx = (int)bytes + n_new + 2;
     status = sm_ctx_create(model, &params, ctx, error);
-    if (status && params.n_ctx > sm_model_get_info(model)->n_ctx_train) {
+    if (status && !set && params.n_ctx > sm_model_get_info(model)->n_ctx_train) {
         params.n_ctx = 0;
         status = sm_ctx_create(model, &params, ctx, error);
     }

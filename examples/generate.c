@@ -12,6 +12,8 @@ static const char usage[] =
     "  -z FILE        tokenizer.bin or tokenizer.json (a .gguf has its own)\n"
     "  -p TEXT        prompt                       -n N         new tokens (256; 0 = no limit)\n"
     "  --threads T    0 = all processors (0)       --lora F[:S] a LoRA adapter [times S]\n"
+    "  --ctx N        tokens of the context        --shift K    a full one keeps the first K\n"
+    "                 (0 = enough)                              tokens, and the newer half\n"
     "  --isa LEVEL    scalar sse41 avx2 avx512 amx neon\n"
     "  --ids          print token ids\n";
 #define COMMON_SAMPLING
@@ -19,7 +21,7 @@ static const char usage[] =
 
 typedef struct options {
     const char *model, *tokenizer, *prompt, *lora;
-    int max_tokens, threads, isa, ids;
+    int max_tokens, threads, isa, ids, n_ctx;
 } options;
 
 static options parse(int argc, char **argv, sampling *s) {
@@ -39,6 +41,9 @@ static options parse(int argc, char **argv, sampling *s) {
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
         else if (!strcmp(a, "--lora")) o.lora = arg_text(argc, argv, &i);
         else if (!strcmp(a, "--ids")) o.ids = 1;
+        else if (!strcmp(a, "--ctx")) o.n_ctx = arg_int(argc, argv, &i, 0, 1 << 20);
+        else if (!strcmp(a, "--shift"))
+            s->gen->shift = 1, s->gen->n_keep = arg_int(argc, argv, &i, 0, 1 << 20);
         else if (!arg_sampling(argc, argv, &i, s)) arg_fail("what is \"%s\"?", a);
     }
     if (!o.model) arg_fail("-m MODEL is missing");
@@ -93,7 +98,7 @@ int main(int argc, char **argv) {
     s.gen = &gp;
     o = parse(argc, argv, &s);
     mp.file.path = o.model, mp.tokenizer.path = o.tokenizer;
-    cp.n_threads = o.threads, cp.isa = o.isa, cp.amx = 1;
+    cp.n_threads = o.threads, cp.isa = o.isa, cp.amx = 1, cp.n_ctx = o.n_ctx;
     if (sm_model_open(&mp, &model, &error) ||
         (o.lora && open_lora(model, o.lora, &lora, &share, &cp, &error)) ||
         open_grammar(model, &s, &cp, &error) ||

@@ -73,6 +73,8 @@ i=0
 while [ $i -lt 12 ]; do echo "Good evening to you, number $i"; i=$((i + 1)); done >"$dir/many"
 chat --ctx 128 <"$dir/many"
 check "old turns are dropped when the context is full" [ "$(grep -c 'context' "$dir/errors")" = 0 ]
+chat --ctx 128 --overflow shift <"$dir/many"
+check "or moved" [ "$(grep -c 'context' "$dir/errors")" = 0 ]
 chat --ctx 128 --overflow error <"$dir/many"
 check "or it is an error" grep -q 'in a context of 128' "$dir/errors"
 printf '/load /nowhere\n/what\n' | chat

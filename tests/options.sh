@@ -38,6 +38,8 @@ differs "--temp 2" --mirostat 1
 differs "--temp 2" --mirostat 2
 differs "--temp 2 --mirostat 2" --mirostat-ent 1
 differs "--temp 2 --mirostat 2" --mirostat-lr 2
+differs "--ctx 40" --shift 4
+differs "--ctx 40 --shift 1" --shift 20
 differs "" --repeat-penalty 1.8
 differs "--repeat-penalty 1.8" --repeat-last-n 3
 differs "" --presence-penalty 6

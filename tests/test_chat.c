@@ -145,8 +145,6 @@ static void chat_users_write_no_control_tokens(void) {
 
 static void chat_overflows_as_asked(void) {
     sm_chat_params p = sm_chat_default();
-    sm_chat *other;
-    sm_error error;
     chat_fixture f;
     int i;
     p.reserve = 16;
@@ -179,11 +177,164 @@ static void chat_overflows_as_asked(void) {
         chat_say(&f, "user", text); /* alone it is too long */
         CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_ERR_FULL);
     }
-    p.overflow = SM_OVERFLOW_SHIFT;
-    p.tmpl.name = "chatml";
-    CHECK_STATUS(sm_chat_create(f.ctx, &p, &other, &error), SM_ERR_UNSUPPORTED);
-    CHECK(strstr(error.text, "SM_OVERFLOW_SHIFT"));
     chat_close(&f);
+}
+
+/* Whether the sequence holds the conversation as rendered last. */
+static int chat_holds(const chat_fixture *f) {
+    return sm_seq_length(f->ctx, 0) >= f->chat->n_ids &&
+           !memcmp(sm__seq_ids(f->ctx, 0), f->chat->ids, (size_t)f->chat->n_ids * sizeof(int32_t));
+}
+
+static const char *const chat_lines[] = {"the cat sat on the mat", "who sat on it?",
+                                         "and then it ran away", "where is it now?",
+                                         "in the end all was well"};
+
+/* Forgotten turns cost nothing: what is behind them is moved, whatever they were. */
+static void chat_moves_what_is_left(void) {
+    sm_chat_params p = sm_chat_default();
+    chat_fixture f;
+    int i, moved = 0;
+    p.reserve = 32;
+    p.overflow = SM_OVERFLOW_SHIFT;
+    if (!CHECK(chat_open(&f, 256, &p))) return;
+    chat_say(&f, "system", "be kind");
+    for (i = 0; i < 24 && !check.errors; i++) {
+        sm_chat_stats old = sm_chat_get_stats(f.chat), now;
+        CHECK_STATUS(chat_say(&f, "user", chat_lines[i * i % 5]), SM_OK);
+        if (i % 2) chat_say(&f, "assistant", chat_lines[i % 3]); /* turns differ in length */
+        f.gen.max_tokens = 1 + i % 12;
+        CHECK_STATUS(sm_chat_start(f.chat, &f.gen), SM_OK);
+        now = sm_chat_get_stats(f.chat);
+        CHECK(now.n_ids + 32 <= 256);
+        if (now.n_dropped > old.n_dropped) {
+            CHECK(now.n_ids <= (256 - 32) / 2);
+            CHECK(now.n_reused > now.n_ids - 60); /* all but what is new */
+            moved += now.n_shifted > old.n_shifted;
+        }
+        while (sm_chat_step(f.chat, -1) == SM_PENDING) continue;
+        CHECK(chat_holds(&f));
+        CHECK_STR(sm_chat_message(f.chat, 0)->content, "be kind");
+        CHECK_STR(sm_chat_message(f.chat, 1)->role, "user");
+    }
+    CHECK(moved > 2);
+    /* other system messages: nothing is moved that knows the old ones */
+    CHECK_STATUS(sm_chat_keep(f.chat, 0), SM_OK);
+    chat_say(&f, "system", "be quick");
+    for (i = 0; i < 12; i++) {
+        chat_say(&f, "user", chat_lines[i % 5]);
+        chat_say(&f, "assistant", chat_lines[i % 3]);
+    }
+    moved = sm_chat_get_stats(f.chat).n_shifted;
+    chat_say(&f, "user", "?");
+    CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
+    CHECK(chat_holds(&f) && sm_chat_get_stats(f.chat).n_shifted == moved);
+    CHECK(sm_chat_get_stats(f.chat).n_reused < 20);
+    chat_close(&f);
+}
+
+/* An answer longer than the context, and the turns after it. */
+static void chat_answers_without_end(void) {
+    sm_chat_params p = sm_chat_default();
+    chat_fixture f;
+    sm_gen_stats s;
+    int i;
+    p.reserve = 16;
+    p.overflow = SM_OVERFLOW_SHIFT;
+    if (!CHECK(chat_open(&f, 96, &p))) return;
+    chat_say(&f, "system", "be kind");
+    for (i = 0; i < 4; i++) {
+        int shifted = sm_chat_get_stats(f.chat).n_shifted, n;
+        chat_say(&f, "user", chat_lines[i]);
+        f.gen.max_tokens = i == 2 ? 4 : 250;
+        CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, &s), SM_OK);
+        CHECK(s.finish == SM_FINISH_LENGTH && s.new_tokens == f.gen.max_tokens);
+        CHECK((i == 2) == (s.shifted_tokens == 0));
+        CHECK(sm_chat_get_stats(f.chat).n_shifted >= shifted + s.shifted_tokens);
+        n = sm__chat_prefix(f.chat);
+        CHECK(n == 22 && f.chat->ids[n - 1] == ' '); /* up to what the user says */
+        CHECK(!memcmp(sm__seq_ids(f.ctx, 0), f.chat->ids, (size_t)n * sizeof(int32_t)));
+        CHECK(i == 2 || !chat_holds(&f));
+    }
+    CHECK_STR(sm_chat_message(f.chat, 0)->content, "be kind");
+    chat_close(&f);
+    if (!CHECK(chat_open(&f, 96, NULL))) return; /* without it the context's end is the answer's */
+    chat_say(&f, "user", "the cat");
+    f.gen.max_tokens = 250;
+    CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, &s), SM_OK);
+    CHECK(s.finish == SM_FINISH_FULL && s.new_tokens < 96);
+    chat_close(&f);
+}
+
+/* History and sequence saved after shifts go on as the chat itself. */
+static void chat_is_saved_when_it_was_moved(void) {
+    sm_chat_params p = sm_chat_default();
+    chat_fixture f, g;
+    static char json[16384];
+    uint8_t *data;
+    size_t bytes = 0, seq_bytes;
+    int i, from_f, from_g;
+    p.reserve = 16;
+    p.overflow = SM_OVERFLOW_SHIFT;
+    if (!CHECK(chat_open(&f, 160, &p)) || !CHECK(chat_open(&g, 160, &p))) return;
+    f.gen.sampler.repeat_penalty = g.gen.sampler.repeat_penalty = 1.3f;
+    f.gen.max_tokens = g.gen.max_tokens = 6;
+    for (i = 0; i < 9; i++) {
+        chat_say(&f, "user", chat_lines[i % 5]);
+        CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
+    }
+    CHECK(sm_chat_get_stats(f.chat).n_shifted > 0);
+    CHECK_STATUS(sm_chat_save(f.chat, json, sizeof json, &bytes), SM_OK);
+    seq_bytes = sm_seq_save_bytes(f.ctx, 0);
+    data = (uint8_t *)malloc(seq_bytes);
+    CHECK_STATUS(sm_seq_save(f.ctx, 0, data, seq_bytes), SM_OK);
+    CHECK_STATUS(sm_seq_load(g.ctx, 0, data, seq_bytes), SM_OK);
+    CHECK_STATUS(sm_chat_load(g.chat, json, bytes), SM_OK);
+    chat_say(&f, "user", "what next?");
+    chat_say(&g, "user", "what next?");
+    CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
+    CHECK_STATUS(sm_chat_reply(g.chat, &g.gen, NULL, NULL, NULL), SM_OK);
+    from_f = sm_chat_get_stats(f.chat).n_reused, from_g = sm_chat_get_stats(g.chat).n_reused;
+    CHECK(from_f == from_g && from_g > 20);
+    CHECK_STR(chat_last(&f), chat_last(&g));
+    free(data);
+    chat_close(&f);
+    chat_close(&g);
+}
+
+/* By brute force: the longest beginning of one array in another, not at its first place. */
+static void chat_finds_the_longest_beginning(void) {
+    int32_t p[40], text[60], z[40];
+    int round, n, m, i, k, at, best, got;
+    for (round = 0; round < 3000 && !check.errors; round++) {
+        n = random_below(41), m = random_below(61);
+        for (i = 0; i < n; i++) p[i] = random_below(2);
+        for (i = 0; i < m; i++) text[i] = random_below(2);
+        for (i = 1, best = 0; i < m; i++) {
+            for (k = 0; k < n && i + k < m && text[i + k] == p[k];) k++;
+            best = sm__max(best, k);
+        }
+        at = 0;
+        got = sm__chat_find(p, n, text, m, z, &at);
+        CHECK(got == best);
+        if (got) CHECK(at > 0 && at + got <= m && !memcmp(text + at, p, (size_t)got * sizeof *p));
+    }
+}
+
+static void chat_cannot_move_learned_positions(void) {
+    gguf_model_params mp = gguf_model_default("gpt2", SM_TYPE_F32);
+    sm_chat_params p = sm_chat_default();
+    sm_ctx_params cp = sm_ctx_default();
+    sm_model *m = gguf_model_open(&mp);
+    sm_ctx *ctx = m ? run_ctx(m, &cp) : NULL;
+    sm_chat *chat = NULL;
+    sm_error error;
+    p.tmpl.source = chat_source;
+    p.overflow = SM_OVERFLOW_SHIFT;
+    if (ctx) CHECK_STATUS(sm_chat_create(ctx, &p, &chat, &error), SM_ERR_UNSUPPORTED);
+    if (ctx) CHECK(!chat && strstr(error.text, "gpt2 has learned positions"));
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
 }
 
 static void chat_history_has_maxima(void) {
@@ -334,6 +485,11 @@ static const test tests_chat[] = {
     {"chat: undo and retry", chat_goes_back},
     {"chat: what a user writes is no control token", chat_users_write_no_control_tokens},
     {"chat: overflow is an error, or drops old turns", chat_overflows_as_asked},
+    {"chat: what is behind forgotten turns is moved", chat_moves_what_is_left},
+    {"chat: an answer may be longer than the context", chat_answers_without_end},
+    {"chat: saved after a shift", chat_is_saved_when_it_was_moved},
+    {"chat: the longest beginning is found", chat_finds_the_longest_beginning},
+    {"chat: learned positions are not moved", chat_cannot_move_learned_positions},
     {"chat: the history has maxima; busy and stopped", chat_history_has_maxima},
     {"chat: the history as JSON, there and back", chat_is_saved_as_json},
     {"chat: memory is taken once", chat_allocates_when_it_is_made},
