@@ -1120,11 +1120,11 @@ typedef enum sm_overflow { /* when conversation and answer do not fit into the c
                               next; system messages in front stay, so does the last turn. What is
                               behind them is evaluated anew */
     SM_OVERFLOW_SHIFT      /* so many are forgotten that half of the context is free, and what is
-                              behind them is moved (sm_seq_shift), not evaluated: its keys and values
-                              remember what was forgotten. An answer that fills the context goes
-                              on, too, without the older half of what is behind the beginning that
-                              all conversations with these system messages share (if the template
-                              renders them with nothing but a question) */
+                              behind them is moved (sm_seq_shift), not evaluated: its keys and
+                              values remember what was forgotten. An answer that fills the context
+                              goes on, too, without the older half of what is behind the beginning
+                              that all conversations with these system messages share (if the
+                              template renders them with nothing but a question) */
 } sm_overflow;
 
 typedef struct sm_chat_params {
@@ -33410,7 +33410,7 @@ static sm_status sm__chat_ids(sm_chat *chat, int n, int32_t *ids, int *n_ids) {
                                 n_ids);
 }
 
-/* The conversation's ids; old turns go until the answer has room, or half of the context is free. */
+/* The conversation's ids. Old turns go until an answer has room, or half of the context is free. */
 static sm_status sm__chat_render(sm_chat *chat) {
     sm_ctx *ctx = chat->ctx;
     int room = ctx->params.n_ctx - chat->params.reserve, most = room;

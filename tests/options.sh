@@ -67,5 +67,6 @@ refused --mirostat 3
 refused --stop ""
 refused --dry-sequence-breaker ""
 refused --logprobs 33
+refused --ctx 40 --shift 40
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed -eq 0 ]
