@@ -25393,6 +25393,7 @@ typedef struct sm__re {
     const unsigned char *start, *p, *end;
     int json;           /* the text stands inside a JSON string: see sm__re_chars */
     int whole;          /* the pattern matches from end to end */
+    const uint32_t *const *more; /* [2] ranges, up to a 0, that \1 and \2 in brackets are */
     uint32_t set;       /* the class that is read: ranges on the builder's stack from here on */
     sm__re_part *parts; /* [SM__RE_BYTES + 1] of the sequences that are open, innermost last */
     uint32_t n_parts;
@@ -25563,9 +25564,14 @@ static int32_t sm__re_class_item(sm__re *r, int in_class) {
 /* A bracket, behind the [. */
 static int sm__re_bracket(sm__re *r) {
     int negated = sm__re_skip(r, '^');
+    const uint32_t *v;
     while (r->p < r->end && *r->p != ']') {
         int32_t first = sm__re_class_item(r, 1), last = first;
         if (first == -1) return 0;
+        if (r->more && first <= 2 && first > 0) {
+            for (v = r->more[first - 1]; *v; v += 2) sm__re_add(r, v[0], v[1]);
+            continue;
+        }
         if (r->end - r->p >= 2 && r->p[0] == '-' && r->p[1] != ']') {
             const unsigned char *dash = r->p++;
             last = sm__re_class_item(r, 1);
@@ -25586,8 +25592,8 @@ static int sm__re_bracket(sm__re *r) {
     return 1;
 }
 
-/* The characters of n ranges that JSON writes with a backslash: short forms, then u000X and u001X in
- * either case. */
+/* The characters of n ranges that JSON writes with a backslash: short forms, then u000X and u001X,
+ * in either case. */
 static uint32_t sm__re_json_escapes(sm__re *r, const uint32_t *v, uint32_t n) {
     static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt", digits[] = "0123456789abcdef";
     static const char *const before[] = {"", "u000", "u001"};
@@ -26596,42 +26602,33 @@ static uint32_t sm__js_bound(sm__schema *js, const sm__decimal *v, int exclusive
     return sm__gb_alt(b, all, sm__gb_seq(b, minus, sm__gb_and(b, all, sm__gb_not(b, x))));
 }
 
+/* The digits of v with the point behind so many of them, any zeros at the end, then `end`. */
+static uint32_t sm__js_written(sm__schema *js, const sm__decimal *v, int point, const char *end) {
+    char buf[2 * SM__NUM_POINT + SM__NUM_DIGITS + 64], *p = buf;
+    int i;
+    if (v->negative) *p++ = '-';
+    for (i = point < 1 ? point - 1 : 0; i < v->n || i < point; i++) {
+        if (i == point) *p++ = '\\', *p++ = '.';
+        *p++ = (char)('0' + sm__decimal_digit(v, i));
+    }
+    *p = 0;
+    return sm__gb_seq(js->b, sm__js_plain(js, buf),
+                      sm__gb_seq(js->b, sm__js_plain(js, v->n > point ? "0*" : "(?:\\.0+)?"),
+                                 sm__js_plain(js, end)));
+}
+
 /* Numbers equal to v. */
 static uint32_t sm__js_equal_number(sm__schema *js, const sm__decimal *v) {
-    char buf[2 * SM__NUM_POINT + SM__NUM_DIGITS + 64], *p = buf;
-    int i, exponent = v->point - 1, places = v->point > 1 ? v->point : 1;
+    char end[] = "[eE]\\+?0*\0\0\0";
+    int e = v->point - 1, size = e < 0 ? -e : e, unit = size > 99 ? 100 : size > 9 ? 10 : 1;
+    char *p = end + (e < 0 ? 7 : 9);
     uint32_t x;
     if (!v->n) return sm__js_plain(js, "-?0(?:\\.0+)?");
-    if (v->negative) *p++ = '-';
-    for (i = 0; i < places; i++)
-        *p++ = (char)('0' + (v->point < 1 ? 0 : sm__decimal_digit(v, i)));
-    if (v->n > v->point) {
-        *p++ = '\\', *p++ = '.';
-        for (i = v->point; i < v->n; i++) *p++ = (char)('0' + sm__decimal_digit(v, i));
-        *p++ = '0', *p++ = '*', *p = 0;
-    } else {
-        memcpy(p, "(?:\\.0+)?", 10);
-    }
-    x = sm__js_plain(js, buf);
-    if (exponent > -5 && exponent < 16) return x;
-    p = buf;
-    if (v->negative) *p++ = '-';
-    *p++ = (char)('0' + v->d[0]);
-    if (v->n > 1) {
-        *p++ = '\\', *p++ = '.';
-        for (i = 1; i < v->n; i++) *p++ = (char)('0' + v->d[i]);
-        *p++ = '0', *p++ = '*';
-    } else {
-        memcpy(p, "(?:\\.0+)?", 9);
-        p += 9;
-    }
-    memcpy(p, exponent < 0 ? "[eE]-0*   " : "[eE]\\+?0*", 9);
-    p += exponent < 0 ? 7 : 9;
-    if (exponent < 0) exponent = -exponent;
-    if (exponent > 99) *p++ = (char)('0' + exponent / 100);
-    if (exponent > 9) *p++ = (char)('0' + exponent / 10 % 10);
-    *p++ = (char)('0' + exponent % 10), *p = 0;
-    return sm__gb_alt(js->b, x, sm__js_plain(js, buf));
+    x = sm__js_written(js, v, v->point, "");
+    if (e > -5 && e < 16) return x;
+    if (e < 0) memcpy(end + 4, "-0*", 4);
+    for (; unit; unit /= 10) *p++ = (char)('0' + size / unit % 10);
+    return sm__gb_alt(js->b, x, sm__js_written(js, v, 1, end));
 }
 
 /* Multiples of a number, plain, and in the other form where all integers are some. */
@@ -26700,123 +26697,126 @@ static uint32_t sm__js_literal(sm__schema *js, sm__str s) {
 #define SM__TIME SM__HOUR ":[0-5]\\d:[0-5]\\d(?:\\.\\d+)?(?:[Zz]|[+-]" SM__HOUR ":[0-5]\\d)"
 #define SM__LABEL "[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
 #define SM__HOST SM__LABEL "(?:\\." SM__LABEL ")*"
-#define SM__ATEXT "[0-9A-Za-z!#$%&'*+/=?^_`{|}~-]+"
-#define SM__EMAIL /* RFC 5321, section 4.1.2 */ \
-    "(?:" SM__ATEXT "(?:\\." SM__ATEXT ")*|\"(?:[ !#-\\[\\]-~]|\\\\[ -~])*\")@(?:" SM__HOST \
-    "|\\[(?:" SM__IPV4 "|[Ii][Pp][Vv]6:" SM__IPV6 ")\\])"
+#define SM__ATEXT "[0-9A-Za-z!#$%&'*+/=?^_`{|}~\1-]+"
+#define SM__ILABEL "(?:" SM__LABEL "|[0-9A-Za-z-]*[\1][0-9A-Za-z\1-]*)"
+#define SM__EMAIL /* RFC 5321, section 4.1.2; with more characters RFC 6531, section 3.3 */ \
+    "(?:" SM__ATEXT "(?:\\." SM__ATEXT ")*|\"(?:[ !#-\\[\\]-~\1]|\\\\[ -~])*\")@(?:" SM__ILABEL \
+    "(?:\\." SM__ILABEL ")*|\\[(?:" SM__IPV4 "|[Ii][Pp][Vv]6:" SM__IPV6 ")\\])"
 #define SM__PCT "%[0-9A-Fa-f]{2}"
 #define SM__UNRESERVED "0-9A-Za-z._~!$&'()*+,;=\\-" /* and sub-delims */
-#define SM__PCHAR "(?:[" SM__UNRESERVED ":@]|" SM__PCT ")"
+#define SM__PCHAR "(?:[" SM__UNRESERVED ":@\1]|" SM__PCT ")"
 #define SM__AUTHORITY \
-    "(?:(?:[" SM__UNRESERVED ":]|" SM__PCT ")*@)?(?:\\[(?:" SM__IPV6 \
-    "|[vV][0-9A-Fa-f]+\\.[" SM__UNRESERVED ":]+)\\]|(?:[" SM__UNRESERVED "]|" SM__PCT \
+    "(?:(?:[" SM__UNRESERVED ":\1]|" SM__PCT ")*@)?(?:\\[(?:" SM__IPV6 \
+    "|[vV][0-9A-Fa-f]+\\.[" SM__UNRESERVED ":]+)\\]|(?:[" SM__UNRESERVED "\1]|" SM__PCT \
     ")*)(?::\\d*)?"
 #define SM__SEGMENTS "(?:/" SM__PCHAR "*)*"
 #define SM__PATHS /* empty, or not beginning with a segment */ \
     "|//" SM__AUTHORITY SM__SEGMENTS "|/(?:" SM__PCHAR "+" SM__SEGMENTS ")?|"
-#define SM__QUERY "(?:\\?(?:[/?]|" SM__PCHAR ")*)?(?:#(?:[/?]|" SM__PCHAR ")*)?"
-#define SM__URI /* RFC 3986, appendix A */ \
+#define SM__QUERY "(?:\\?(?:[/?\2]|" SM__PCHAR ")*)?(?:#(?:[/?]|" SM__PCHAR ")*)?"
+#define SM__URI /* RFC 3986, appendix A; with more characters RFC 3987, section 2.2 */ \
     "[A-Za-z][0-9A-Za-z+.-]*:(?:" SM__PATHS SM__PCHAR "+" SM__SEGMENTS ")" SM__QUERY
-#define SM__RELATIVE \
-    "(?:" SM__PATHS "(?:[" SM__UNRESERVED "@]|" SM__PCT ")+" SM__SEGMENTS ")" SM__QUERY
-#define SM__UCSCHAR /* RFC 3987, section 2.2, with iprivate */ \
-    "\\u00A0-\\uD7FF\\uE000-\\uFDCF\\uFDF0-\\uFFEF\\u{10000}-\\u{1FFFD}" \
-    "\\u{20000}-\\u{2FFFD}\\u{30000}-\\u{3FFFD}" \
-    "\\u{40000}-\\u{4FFFD}\\u{50000}-\\u{5FFFD}\\u{60000}-\\u{6FFFD}\\u{70000}-\\u{7FFFD}" \
-    "\\u{80000}-\\u{8FFFD}\\u{90000}-\\u{9FFFD}\\u{A0000}-\\u{AFFFD}\\u{B0000}-\\u{BFFFD}" \
-    "\\u{C0000}-\\u{CFFFD}\\u{D0000}-\\u{DFFFD}\\u{E1000}-\\u{EFFFD}\\u{F0000}-\\u{FFFFD}" \
-    "\\u{100000}-\\u{10FFFD}"
+#define SM__URI_REFERENCE \
+    SM__URI "|(?:" SM__PATHS "(?:[" SM__UNRESERVED "@\1]|" SM__PCT ")+" SM__SEGMENTS ")" SM__QUERY
 #define SM__VARCHAR "(?:[0-9A-Za-z_]|" SM__PCT ")"
 #define SM__VARSPEC SM__VARCHAR "(?:\\.?" SM__VARCHAR ")*(?:\\*|:[1-9]\\d{0,3})?"
+
+/* Characters for \1 and \2 of a pattern: none, RFC 3987's (ucschar, iprivate), all but ASCII. */
+static const uint32_t sm__no_chars[] = {0};
+static const uint32_t sm__ucschar[] = {
+    0xA0,    0xD7FF,  0xF900,  0xFDCF,  0xFDF0,  0xFFEF,  0x10000, 0x1FFFD, 0x20000, 0x2FFFD,
+    0x30000, 0x3FFFD, 0x40000, 0x4FFFD, 0x50000, 0x5FFFD, 0x60000, 0x6FFFD, 0x70000, 0x7FFFD,
+    0x80000, 0x8FFFD, 0x90000, 0x9FFFD, 0xA0000, 0xAFFFD, 0xB0000, 0xBFFFD, 0xC0000, 0xCFFFD,
+    0xD0000, 0xDFFFD, 0xE1000, 0xEFFFD, 0};
+static const uint32_t sm__iprivate[] = {0xE000, 0xF8FF, 0xF0000, 0xFFFFD, 0x100000, 0x10FFFD, 0};
+static const uint32_t sm__beyond_ascii[] = {0x80, 0x10FFFF, 0};
+static const uint32_t *const sm__more_chars[][2] = {{sm__no_chars, sm__no_chars},
+                                                    {sm__ucschar, sm__iprivate},
+                                                    {sm__beyond_ascii, sm__no_chars}};
 
 /* The formats of the draft, as regular expressions. What is not regular, or takes tables that are
  * not here, has none and is refused; a name that the draft does not know is an annotation. */
 static const struct {
     const char *name, *pattern;
+    int more; /* row of sm__more_chars */
 } sm__formats[] = {
-    {"date", SM__DATE},
-    {"time", SM__TIME},
-    {"date-time", SM__DATE "[Tt]" SM__TIME},
+    {"date", SM__DATE, 0},
+    {"time", SM__TIME, 0},
+    {"date-time", SM__DATE "[Tt]" SM__TIME, 0},
     {"duration",
      "P(?:\\d+W|(?:\\d+Y(?:\\d+M(?:\\d+D)?)?|\\d+M(?:\\d+D)?|\\d+D)(?:T(?:\\d+H(?:\\d+M"
      "(?:\\d+S)?)?|\\d+M(?:\\d+S)?|\\d+S))?|T(?:\\d+H(?:\\d+M(?:\\d+S)?)?|\\d+M(?:\\d+S)?"
-     "|\\d+S))"},
-    {"uuid", "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"},
-    {"email", SM__EMAIL},
-    {"hostname", SM__HOST},
-    {"ipv4", SM__IPV4},
-    {"ipv6", SM__IPV6},
-    {"uri", SM__URI},
-    {"uri-reference", SM__URI "|" SM__RELATIVE},
-    {"uri-template", "(?:[!#$&-;=?-\\[\\]_a-z~" SM__UCSCHAR "]|" SM__PCT
-                     "|\\{[+#./;?&=,!@|]?" SM__VARSPEC "(?:," SM__VARSPEC ")*\\})*"},
-    {"json-pointer", "(?:/(?:[^~/]|~[01])*)*"},
-    {"relative-json-pointer", "(?:0|[1-9]\\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)"},
-    {"iri", NULL},
-    {"iri-reference", NULL},
-    {"idn-email", NULL},
-    {"idn-hostname", NULL},
-    {"regex", NULL},
-};
-
-/* A pattern with two digits for L, those of the local time, and for O, those of the offset. */
-static uint32_t sm__js_leap(sm__schema *js, const char *pattern, int local, int offset) {
-    char buf[64];
-    int n = 0;
-    for (; *pattern; pattern++) {
-        int v = *pattern == 'L' ? local : offset;
-        if (*pattern == 'L' || *pattern == 'O') {
-            buf[n++] = (char)('0' + v / 10);
-            buf[n++] = (char)('0' + v % 10);
-        } else {
-            buf[n++] = *pattern;
-        }
-    }
-    buf[n] = 0;
-    return sm__js_plain(js, buf);
-}
+     "|\\d+S))",
+     0},
+    {"uuid", "[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", 0},
+    {"email", SM__EMAIL, 0},
+    {"idn-email", SM__EMAIL, 2},
+    {"hostname", SM__HOST, 0},
+    {"idn-hostname", NULL, 0},
+    {"ipv4", SM__IPV4, 0},
+    {"ipv6", SM__IPV6, 0},
+    {"uri", SM__URI, 0},
+    {"uri-reference", SM__URI_REFERENCE, 0},
+    {"iri", SM__URI, 1},
+    {"iri-reference", SM__URI_REFERENCE, 1},
+    {"uri-template",
+     "(?:[!#$&-;=?-\\[\\]_a-z~\1\2]|" SM__PCT
+     "|\\{[+#./;?&=,!@|]?" SM__VARSPEC "(?:," SM__VARSPEC ")*\\})*",
+     1},
+    {"json-pointer", "(?:/(?:[^~/]|~[01])*)*", 0},
+    {"relative-json-pointer", "(?:0|[1-9]\\d*)(?:#|(?:/(?:[^~/]|~[01])*)*)", 0},
+    {"regex", NULL, 0}};
 
 /* A second 60 is 23:59:60 in UTC: seen from +hh:mm it is the hour 23 + hh and the minute 59 + mm,
- * with a carry. Hours and minutes are looked at apart; both must be right. */
+ * with a carry. Hours and minutes are looked at apart; both must be right. In a pattern L are the
+ * two digits of the local time, O those of the offset. */
 static uint32_t sm__js_leap_second(sm__schema *js) {
-    static const char *const hours[] = {"L:\\d\\d:60(?:\\.\\d+)?\\+O:00",
-                                        "L:\\d\\d:60(?:\\.\\d+)?\\+O:(?:0[1-9]|[1-5]\\d)",
-                                        "L:\\d\\d:60(?:\\.\\d+)?-O:\\d\\d"};
-    static const char *const minutes[] = {"\\d\\d:L:60(?:\\.\\d+)?\\+\\d\\d:O",
-                                          "\\d\\d:L:60(?:\\.\\d+)?-\\d\\d:O"};
-    sm__gb *b = js->b;
-    uint32_t x = SM__G_ID_NONE, y = x;
-    int k;
-    for (k = 0; k < 24; k++) {
-        x = sm__gb_alt(b, x, sm__js_leap(js, hours[0], (23 + k) % 24, k));
-        x = sm__gb_alt(b, x, sm__js_leap(js, hours[1], k, k));
-        x = sm__gb_alt(b, x, sm__js_leap(js, hours[2], 23 - k, k));
-    }
-    for (k = 0; k < 60; k++) {
-        y = sm__gb_alt(b, y, sm__js_leap(js, minutes[0], (59 + k) % 60, k));
-        y = sm__gb_alt(b, y, sm__js_leap(js, minutes[1], 59 - k, k));
-    }
-    return sm__gb_alt(b, sm__js_plain(js, "23:59:60(?:\\.\\d+)?[Zz]"), sm__gb_and(b, x, y));
+    static const struct {
+        const char *pattern;
+        int utc, sign, range;
+    } rows[] = {{"L:\\d\\d:60(?:\\.\\d+)?\\+O:00", 23, 1, 24},
+                {"L:\\d\\d:60(?:\\.\\d+)?\\+O:(?:0[1-9]|[1-5]\\d)", 24, 1, 24},
+                {"L:\\d\\d:60(?:\\.\\d+)?-O:\\d\\d", 23, -1, 24},
+                {"\\d\\d:L:60(?:\\.\\d+)?\\+\\d\\d:O", 59, 1, 60},
+                {"\\d\\d:L:60(?:\\.\\d+)?-\\d\\d:O", 59, -1, 60}};
+    uint32_t x[2] = {SM__G_ID_NONE, SM__G_ID_NONE}, *to;
+    int row, k;
+    for (row = 0; row < 5; row++)
+        for (k = 0; k < rows[row].range; k++) {
+            int local = (rows[row].utc + rows[row].sign * k) % rows[row].range;
+            const char *from = rows[row].pattern;
+            char buf[64], *p = buf;
+            for (; *from; from++) {
+                int v = *from == 'L' ? local : k, digits = *from == 'L' || *from == 'O';
+                if (digits) *p++ = (char)('0' + v / 10);
+                *p++ = (char)(digits ? '0' + v % 10 : *from);
+            }
+            *p = 0;
+            to = &x[rows[row].range == 60];
+            *to = sm__gb_alt(js->b, *to, sm__js_plain(js, buf));
+        }
+    return sm__gb_alt(js->b, sm__js_plain(js, "23:59:60(?:\\.\\d+)?[Zz]"),
+                      sm__gb_and(js->b, x[0], x[1]));
 }
 
 /* A format's texts; SM__G_ID_ANY = there is nothing to ask. */
 static uint32_t sm__js_format(sm__schema *js, uint32_t node) {
-    int i, n = (int)(sizeof sm__formats / sizeof *sm__formats);
+    uint32_t i, n = sizeof sm__formats / sizeof *sm__formats, x, leap;
     sm__str name = js->t.v[node].text;
-    uint32_t x;
     if (js->t.v[node].kind != '"') return sm__js_malformed(js, node, "a format is a string");
-    for (i = 0; i < n && !sm__str_same(sm__str_of(sm__formats[i].name), name);) i++;
+    for (i = 0; i < n && !sm__str_is(name, sm__formats[i].name);) i++;
     if (i == n || js->formats_off) return SM__G_ID_ANY;
     if (!sm__formats[i].pattern) return sm__js_refuse(js, node, "this format is not done");
     js->re.json = 1;
+    js->re.more = sm__more_chars[sm__formats[i].more];
     x = sm__re_read(&js->re, sm__formats[i].name, sm__str_of(sm__formats[i].pattern), 1);
-    if (i == 1) x = sm__gb_alt(js->b, x, sm__js_leap_second(js));
-    if (i == 2)
-        x = sm__gb_alt(js->b, x, sm__gb_seq(js->b, sm__js_plain(js, SM__DATE "[Tt]"),
-                                            sm__js_leap_second(js)));
-    if (sm__str_same(name, sm__str_of("hostname")))
+    js->re.more = NULL;
+    if (sm__str_is(name, "hostname"))
         x = sm__gb_and(js->b, x, sm__js_plain(js, "[0-9A-Za-z.-]{1,253}"));
-    return x;
+    if (!sm__str_is(name, "time") && !sm__str_is(name, "date-time")) return x;
+    leap = sm__js_leap_second(js);
+    if (sm__str_is(name, "date-time"))
+        leap = sm__gb_seq(js->b, sm__js_plain(js, SM__DATE "[Tt]"), leap);
+    return sm__gb_alt(js->b, x, leap);
 }
 
 /* The types that a schema allows. */
@@ -28004,7 +28004,7 @@ static int sm__js_name_such(sm__schema *js, const sm__object *o, sm__name *name,
     return !name->name || !sm__tree_get(&js->t, f->a, sm__js_name_text(js, name->name));
 }
 
-/* The first fact that some member is such for which there is none yet; 0 = there is no such fact. */
+/* The first fact that some member is such, and none is yet; 0 = there is no such fact. */
 static uint32_t sm__js_unsettled(const sm__schema *js, uint32_t facts) {
     uint32_t i, k;
     for (i = facts; i; i = js->facts[i].next) {

@@ -266,7 +266,7 @@ static void schema_suite(void) {
     }
     printf("(%d of %d schemas compile, %d instances) ", score.compiled, score.schemas,
            score.instances);
-    CHECK(score.compiled >= 370);
+    CHECK(score.compiled >= 391);
     schema_score_free(&score);
     schema_free(t);
 }
@@ -510,7 +510,7 @@ static void schema_refusals(void) {
         {"{\"allOf\": [{\"$ref\": \"#/$defs/a\"}], \"$defs\": {\"a\": {\"anyOf\": [{\"$ref\":"
          " \"#/$defs/a\"}, {\"$ref\": \"#\"}]}}}",
          "leads to itself"},
-        {"{\"format\": \"idn-email\"}", "#/format: this format"},
+        {"{\"format\": \"idn-hostname\"}", "#/format: this format"},
         {"{\"type\": \"strin\"}", "this is no type"},
         {"{\"type\": [\"null\", 3]}", "#/type/1"},
         {"{\"minLength\": -1}", "#/minLength"},
