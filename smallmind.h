@@ -26148,7 +26148,7 @@ enum { SM__JS_NEGATED = 1, SM__JS_EQUAL = 2 };
 /* What a branch has to look into (elements and keywords that fork), and what it has found. */
 typedef enum sm__fact_kind {
     SM__FACT_ELEMENT, /* a: element; b: the way here */
-    SM__FACT_FORK,    /* a: node of the keyword; b: the way here */
+    SM__FACT_FORK,    /* a: node of the keyword; b: the way here; c: 1 = it is broken */
     SM__FACT_TEXT,    /* a: expression of the number or the string's inside; b: 1 = none of it */
     SM__FACT_LOCAL,   /* a: schema whose keywords for this type hold; b: its scope */
     SM__FACT_SCOPE,   /* a: keyword unevaluatedX; b: the scope around this one, which it makes */
@@ -26438,6 +26438,8 @@ static uint32_t sm__js_target(sm__schema *js, uint32_t ref) {
     sm__str text = js->t.v[ref].text, fragment, uri;
     uint32_t i, root = sm__js_resource(js, ref), found;
     if (js->t.v[ref].kind != '"') return sm__js_malformed(js, ref, "a reference is a string");
+    for (i = 2; i <= js->t.n && js->t.v[ref].word == SM__KW_RECURSIVE_REF; i++)
+        if (js->uri[i].p) return sm__js_refuse(js, ref, "$recursiveRef beside more than one $id");
     uri.p = text.p;
     uri.n = sm__js_span(text, 0, "#");
     fragment.p = text.p + sm__min_size(uri.n + 1, text.n);
@@ -27088,56 +27090,79 @@ static const uint8_t sm__js_local[2][12] = {
     {SM__KW_PROPERTIES, SM__KW_PATTERN_PROPERTIES, SM__KW_ADDITIONAL, SM__KW_PROPERTY_NAMES,
      SM__KW_REQUIRED, SM__KW_MIN_PROPERTIES, SM__KW_MAX_PROPERTIES}};
 
-static const uint8_t sm__js_dependent[3] = {SM__KW_DEPENDENT_REQUIRED, SM__KW_DEPENDENT_SCHEMAS,
-                                            SM__KW_DEPENDENCIES};
-static const uint8_t sm__js_refs[2] = {SM__KW_REF, SM__KW_DYNAMIC_REF};
+/* The keywords that ask something of the value itself, by schemas or values, looked into from the
+ * last to the first: those with a choice are the later ones. */
+static const uint8_t sm__js_applied[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM,
+                                         SM__KW_DEPENDENT_REQUIRED, SM__KW_DEPENDENT_SCHEMAS,
+                                         SM__KW_DEPENDENCIES, SM__KW_CONST, SM__KW_NOT,
+                                         SM__KW_ALL_OF, SM__KW_REF, SM__KW_DYNAMIC_REF,
+                                         SM__KW_RECURSIVE_REF};
 
-/* A schema holds: its own keywords become facts, the others are still to be looked into, first
- * those without a choice. */
-static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
-    static const uint8_t forks[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM};
-    sm__branch *to = sm__js_push(js, was);
-    const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
+/* What is found below a keyword: it holds in the one branch `to`, or (NULL) it is broken in one
+ * more. */
+static void sm__js_later(sm__schema *js, sm__branch was, sm__branch *to, uint32_t node,
+                         uint32_t way) {
+    int broken = !to;
+    if (broken) to = sm__js_push(js, was);
+    sm__js_add(js, &to->todo, SM__FACT_FORK, node, way)->c = (uint32_t)broken;
+}
+
+/* The keywords of a schema that are looked into later. */
+static void sm__js_apply(sm__schema *js, int type, sm__branch was, sm__branch *to, uint32_t s,
+                         uint32_t way) {
     uint32_t i, k, node;
     int only_ref = sm__js_only_ref(js, s);
-    if ((type & SM__JS_HOLDERS) && !only_ref) {
+    for (k = 0; k < sizeof sm__js_applied; k++) {
+        int word = sm__js_applied[k];
+        if (!(node = sm__js_get(js, s, word)) || (only_ref && word != SM__KW_REF)) continue;
+        if (word == SM__KW_ENUM && (type & SM__JS_TEXTS)) continue; /* sm__js_text has them */
+        if (word == SM__KW_IF && !(to && SM__WAY_SCOPE(way)) && !sm__js_get(js, s, SM__KW_THEN) &&
+            !sm__js_get(js, s, SM__KW_ELSE))
+            continue;
+        if (word < SM__KW_DEPENDENT_REQUIRED) sm__js_later(js, was, to, node, way);
+        else if (type == SM__JS_OBJECT)
+            SM__EACH(js, i, node) sm__js_later(js, was, to, i, way);
+    }
+}
+
+/* A schema holds: its own keywords become facts, the others are still to be looked into. */
+static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
+    sm__branch *to = sm__js_push(js, was);
+    const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
+    uint32_t node, x;
+    if (sm__js_only_ref(js, s)) {
+        sm__js_apply(js, type, was, to, s, way);
+        return;
+    }
+    if (type & SM__JS_HOLDERS) {
         node = sm__js_get(js, s, type == SM__JS_OBJECT ? SM__KW_UNEVALUATED
                                                        : SM__KW_UNEVALUATED_ITEMS);
         if (node) {
             sm__js_fact(js, to, SM__FACT_SCOPE, node, SM__WAY_SCOPE(way));
             way = to->facts << 8 | (way & SM__WAY_STEPS);
         }
-    }
-    for (k = 0; k < 4 && !only_ref; k++) {
-        node = sm__js_get(js, s, forks[k]);
-        if (!node || (forks[k] == SM__KW_IF && !SM__WAY_SCOPE(way) &&
-                      !sm__js_get(js, s, SM__KW_THEN) && !sm__js_get(js, s, SM__KW_ELSE)))
-            continue;
-        if (forks[k] == SM__KW_ENUM && (type & SM__JS_TEXTS)) continue; /* sm__js_text has them */
-        sm__js_add(js, &to->todo, SM__FACT_FORK, node, way);
-    }
-    for (k = 0; k < 3 && !only_ref && type == SM__JS_OBJECT; k++)
-        SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[k]))
-            sm__js_add(js, &to->todo, SM__FACT_FORK, i, way);
-    for (k = 0; k < 2; k++)
-        if ((node = sm__js_get(js, s, sm__js_refs[k])))
-            sm__js_todo(js, to, sm__js_element(sm__js_target(js, node)), way);
-    if (only_ref) return;
-    if ((node = sm__js_get(js, s, SM__KW_CONST))) sm__js_todo(js, to, sm__js_equal_to(node), way);
-    if ((node = sm__js_get(js, s, SM__KW_NOT)))
-        sm__js_todo(js, to, sm__js_opposite(sm__js_element(node)), way);
-    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ALL_OF)) sm__js_todo(js, to, sm__js_element(i), way);
-    if (type & SM__JS_TEXTS) {
-        uint32_t x = sm__js_text(js, s, type);
-        if (x != SM__G_ID_ANY) sm__js_fact(js, to, SM__FACT_TEXT, x, 0);
-    } else if (type & SM__JS_HOLDERS) {
         while (*local && !sm__js_get(js, s, *local)) local++;
         if (*local) sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
+    }
+    sm__js_apply(js, type, was, to, s, way);
+    if (type & SM__JS_TEXTS && (x = sm__js_text(js, s, type)) != SM__G_ID_ANY)
+        sm__js_fact(js, to, SM__FACT_TEXT, x, 0);
+}
+
+/* A list of schemas, or of values: one of them holds, or all do; each may be turned round. */
+static void sm__js_fork_list(sm__schema *js, int type, sm__branch was, sm__fact f, int some) {
+    uint32_t i;
+    int values = js->t.v[f.a].word == SM__KW_ENUM;
+    sm__branch *to = some ? NULL : sm__js_push(js, was);
+    SM__EACH(js, i, f.a) {
+        if (values && sm__js_type_of(js, i) != type) continue;
+        sm__js_todo(js, some ? sm__js_push(js, was) : to,
+                    (values ? sm__js_equal_to(i) : sm__js_element(i)) ^ f.c, f.b);
     }
 }
 
 /* anyOf where it counts which ones hold: a branch for every set of them. */
-static void sm__js_fork_all(sm__schema *js, sm__branch was, sm__fact f) {
+static void sm__js_fork_sets(sm__schema *js, sm__branch was, sm__fact f) {
     uint32_t sets, i, k, n = js->t.v[f.a].n;
     if (n > SM__JS_SETS) {
         sm__js_refuse(js, f.a, "more than 6 schemas below unevaluatedX");
@@ -27150,49 +27175,67 @@ static void sm__js_fork_all(sm__schema *js, sm__branch was, sm__fact f) {
     }
 }
 
-/* oneOf: this one, and none of the others that could hold beside it. */
+/* oneOf: one, and none of the others that could hold beside it. Broken: none, or two. */
 static void sm__js_fork_one(sm__schema *js, int type, sm__branch was, sm__fact f) {
     uint32_t i, k;
+    if (f.c) sm__js_fork_list(js, type, was, f, 0);
     SM__EACH(js, i, f.a) {
-        sm__js_or(js, was, sm__js_element(i), f.b);
-        SM__EACH(js, k, f.a)
-            if (k != i && !sm__js_apart(js, type, sm__js_element(i), sm__js_element(k)))
-                sm__js_todo(js, &js->branches[js->n_branches - 1],
-                            sm__js_opposite(sm__js_element(k)), f.b);
+        if (!f.c) sm__js_or(js, was, sm__js_element(i), f.b);
+        SM__EACH(js, k, f.a) {
+            if (k == i || (f.c && k < i)) continue; /* two: each pair once */
+            if (f.c) sm__js_or(js, was, sm__js_element(i), f.b);
+            else if (sm__js_apart(js, type, sm__js_element(i), sm__js_element(k))) continue;
+            sm__js_todo(js, &js->branches[js->n_branches - 1], sm__js_element(k) ^ !f.c, f.b);
+        }
     }
 }
 
-/* A member of dependentRequired, dependentSchemas or dependencies. */
+/* A member of dependentRequired, dependentSchemas or dependencies: it is not there, or what it asks
+ * for is so. Broken: it is there, and that is not so. */
 static void sm__js_fork_dependent(sm__schema *js, sm__branch was, sm__fact f) {
-    uint32_t i;
-    sm__branch *to;
-    sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_KEY(f.a), SM__JS_NEGATED);
-    to = sm__js_push(js, was);
-    sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(f.a), 0);
-    if (js->t.v[f.a].kind != '[') sm__js_todo(js, to, sm__js_element(f.a), f.b);
-    else SM__EACH(js, i, f.a) sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_WORD(i), 0);
+    uint32_t i, key = SM__JS_KEY(f.a);
+    sm__branch *to = &was;
+    if (!f.c) sm__js_or_fact(js, was, SM__FACT_MEMBER, key, SM__JS_NEGATED);
+    sm__js_fact(js, to, SM__FACT_NEEDED, key, 0);
+    if (js->t.v[f.a].kind != '[') {
+        sm__js_or(js, was, sm__js_element(f.a) ^ f.c, f.b);
+        return;
+    }
+    SM__EACH(js, i, f.a) {
+        if (f.c) sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(i), SM__JS_NEGATED);
+        else sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_WORD(i), 0);
+    }
+    if (!f.c) sm__js_push(js, was);
 }
 
-/* A keyword of a schema with a choice, which holds. */
+/* A keyword of a schema: the branches in which it holds, or (f.c) in which it is broken. */
 static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
-    uint32_t i, k, condition = sm__js_element(f.a);
+    uint32_t k, condition = sm__js_element(f.a);
+    int word = js->t.v[f.a].word;
     sm__branch *to;
-    switch (js->t.v[f.a].word) {
+    switch (word) {
     case SM__KW_ENUM:
         if (js->t.v[f.a].kind != '[') sm__js_malformed(js, f.a, "enum is an array");
-        SM__EACH(js, i, f.a)
-            if (sm__js_type_of(js, i) == type) sm__js_or(js, was, sm__js_equal_to(i), f.b);
+        sm__js_fork_list(js, type, was, f, !f.c);
         break;
     case SM__KW_ANY_OF:
-        if (SM__WAY_SCOPE(f.b)) sm__js_fork_all(js, was, f);
-        else SM__EACH(js, i, f.a) sm__js_or(js, was, sm__js_element(i), f.b);
+        if (!f.c && SM__WAY_SCOPE(f.b)) sm__js_fork_sets(js, was, f);
+        else sm__js_fork_list(js, type, was, f, !f.c);
         break;
+    case SM__KW_ALL_OF: sm__js_fork_list(js, type, was, f, (int)f.c); break;
     case SM__KW_ONE_OF: sm__js_fork_one(js, type, was, f); break;
+    case SM__KW_CONST: sm__js_or(js, was, sm__js_equal_to(f.a) ^ f.c, f.b); break;
+    case SM__KW_NOT: sm__js_or(js, was, sm__js_element(f.a) ^ !f.c, f.b); break;
+    case SM__KW_REF:
+    case SM__KW_DYNAMIC_REF:
+    case SM__KW_RECURSIVE_REF:
+        sm__js_or(js, was, sm__js_element(sm__js_target(js, f.a)) ^ f.c, f.b);
+        break;
     case SM__KW_IF:
         for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++, condition = sm__js_opposite(condition)) {
-            i = sm__js_get(js, js->t.v[f.a].parent, (int)k);
             to = sm__js_push(js, was);
-            sm__js_todo(js, to, sm__js_element(i), f.b);
+            sm__js_todo(js, to, sm__js_element(sm__js_get(js, js->t.v[f.a].parent, (int)k)) ^ f.c,
+                        f.b);
             sm__js_todo(js, to, condition, f.b);
         }
         break;
@@ -27231,7 +27274,7 @@ static void sm__js_deny_array(sm__schema *js, sm__branch was, uint32_t s) {
 
 /* One of an object's keywords is broken. */
 static void sm__js_deny_object(sm__schema *js, sm__branch was, uint32_t s) {
-    uint32_t i, k, n, broken;
+    uint32_t i, broken;
     SM__EACH(js, i, sm__js_get(js, s, SM__KW_REQUIRED))
         sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(i), SM__JS_NEGATED);
     SM__EACH(js, i, sm__js_get(js, s, SM__KW_PROPERTIES))
@@ -27244,76 +27287,19 @@ static void sm__js_deny_object(sm__schema *js, sm__branch was, uint32_t s) {
     if ((broken = sm__js_broken(js, sm__js_get(js, s, SM__KW_PROPERTY_NAMES))))
         sm__js_or_fact(js, was, SM__FACT_SOME_NAME, 0, broken);
     sm__js_deny_count(js, was, s, SM__KW_MIN_PROPERTIES);
-    for (n = 0; n < 3; n++)
-        SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[n])) {
-            if (js->t.v[i].kind != '[') continue; /* a schema: see sm__js_deny */
-            SM__EACH(js, k, i) {
-                sm__js_or_fact(js, was, SM__FACT_MEMBER, SM__JS_WORD(k), SM__JS_NEGATED);
-                sm__js_fact(js, &js->branches[js->n_branches - 1], SM__FACT_NEEDED, SM__JS_KEY(i),
-                            0);
-            }
-        }
     if ((i = sm__js_get(js, s, SM__KW_UNEVALUATED)))
         sm__js_refuse(js, i, "the opposite of unevaluatedProperties");
 }
 
-/* One of the keywords that hold schemas for the value itself is broken. */
-static void sm__js_deny_applied(sm__schema *js, sm__branch was, uint32_t s, uint32_t way) {
-    uint32_t i, k, node, other;
-    sm__branch *to;
-    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ALL_OF))
-        sm__js_or(js, was, sm__js_opposite(sm__js_element(i)), way);
-    if ((node = sm__js_get(js, s, SM__KW_NOT))) sm__js_or(js, was, sm__js_element(node), way);
-    for (k = SM__KW_ANY_OF; k <= SM__KW_ONE_OF; k++) /* none of them */
-        if ((node = sm__js_get(js, s, (int)k))) {
-            to = sm__js_push(js, was);
-            SM__EACH(js, i, node) sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
-        }
-    SM__EACH(js, i, sm__js_get(js, s, SM__KW_ONE_OF)) /* or two */
-        for (k = js->t.v[i].next; k; k = js->t.v[k].next) {
-            to = sm__js_push(js, was);
-            sm__js_todo(js, to, sm__js_element(i), way);
-            sm__js_todo(js, to, sm__js_element(k), way);
-        }
-    for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++) {
-        node = sm__js_get(js, s, SM__KW_IF);
-        other = sm__js_get(js, s, (int)k);
-        if (!node || !other) continue;
-        to = sm__js_push(js, was);
-        sm__js_todo(js, to, sm__js_opposite(sm__js_element(other)), way);
-        sm__js_todo(js, to, sm__js_element(node) ^ (k == SM__KW_ELSE), way);
-    }
-}
-
 /* A schema does not hold: one of its keywords is broken. */
 static void sm__js_deny(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
-    uint32_t i, k, node;
-    sm__branch *to;
-    for (k = 0; k < 2; k++)
-        if ((node = sm__js_get(js, s, sm__js_refs[k])))
-            sm__js_or(js, was, sm__js_opposite(sm__js_element(sm__js_target(js, node))), way);
+    uint32_t x;
+    sm__js_apply(js, type, was, NULL, s, way);
     if (sm__js_only_ref(js, s)) return;
-    if (type & SM__JS_TEXTS) {
-        uint32_t x = sm__js_text(js, s, type);
-        if (x != SM__G_ID_ANY) sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
-    } else if ((node = sm__js_get(js, s, SM__KW_ENUM))) {
-        to = sm__js_push(js, was);
-        SM__EACH(js, i, node) sm__js_todo(js, to, sm__js_opposite(sm__js_equal_to(i)), way);
-    }
-    if ((node = sm__js_get(js, s, SM__KW_CONST)))
-        sm__js_or(js, was, sm__js_opposite(sm__js_equal_to(node)), way);
     if (type == SM__JS_ARRAY) sm__js_deny_array(js, was, s);
-    if (type == SM__JS_OBJECT) {
-        sm__js_deny_object(js, was, s);
-        for (k = 0; k < 3; k++)
-            SM__EACH(js, i, sm__js_get(js, s, sm__js_dependent[k])) {
-                if (js->t.v[i].kind == '[') continue;
-                to = sm__js_push(js, was);
-                sm__js_fact(js, to, SM__FACT_NEEDED, SM__JS_KEY(i), 0);
-                sm__js_todo(js, to, sm__js_opposite(sm__js_element(i)), way);
-            }
-    }
-    sm__js_deny_applied(js, was, s, way);
+    if (type == SM__JS_OBJECT) sm__js_deny_object(js, was, s);
+    if (type & SM__JS_TEXTS && (x = sm__js_text(js, s, type)) != SM__G_ID_ANY)
+        sm__js_or_fact(js, was, SM__FACT_TEXT, x, 1);
 }
 
 /* An array or object is not the one that is written at a node: a member or item differs, or is too

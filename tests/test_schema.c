@@ -471,6 +471,8 @@ static void schema_objects(void) {
          " \"type\": \"object\"}",
          {"{\"a\": 1}", "{\"b\": null}", "{\"ab\": 1, \"b\": null}", "{\"b\": \"x\"}"},
          {"{}", "{\"a\": null}", "{\"ab\": \"\"}", "{\"a\": 0, \"b\": true}"}},
+        {"{\"type\": \"array\", \"items\": {\"$recursiveRef\": \"#\"}}",
+         {"[]", "[[], [[]]]"}, {"{}", "[1]", "[[{}]]"}},
         /* what a value does not have is no member of it */
         {"{\"const\": {\"a\": 1}, \"properties\": {\"b\": true}}",
          {"{\"a\": 1}"}, {"{}", "{\"a\": 1, \"b\": 1}", "{\"b\": 1}"}},
