@@ -26062,54 +26062,26 @@ enum { SM__BELOW_NONE, SM__BELOW_SCHEMA, SM__BELOW_LIST, SM__BELOW_MAP, SM__BELO
        SM__BELOW_DEPENDENT };
 
 #define SM__KEYWORD_LIST(X) \
-    X(TYPE, "type", NONE) \
-    X(ENUM, "enum", NONE) \
-    X(CONST, "const", NONE) \
-    X(REF, "$ref", NONE) \
-    X(DYNAMIC_REF, "$dynamicRef", NONE) \
-    X(RECURSIVE_REF, "$recursiveRef", NONE) \
-    X(ALL_OF, "allOf", LIST) \
-    X(ANY_OF, "anyOf", LIST) \
-    X(ONE_OF, "oneOf", LIST) \
-    X(NOT, "not", SCHEMA) \
-    X(IF, "if", SCHEMA) \
-    X(THEN, "then", SCHEMA) \
-    X(ELSE, "else", SCHEMA) \
-    X(MINIMUM, "minimum", NONE) \
-    X(MAXIMUM, "maximum", NONE) \
-    X(EX_MINIMUM, "exclusiveMinimum", NONE) \
-    X(EX_MAXIMUM, "exclusiveMaximum", NONE) \
-    X(MULTIPLE_OF, "multipleOf", NONE) \
-    X(MIN_LENGTH, "minLength", NONE) \
-    X(MAX_LENGTH, "maxLength", NONE) \
-    X(PATTERN, "pattern", NONE) \
-    X(FORMAT, "format", NONE) \
-    X(PREFIX_ITEMS, "prefixItems", LIST) \
-    X(ITEMS, "items", EITHER) \
-    X(ADDITIONAL_ITEMS, "additionalItems", SCHEMA) \
-    X(CONTAINS, "contains", SCHEMA) \
-    X(MIN_CONTAINS, "minContains", NONE) \
-    X(MAX_CONTAINS, "maxContains", NONE) \
-    X(MIN_ITEMS, "minItems", NONE) \
-    X(MAX_ITEMS, "maxItems", NONE) \
-    X(UNIQUE_ITEMS, "uniqueItems", NONE) \
-    X(UNEVALUATED_ITEMS, "unevaluatedItems", SCHEMA) \
-    X(PROPERTIES, "properties", MAP) \
-    X(PATTERN_PROPERTIES, "patternProperties", MAP) \
-    X(ADDITIONAL, "additionalProperties", SCHEMA) \
-    X(PROPERTY_NAMES, "propertyNames", SCHEMA) \
-    X(REQUIRED, "required", NONE) \
-    X(MIN_PROPERTIES, "minProperties", NONE) \
-    X(MAX_PROPERTIES, "maxProperties", NONE) \
-    X(DEPENDENT_REQUIRED, "dependentRequired", NONE) \
-    X(DEPENDENT_SCHEMAS, "dependentSchemas", MAP) \
-    X(DEPENDENCIES, "dependencies", DEPENDENT) \
-    X(UNEVALUATED, "unevaluatedProperties", SCHEMA) \
-    X(ID, "$id", NONE) \
-    X(ANCHOR, "$anchor", NONE) \
-    X(DYNAMIC_ANCHOR, "$dynamicAnchor", NONE) \
-    X(SCHEMA, "$schema", NONE) \
-    X(DEFS, "$defs", MAP) \
+    X(TYPE, "type", NONE) X(ENUM, "enum", NONE) X(CONST, "const", NONE) X(REF, "$ref", NONE) \
+    X(DYNAMIC_REF, "$dynamicRef", NONE) X(RECURSIVE_REF, "$recursiveRef", NONE) \
+    X(ALL_OF, "allOf", LIST) X(ANY_OF, "anyOf", LIST) X(ONE_OF, "oneOf", LIST) \
+    X(NOT, "not", SCHEMA) X(IF, "if", SCHEMA) X(THEN, "then", SCHEMA) X(ELSE, "else", SCHEMA) \
+    X(MINIMUM, "minimum", NONE) X(MAXIMUM, "maximum", NONE) \
+    X(EX_MINIMUM, "exclusiveMinimum", NONE) X(EX_MAXIMUM, "exclusiveMaximum", NONE) \
+    X(MULTIPLE_OF, "multipleOf", NONE) X(MIN_LENGTH, "minLength", NONE) \
+    X(MAX_LENGTH, "maxLength", NONE) X(PATTERN, "pattern", NONE) X(FORMAT, "format", NONE) \
+    X(PREFIX_ITEMS, "prefixItems", LIST) X(ITEMS, "items", EITHER) \
+    X(ADDITIONAL_ITEMS, "additionalItems", SCHEMA) X(CONTAINS, "contains", SCHEMA) \
+    X(MIN_CONTAINS, "minContains", NONE) X(MAX_CONTAINS, "maxContains", NONE) \
+    X(MIN_ITEMS, "minItems", NONE) X(MAX_ITEMS, "maxItems", NONE) \
+    X(UNIQUE_ITEMS, "uniqueItems", NONE) X(UNEVALUATED_ITEMS, "unevaluatedItems", SCHEMA) \
+    X(PROPERTIES, "properties", MAP) X(PATTERN_PROPERTIES, "patternProperties", MAP) \
+    X(ADDITIONAL, "additionalProperties", SCHEMA) X(PROPERTY_NAMES, "propertyNames", SCHEMA) \
+    X(REQUIRED, "required", NONE) X(MIN_PROPERTIES, "minProperties", NONE) \
+    X(MAX_PROPERTIES, "maxProperties", NONE) X(DEPENDENT_REQUIRED, "dependentRequired", NONE) \
+    X(DEPENDENT_SCHEMAS, "dependentSchemas", MAP) X(DEPENDENCIES, "dependencies", DEPENDENT) \
+    X(UNEVALUATED, "unevaluatedProperties", SCHEMA) X(ID, "$id", NONE) X(ANCHOR, "$anchor", NONE) \
+    X(DYNAMIC_ANCHOR, "$dynamicAnchor", NONE) X(SCHEMA, "$schema", NONE) X(DEFS, "$defs", MAP) \
     X(DEFINITIONS, "definitions", MAP)
 
 #define SM__KEYWORD_ENUM(name, text, below) SM__KW_##name,
@@ -27049,10 +27021,10 @@ static void sm__js_or_contains(sm__schema *js, sm__branch was, uint32_t from, ui
     f->from = from;
 }
 
-/* The element that a schema is, and that a value is. */
-static uint32_t sm__js_element(uint32_t schema) { return schema << 2; }
+/* Elements: a schema, its opposite, the value that a node is. */
+static uint32_t sm__js_is(uint32_t schema) { return schema << 2; }
+static uint32_t sm__js_not(uint32_t schema) { return schema << 2 | SM__JS_NEGATED; }
 static uint32_t sm__js_equal_to(uint32_t value) { return value << 2 | SM__JS_EQUAL; }
-static uint32_t sm__js_opposite(uint32_t element) { return element ^ SM__JS_NEGATED; }
 
 /* 1 = nothing can break it, -1 = nothing can fulfil it. */
 static int sm__js_certain(const sm__schema *js, uint32_t element) {
@@ -27065,7 +27037,7 @@ static int sm__js_certain(const sm__schema *js, uint32_t element) {
 
 /* The opposite of a schema; 0 = nothing is. */
 static uint32_t sm__js_broken(const sm__schema *js, uint32_t schema) {
-    uint32_t element = sm__js_opposite(sm__js_element(schema));
+    uint32_t element = sm__js_not(schema);
     return !schema || sm__js_certain(js, element) < 0 ? 0 : element;
 }
 
@@ -27157,7 +27129,7 @@ static void sm__js_fork_list(sm__schema *js, int type, sm__branch was, sm__fact 
     SM__EACH(js, i, f.a) {
         if (values && sm__js_type_of(js, i) != type) continue;
         sm__js_todo(js, some ? sm__js_push(js, was) : to,
-                    (values ? sm__js_equal_to(i) : sm__js_element(i)) ^ f.c, f.b);
+                    (values ? sm__js_equal_to(i) : sm__js_is(i)) ^ f.c, f.b);
     }
 }
 
@@ -27171,7 +27143,7 @@ static void sm__js_fork_sets(sm__schema *js, sm__branch was, sm__fact f) {
     for (sets = 1; sets < 1u << n; sets++) {
         sm__branch *to = sm__js_push(js, was);
         k = 0;
-        SM__EACH(js, i, f.a) sm__js_todo(js, to, sm__js_element(i) ^ !(sets >> k++ & 1), f.b);
+        SM__EACH(js, i, f.a) sm__js_todo(js, to, sm__js_is(i) ^ !(sets >> k++ & 1), f.b);
     }
 }
 
@@ -27180,12 +27152,12 @@ static void sm__js_fork_one(sm__schema *js, int type, sm__branch was, sm__fact f
     uint32_t i, k;
     if (f.c) sm__js_fork_list(js, type, was, f, 0);
     SM__EACH(js, i, f.a) {
-        if (!f.c) sm__js_or(js, was, sm__js_element(i), f.b);
+        if (!f.c) sm__js_or(js, was, sm__js_is(i), f.b);
         SM__EACH(js, k, f.a) {
             if (k == i || (f.c && k < i)) continue; /* two: each pair once */
-            if (f.c) sm__js_or(js, was, sm__js_element(i), f.b);
-            else if (sm__js_apart(js, type, sm__js_element(i), sm__js_element(k))) continue;
-            sm__js_todo(js, &js->branches[js->n_branches - 1], sm__js_element(k) ^ !f.c, f.b);
+            if (f.c) sm__js_or(js, was, sm__js_is(i), f.b);
+            else if (sm__js_apart(js, type, sm__js_is(i), sm__js_is(k))) continue;
+            sm__js_todo(js, &js->branches[js->n_branches - 1], sm__js_is(k) ^ !f.c, f.b);
         }
     }
 }
@@ -27198,7 +27170,7 @@ static void sm__js_fork_dependent(sm__schema *js, sm__branch was, sm__fact f) {
     if (!f.c) sm__js_or_fact(js, was, SM__FACT_MEMBER, key, SM__JS_NEGATED);
     sm__js_fact(js, to, SM__FACT_NEEDED, key, 0);
     if (js->t.v[f.a].kind != '[') {
-        sm__js_or(js, was, sm__js_element(f.a) ^ f.c, f.b);
+        sm__js_or(js, was, sm__js_is(f.a) ^ f.c, f.b);
         return;
     }
     SM__EACH(js, i, f.a) {
@@ -27210,7 +27182,7 @@ static void sm__js_fork_dependent(sm__schema *js, sm__branch was, sm__fact f) {
 
 /* A keyword of a schema: the branches in which it holds, or (f.c) in which it is broken. */
 static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
-    uint32_t k, condition = sm__js_element(f.a);
+    uint32_t k, condition = sm__js_is(f.a);
     int word = js->t.v[f.a].word;
     sm__branch *to;
     switch (word) {
@@ -27225,16 +27197,16 @@ static void sm__js_fork(sm__schema *js, int type, sm__branch was, sm__fact f) {
     case SM__KW_ALL_OF: sm__js_fork_list(js, type, was, f, (int)f.c); break;
     case SM__KW_ONE_OF: sm__js_fork_one(js, type, was, f); break;
     case SM__KW_CONST: sm__js_or(js, was, sm__js_equal_to(f.a) ^ f.c, f.b); break;
-    case SM__KW_NOT: sm__js_or(js, was, sm__js_element(f.a) ^ !f.c, f.b); break;
+    case SM__KW_NOT: sm__js_or(js, was, sm__js_is(f.a) ^ !f.c, f.b); break;
     case SM__KW_REF:
     case SM__KW_DYNAMIC_REF:
     case SM__KW_RECURSIVE_REF:
-        sm__js_or(js, was, sm__js_element(sm__js_target(js, f.a)) ^ f.c, f.b);
+        sm__js_or(js, was, sm__js_is(sm__js_target(js, f.a)) ^ f.c, f.b);
         break;
     case SM__KW_IF:
-        for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++, condition = sm__js_opposite(condition)) {
+        for (k = SM__KW_THEN; k <= SM__KW_ELSE; k++, condition ^= SM__JS_NEGATED) {
             to = sm__js_push(js, was);
-            sm__js_todo(js, to, sm__js_element(sm__js_get(js, js->t.v[f.a].parent, (int)k)) ^ f.c,
+            sm__js_todo(js, to, sm__js_is(sm__js_get(js, js->t.v[f.a].parent, (int)k)) ^ f.c,
                         f.b);
             sm__js_todo(js, to, condition, f.b);
         }
@@ -27262,9 +27234,9 @@ static void sm__js_deny_array(sm__schema *js, sm__branch was, uint32_t s) {
     sm__js_deny_count(js, was, s, SM__KW_MIN_ITEMS);
     if ((i = sm__js_get(js, s, SM__KW_CONTAINS))) {
         n = sm__js_count(js, s, SM__KW_MIN_CONTAINS, 1);
-        if (n > 0) sm__js_or_contains(js, was, 0, 0, n - 1, sm__js_element(i));
+        if (n > 0) sm__js_or_contains(js, was, 0, 0, n - 1, sm__js_is(i));
         n = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
-        if (n < UINT32_MAX) sm__js_or_contains(js, was, 0, n + 1, UINT32_MAX, sm__js_element(i));
+        if (n < UINT32_MAX) sm__js_or_contains(js, was, 0, n + 1, UINT32_MAX, sm__js_is(i));
     }
     i = sm__js_get(js, s, SM__KW_UNIQUE_ITEMS);
     if (i && js->t.v[i].kind == 't') sm__js_refuse(js, i, "the opposite of uniqueItems");
@@ -27308,7 +27280,7 @@ static void sm__js_differs(sm__schema *js, sm__branch was, uint32_t node) {
     int array = js->t.v[node].kind == '[';
     uint32_t i, k = 0;
     SM__EACH(js, i, node) {
-        uint32_t other = sm__js_opposite(sm__js_equal_to(i));
+        uint32_t other = sm__js_equal_to(i) | SM__JS_NEGATED;
         if (array) sm__js_or_item(js, was, k++, other);
         else {
             sm__js_or_member(js, was, SM__JS_KEY(i), other);
@@ -27508,11 +27480,11 @@ static int sm__js_known(sm__schema *js, const sm__object *o, uint32_t s, sm__nam
     if (name->name)
         i = sm__tree_get(&js->t, sm__js_get(js, s, SM__KW_PROPERTIES),
                          sm__js_name_text(js, name->name));
-    if (i && apply) sm__js_name_is(js, name, sm__js_element(i));
+    if (i && apply) sm__js_name_is(js, name, sm__js_is(i));
     known = i;
     SM__EACH(js, i, sm__js_get(js, s, SM__KW_PATTERN_PROPERTIES)) {
         if (!(name->matches >> sm__js_pattern_number(js, o, i) & 1)) continue;
-        if (apply) sm__js_name_is(js, name, sm__js_element(i));
+        if (apply) sm__js_name_is(js, name, sm__js_is(i));
         known = i;
     }
     return known != 0;
@@ -27545,11 +27517,11 @@ static int sm__js_name_seen(sm__schema *js, sm__branch br, const sm__object *o, 
 static void sm__js_name_local(sm__schema *js, const sm__object *o, uint32_t s, sm__name *name) {
     uint32_t i, node;
     if (!sm__js_known(js, o, s, name, 1) && (node = sm__js_get(js, s, SM__KW_ADDITIONAL)))
-        sm__js_name_is(js, name, sm__js_element(node));
+        sm__js_name_is(js, name, sm__js_is(node));
     if (!name->name) return;
     node = sm__js_get(js, s, SM__KW_PROPERTY_NAMES);
-    if (node && sm__js_certain(js, sm__js_element(node)) < 1 &&
-        !sm__js_name_in(js, name->name, sm__js_strings(js, sm__js_element(node))))
+    if (node && sm__js_certain(js, sm__js_is(node)) < 1 &&
+        !sm__js_name_in(js, name->name, sm__js_strings(js, sm__js_is(node))))
         name->gone = 1;
     SM__EACH(js, i, sm__js_get(js, s, SM__KW_REQUIRED))
         if (sm__str_same(js->t.v[i].text, sm__js_name_text(js, name->name))) name->needed = 1;
@@ -27572,7 +27544,7 @@ static void sm__js_name_facts(sm__schema *js, sm__branch br, const sm__object *o
             if (k) name->needed = 1;
         }
         if (f.kind == SM__FACT_SCOPE && !sm__js_name_seen(js, br, o, i, name))
-            sm__js_name_is(js, name, sm__js_element(f.a));
+            sm__js_name_is(js, name, sm__js_is(f.a));
         if (f.kind == SM__FACT_LOCAL) sm__js_name_local(js, o, f.a, name);
     }
 }
@@ -27732,19 +27704,22 @@ static uint32_t sm__js_term(sm__schema *js, uint32_t first) {
 /* -- arrays -- */
 
 typedef struct sm__array {
-    uint32_t fixed, min, max;    /* items from `fixed` on are all of one set */
-    uint32_t contains, from;     /* element that some items are, of those from `from` on */
-    uint32_t at_least, at_most;  /* so many of them */
-    int n_contains;
-    uint32_t unique;             /* the keyword that says that no two items are the same */
+    uint32_t fixed, min, max;   /* items from `fixed` on are all of one set */
+    uint32_t is, is_not;        /* elements of those that contains counts, 0 = it does not, and, if */
+                                /* there may be too many, of all others */
+    uint32_t from;              /* the first item that it counts */
+    uint32_t at_least, at_most; /* so many of them */
+    uint32_t unique;            /* the keyword that says that no two items are the same */
 } sm__array;
 
+/* At least a, and at most c items from a number on are b. */
 static void sm__js_array_contains(sm__schema *js, sm__array *to, uint32_t node, sm__fact f) {
     if (f.a == 0 && f.c == UINT32_MAX) return;
-    if (to->n_contains++) sm__js_refuse(js, node, "contains twice for one array");
+    if (to->is) sm__js_refuse(js, node, "contains twice for one array");
     if (f.a > SM__JS_CONTAINS || (f.c > SM__JS_CONTAINS && f.c != UINT32_MAX))
         sm__js_fail(js, node, SM_ERR_FULL, "a count above 32");
-    to->contains = f.b;
+    to->is = f.b;
+    to->is_not = f.c == UINT32_MAX ? 0 : f.b ^ SM__JS_NEGATED;
     to->from = f.from;
     to->at_least = f.a;
     to->at_most = f.c;
@@ -27752,7 +27727,7 @@ static void sm__js_array_contains(sm__schema *js, sm__array *to, uint32_t node, 
 }
 
 static sm__array sm__js_array_shape(sm__schema *js, sm__branch br) {
-    sm__array to = {0, 0, UINT32_MAX, 0, 0, 0, 0, 0, 0};
+    sm__array to = {0, 0, UINT32_MAX, 0, 0, 0, 0, UINT32_MAX, 0};
     uint32_t i, k, n, s;
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
@@ -27775,7 +27750,7 @@ static sm__array sm__js_array_shape(sm__schema *js, sm__branch br) {
             if ((k = sm__js_get(js, s, SM__KW_CONTAINS))) {
                 f.a = sm__js_count(js, s, SM__KW_MIN_CONTAINS, 1);
                 f.c = sm__js_count(js, s, SM__KW_MAX_CONTAINS, UINT32_MAX);
-                f.b = sm__js_element(k);
+                f.b = sm__js_is(k);
                 f.from = 0;
                 sm__js_array_contains(js, &to, k, f);
             }
@@ -27824,9 +27799,9 @@ static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k, uint3
             sm__js_gather(js, first, node ? sm__js_equal_to(node) : (uint32_t)SM__JS_NEGATED);
         }
         if (f.kind == SM__FACT_SCOPE && !sm__js_item_seen(js, br, i, k))
-            sm__js_gather(js, first, sm__js_element(f.a));
+            sm__js_gather(js, first, sm__js_is(f.a));
         if (f.kind == SM__FACT_LOCAL && (node = sm__js_item_schema(js, f.a, k)))
-            sm__js_gather(js, first, sm__js_element(node));
+            sm__js_gather(js, first, sm__js_is(node));
     }
     return first;
 }
@@ -27884,7 +27859,7 @@ static uint32_t sm__js_unique_values(sm__schema *js, sm__branch br, int type, ui
 static uint32_t sm__js_unique_items(sm__schema *js, sm__branch br, const sm__array *a) {
     uint32_t items[SM__JS_NAMES + 3], i, n = 0, members;
     int type;
-    if (a->fixed || a->n_contains) sm__js_refuse(js, a->unique, "uniqueItems of different items");
+    if (a->fixed || a->is) sm__js_refuse(js, a->unique, "uniqueItems of different items");
     for (type = 1; type <= SM__JS_OBJECT; type *= 2)
         n = sm__js_unique_values(js, br, type, a->unique, items, n);
     if (a->min > n || js->b->error.status) return SM__G_ID_NONE;
@@ -27893,23 +27868,19 @@ static uint32_t sm__js_unique_items(sm__schema *js, sm__branch br, const sm__arr
     return members;
 }
 
-static uint32_t sm__js_items_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k) {
-    uint32_t x = sm__gb_seq(js->b, js->between, sm__js_item(js, br, k, 0));
-    uint32_t min = a->min > k ? a->min - k : 0;
-    if (a->max <= k) return min ? SM__G_ID_NONE : SM__G_ID_EMPTY;
-    return sm__gb_repeat(js->b, x, min, a->max == UINT32_MAX ? UINT32_MAX : a->max - k);
-}
-
-/* The same with contains: row[c] of what may follow when c of the items so far are such. The last
- * count stands for all above it: enough of them, or too many. */
-static void sm__js_contains_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k,
-                                 uint32_t *row, uint32_t rows) {
+/* row[c] of what may follow item k - 1 when c of the items so far are what is contained; all items
+ * from k on are of one set. The last count stands for all above it: enough, or too many. */
+static void sm__js_items_rest(sm__schema *js, sm__branch br, const sm__array *a, uint32_t k,
+                              uint32_t *row, uint32_t rows) {
     sm__gb *b = js->b;
-    int exact = a->at_most != UINT32_MAX;
-    uint32_t c, yes = sm__gb_seq(b, js->between, sm__js_item(js, br, k, a->contains)), no;
-    no = sm__gb_seq(b, js->between,
-                    sm__js_item(js, br, k, exact ? sm__js_opposite(a->contains) : 0));
-    no = sm__gb_repeat(b, no, 0, UINT32_MAX);
+    uint32_t c, yes = SM__G_ID_NONE, no = SM__G_ID_EMPTY, min = a->min > k ? a->min - k : 0;
+    if (a->max > k) {
+        no = sm__gb_seq(b, js->between, sm__js_item(js, br, k, a->is_not));
+        no = sm__gb_repeat(b, no, min, a->max == UINT32_MAX ? UINT32_MAX : a->max - k);
+        if (a->is) yes = sm__gb_seq(b, js->between, sm__js_item(js, br, k, a->is));
+    } else if (min) {
+        no = SM__G_ID_NONE;
+    }
     for (c = rows; c-- > 0;) {
         uint32_t x = c >= a->at_least ? SM__G_ID_EMPTY : SM__G_ID_NONE;
         if (c + 1 < rows) x = sm__gb_alt(b, x, sm__gb_seq(b, yes, row[c + 1]));
@@ -27917,37 +27888,30 @@ static void sm__js_contains_rest(sm__schema *js, sm__branch br, const sm__array 
     }
 }
 
-/* The items of an array that has some; 0 items are looked at elsewhere. */
+/* The items of an array that has some; 0 items are looked at elsewhere. From the last that is told
+ * apart to the first. */
 static uint32_t sm__js_array_items(sm__schema *js, sm__branch br, const sm__array *a) {
     sm__gb *b = js->b;
     int exact = a->at_most != UINT32_MAX;
-    uint32_t row[SM__JS_CONTAINS + 2], rows, k, c, end = a->fixed, x;
-    rows = !a->n_contains ? 1 : (exact ? a->at_most : a->at_least) + 1;
-    if (a->n_contains) {
-        if (a->min > end) end = a->min;
-        if (a->max != UINT32_MAX) end = a->max;
-    }
-    if (a->max < end) end = a->max;
+    uint32_t row[SM__JS_CONTAINS + 2], rows = (exact ? a->at_most : a->at_least) + 1;
+    uint32_t k, c, x, end = a->fixed;
+    if (a->is && a->min > end) end = a->min;
+    if ((a->is && a->max != UINT32_MAX) || a->max < end) end = a->max;
     if (!end) end = 1;
     if (end > SM__JS_FIXED)
         return sm__js_fail(js, 1, SM_ERR_FULL, "more than 4096 items to be told apart");
-    if (!a->n_contains) row[0] = sm__js_items_rest(js, br, a, end);
-    else if (a->max != UINT32_MAX)
-        for (c = 0; c < rows; c++)
-            row[c] = c >= a->at_least ? SM__G_ID_EMPTY : SM__G_ID_NONE;
-    else sm__js_contains_rest(js, br, a, end, row, rows);
+    sm__js_items_rest(js, br, a, end, row, rows);
     for (k = end; k-- > 0 && !b->error.status;) {
-        uint32_t comma = k ? js->between : SM__G_ID_EMPTY, yes = 0;
-        uint32_t no = sm__js_item(js, br, k, a->n_contains && exact && k >= a->from
-                                                 ? sm__js_opposite(a->contains) : 0);
-        if (a->n_contains && k >= a->from) yes = sm__js_item(js, br, k, a->contains);
-        for (c = 0; c < rows; c++) {
+        int counts = a->is && k >= a->from;
+        uint32_t no = sm__js_item(js, br, k, counts ? a->is_not : 0);
+        uint32_t yes = counts ? sm__js_item(js, br, k, a->is) : SM__G_ID_NONE;
+        for (c = 0; c < rows; c++) { /* row[c + 1] is still that of the next item */
             x = sm__gb_seq(b, no, row[c]);
-            if (yes && (c + 1 < rows || !exact))
+            if (c + 1 < rows || !exact)
                 x = sm__gb_alt(b, x, sm__gb_seq(b, yes, row[c + 1 < rows ? c + 1 : c]));
-            x = sm__gb_seq(b, comma, x);
+            if (k) x = sm__gb_seq(b, js->between, x);
             if (k && k >= a->min && c >= a->at_least) x = sm__gb_alt(b, SM__G_ID_EMPTY, x);
-            row[c] = x; /* row[c + 1] is still that of the next item, for c goes up */
+            row[c] = x;
         }
     }
     return row[0];
@@ -27968,8 +27932,8 @@ static uint32_t sm__js_kind_names(sm__schema *js, sm__branch br, const sm__objec
     for (i = br.facts; i; i = js->facts[i].next) {
         if (js->facts[i].kind != SM__FACT_LOCAL) continue;
         node = sm__js_get(js, js->facts[i].a, SM__KW_PROPERTY_NAMES);
-        if (node && sm__js_certain(js, sm__js_element(node)) < 1)
-            x = sm__gb_and(b, x, sm__js_strings(js, sm__js_element(node)));
+        if (node && sm__js_certain(js, sm__js_is(node)) < 1)
+            x = sm__gb_and(b, x, sm__js_strings(js, sm__js_is(node)));
     }
     for (i = o->first; i < o->first + o->n; i++)
         not_x = sm__gb_alt(b, not_x, sm__js_literal(js, sm__js_name_text(js, js->names[i].name)));
@@ -28240,7 +28204,7 @@ static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size
     js->any_text = sm__re_any(&js->re);
     js->any = sm__gb_rule(b);
     sm__js_define_any(js);
-    sm__js_gather(js, 0, sm__js_element(1));
+    sm__js_gather(js, 0, sm__js_is(1));
     root = sm__js_term(js, 0);
     for (i = 0; i < js->n_terms && !b->error.status; i++) sm__js_define(js, &js->terms[i]);
     return b->error.status ? 0 : root;
