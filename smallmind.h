@@ -27705,8 +27705,8 @@ static uint32_t sm__js_term(sm__schema *js, uint32_t first) {
 
 typedef struct sm__array {
     uint32_t fixed, min, max;   /* items from `fixed` on are all of one set */
-    uint32_t is, is_not;        /* elements of those that contains counts, 0 = it does not, and, if */
-                                /* there may be too many, of all others */
+    uint32_t is, is_not;        /* elements: what contains counts, 0 = nothing, and, if there may */
+                                /* be too many, all others */
     uint32_t from;              /* the first item that it counts */
     uint32_t at_least, at_most; /* so many of them */
     uint32_t unique;            /* the keyword that says that no two items are the same */
