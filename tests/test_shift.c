@@ -293,7 +293,7 @@ static void shift_refused_changes_nothing(void) {
 /* Contexts whose windowed layers keep all or little go the same way, wherever the second one can
  * go: the same tokens seen, to the bit. What one saved the other's like can load. */
 static void shift_walk(const char *name, int window_keep) {
-    enum { ROUNDS = 70, SEQS = 3 };
+    enum { ROUNDS = 45, SEQS = 3 };
     sm_model *m = shift_model(name, 0);
     run_way w = run_plain(SM_TYPE_F16);
     sm_ctx *all = shift_ctx(m, w, SEQS), *less;
