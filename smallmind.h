@@ -11775,18 +11775,39 @@ static void sm__hparams_default(sm__hparams *hp) {
 
 enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE, SM__VOCAB_WPM, SM__VOCAB_UGM };
 enum { /* what is done to a text before it becomes tokens */
-    SM__TEXT_NFC = 1,
+    SM__TEXT_METASPACE = 1, /* no space in front of a space */
     SM__TEXT_LOWER = 2,   /* WPM: lower case */
     SM__TEXT_STRIP = 4,   /* WPM: accents off */
     SM__TEXT_CLEAN = 8,   /* WPM: control characters off */
     SM__TEXT_HAN = 16,    /* WPM: Chinese characters are words */
     SM__TEXT_MERGE = 32,  /* UGM: spaces in a row are one, none at the ends */
-    SM__TEXT_WORDS = 64,  /* UGM: the text is cut at white space */
+    SM__TEXT_WORDS = 64,  /* SPM, UGM: the text is cut before every space */
     SM__TEXT_HF = 128,    /* as Hugging Face's library does it where llama.cpp differs */
-    SM__TEXT_RUNS = 256,  /* UGM: spaces in a row are one */
-    SM__TEXT_LEFT = 512, SM__TEXT_RIGHT = 1024, /* UGM: no white space at that end */
-    SM__TEXT_FIRST = 2048 /* the space in front is for the beginning of a text only */
+    SM__TEXT_FIRST = 256, /* the space in front is for the beginning of a text only */
+    SM__TEXT_BERT = 512   /* WPM: BERT's words */
 };
+
+/* A step of Hugging Face's normalizers. */
+enum {
+    SM__EDIT_UTF8,     /* bad bytes become U+FFFD */
+    SM__EDIT_FORM,     /* Unicode's normal forms */
+    SM__EDIT_MARKS,    /* combining marks off */
+    SM__EDIT_LOWER,    /* lower case, character by character */
+    SM__EDIT_NMT,      /* controls off, odd white space to spaces */
+    SM__EDIT_STRIP,    /* no white space at the ends */
+    SM__EDIT_REPLACE,  /* a text, or a run of characters of a set, by another text */
+    SM__EDIT_CHARSMAP  /* what SentencePiece's charsmap knows */
+};
+enum { SM__FORM_COMPATIBLE = 1, SM__FORM_COMPOSED = 2, SM__EDIT_LEFT = 1, SM__EDIT_RIGHT = 2 };
+
+typedef struct sm__edit {
+    int how, flags;
+    sm__str from, by;  /* REPLACE; from.n 0 = a set: */
+    uint32_t ascii[4]; /* a bit for each of its ASCII characters */
+    int white;         /* 1 = and all white space */
+    int least, most;   /* of a run; most 0 = any number */
+} sm__edit;
+#define SM__MAX_EDITS 12
 enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2 };
 enum { /* token kinds, as GGUF numbers them */
     SM__TOKEN_NORMAL = 1,
@@ -11820,6 +11841,8 @@ typedef struct sm__vocab {
     int whole;                       /* BPE: ignore_merges; -1 = as pre has it */
     int byte_fallback;               /* UGM: bytes for what has no token */
     int text_flags;                  /* SM__TEXT_* */
+    sm__edit edits[SM__MAX_EDITS];   /* of tokenizer.json's normalizer */
+    int n_edits;
     int max_word;                    /* WPM: characters of a word that is not unknown; 0 = any */
     sm__str charsmap;                /* UGM: SentencePiece's normalizer, or empty */
     char *text;                      /* the reader's memory for the tokens' texts, or NULL */
@@ -13955,7 +13978,7 @@ typedef struct sm__tj {
     /* what the chain says */
     sm__str regex; /* those of all splits, a line each */
     int kind;      /* SM__VOCAB_*; SPM and BPE are told apart by the chain */
-    int byte_level, use_regex, digits, marks, prefix, words, bert, flags;
+    int byte_level, use_regex, digits, marks, prefix, bert, flags;
 } sm__tj;
 
 /* The value of a key of the object that comes next. */
@@ -14169,11 +14192,89 @@ static int sm__tj_mark(sm__str s) {
 static int sm__tj_charsmap(sm__tj *t, sm__json step) {
     sm__str s = sm__json_find_string(step, "precompiled_charsmap");
     uint8_t *map = (uint8_t *)sm__model_alloc(t->m, s.n + 1, 1);
-    int64_t n = map && !t->flags ? sm__base64(s, map) : -1;
+    int64_t n = map && !t->m->vocab.charsmap.n ? sm__base64(s, map) : -1;
     if (n < 0) return 0;
     t->m->vocab.charsmap.p = (const char *)map;
     t->m->vocab.charsmap.n = (size_t)n;
     return 1;
+}
+
+/* A character of a regular expression at s[*at], escaped or not. 256 = \s; -1 = not one of those
+ * that stand for themselves. */
+static int sm__tj_regex_char(sm__str s, size_t *at, int in_set) {
+    int c = *at < s.n ? (unsigned char)s.p[(*at)++] : -1;
+    if (c != '\\')
+        return c >= 128 || (c > 0 && strchr(in_set ? "[&" : "[](){}.*+?^$|", c)) ? -1 : c;
+    c = *at < s.n ? (unsigned char)s.p[(*at)++] : -1;
+    return c == 's' ? 256 : c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r'
+         : c < 33 || c > 126 || ((c | 32) >= 'a' && (c | 32) <= 'z') || (c >= '0' && c <= '9') ? -1
+         : c;
+}
+
+static void sm__edit_add(sm__edit *step, int c) {
+    if (c == 256) step->white = 1;
+    for (; c == 256; c = -1) { /* the ASCII ones of \s */
+        int white;
+        for (white = 9; white < 14; white++) sm__edit_add(step, white);
+        sm__edit_add(step, ' ');
+    }
+    if (c >= 0) step->ascii[c >> 5] |= (uint32_t)1 << (c & 31);
+}
+
+/* A regular expression that is one character, or a set of them, and maybe how many: +, {n}, {n,} or
+ * {n,m}. */
+static int sm__tj_regex(sm__edit *step, sm__str s) {
+    size_t at = s.n && s.p[0] == '[';
+    int set = (int)at, c = sm__tj_regex_char(s, &at, set), last, numbers[2] = {1, 1}, k = 0;
+    for (; c >= 0; c = sm__tj_regex_char(s, &at, 1)) {
+        if (set && c == '^' && at == 2) return 0;
+        sm__edit_add(step, c);
+        if (!set) break;
+        if (at + 1 < s.n && s.p[at] == '-' && s.p[at + 1] != ']') {
+            at++;
+            last = sm__tj_regex_char(s, &at, 1);
+            if (last < c || last > 127 || c > 127) return 0;
+            while (++c <= last) sm__edit_add(step, c);
+        }
+        if (at < s.n && s.p[at] == ']') break;
+    }
+    if (c < 0 || (set && at++ >= s.n)) return 0;
+    if (at + 1 == s.n && s.p[at] == '+') at++, numbers[1] = 0;
+    else if (at + 2 < s.n && s.p[at] == '{') {
+        numbers[0] = 0;
+        for (at++; at < s.n && k < 2 && s.p[at] != '}'; at++)
+            if (s.p[at] == ',') numbers[1] = 0, k++;
+            else if (s.p[at] >= '0' && s.p[at] <= '9' && numbers[k] < 100)
+                numbers[k] = numbers[k] * 10 + (s.p[at] - 48);
+            else return 0;
+        if (at++ >= s.n) return 0;
+        if (!k) numbers[1] = numbers[0];
+    }
+    step->least = numbers[0];
+    step->most = numbers[1];
+    return at == s.n && step->least > 0 && (!step->most || step->most >= step->least);
+}
+
+/* A text that lives as long as the model. */
+static int sm__tj_text(sm__tj *t, sm__json object, const char *name, sm__str *s) {
+    sm__str raw = sm__json_find_string(object, name);
+    char *text = (char *)sm__model_alloc(t->m, raw.n + 1, 1);
+    if (!text) return 0;
+    s->p = text;
+    s->n = sm__json_text(raw, text, raw.n + 1);
+    return 1;
+}
+
+/* Text to text. Spaces to U+2581 are what is always done to pieces of a vocabulary with marks. */
+static int sm__tj_replace(sm__tj *t, sm__json json, sm__edit *step) {
+    sm__str regex;
+    sm__json pattern;
+    step->how = SM__EDIT_REPLACE;
+    if (!sm__json_find(json, "pattern", &pattern) || !sm__tj_text(t, json, "content", &step->by))
+        return 0;
+    if (sm__json_find(pattern, "String", &json))
+        return sm__tj_text(t, pattern, "String", &step->from) && step->from.n;
+    return sm__tj_text(t, pattern, "Regex", &regex) && sm__tj_regex(step, regex);
 }
 
 static int sm__tj_bert(sm__tj *t, sm__json step) {
@@ -14188,57 +14289,77 @@ static int sm__tj_bert(sm__tj *t, sm__json step) {
     return known;
 }
 
-/* " " to U+2581; " {2,}" to one of them (Unigram). */
-static int sm__tj_replace(sm__tj *t, sm__json step) {
-    sm__str by = sm__json_find_string(step, "content");
-    sm__json pattern;
-    if (!sm__json_find(step, "pattern", &pattern)) return 0;
-    if (t->kind == SM__VOCAB_UGM && sm__json_says(pattern, "Regex", " {2,}")) {
-        t->flags |= SM__TEXT_RUNS;
-        return sm__tj_mark(by) || sm__str_is(by, " ");
-    }
-    t->marks = sm__json_says(pattern, "String", " ") && sm__tj_mark(by);
-    return t->marks;
-}
-
 static void sm__tj_metaspace(sm__tj *t, sm__json step) {
     sm__str scheme = sm__json_find_string(step, "prepend_scheme");
     t->marks = sm__tj_mark(sm__json_find_string(step, "replacement"));
     t->prefix = scheme.n ? !sm__str_is(scheme, "never")
                          : sm__json_find_bool(step, "add_prefix_space", 1);
     if (sm__str_is(scheme, "first")) t->flags |= SM__TEXT_FIRST;
-    if (t->kind == SM__VOCAB_UGM && sm__json_find_bool(step, "split", 1))
-        t->flags |= SM__TEXT_WORDS;
+    if (sm__json_find_bool(step, "split", 1)) t->flags |= SM__TEXT_WORDS;
+    t->flags |= SM__TEXT_METASPACE;
 }
 
-/* A step of the normalizer or of the pre-tokenizer. */
-static sm_status sm__tj_step(sm__tj *t, sm__json step) {
+/* A step of the normalizer. After spaces have become U+2581 in SPM nothing may make new ones. */
+static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
+    static const struct {
+        const char *name;
+        int how, flags;
+    } steps[] = {
+        {"NFC", SM__EDIT_FORM, SM__FORM_COMPOSED},
+        {"NFD", SM__EDIT_FORM, 0},
+        {"NFKC", SM__EDIT_FORM, SM__FORM_COMPATIBLE | SM__FORM_COMPOSED},
+        {"NFKD", SM__EDIT_FORM, SM__FORM_COMPATIBLE},
+        {"StripAccents", SM__EDIT_MARKS, 0},
+        {"Lowercase", SM__EDIT_LOWER, 0},
+        {"Nmt", SM__EDIT_NMT, 0},
+        {"Strip", SM__EDIT_STRIP, 0},
+        {"Replace", SM__EDIT_REPLACE, 0},
+        {"Precompiled", SM__EDIT_CHARSMAP, 0},
+    };
+    sm__vocab *v = &t->m->vocab;
+    sm__str type = sm__json_find_string(json, "type");
+    sm__edit *step = &v->edits[v->n_edits];
+    int known = !t->bert && v->n_edits < SM__MAX_EDITS - 1, spm = t->kind == SM__VOCAB_SPM;
+    size_t i = 0, n = sizeof steps / sizeof *steps;
+    memset((void *)step, 0, sizeof *step);
+    while (i < n && !sm__str_is(type, steps[i].name)) i++;
+    if (sm__str_is(type, "BertNormalizer")) {
+        known = known && sm__tj_bert(t, json);
+        t->bert = 1;
+    } else if (sm__str_is(type, "Prepend")) {
+        known = known && spm && sm__tj_mark(sm__json_find_string(json, "prepend"));
+        t->prefix = 1;
+    } else if (i < n && known) {
+        step->how = steps[i].how;
+        step->flags = steps[i].flags;
+        if (step->how == SM__EDIT_STRIP)
+            step->flags = (sm__json_find_bool(json, "strip_left", 1) ? SM__EDIT_LEFT : 0) |
+                          (sm__json_find_bool(json, "strip_right", 1) ? SM__EDIT_RIGHT : 0);
+        if (step->how == SM__EDIT_CHARSMAP) known = sm__tj_charsmap(t, json);
+        if (step->how == SM__EDIT_REPLACE) known = sm__tj_replace(t, json, step);
+        if (spm && sm__str_is(step->from, " ") && sm__tj_mark(step->by)) t->marks = 1;
+        else {
+            known = known && !(spm && (t->marks || t->prefix));
+            v->n_edits++;
+        }
+    } else known = 0;
+    return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
+}
+
+/* A step of the pre-tokenizer. */
+static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
     sm__str type = sm__json_find_string(step, "type");
     sm__json pattern;
-    int known = 1, ugm = t->kind == SM__VOCAB_UGM;
-    if (sm__str_is(type, "Prepend")) {
-        t->prefix = known = sm__tj_mark(sm__json_find_string(step, "prepend"));
-    } else if (sm__str_is(type, "Replace")) {
-        known = sm__tj_replace(t, step);
-    } else if (sm__str_is(type, "Metaspace")) {
+    int known = 1;
+    if (sm__str_is(type, "Metaspace")) {
         sm__tj_metaspace(t, step);
         known = t->marks;
-    } else if (sm__str_is(type, "NFC")) {
-        known = t->kind == SM__VOCAB_SPM;
-        t->flags |= SM__TEXT_NFC;
-    } else if (sm__str_is(type, "Precompiled")) {
-        known = ugm && sm__tj_charsmap(t, step);
-    } else if (sm__str_is(type, "Strip")) {
-        known = ugm && !(t->flags & SM__TEXT_RUNS);
-        if (sm__json_find_bool(step, "strip_left", 1)) t->flags |= SM__TEXT_LEFT;
-        if (sm__json_find_bool(step, "strip_right", 1)) t->flags |= SM__TEXT_RIGHT;
     } else if (sm__str_is(type, "WhitespaceSplit")) {
-        known = ugm && !t->marks;
+        known = t->kind == SM__VOCAB_UGM && !t->marks;
         t->flags |= SM__TEXT_MERGE;
-    } else if (sm__str_is(type, "BertNormalizer")) {
-        known = sm__tj_bert(t, step);
     } else if (sm__str_is(type, "BertPreTokenizer")) {
-        t->bert = known = t->kind == SM__VOCAB_WPM;
+        t->flags |= SM__TEXT_BERT;
+        known = t->kind == SM__VOCAB_WPM;
     } else if (sm__str_is(type, "ByteLevel")) {
         t->byte_level = 1;
         t->use_regex = sm__json_find_bool(step, "use_regex", 1);
@@ -14260,14 +14381,15 @@ static sm_status sm__tj_step(sm__tj *t, sm__json step) {
 }
 
 /* One step, or a sequence of them. */
-static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items) {
+static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items,
+                              sm_status (*take)(sm__tj *t, sm__json step)) {
     sm__json chain, list;
     sm_status status = SM_OK;
     if (!sm__json_find(t->root, key, &chain) || sm__json_peek(&chain) != '{') return SM_OK;
-    if (!sm__json_says(chain, "type", "Sequence")) return sm__tj_step(t, chain);
+    if (!sm__json_says(chain, "type", "Sequence")) return take(t, chain);
     if (!sm__json_find(chain, items, &list) || !sm__json_enter(&list, '['))
         return sm__tj_refuse(t, "no list of", sm__str_of(items));
-    for (; !status && sm__json_item(&list); sm__json_skip(&list)) status = sm__tj_step(t, list);
+    for (; !status && sm__json_item(&list); sm__json_skip(&list)) status = take(t, list);
     return status;
 }
 
@@ -14361,11 +14483,12 @@ static void sm__tj_ends(sm__tj *t, sm__json post) {
 /* What the chain must be for a kind of vocabulary. */
 static sm_status sm__tj_chain(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
-    if (t->kind == SM__VOCAB_WPM && !t->bert)
+    if (t->kind == SM__VOCAB_WPM && !(t->flags & SM__TEXT_BERT))
         return sm__tj_refuse(t, "WordPiece without", sm__str_of("BertPreTokenizer"));
     if (t->kind == SM__VOCAB_UGM && (!t->marks || t->byte_level))
         return sm__tj_refuse(t, "Unigram without", sm__str_of("Metaspace"));
-    if ((t->flags & SM__TEXT_MERGE) && (!t->prefix || (t->flags & SM__TEXT_FIRST)))
+    if ((t->flags & SM__TEXT_MERGE) &&
+        (!t->prefix || (t->flags & SM__TEXT_FIRST) || !(t->flags & SM__TEXT_WORDS)))
         return sm__tj_refuse(t, "WhitespaceSplit without", sm__str_of("a space before each word"));
     if (!t->byte_level && (t->regex.n || t->digits))
         return sm__tj_refuse(t, "cuts words without", sm__str_of("ByteLevel"));
@@ -14395,8 +14518,8 @@ static sm_status sm__tj_parts(sm__tj *t) {
          sm__json_find_string(t->model, "continuing_subword_prefix").n) ||
         sm__json_find_string(t->model, "end_of_word_suffix").n)
         return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
-    if ((status = sm__tj_steps(t, "normalizer", "normalizers")) ||
-        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers")) ||
+    if ((status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer)) ||
+        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers", sm__tj_pretokenizer)) ||
         (status = sm__tj_chain(t)))
         return status;
     if (t->kind == SM__VOCAB_UGM) status = sm__tj_weights(t);
@@ -16799,7 +16922,7 @@ static const uint8_t sm__char_ascii[128] = {
 };
 /* Lower case: the first of some characters, how many, the step between them, and
  * what to add. */
-#define SM__LOWER_ROWS 181
+#define SM__LOWER_ROWS 185
 static const int32_t sm__lower[4 * SM__LOWER_ROWS] = {
     192, 23, 1, 32, 216, 7, 1, 32, 256, 24, 2, 1, 304, 1, 1, -199, 306, 3, 2, 1, 313, 8, 2, 1, 330,
     23, 2, 1, 376, 1, 1, -121, 377, 3, 2, 1, 385, 1, 1, 210, 386, 2, 2, 1, 390, 1, 1, 206, 391, 1,
@@ -16815,24 +16938,25 @@ static const int32_t sm__lower[4 * SM__LOWER_ROWS] = {
     913, 17, 1, 32, 931, 9, 1, 32, 975, 1, 1, 8, 984, 12, 2, 1, 1012, 1, 1, -60, 1015, 1, 1, 1,
     1017, 1, 1, -7, 1018, 1, 1, 1, 1021, 3, 1, -130, 1024, 16, 1, 80, 1040, 32, 1, 32, 1120, 17, 2,
     1, 1162, 27, 2, 1, 1216, 1, 1, 15, 1217, 7, 2, 1, 1232, 48, 2, 1, 1329, 38, 1, 48, 4256, 38, 1,
-    7264, 4295, 1, 1, 7264, 4301, 1, 1, 7264, 5024, 80, 1, 38864, 5104, 6, 1, 8, 7312, 43, 1,
-    -3008, 7357, 3, 1, -3008, 7680, 75, 2, 1, 7838, 1, 1, -7615, 7840, 48, 2, 1, 7944, 8, 1, -8,
-    7960, 6, 1, -8, 7976, 8, 1, -8, 7992, 8, 1, -8, 8008, 6, 1, -8, 8025, 4, 2, -8, 8040, 8, 1, -8,
-    8072, 8, 1, -8, 8088, 8, 1, -8, 8104, 8, 1, -8, 8120, 2, 1, -8, 8122, 2, 1, -74, 8124, 1, 1,
-    -9, 8136, 4, 1, -86, 8140, 1, 1, -9, 8152, 2, 1, -8, 8154, 2, 1, -100, 8168, 2, 1, -8, 8170, 2,
-    1, -112, 8172, 1, 1, -7, 8184, 2, 1, -128, 8186, 2, 1, -126, 8188, 1, 1, -9, 8486, 1, 1, -7517,
-    8490, 1, 1, -8383, 8491, 1, 1, -8262, 8498, 1, 1, 28, 8544, 16, 1, 16, 8579, 1, 1, 1, 9398, 26,
-    1, 26, 11264, 48, 1, 48, 11360, 1, 1, 1, 11362, 1, 1, -10743, 11363, 1, 1, -3814, 11364, 1, 1,
-    -10727, 11367, 3, 2, 1, 11373, 1, 1, -10780, 11374, 1, 1, -10749, 11375, 1, 1, -10783, 11376,
-    1, 1, -10782, 11378, 1, 1, 1, 11381, 1, 1, 1, 11390, 2, 1, -10815, 11392, 50, 2, 1, 11499, 2,
-    2, 1, 11506, 1, 1, 1, 42560, 23, 2, 1, 42624, 14, 2, 1, 42786, 7, 2, 1, 42802, 31, 2, 1, 42873,
-    2, 2, 1, 42877, 1, 1, -35332, 42878, 5, 2, 1, 42891, 1, 1, 1, 42893, 1, 1, -42280, 42896, 2, 2,
-    1, 42902, 10, 2, 1, 42922, 1, 1, -42308, 42923, 1, 1, -42319, 42924, 1, 1, -42315, 42925, 1, 1,
-    -42305, 42926, 1, 1, -42308, 42928, 1, 1, -42258, 42929, 1, 1, -42282, 42930, 1, 1, -42261,
-    42931, 1, 1, 928, 42932, 8, 2, 1, 42948, 1, 1, -48, 42949, 1, 1, -42307, 42950, 1, 1, -35384,
-    42951, 2, 2, 1, 42960, 1, 1, 1, 42966, 2, 2, 1, 42997, 1, 1, 1, 65313, 26, 1, 32, 66560, 40, 1,
-    40, 66736, 36, 1, 40, 66928, 11, 1, 39, 66940, 15, 1, 39, 66956, 7, 1, 39, 66964, 2, 1, 39,
-    68736, 51, 1, 64, 71840, 32, 1, 32, 93760, 32, 1, 32, 125184, 34, 1, 34,
+    7264, 4295, 1, 1, 7264, 4301, 1, 1, 7264, 5024, 80, 1, 38864, 5104, 6, 1, 8, 7305, 1, 1, 1,
+    7312, 43, 1, -3008, 7357, 3, 1, -3008, 7680, 75, 2, 1, 7838, 1, 1, -7615, 7840, 48, 2, 1, 7944,
+    8, 1, -8, 7960, 6, 1, -8, 7976, 8, 1, -8, 7992, 8, 1, -8, 8008, 6, 1, -8, 8025, 4, 2, -8, 8040,
+    8, 1, -8, 8072, 8, 1, -8, 8088, 8, 1, -8, 8104, 8, 1, -8, 8120, 2, 1, -8, 8122, 2, 1, -74,
+    8124, 1, 1, -9, 8136, 4, 1, -86, 8140, 1, 1, -9, 8152, 2, 1, -8, 8154, 2, 1, -100, 8168, 2, 1,
+    -8, 8170, 2, 1, -112, 8172, 1, 1, -7, 8184, 2, 1, -128, 8186, 2, 1, -126, 8188, 1, 1, -9, 8486,
+    1, 1, -7517, 8490, 1, 1, -8383, 8491, 1, 1, -8262, 8498, 1, 1, 28, 8544, 16, 1, 16, 8579, 1, 1,
+    1, 9398, 26, 1, 26, 11264, 48, 1, 48, 11360, 1, 1, 1, 11362, 1, 1, -10743, 11363, 1, 1, -3814,
+    11364, 1, 1, -10727, 11367, 3, 2, 1, 11373, 1, 1, -10780, 11374, 1, 1, -10749, 11375, 1, 1,
+    -10783, 11376, 1, 1, -10782, 11378, 1, 1, 1, 11381, 1, 1, 1, 11390, 2, 1, -10815, 11392, 50, 2,
+    1, 11499, 2, 2, 1, 11506, 1, 1, 1, 42560, 23, 2, 1, 42624, 14, 2, 1, 42786, 7, 2, 1, 42802, 31,
+    2, 1, 42873, 2, 2, 1, 42877, 1, 1, -35332, 42878, 5, 2, 1, 42891, 1, 1, 1, 42893, 1, 1, -42280,
+    42896, 2, 2, 1, 42902, 10, 2, 1, 42922, 1, 1, -42308, 42923, 1, 1, -42319, 42924, 1, 1, -42315,
+    42925, 1, 1, -42305, 42926, 1, 1, -42308, 42928, 1, 1, -42258, 42929, 1, 1, -42282, 42930, 1,
+    1, -42261, 42931, 1, 1, 928, 42932, 8, 2, 1, 42948, 1, 1, -48, 42949, 1, 1, -42307, 42950, 1,
+    1, -35384, 42951, 2, 2, 1, 42955, 1, 1, -42343, 42956, 8, 2, 1, 42972, 1, 1, -42561, 42997, 1,
+    1, 1, 65313, 26, 1, 32, 66560, 40, 1, 40, 66736, 36, 1, 40, 66928, 11, 1, 39, 66940, 15, 1, 39,
+    66956, 7, 1, 39, 66964, 2, 1, 39, 68736, 51, 1, 64, 68944, 22, 1, 32, 71840, 32, 1, 32, 93760,
+    32, 1, 32, 93856, 25, 1, 27, 125184, 34, 1, 34,
 };
 /* Canonical decompositions: groups of characters that follow each other (the
  * first, and the place of its row), the first part, and the second: an index
@@ -17165,6 +17289,171 @@ static const uint32_t sm__combining[2 * SM__COMBINING_RUNS] = {
     742, 122918, 1510, 123023, 486, 123184, 2022, 123566, 486, 123628, 1254, 124140, 744, 124142,
     476, 124143, 486, 125136, 2012, 125252, 1766, 125258, 263,
 };
+/* Compatibility decompositions of Unicode 9: see sm__char_compatible. */
+static const struct {
+    uint32_t first;
+    const char *parts;
+} sm__compatible[] = {
+    {0xA0, "pP@@@@@@@AbcC@syB@@@@kHqbC@@e`CFmBebCfX@@fzCbgCydCbH@~GpecAcecAKpecAkecAEhecAcecA"},
+    {0x132, "a^FaDF@@@@@@@@@@@zC{MtIwI@@@@@@@@wdBdnB"},
+    {0x17F, "rcA"},
+    {0x1C4, "prAniAkiAriAkeAneAnhAHI}CIHrCPQuCQP"},
+    {0x1F1, "jxA|ByBaGyB|B"},
+    {0x2B0, "kmB{cBqcBcAaeBJZkeBJ"},
+    {0x2D8, "x{BybCvbC}bCzbCjcCgcCfgCcgCmbCjbCncC@@uU|bB^V{gB"},
+    {0x37A, "uqC}jC@@@@@@@@@zjCebC"},
+    {0x3D0, "{CZnB@@jDX"},
+    {0x3F0, "~F^F@mEyC@@@jB"},
+    {0x587, "kDyC"},
+    {0x675, "aJ`JtEwEwJvJlEoE"},
+    {0xE33, "lCoC"},
+    {0xEB3, "lCoC"},
+    {0xEDC, "iFjBkBiA"},
+    {0xF0C, "D"},
+    {0xF77, "tGjF@oFnF"},
+    {0x10FC, "dD"},
+    {0x1D2C, "gy^gQaQ@JFpkAfkAFFFFFFF@Fj}Ad}AJJFJkA}aBFwm\\qo^JFrbBJFtbB@RJv\\l\\t`B}o\\Fnp^RFtp^"
+     "im\\ecBqq^tc[FFlBFgrCgANF|mCF{AVF@@@@@@@@@@@@@iO"},
+    {0x1D9B, "ib]{aBjbBboAapAxbBgcBJRNFFdz\\os\\fFa{\\pt\\}EDJFFFNkAF{[v\\Fwi\\qi\\FlfB~fBFF`gA"},
+    {0x1E9A, "ifaAdpB"},
+    {0x1FBD, "gubAodC@ldCodCldCqjC"},
+    {0x1FFE, "s}bAsdC@@@qdCBBBBBBBB@@@@@@aacA@@@@@}`cAshC@@@@@@@@@@@@wfCABAAB@@@@@@@@yA@@@lecABAA"
+     "B@MBAAB@@@@recAB@CubC@@@@@@@@r}BBA{CA}C@@@@@@@@@@@@@lacAAAB@@@@@@@kecA"},
+    {0x2070, "ikcAmG@@zFFFFFFyA}ceAqaeAvBF~H`HFFFFFFFFFyA}ceAqaeAvBF@iGRkAgAd`BdbBNFFFJNF@@@@@@@@"
+     "@@@kDjD"},
+    {0x2100, "pwcAmFxFGmFzHfFcNbN@eDuFjHpAuFcIreA@{\\uMjD`DBBfDvXt\\BNfD@{CAjD@@`DFFBB@@EX]|A^bA"
+     "\\@wA@@@B@@@cCF@nDdDF@^nDwvEFFFzwE@oDSaCrsCuAdDwAsmaA@@@@p`eAfDFRF@@@@@@jGpecAvdcAWpecAndcA"
+     "_pecAnecADEpecAgecAClecAgecAGpecA~dcAKlecA~dcAGhecA~dcACdecA~dcAOpecAzdcAC`ecAzdcASpecArdcA"
+     "ShecArdcAK`ecArdcACwdcArdcA[qecAlbcAABAABAwABAuAvAtABvAtAABA`BBA}A~A|ABNeAFgAuCABAABAwABAuA"
+     "vAtABvAtAABA`BBA}A~A|ABNeAFgA"},
+    {0x2189, "ppdAtecAgecA"},
+    {0x222C, "CBAAB@MBAAB"},
+    {0x2460, "gqgAFFFFFFFF_DEBAFCJGNKROVSZW^[cA[H_fAaACjAeACnAiACrAmACvAqACzAuAC~AyACcB}ACgBbBCfA"
+     "C\\CfAAaACfAEeACfAIiACfAMmACfAQqACfAUuACfAYyACfA]}ACfAbAbBCjAG\\bALQPUTYX]\\bAaAfAeAjAiAnAm"
+     "AMCHMALMEPMITMMXMQ\\MUaAMYeAM]iAMbAmAQGHWlGgGCpGkGCtGoGCxGsGC|GwGCaH{GCeH`HCiHdHCmHhHCqHlHC"
+     "uHpHCyHtHC}HxHCbI|HCfIaICjIeICnIiICrImICvIqICzIuIC~IyICcJ}ICgJbJCkJfJCoJjJCsJnJeCFFFFFFFFFF"
+     "FFFFFFFFFFFFFFF^FFFFFFFFFFFFFFF"},
+    {0x24E0, "oygAFFFFFFFFFqI"},
+    {0x2A0C, "glHAAB"},
+    {0x2A74, "y~mAANABAAB"},
+    {0x2C7C, "w}oArB"},
+    {0x2D6F, "yA"},
+    {0x2E9F, "~ecB"},
+    {0x2EF3, "{a{C@@@@@@@@@@@@d~xBgE{AgAmCwE^tBmCiuB~DZaCtBxB|FxBoAbTfLuCV}CgAqCwAiCxFlBqCsdCkIm|"
+     "AaCcAoAlB{Is~AhFqOaCpB|BaGNxoAkAsAwAaOcAVeOkAwAcA}GhBlBlJamB`FxBqbCVxJdBwAxBcEVpcAeCfDegDrH"
+     "aCqGeCgA^xFVfDioDwzAsAVRcAlBJpJ}[VylAkApF^gAcAyK^o]^lFhBdFt^^hBhkAjPZ"},
+    {0x2F73, "s|qBiK`FzqAgQdlBqCmGtFzHoAZjD{IkAvmA^gAgAdB`BRhJRZtbD}Cr}AsAaCreAwAgI`FgkB`B`BrDzDw"
+     "YsAvHbaAbDa[xBVn\\yWfPZVr{CgAfT}SNdFsMwAR^vLnDZ{AsUtFRuWNpBraAhF^cIkANkA}CatAutAkA~D|BcAkAR"
+     "gERhBVwAqC`BcAuG`BR"},
+    {0x3000, "m`tA"},
+    {0x3036, "tD@hofANF"},
+    {0x309B, "lttAgttAdttAkttA@@iBJ"},
+    {0x30FF, "xIxB"},
+    {0x3131, "kicAF{UuU`VF}UFFdVFFFFF`TrBFFiCcCFFFFFFFFFhJFFFFFFFFFFFFFFFFFFFFvByIFaWFRJVRJlX~XJa"
+     "YFJJFRJJFFFFNRkA^VkUF`TFFsEFNgAFJkAN@@@hjbBdR|PmlIglIrDlDkvjAgljAhHcCr{KecBo`I"},
+    {0x3200, "mcvAm}Qh}QCu}Qp}QCy}Qt}QCb~Q|}QCf~Qa~QCj~Qe~QCr~Qm~QCz~Qu~QC~~Qy~QCg`Rb`RCk`Rf`RCo`"
+     "Rj`RCs`Rn`RCw`Rr`RCm}QqLxjRCu}QiLxjRCy}QeLxjRCb~Q|KxjRCf~QxKxjRCj~QtKxjRCr~QlKxjRCz~QdKxjRC"
+     "~~Q`KxjRCg`RwJxjRCk`RsJxjRCo`RoJxjRCs`RkJxjRCw`RgJxjRC~~QuLnlRCz~QeL~KpKbIjtRCz~QeLfK|KnlR@"
+     "Cl}tBg}tBCnpuBipuBCq~tBl~tBC|k~Bwk~BCoquBjquBCqrxBlrxBCx}tBs}tBCirxBdrxBCljuBgjuBC}pzBxpzBC"
+     "gspCbspCCiszCdszCCbdvC|cvCCkwpCfwpCCpf`Ekf`ECut~Bpt~BCuloCploCCtyqCoyqCCkspCfspCCx`eDs`eDCh"
+     "l{Bcl{BCey|C`y|CCeuyD`uyDCxdeDsdeDCw}yBr}yBCu{uBp{uBCrz{Bmz{BC~fdCyfdCC~obDyobDCq`vBl`vBCbz"
+     "yD|yyDClszBgszBCzfeDufeDCsbvBnbvBCghnDbhnDClinDginDvv|BexIvoGynW@@@@@@@@bjgDQ}AmBDEBAFCJGNK"
+     "ROVSZW^WLMHIDEBAFCJx{QJFJFFJJFJFFFFiBrLgLjLcLfLzK}KvKyKrKuKjKmKbKeK}JaKuJxJqJtJmJpJiJlJeJhJ"
+     "uJwJdKrWsM~KuLwLsMpMzL"},
+    {0x3280, "ni]dR|PmlImyHdaCxsCrsC|gCsfEkbUd`JgoDvkEgnnAzp`BbwOamBifAolSpshA~laAb{[lpTafjA~ujA|"
+     "|Der]qq{AeleBemBkd[f}nAyvoBuuB}n[mh_rDlDy{PtrJwWf|HjFbi]mokArycBuf~AaeF{vaCNKROVSZSPQLMHIDE"
+     "BAFCJGNKROVOTEcrpC{qpC~qpCwqpCzqpCsqpCvqpCoqpCrqpCkqpCnqpCgqpCjqpCcqpCfqpC~ppCbqpC`rpCCgrpC"
+     "`rpCAcrpC`rpCE~qpCaopCbDGvAmAG}AhAbAbBwptAJJJJFJJJJJJJJJJJNJJJFFFFFNNNNNFFFFJJJFFFFFJFFF"},
+    {0x3300, "epBcFrEvF{DnIyBvFEoJfCgGAtKfBdIbEfEtHpAgJnFnCMsItIgBhA~IrFgD{JmJpJqJnIoG|AsJsCyF[cI"
+     "cHaH{DVvCqHKlBiJmHZdIfIvBeFHIxClFeJhGUlBaJ|GpEyGeJjHgHiHzGlGeAqFiHpApCuFrD~GiHItEVbClGeAeFl"
+     "GdAbCsEwHxGaFbCoI~GaH~AbFrCvItHWhGhD}BnI`DdEeBnAyG}FaHmFtGsChEsFfAtHnAhGnFWhGqE_xGtHzAbBkBn"
+     "DoDsEhERAlAV]pEfDvArEkHhGqEfArEgGrAvEaBD}BmF`C~ArD}BwDyG}BhDeDeCyBuFjI{DZrAmFpKvFzAmBpAaBzH"
+     "yBsBkAnChEcB|GfBeBwCxC|A^YoBaE{BhCoGiDmDxHiDqD{G|CjGgJqEsB~ApDoBeCyB{BmEkBiDfBaBiDeAuBnGnAb"
+     "H|AnGgItAnCsA~AvAwGcFwBvGgFsAqBeFaHZqBoAlAnAjCvEfBhAzF{FyFtCsEiBpCuFrD[dCrFpCdCfBSwHpJdA`EU"
+     "rDCDI}BgEeBgB{DxBEqArA]pEyBnHOtEVdxtAk|zCd|zCg|zC`|zCc|zC{{zC~{zCw{zCz{zCs{zCv{zCo{zCr{zCk{"
+     "zCn{zCg{zCj{zCc{zCf{zCd|zCCk|zCd|zCAg|zCd|zCEc|zCd|zCI~{zCd|zCMz{zCd|zCQv{zCd|zCUr{zCd|zCYn"
+     "{zCd|zC]j{zCd|zCbAf{zC`|zCGk|zC`|zCCg|zC`|zCAc|zC`|zCE~{zC`|zCIz{zCauzCbChBMLcDtBvAChBKgClC"
+     "uAEgAdAfA~HaJfAcItMsA}hgCmzC|kDjxRe|DlmScuErcGyzDwuIb`Qb|mA"},
+    {0x3380, "ulwAbFzEyE`vC~uCvEuEnEmEjAeAnAmAUTiDGoAC_GoAQmEfEeEkuCjuCkuCbqCYXQP~CpF|AoDpFxESpFq"
+     "FEpF{DpApFtnCgh_mxcApxcArycAuycAuxcAxxcAjycA^EDjpCipCABhAkAGJAA~HeJjA~H{H~HdII~H{HAcIiJjAcI"
+     "`IcIhIIcI`IxzdA~ydAWxzdA}ydAfHsLhBjAnChBqBMhBjCfAhBgBeBNzAeBM}{dA~ydACeBM}{dA}ydAfHoHNSVqoC"
+     "poCWZKkCdCcCisChsC`C~BwBvBdAgAlCgC`C~BesCdsC{BzBsBrBhAkAsBenC}qCarCkoCqFeHdHsBdFxABAFgDfaeA"
+     "~zdAPsDvElH`GlDUpFeB\\fCcAhCVoDBAJ|CgA_FCJGMaAUsAlAmAnAONEILrCaAfEoHeHdHmDALMJiDD~CrD~CoApA"
+     "w}dAwzdAtEnaeAwzdAvGqkoCjkoCmkoCfkoCikoCbkoCekoC}joCakoCyjoC|joCujoCxjoCqjoCtjoCmjoCpjoCnko"
+     "CCukoCnkoCAqkoCnkoCEmkoCnkoCIikoCnkoCMekoCnkoCQakoCnkoCU|joCnkoCYxjoCnkoC]tjoCnkoCbApjoCjko"
+     "CGukoCjkoCCqkoCjkoCAmkoCjkoCEikoCjkoCIekoCjkoCMakoCjkoCQ|joCjkoCUxjoCjkoCYtjoCjkoC]pjoCfkoC"
+     "KukoCfkoCGqkoCodoCWoA"},
+    {0xA69C, "y}qEJ"},
+    {0xA770, "D"},
+    {0xA7F8, "nwvE{E"},
+    {0xAB5C, "~nDhjDwzxEi~xE"},
+    {0xFB00, "|`sHBANKZWANKAZpdAncACF@@@@@@@@@@@@fjEJG}A~AeAoBaAG\\@@@@@@@@eOjBNF^FFoAJycF"},
+    {0xFB4F, "hrmHsAiSBkABBBNBBBJBBBXBBBVBBBXBBBsEBBBJBBBlDBBBDBBBNBBBFBBBZBDBJBXBdBB\\BeCBBBZBBB"
+     "RBBBHBBBgABFBBBVBFBBBLBBBtBBFB"},
+    {0xFBD3, "yfmHBBBmCBDBJBnJ|JBXBRB^BBBmQBoDFCFCtVqVtVqVnDkDnDkDzTwTzTwTvTsTvTsT~T{T~T{T`V|U`V|"
+     "U`V|UrDoDrDoDrD~PBBBlUZW^[bD~CrDoDvDkDROVSZWyCvCjDgDnDcDJGNKROqCnCbD~CfD~CFCmCjC}CzCbDzCFCi"
+     "CbCDEeC}BHIDEaCiB\\]XYTUlBaBaAbAdB|AiAjAeAfAaAbA`BxAiAjA{AtAwApAuAvAsAlAyAzAoAOvBwBrBsBnBoB"
+     "ROcA_gA_vBwBNK^[cA[sCtC~B`CzB{BvBwBFCJGZW^WcCdC~B`CzB{BFCVSZSgChCcCdC~B`CBAROVOkClCgChCcCdC"
+     "DENKRKoCpCH"},
+    {0xFC53, "nenHJGNA{C|CwCxCsCtCTUDEBjCjHcHfH`EcEovF|qFVorFarFRorFerFNorFirFJorFmrFForFqrFbDpIo"
+     "AlAsApAbD~CfDcDrDoDvDkDgAdAkAhAyCvC}CzCjDgDnDcD^[cA_qCnCuCrCbD~CfD~CZW^[mCjCqCnC}CzCbDdAcA_"
+     "gA_^[cA[sCtCFCJGZW^WFCVSZS{C|CBEvBwBrBsBDEBANKRCcE{DgChCcCdCTUPQDEBsDZW^[cA_bD~CjD~CROVSZWy"
+     "CvCbDvCJGNKROqCnCyCrCmCfCFCiCbCDEeC}BHIaCiB\\]XYTUlBaBaAbA\\]dB|AiAjAeAfAaAbA`BxAiAnAwApAuA"
+     "vAsAlAyAzAoAOvBwBrBsBnBoBRKvBwBNG~B`CzB{BvBwBFCJCcCdC~B`CzB{BFCNGgChCcCdC~B`CBEkC"},
+    {0xFCD3, "cvnHgChCcCdCDEFAoCpCHIkE{D{C|CwCxCsCtCTULgDbD~CjD~CyCvCbDvCqCnCyCrCmCjCuCqBlBiBtBmB"
+     "hBeBpBOFCJCFEDEFMTUL[zANeB~AJeBcBFjClBiBpBeBdBaBhBaB`B|AdB}B|ByBaCyBxBuB|BvCuCrCyCzCyCvC}Cr"
+     "CqCnCuCuBtBqBxBqBpBmBtByBaAbA\\]XYhBeBLIHQPUTYlBiBpBeBdBaBhBaB`B|AdB}B|ByBaCyBxBuB|BvCuCrCy"
+     "CzCyCvC}CrCqCnCuCuBtBqBxBqBpBmBtByBaAbA\\]XYhBeBLIHQPUTMaAbA\\]XYhBiBtBmBpBaB{AiB\\]XYTYaAb"
+     "A\\]XfA{AtAwAzCvDsDvD"},
+    {0xFD50, "zjoHIiCnCMDGMDGMeCnCQaCnCpCgCGpCcCKpC~BGhCcCChCcCAdCVvCdCRyBWD][FY[yCyBkBcCYkBcCYkB"
+     "gC]kBBiBkBBaB_BbA_BbAcBBeB[eCeB[eCeB_}CyBgB~BYgB~BYgBBeBgBB|AdAuCmB_aC|A_aCxAzAcCjAzAcCjAzA"
+     "BxAzAVeBtAiCpArABpArABpArAR|AnABlAnAVaBnAR_mBaCOmBaCKMcCwBMBC}BeCC}ByCW}BuCSbCBdCbCBdCyBaCC"
+     "yBaCCEcC`CEcCdCbCDhCbCeCAbCyCSfCFdCfCiCA}BHhC}BaC@@AfCJhCGgCpCGBEfCeCEfCuCKjCiCEjCiCEjCyCKC"
+     "VOCRESBUSBvCYuCcDI}CcDIyC~CQuCcDQqC~CpCVcDpCRvChCVzCEuCvChCRyBSqCqB_yCyB[yCqBdAyCWbC}CWEVAv"
+     "CyCAzC}CASVSAV_MVOfCyC_McC`C}BeCpArAV[IVOjCFdC}BuCWbCiCGIBCbCiCEjCFCEyCvCC}CSfC}CdAQVkDUyC["
+     "IBpAtAiCaBcBBiBSuCOjC}C"},
+    {0xFDF0, "b~oH~AlRqRIlRaVxCANcDtCnCgAsBbCdCzBY~AlAsAqBIwBPlAnAYLEuBgBFaB~AVqB~AUnqFdmFxCAMfqF"
+     "noFnAYKfqFlqFuBgBFfCdCypFxmFdCvCxCNyBaThUyC"},
+    {0xFE10, "rpvHb~sAFj|sAFkC}Cj~sAFr~P"},
+    {0xFE30, "rrsGfBDgxbABcGFtJJbvsAFTF\\FLFNFFF@@wysAJc~bABBBx}bABBrFb~sAw}sA@wADV{CmacAn`cAFtJJ"
+     "bvsAFwbtANRFJ`BJD@bDgGFqC@@@@cDyqFlAoAvqF}qF@zqFbrF@~qFfrFxA{AcrFjrF|A`BgrFnrFaBdBkrFrrFeBh"
+     "BorFvrFiBlBjFFBFBFBFBFBBBFBFBBBFBFBBBFBBBFBBBFBBBFBBBFBFBFBF"},
+    {0xFEB0, "hxpHFBBBFBBBFBBBFBBBFBBBFBBBFBBBFBBB^BBBFBBBFBBBFBBBFBBBFBBBFBBBFBFBFBBBWlDmDlDmDhD"
+     "iDhDiD`DaD`DaDwCxCwC@@@@~lFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF"},
+    {0xFF30, "crwHFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFivlAFh|FkAFqAjaAeAnJJJJJqGJJtDmGs"
+     "KJJJJFJJJJJJJJJJJNJJJFFFFFNNNNNFFFFJJJFFFFFJRsKFdZrFFFFFFFFFFFFFFF"},
+    {0xFFB0, "c~bGFFFFFFFFFFFFFF@@@FFFFFF@@FFFFFF@@FFFFFF@@FFF@@@n}tAFgANeADsccA@usDytCFFF{iDsE"},
+    {0x1D400, "vlbPFFFFFFFFFFFFFFFFFFFFFFFFF^FFFFFFFFFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFFFFFFFFFFFF"
+     "^FFFFFF@JFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFFFFFFFFFF"},
+    {0x1D480, "dzbPF^FFFFFFFFFFFFFFFFFFFFFFFFFkG@JF@@N@@NF@@NFFF@JFFFFFFF^FFF@J@JFFFFFF@JFFFFFFFF"
+     "FFkGFFFFFFFFFFFFFFFFFFFFFFFFF^FFFFFFFFFFFFFFFFFFFFF"},
+    {0x1D500, "xgcPFFFkGF@JFFF@@NFFFFFFF@JFFFFFF@cAFFFFFFFFFFFFFFFFFFFFFFFFFkGF@JFFF@JFFFF@J@@@RF"
+     "FFFFF@cAFFFFFFFFFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFFFFFF"},
+    {0x1D580, "u|cPFFFFF^FFFFFFFFFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFFFFFFFFFFFF^FFFFFFFFFFFFFFFFFFF"
+     "FFFFFFkGFFFFFFFFFFFFFFFFFFFFFFFFF^FFFFFFFFFFFFFFFFF"},
+    {0x1D600, "jjdPFFFFFFFkGFFFFFFFFFFFFFFFFFFFFFFFFF^FFFFFFFFFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFFF"
+     "FFFFFFFFF^FFFFFFFFFFFFFFFFFFFFFFFFFkGFFFFFFFFFFFFFFF"},
+    {0x1D680, "g`ePFFFFFFFFF^FFFFFFFFFFFFFFFFFFFFFFFFFuW{bA@@vmAFFFFFFFFFFFFFFFFxJnJFFFFFFekaAbja"
+     "AFFFFFFFFFFFFFFFFFFFFFFFFlfaAt`aAtDbDoCuCoC|HFFFFFFFFFFFFFFFFxJnJFFFFFFekaAbjaAFFF"},
+    {0x1D700, "w|aPFFFFFFFFFFFFFFFFFFFFlfaAt`aAtDbDoCuCoC|HFFFFFFFFFFFFFFFFxJnJFFFFFFekaAbjaAFFFF"
+     "FFFFFFFFFFFFFFFFFFFFlfaAt`aAtDbDoCuCoC|HFFFFFFFFFFFFFFFFxJnJFFFFFFekaAbjaAFFFFFFFFFFFFFFF"},
+    {0x1D780, "vlbPFFFFFFFFlfaAt`aAtDbDoCuCoC|HFFFFFFFFFFFFFFFFxJnJFFFFFFekaAbjaAFFFFFFFFFFFFFFFF"
+     "FFFFFFFFlfaAt`aAtDbDoCuCoCZF@@m|CFFFFFFFFFeAFFFFFFFFFeAFFFFFFFFFeAFFFFFFFFFeAFFFFFFFFF"},
+    {0x1EE00, "vywPFRN@iCzBTkApB\\FFFnBZcAqAwAfBNiAFNJZJJxF{IgCnF@eIR@qC@@kC@yC\\FFFnBZcAqAwA@yAi"
+     "AFN@cA@R@@@@@@yA@@@@F@yC@X@JnBZ@PwA@yA@@X@cA@R@rP@uI@eIR@qC@@kCkApB\\@JFnBZcAqAwA@yAiAFN@cA"
+     "JJxF@tF"},
+    {0x1EE80, "gkxPFRNeCFzBTkApB@XFFnBZcAqAwAfBNiAFNJZJJ@@@@@jBRN@iCzBTkApB@XFFnBZcAqAwAfBNiAFNJZ"
+     "JJ"},
+    {0x1F100, "ykbQHIPUTYX]\\bAaAfAeAjAiAnAmArAqAvAuA@@@@@OhCcCClCgCCpCkCCtCoCCxCsCC|CwCCaD{CCeD`"
+     "DCiDdDCmDhDCqDlDCuDpDCyDtDC}DxDCbE|DCfEaECjEeECnEiECrEmECvEqECzEuEC~EyECcF}ECgFbFCkFfFCoFjF"
+     "{atAl{sAs{sAs}sA`B|AFoBN@gCFFFFFFFFFFFFFFFFFFFFFFFFFiB{AdAgAK}A~ABKAZErB"},
+    {0x1F16A, "wubQiAjAeA"},
+    {0x1F190, "y{bQZ"},
+    {0x1F200, "s~mOfFnMBJ@@@@@@@@@@@@@`zuAulGeaHxifAmv_vgKq~tAq|tAofKy`YqvK|hLmqTscNj|NgnUrzTg~nA"
+     "xtHsbYpcxAw`Ees\\xiMzXtvVgArrhBpuvAkwPxdFdbP~enAd}nAwuXfaA}}iAlf\\r}GDbcO`afA}nCnoaB@@@@nrj"
+     "C|u{Awu{ACr|_m|_ConaAjnaACpioAkioACl{fBg{fBCxpvAspvACnlmBilmBCbbfA|afAClwyAgwyA@@@@@@@kssAa"
+     "mL"},
+};
 /* END */
 
 /* The class of a character: a binary search for the group of runs, then at most SM__CHAR_STEP
@@ -17234,6 +17523,36 @@ static int sm__char_parts(uint32_t code, uint32_t *first, uint32_t *second) {
     *first = sm__part_first[i];
     *second = sm__part_marks[sm__part_second[i] & 127];
     return 1;
+}
+
+#define SM__MAX_PARTS 18
+
+/* The parts that a character is compatible with, one level down, in out [SM__MAX_PARTS]. Returns
+ * how many; 0 = none. (The table's text is one number after another: see make_unicode.py.) */
+static size_t sm__char_compatible(uint32_t code, uint32_t *out) {
+    size_t low = 0, high = sizeof sm__compatible / sizeof *sm__compatible, n;
+    const char *s;
+    uint32_t at, part;
+    if (code < sm__compatible[0].first) return 0;
+    while (high - low > 1) {
+        size_t middle = (low + high) / 2;
+        if (sm__compatible[middle].first <= code) low = middle;
+        else high = middle;
+    }
+    at = part = sm__compatible[low].first;
+    for (s = sm__compatible[low].parts; *s && at <= code; at++) {
+        uint32_t value, scale, last = 0;
+        for (n = 0; !last; out[n++] = part) {
+            for (value = 0, scale = 1; *s >= 96; scale *= 31)
+                value += (uint32_t)(*s++ - 96) * scale;
+            value += (uint32_t)(*s++ - 64) * scale;
+            if (!value--) break;
+            last = value & 1;
+            part += value & 2 ? 0u - (value >> 2) - 1 : value >> 2;
+        }
+        if (at == code) return n;
+    }
+    return 0;
 }
 
 /* Writes a character as UTF-8 to out [4]; returns its length. Surrogates are written, too. */
@@ -17366,7 +17685,8 @@ enum {
     SM__SET_NUMBER, SM__SET_DIGIT, SM__SET_NEWLINE, SM__SET_LINE_END, SM__SET_LETTER,
     SM__SET_PUNCT, SM__SET_MATH, SM__SET_FALCON, SM__SET_STOPS, SM__SET_CASED, SM__SET_WIDE,
     SM__SET_ASIAN, SM__SET_CJK, SM__SET_SCRIPTS, SM__SET_HANGUL, SM__SET_QUOTES,
-    SM__SET_BOPOMOFO, SM__SET_HAN, SM__SET_IDEOGRAPHS
+    SM__SET_BOPOMOFO, SM__SET_HAN, SM__SET_IDEOGRAPHS, SM__SET_SINCE_8, SM__SET_SINCE_9,
+    SM__SET_PREPENDED, SM__SET_APART, SM__SET_JOINED
 };
 
 static const struct {
@@ -17393,9 +17713,14 @@ static const struct {
     {0, "", 120, 1},
     {0, "", 121, 6},
     {0, "", 127, 8}, /* BERT's, with its own gap at U+2B820 */
+    {0, "", 135, 41},
+    {0, "", 176, 40},
+    {0, "", 216, 15}, /* Grapheme_Cluster_Break=Prepend */
+    {0, "", 231, 13}, /* marks that are not part of a grapheme */
+    {0, "", 244, 25}, /* what is, though it is no mark, or one of Unicode 16 and 17 */
 };
 
-static const uint32_t sm__ranges[2 * 135] = { /* first, last */
+static const uint32_t sm__ranges[2 * 269] = { /* first, last */
     0x60C, 0x60C, 0x6D4, 0x6D4, 0x964, 0x964, 0x2026, 0x2026, 0x3001, 0x3002, 0xFF0C, 0xFF0C,
     0x41, 0x5A, 0x61, 0x7A, 0xB5, 0xB5, 0xC0, 0xD6, 0xD8, 0xF6, 0xF8, 0x1BA, 0x1BC, 0x1BF,
     0x1C4, 0x293, 0x295, 0x2AF, 0x370, 0x373, 0x376, 0x377, 0x37B, 0x37D, 0x37F, 0x37F, 0x386,
@@ -17423,6 +17748,36 @@ static const uint32_t sm__ranges[2 * 135] = { /* first, last */
     0x2F800, 0x2FA1F,
     0x3400, 0x4DBF, 0x4E00, 0x9FFF, 0xF900, 0xFAFF, 0x20000, 0x2A6DF, 0x2A700, 0x2B73F,
     0x2B740, 0x2B81F, 0x2B920, 0x2CEAF, 0x2F800, 0x2FA1F,
+    /* Marks, signs and controls that Unicode 8 does not know, as BERT's tables in Hugging Face's
+     * library; then marks and compositions that Unicode 9 does not, as those of its normal forms:
+     * what lies between is of other kinds. */
+    0x61D, 0x61D, 0x7FD, 0x7FD, 0x890, 0x8E2, 0x9FD, 0x9FE, 0xA76, 0xA76, 0xAFA, 0xAFF, 0xB55,
+    0xB55, 0xC04, 0xC3C, 0xC77, 0xC77, 0xC84, 0xC84, 0xD00, 0xD00, 0xD3B, 0xD3C, 0xD81, 0xD81,
+    0xEBA, 0xEBA, 0xECE, 0xECE, 0x180F, 0x1886, 0x1ABF, 0x1ACE, 0x1B7D, 0x1B7E, 0x1DF6, 0x1DFB,
+    0x2E43, 0x2E5D, 0xA82C, 0xA82C, 0xA8C5, 0xA8C5, 0xA8FF, 0xA8FF, 0xA9BD, 0xA9BD, 0x10D24,
+    0x10F89, 0x11070, 0x11074, 0x110C2, 0x110CD, 0x111C9, 0x111C9, 0x111CF, 0x111CF, 0x1123E,
+    0x11241, 0x1133B, 0x1133B, 0x11438, 0x1145E, 0x11660, 0x1166C, 0x116B9, 0x116B9, 0x1182F,
+    0x11FFF, 0x12FF1, 0x13455, 0x16E97, 0x16F4F, 0x16FE2, 0x16FE4, 0x1CF00, 0x1CF46, 0x1E000,
+    0x1E4EF, 0x1E944, 0x1E95F,
+    0x7FD, 0x7FD, 0x898, 0x8D3, 0x9FE, 0x9FE, 0xAFA, 0xAFF, 0xB55, 0xB55, 0xC04, 0xC3C, 0xCF3,
+    0xD00, 0xD3B, 0xD3C, 0xD81, 0xD81, 0xEBA, 0xEBA, 0xECE, 0xECE, 0x1715, 0x1715, 0x180F,
+    0x180F, 0x1ABF, 0x1ACE, 0x1CF7, 0x1CF7, 0x1DF6, 0x1DFA, 0x32FF, 0x32FF, 0xA7F2, 0xA7F4,
+    0xA82C, 0xA82C, 0xA8FF, 0xA8FF, 0xAB69, 0xAB69, 0x10781, 0x107BA, 0x10D24, 0x10F85,
+    0x11070, 0x11074, 0x110C2, 0x110C2, 0x11145, 0x11146, 0x111C9, 0x111C9, 0x111CE, 0x111CF,
+    0x11241, 0x11241, 0x1133B, 0x1133B, 0x1145E, 0x1145E, 0x1182C, 0x11A99, 0x11D31, 0x13455,
+    0x16F4F, 0x16F4F, 0x16F7F, 0x16F87, 0x16FE4, 0x16FF1, 0x1CF00, 0x1CF46, 0x1E030, 0x1E4EF,
+    0x1F16C, 0x1F16C, 0x1FBF0, 0x1FBF9,
+    0x600, 0x605, 0x6DD, 0x6DD, 0x70F, 0x70F, 0x890, 0x891, 0x8E2, 0x8E2, 0xD4E, 0xD4E,
+    0x110BD, 0x110BD, 0x110CD, 0x110CD, 0x111C2, 0x111C3, 0x113D1, 0x113D1, 0x1193F, 0x1193F,
+    0x11941, 0x11941, 0x11A84, 0x11A89, 0x11D46, 0x11D46, 0x11F02, 0x11F02,
+    0x102B, 0x102C, 0x1038, 0x1038, 0x1062, 0x1064, 0x1067, 0x106D, 0x1083, 0x1083, 0x1087, 0x108C,
+    0x108F, 0x108F, 0x109A, 0x109C, 0x1A61, 0x1A61, 0x1A63, 0x1A64, 0xAA7B, 0xAA7B, 0xAA7D, 0xAA7D,
+    0x11720, 0x11721,
+    0x897, 0x897, 0xE33, 0xE33, 0xEB3, 0xEB3, 0x1ACF, 0x1ADD, 0x1AE0, 0x1AEB, 0x200C, 0x200D,
+    0xFF9E, 0xFF9F, 0x10D69, 0x10D6D, 0x10EFA, 0x10EFC, 0x113B8, 0x113C0, 0x113C2, 0x113C2,
+    0x113C5, 0x113C5, 0x113C7, 0x113CA, 0x113CC, 0x113D2, 0x113E1, 0x113E2, 0x11B60, 0x11B67,
+    0x11F5A, 0x11F5A, 0x1611E, 0x1612F, 0x1E5EE, 0x1E5EF, 0x1E6E3, 0x1E6E3, 0x1E6E6, 0x1E6E6,
+    0x1E6EE, 0x1E6EF, 0x1E6F5, 0x1E6F5, 0x1F3FB, 0x1F3FF, 0xE0020, 0xE007F,
 };
 
 #define SM__MAX_CUTS 6
@@ -17612,8 +17967,8 @@ struct sm__vocab_tables {
     double *weights;      /* [n] UGM: log-probabilities */
     double unknown_weight;
     size_t exact;         /* UGM: sums of so many weights are exact */
-    uint8_t plain[128];   /* UGM: 1 = before ASCII nothing changes this character */
-    const uint8_t *map;   /* UGM: the units of charsmap's trie, 4 bytes each */
+    uint8_t plain[128];   /* 1 = before ASCII charsmap does not change this character */
+    const uint8_t *map;   /* the units of charsmap's trie, 4 bytes each */
     uint32_t n_map;
     const uint8_t *map_text; /* what it replaces by, each up to a NUL */
     uint32_t n_map_text;
@@ -18224,7 +18579,7 @@ static sm_status sm__vocab_weights(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
-/* UGM: SentencePiece's normalizer: a double array, XOR-compressed (Kanda 2018), and texts. */
+/* SentencePiece's normalizer: a double array, XOR-compressed (Kanda 2018), and texts. */
 static sm_status sm__vocab_charsmap(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     struct sm__vocab_tables *t = v->tables;
@@ -18414,7 +18769,8 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
         status = sm__vocab_scores(m, error);
     if (!status && v->kind >= SM__VOCAB_WPM) status = sm__vocab_trie(m, error);
     if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
-    if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_charsmap(m, error);
+    if (!status && (v->kind == SM__VOCAB_UGM || v->charsmap.n))
+        status = sm__vocab_charsmap(m, error);
     if (status) {
         v->tables = NULL;
         return status;
@@ -18793,6 +19149,28 @@ static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
     return length;
 }
 
+/* --- Where text goes -------------------------------------------------------------------------- */
+
+/* Whole characters until one does not fit, then they are only counted. */
+typedef struct sm__sink {
+    char *out;
+    size_t max, n; /* n counts on beyond max */
+    size_t written;
+} sm__sink;
+
+static void sm__sink_put(sm__sink *sink, const void *bytes, size_t n) {
+    if (sink->n == sink->written && n <= sink->max - sink->n) {
+        memcpy(sink->out + sink->n, bytes, n);
+        sink->written += n;
+    }
+    sink->n += n;
+}
+
+static void sm__sink_char(sm__sink *sink, uint32_t code) {
+    unsigned char text[4];
+    sm__sink_put(sink, text, sm__utf8_write(code, text));
+}
+
 /* --- Merging ---------------------------------------------------------------------------------- */
 
 /* A symbol is n bytes of text; it stands in the array at the place of its first byte. */
@@ -18835,12 +19213,11 @@ struct sm_tokenizer {
     sm__merge *queue;    /* [2 * (max_text + 1)] a heap: the smallest key first. Every symbol but
                             one begins with a candidate, a merge takes one and adds two at most */
     size_t n_queue;
-    sm__best *best;      /* [3 * (max_text + 1)] UGM: instead of symbols and queue */
+    sm__best *best;      /* [3 * (max_text + 4)] UGM: instead of symbols and queue */
     sm__kept *kept;      /* [kept_mask + 1] by the hash of the word */
     size_t kept_mask;
     unsigned char *text; /* [3 * max_text + 16] what the text was made to */
     size_t used;         /* bytes of it: WPM's word, UGM's text */
-    size_t solid;        /* UGM: up to the last one that is no white space */
     int space_due;       /* UGM: words were seen, a space comes before the next one */
     int32_t *ids;        /* of the call that runs */
     int max_ids, n_ids;
@@ -19025,18 +19402,20 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
     unsigned char *text = t->text;
     size_t used = 0, start = 0, end;
     int broken = sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1;
-    int whole = v->tables->space_inside || broken;
+    int whole = v->tables->space_inside || broken, apart = v->text_flags & SM__TEXT_WORDS;
     if (n == 0) return;
     t->unknown = 0;
-    if (v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST)))
+    if (v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST)) &&
+        !((v->text_flags & SM__TEXT_METASPACE) &&
+          (s[0] == ' ' || (n > 2 && !memcmp(s, "\xE2\x96\x81", 3)))))
         text[used++] = ' ';
     if (v->plain_spaces) {
         memcpy(text + used, s, n);
         used += n;
     } else used += sm__spaces_decode((const char *)s, n, text + used);
     for (; start < used; start = end) {
-        end = whole ? used : start + 1;
-        while (end < used && (text[end] != ' ' || text[end - 1] == ' ')) end++;
+        end = whole && !apart ? used : start + 1;
+        while (end < used && (text[end] != ' ' || (!apart && text[end - 1] == ' '))) end++;
         sm__spm_word(t, text + start, end - start, broken);
     }
 }
@@ -19106,14 +19485,15 @@ static const unsigned char *sm__loose_text(sm_tokenizer *t, const unsigned char 
 static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
     sm__cutter k = sm__cutter_make(t->model->vocab.tables->pre);
     size_t at = 0, length;
-    if (!(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
+    if (t->model->vocab.n_edits) s = (const unsigned char *)memcpy(t->text, s, n);
+    else if (!(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
     for (; s && at < n; at += length) {
         length = sm__word_next(&k, s + at, n - at);
         sm__bpe_word(t, s + at, length);
     }
 }
 
-/* --- Normalization Form C (Unicode Standard Annex 15) ----------------------------------------- */
+/* --- Normalization Forms (Unicode Standard Annex 15) ------------------------------------------ */
 
 /* The combining class of a character: 0, unless it is a mark that can change places. */
 static uint32_t sm__char_combining(uint32_t code) {
@@ -19151,7 +19531,7 @@ static uint32_t sm__char_compose(uint32_t first, uint32_t second) {
 }
 
 /* 1: the text is in Form C for certain, as nothing in it could be otherwise. */
-static int sm__nfc_ok(const unsigned char *s, size_t n) {
+static int sm__form_ok(const unsigned char *s, size_t n) {
     size_t at = 0;
     uint32_t code, first, second;
     while (at < n) {
@@ -19170,21 +19550,40 @@ static int sm__nfc_ok(const unsigned char *s, size_t n) {
     return 1;
 }
 
+#define SM__CHAR_SINCE_9 0x11938 /* the one composed character that came after Unicode 9 */
+
+/* What Hugging Face's library takes a character for: its tables are older than ours. */
+static int sm__char_class_hf(uint32_t code, int since) {
+    sm__char c = {0, 0, 0};
+    c.code = code;
+    if (code == 0x1734) return SM__CHAR_ACCENT;
+    if (code == 0x166D || code == 0x111C9) return SM__CHAR_PUNCT;
+    if (code == 0x1CF2 || code == 0x1CF3) return SM__CHAR_SPACING;
+    return sm__set_has(since, c) ? SM__CHAR_OTHER : sm__char_class(code);
+}
+
 /* A character in its last parts, each with its combining class in the high byte. */
-static size_t sm__nfc_parts(uint32_t code, uint32_t *out) {
-    uint32_t stack[8], second;
-    size_t n = 0, depth = 0;
+static size_t sm__form_parts(uint32_t code, int flags, uint32_t *out) {
+    uint32_t stack[2 * SM__MAX_PARTS], parts[SM__MAX_PARTS];
+    size_t n = 0, depth = 0, k;
     for (stack[depth++] = code; depth;) {
-        code = stack[--depth];
-        while (depth < 7 && sm__char_parts(code, &code, &second))
-            if (second) stack[depth++] = second;
-        out[n++] = code | sm__char_combining(code) << 24;
+        sm__char c = {0, 0, 0};
+        c.code = code = stack[--depth];
+        k = 0;
+        if (code >= 128 && !sm__set_has(SM__SET_SINCE_9, c)) {
+            if (sm__char_parts(code, &parts[0], &parts[1])) k = parts[1] ? 2 : 1;
+            else if (flags & SM__FORM_COMPATIBLE) k = sm__char_compatible(code, parts);
+            if (!k) code |= sm__char_combining(code) << 24;
+        }
+        if (!k || depth + k > sizeof stack / sizeof *stack) out[n++] = code;
+        else
+            while (k) stack[depth++] = parts[--k];
     }
     return n;
 }
 
 /* Marks in the order of their classes, otherwise as they stood: counted, then placed. */
-static void sm__nfc_order(uint32_t *s, size_t n, uint32_t *work) {
+static void sm__form_order(uint32_t *s, size_t n, uint32_t *work) {
     size_t count[257], i;
     int c, sorted = 1;
     for (i = 1; i < n; i++) sorted &= s[i] >> 24 >= s[i - 1] >> 24;
@@ -19197,14 +19596,14 @@ static void sm__nfc_order(uint32_t *s, size_t n, uint32_t *work) {
 }
 
 /* Composes s [n] in place; returns what is left. */
-static size_t sm__nfc_compose(uint32_t *s, size_t n) {
+static size_t sm__form_compose(uint32_t *s, size_t n) {
     size_t i, used = 0, starter = n;
     uint32_t last = 0;
     for (i = 0; i < n; i++) {
         uint32_t c = s[i], class_ = c >> 24, code = 0;
         if (starter < n && (last < class_ || (last == 0 && used == starter + 1)))
             code = sm__char_compose(s[starter], c & 0xFFFFFF);
-        if (code) {
+        if (code && code != SM__CHAR_SINCE_9) {
             s[starter] = code;
             continue;
         }
@@ -19215,27 +19614,184 @@ static size_t sm__nfc_compose(uint32_t *s, size_t n) {
     return used;
 }
 
-/* A piece of text in Form C behind t->text; NULL when it became too long. The queue is not needed
- * yet: it is the room for characters. */
-static const unsigned char *sm__nfc_text(sm_tokenizer *t, const unsigned char *s, size_t *n) {
-    unsigned char *out = t->text + 2 * t->max_text + 8; /* before it is room for what comes next */
-    uint32_t *codes = (uint32_t *)(void *)t->best, code;
-    size_t half = 6 * t->max_text, count = 0, at = 0, i, end, used = 0;
-    while (at < *n && count + 8 < half) {
-        at += sm__loose_read(s + at, *n - at, &code);
-        count += sm__nfc_parts(code, codes + count);
+/* A text in one of the forms. The queue is not needed yet: behind the first of its bytes, where a
+ * text may be, is room for characters. */
+static void sm__form_text(sm_tokenizer *t, int flags, const unsigned char *s, size_t n,
+                          sm__sink *out) {
+    sm__best *room = t->best + (3 * t->max_text + 31) / sizeof *room;
+    uint32_t *codes = (uint32_t *)(void *)room, code;
+    size_t half = 45 * t->max_text / 8 + SM__MAX_PARTS, count = 0, at = 0, i, end;
+    if (flags == SM__FORM_COMPOSED && sm__form_ok(s, n)) {
+        sm__sink_put(out, s, n);
+        return;
+    }
+    while (at < n && count + SM__MAX_PARTS <= half) {
+        at += sm__loose_read(s + at, n - at, &code);
+        count += sm__form_parts(code, flags, codes + count);
     }
     for (i = 0; i < count; i = end + 1) {
         for (end = i; end < count && codes[end] >> 24; end++) {
         }
-        sm__nfc_order(codes + i, end - i, codes + half);
+        sm__form_order(codes + i, end - i, codes + half);
     }
-    count = sm__nfc_compose(codes, count);
-    for (i = 0; i < count && used <= t->max_text; i++)
-        used += sm__utf8_write(codes[i] & 0xFFFFFF, out + used);
-    t->full |= used > t->max_text || at < *n;
-    *n = used;
-    return t->full ? NULL : out;
+    if (flags & SM__FORM_COMPOSED) count = sm__form_compose(codes, count);
+    for (i = 0; i < count; i++) sm__sink_char(out, codes[i] & 0xFFFFFF);
+    t->full |= at < n;
+}
+
+/* --- Hugging Face's normalizers --------------------------------------------------------------- */
+
+/* The length of what a REPLACE replaces at the start of s [n]; 0 = nothing. */
+static size_t sm__edit_match(const sm__edit *step, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    int count = 0;
+    if (step->from.n)
+        return n >= step->from.n && !memcmp(s, step->from.p, step->from.n) ? step->from.n : 0;
+    for (; !step->most || count < step->most; count++) {
+        sm__char c = sm__char_at(s, n, at);
+        if (c.code < 128 && c.kind ? !(step->ascii[c.code >> 5] >> (c.code & 31) & 1)
+                                   : !(step->white && (c.kind & SM__CHAR_SPACE)))
+            break;
+        at += c.length;
+    }
+    return count >= step->least ? at : 0;
+}
+
+/* NMT's: -1 = the character goes, otherwise what it becomes. */
+static int64_t sm__nmt_char(uint32_t code) {
+    if (code == 9 || code == 10 || code == 12 || code == 13 || code == 0x1680 ||
+        code - 0x200B < 5 || code == 0x2028 || code == 0x2029 || code == 0x2581 || code == 0xFEFF ||
+        code == SM__BAD_CHAR)
+        return ' ';
+    return code < 32 || code == 0x7F || code == 0x8F || code == 0x9F ? -1 : (int64_t)code;
+}
+
+/* Steps that take one character after another. */
+static void sm__edit_chars(const sm__edit *step, const unsigned char *s, size_t n, sm__sink *out) {
+    size_t at = 0, length;
+    for (; at < n; at += length) {
+        sm__char c = sm__char_at(s, n, at);
+        length = step->how == SM__EDIT_REPLACE ? sm__edit_match(step, s + at, n - at) : 0;
+        if (length) {
+            sm__sink_put(out, step->by.p, step->by.n);
+            continue;
+        }
+        length = c.length;
+        if (step->how == SM__EDIT_MARKS && c.code >= 128 &&
+            (sm__char_class_hf(c.code, SM__SET_SINCE_9) & SM__CHAR_MARK))
+            continue;
+        if (step->how == SM__EDIT_NMT) {
+            if (sm__nmt_char(c.code) >= 0) sm__sink_char(out, (uint32_t)sm__nmt_char(c.code));
+            continue;
+        }
+        sm__sink_char(out, step->how == SM__EDIT_LOWER ? sm__char_lower(c.code) : c.code);
+        if (step->how == SM__EDIT_LOWER && c.code == 0x130) sm__sink_char(out, 0x307);
+    }
+}
+
+static void sm__edit_strip(const sm__edit *step, const unsigned char *s, size_t n, sm__sink *out) {
+    size_t start = 0, end = 0, at;
+    sm__char c;
+    for (at = 0; at < n; at += c.length) {
+        c = sm__char_at(s, n, at);
+        if (c.kind & SM__CHAR_SPACE) {
+            if (start == at && (step->flags & SM__EDIT_LEFT)) start = at + c.length;
+        } else end = at + c.length;
+    }
+    if (!(step->flags & SM__EDIT_RIGHT)) end = n;
+    if (end > start) sm__sink_put(out, s + start, end - start);
+}
+
+/* What s [n] begins with in the charsmap, the longest such text (or the shortest): its length, or
+ * 0; *by is what replaces it, up to a NUL. */
+static size_t sm__map_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
+                           int shortest, const uint8_t **by) {
+    uint32_t node = sm__map_root(t), value;
+    size_t at = 0, best = 0;
+    while (at < n && s[at] && !(best && shortest) &&
+           sm__map_next(t, &node, s[at], &value)) {
+        at++;
+        if (value >= t->n_map_text) continue;
+        best = at;
+        *by = t->map_text + value;
+    }
+    return best;
+}
+
+/* The length of what s [n] begins with that the charsmap leaves. The last character before another
+ * one than ASCII may compose with that. */
+static size_t sm__map_skip(const struct sm__vocab_tables *t, const unsigned char *s, size_t n) {
+    size_t run = 0;
+    while (run < n && s[run] < 128 && t->plain[s[run]]) run++;
+    return run && run < n && s[run] >= 128 ? run - 1 : run;
+}
+
+/* Bytes of the grapheme that s [n] begins with, as far as marks make it, and what is prepended:
+ * others are longer than the 5 bytes that are asked for. */
+static size_t sm__grapheme(const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t at = 0;
+    if (c.code == '\r' && n > 1 && s[1] == '\n') return 2;
+    for (; sm__set_has(SM__SET_PREPENDED, c); c = sm__char_at(s, n, at)) at += c.length;
+    if ((c.kind & SM__CHAR_CONTROL) || c.code < 32 || c.code == 0x85 || (c.code | 1) == 0x2029)
+        return at ? at : c.length;
+    for (at += c.length; at < n; at += c.length) {
+        c = sm__char_at(s, n, at);
+        if (c.kind & SM__CHAR_MARK ? sm__set_has(SM__SET_APART, c)
+                                   : !sm__set_has(SM__SET_JOINED, c))
+            break;
+    }
+    return at;
+}
+
+/* A grapheme of up to 5 bytes, else a character, is replaced as a whole by what the charsmap has
+ * for the shortest text that it begins with. */
+static void sm__edit_charsmap(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
+                              sm__sink *out) {
+    size_t at = 0, end, skip;
+    while (at < n) {
+        const uint8_t *by = NULL;
+        skip = sm__map_skip(t, s + at, n - at);
+        sm__sink_put(out, s + at, skip);
+        at += skip;
+        if (at == n) break;
+        end = at + sm__grapheme(s + at, n - at);
+        if (end - at < 6 && sm__map_find(t, s + at, end - at, 1, &by)) {
+            sm__sink_put(out, by, strlen((const char *)by));
+            at = end;
+        }
+        while (at < end) {
+            sm__char c = sm__char_at(s, n, at);
+            if (sm__map_find(t, s + at, c.length, 1, &by))
+                sm__sink_put(out, by, strlen((const char *)by));
+            else sm__sink_put(out, s + at, c.length);
+            at += c.length;
+        }
+    }
+}
+
+/* A piece of text through the steps, from one buffer to the other; the last one is the queue's. */
+static const unsigned char *sm__normalize(sm_tokenizer *t, const unsigned char *s, size_t *n) {
+    static const sm__edit utf8 = {SM__EDIT_UTF8, 0, {NULL, 0}, {NULL, 0}, {0, 0, 0, 0}, 0, 0, 0};
+    const sm__vocab *v = &t->model->vocab;
+    int i = sm__utf8_ok(s, *n) ? 0 : -1;
+    if (!v->n_edits && v->kind != SM__VOCAB_UGM) return s;
+    for (; i < v->n_edits && !t->full; i++) {
+        const sm__edit *step = i < 0 ? &utf8 : &v->edits[i];
+        sm__sink out = {NULL, 0, 0, 0};
+        out.out = (v->n_edits - i) & 1 ? (char *)t->best : (char *)t->text;
+        out.max = 3 * t->max_text + 16;
+        if (step->how == SM__EDIT_FORM) sm__form_text(t, step->flags, s, *n, &out);
+        else if (step->how == SM__EDIT_STRIP) sm__edit_strip(step, s, *n, &out);
+        else if (step->how == SM__EDIT_CHARSMAP) sm__edit_charsmap(v->tables, s, *n, &out);
+        else sm__edit_chars(step, s, *n, &out);
+        s = (const unsigned char *)out.out;
+        *n = out.written;
+        t->full |= out.n > out.max;
+    }
+    t->full |= *n > (v->kind == SM__VOCAB_SPM || v->kind == SM__VOCAB_BPE ? t->max_text
+                                                                           : 3 * t->max_text);
+    return t->full ? NULL : s;
 }
 
 /* --- WordPiece: the longest tokens from the left (Schuster and Nakajima 2012; Devlin et al. 2018,
@@ -19290,7 +19846,8 @@ static void sm__wpm_put(sm_tokenizer *t, uint32_t code, int kind) {
         t->full = 1;
         return;
     }
-    if (flags & SM__TEXT_LOWER) code = sm__char_lower(code);
+    if ((flags & SM__TEXT_LOWER) && ((flags & SM__TEXT_HF) || kind != SM__CHAR_OTHER))
+        code = sm__char_lower(code);
     if (code == 0x2581 && !(flags & SM__TEXT_HF)) t->text[t->used++] = ' ';
     else t->used += sm__utf8_write(code, t->text + t->used);
     if (alone) sm__wpm_flush(t);
@@ -19301,16 +19858,17 @@ static void sm__wpm_put(sm_tokenizer *t, uint32_t code, int kind) {
 static void sm__wpm_char(sm_tokenizer *t, uint32_t code) {
     int flags = t->model->vocab.text_flags, hf = flags & SM__TEXT_HF, kind, n = 1;
     uint32_t parts[8], second;
-    kind = sm__char_class(code);
+    kind = hf ? sm__char_class_hf(code, SM__SET_SINCE_8) : sm__char_class(code);
     if (hf && (flags & SM__TEXT_CLEAN) &&
         ((kind & SM__CHAR_CONTROL) || code == SM__BAD_CHAR || code == 11 || code == 12 ||
          code == 0x85))
         return;
     for (parts[0] = code; n > 0;) {
         code = parts[--n];
-        while ((flags & SM__TEXT_STRIP) && n < 7 && sm__char_parts(code, &code, &second))
+        while ((flags & SM__TEXT_STRIP) && n < 7 && !(hf && code == SM__CHAR_SINCE_9) &&
+               sm__char_parts(code, &code, &second))
             if (hf && second) parts[n++] = second; /* marks have no parts of that many parts */
-        kind = sm__char_class(code);
+        kind = hf ? sm__char_class_hf(code, SM__SET_SINCE_8) : sm__char_class(code);
         if (!hf && !(kind & SM__CHAR_SPACE) && (code == SM__BAD_CHAR || (kind & SM__CHAR_CONTROL)))
             return;
         if ((flags & SM__TEXT_STRIP) && (kind & (hf ? SM__CHAR_ACCENT : SM__CHAR_MARK))) continue;
@@ -19335,22 +19893,6 @@ static void sm__wpm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
 
 /* --- Unigram: the most probable tokens (Kudo 2018, arXiv:1804.10959) -------------------------- */
 
-/* What s [n] begins with in the charsmap, the longest such text (or the shortest): its length, or
- * 0; *by is what replaces it, up to a NUL. */
-static size_t sm__map_find(const struct sm__vocab_tables *t, const unsigned char *s, size_t n,
-                           int shortest, const uint8_t **by) {
-    uint32_t node = sm__map_root(t), value;
-    size_t at = 0, best = 0;
-    while (at < n && s[at] && !(best && shortest) &&
-           sm__map_next(t, &node, s[at], &value)) {
-        at++;
-        if (value >= t->n_map_text) continue;
-        best = at;
-        *by = t->map_text + value;
-    }
-    return best;
-}
-
 /* How many bytes of s [n] are the beginning of a user-defined token: the charsmap leaves them. */
 static size_t sm__user_prefix(const struct sm__vocab_tables *t, const unsigned char *s, size_t n) {
     int low = t->special_first[s[0]], high = t->special_first[s[0] + 1];
@@ -19374,11 +19916,8 @@ static void sm__ugm_put(sm_tokenizer *t, int c) {
         return;
     }
     if (c == ' ') {
-        if ((v->text_flags & SM__TEXT_RUNS) && t->used && t->space_due) return;
-        if ((v->text_flags & SM__TEXT_LEFT) && !t->used) return;
         t->space_due = 1;
         if (!merge) t->text[t->used++] = ' ';
-        if (v->text_flags & SM__TEXT_HF) t->unknown = 0;
         return;
     }
     if (t->space_due && (merge || (v->tables->space_prefix && t->unknown))) {
@@ -19387,71 +19926,6 @@ static void sm__ugm_put(sm_tokenizer *t, int c) {
     }
     t->space_due = 0;
     t->text[t->used++] = (unsigned char)c;
-    t->solid = t->used;
-}
-
-/* What s [n] begins with that stays as it is, written; returns its length. The last character
- * before another one than ASCII may compose with that. */
-static size_t sm__ugm_plain(sm_tokenizer *t, const unsigned char *s, size_t n) {
-    const uint8_t *plain = t->model->vocab.tables->plain;
-    size_t run = 0;
-    while (run < n && s[run] < 128 && plain[s[run]]) run++;
-    if (run && run < n && s[run] >= 128) run--;
-    if (!run || t->used + run + 2 > 3 * t->max_text) return 0;
-    sm__ugm_put(t, s[0]);
-    memcpy(t->text + t->used, s + 1, run - 1);
-    t->solid = t->used += run - 1;
-    return run;
-}
-
-/* Bytes of the grapheme that s [n] begins with, as far as marks make it: others are longer than the
- * 5 bytes that are asked for. */
-static size_t sm__grapheme(const unsigned char *s, size_t n) {
-    sm__char c = sm__char_at(s, n, 0);
-    size_t at = c.length;
-    if (c.code == '\r' && n > 1 && s[1] == '\n') return 2;
-    if ((c.kind & SM__CHAR_CONTROL) || c.code < 32 || c.code == 0x85 || (c.code | 1) == 0x2029)
-        return at;
-    for (; at < n; at += c.length) {
-        c = sm__char_at(s, n, at);
-        if (!(c.kind & SM__CHAR_MARK) && c.code != 0x200C && c.code != 0x200D &&
-            (c.code & ~1u) != 0xFF9E && c.code - 0x1F3FB > 4u)
-            break;
-    }
-    return at;
-}
-
-/* The text as Hugging Face's library normalizes it: a grapheme of up to 5 bytes, else a character,
- * is replaced as a whole by what the charsmap has for the shortest text that it begins with. */
-static void sm__ugm_hf(sm_tokenizer *t, const unsigned char *s, size_t n) {
-    const sm__vocab *v = &t->model->vocab;
-    size_t at = 0, end, i;
-    while (at < n && !t->full) {
-        const uint8_t *by = NULL;
-        at += sm__ugm_plain(t, s + at, n - at);
-        if (at == n) break;
-        end = at + sm__grapheme(s + at, n - at);
-        if (end - at < 6 && sm__map_find(v->tables, s + at, end - at, 1, &by)) {
-            for (; *by; by++) sm__ugm_put(t, *by);
-            at = end;
-        }
-        while (at < end) {
-            sm__char c = sm__char_at(s, n, at);
-            if (sm__map_find(v->tables, s + at, c.length, 1, &by))
-                for (; *by; by++) sm__ugm_put(t, *by);
-            else if ((v->text_flags & SM__TEXT_MERGE) && (c.kind & SM__CHAR_SPACE))
-                sm__ugm_put(t, ' ');
-            else if (c.code == 0x2581 && t->used < 3 * t->max_text) /* it is a space in front */
-                t->text[t->used++] = ' ', t->solid = t->used, t->space_due = t->unknown = 0;
-            else if (c.length == 1 && c.code == SM__BAD_CHAR)
-                for (i = 0; i < 3; i++) sm__ugm_put(t, (unsigned char)sm__bad_text[i]);
-            else
-                for (i = 0; i < c.length; i++) sm__ugm_put(t, s[at + i]);
-            at += c.length;
-        }
-    }
-    if (v->text_flags & SM__TEXT_RIGHT) t->used = t->solid;
-    t->used = sm__spaces_decode((const char *)t->text, t->used, t->text);
 }
 
 /* The text as SentencePiece normalizes it: what the charsmap knows is replaced. */
@@ -19461,8 +19935,13 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
     const uint8_t *by = NULL;
     uint32_t code;
     for (; at < n && !t->full; at += length) {
-        length = sm__ugm_plain(t, s + at, n - at);
-        if (length) continue;
+        length = sm__map_skip(tables, s + at, n - at);
+        if (length && t->used + length + 2 < 3 * t->max_text) {
+            sm__ugm_put(t, s[at]);
+            memcpy(t->text + t->used, s + at + 1, length - 1);
+            t->used += length - 1;
+            continue;
+        }
         length = sm__user_prefix(tables, s + at, n - at);
         if (!length && (length = sm__map_find(tables, s + at, n - at, 0, &by)) > 0) {
             for (; *by; by++) sm__ugm_put(t, *by);
@@ -19478,6 +19957,24 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
         for (i = 0; i < length; i++) sm__ugm_put(t, s[at + i]);
     }
     t->used = sm__spaces_decode((const char *)t->text, t->used, t->text);
+}
+
+/* A normalized text as Hugging Face's Metaspace has it: spaces for U+2581, one in front of the
+ * text, or of each word, unless it is there. */
+static void sm__ugm_metaspace(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    int merge = v->text_flags & SM__TEXT_MERGE;
+    int front = v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST));
+    size_t at = 0, end;
+    for (; at < n && !t->full; at = end) {
+        if (merge) at = sm__char_run(s, n, at, SM__CHAR_SPACE);
+        end = merge ? sm__char_run(s, n, at, SM__CHAR_ALL & ~SM__CHAR_SPACE) : n;
+        t->full |= t->used + (end - at) + 1 > 3 * t->max_text;
+        if (at == end || t->full) break;
+        if (front && s[at] != ' ' && (end - at < 3 || memcmp(s + at, "\xE2\x96\x81", 3) != 0))
+            t->text[t->used++] = ' ';
+        t->used += sm__spaces_decode((const char *)s + at, end - at, t->text + t->used);
+    }
 }
 
 /* The best way to every place of s [n], then back along the best way to the end. */
@@ -19542,10 +20039,9 @@ static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
     int hf = t->model->vocab.text_flags & SM__TEXT_HF, apart, words;
     size_t start = 0, end;
-    t->used = t->solid = 0;
-    t->space_due = 1;
-    t->unknown = !hf || t->begin || !(t->model->vocab.text_flags & SM__TEXT_FIRST);
-    if (hf) sm__ugm_hf(t, s, n);
+    t->used = 0;
+    t->space_due = t->unknown = 1;
+    if (hf) sm__ugm_metaspace(t, s, n);
     else sm__ugm_normalize(t, s, n);
     t->unknown = 0;
     apart = t->model->vocab.text_flags & SM__TEXT_WORDS;
@@ -19607,7 +20103,7 @@ static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memor
     arena.base = (unsigned char *)memory;
     if (!t) t = &scratch;
     sm__arena_take(&arena, 1, sizeof *t);
-    t->best = (sm__best *)sm__arena_take(&arena, max_text + 1, 3 * sizeof *t->best);
+    t->best = (sm__best *)sm__arena_take(&arena, max_text + 4, 3 * sizeof *t->best);
     t->symbols = (sm__symbol *)(void *)t->best;
     if (memory) t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
     t->text = (unsigned char *)sm__arena_take(&arena, 3 * max_text + 16, 1);
@@ -19703,8 +20199,7 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
         if (strip & SM__STRIP_LEFT) end = sm__white_before(v, s, at, next);
         end -= at; /* the piece's length from here on */
         t->begin = at == 0;
-        if ((v->text_flags & SM__TEXT_NFC) && !sm__nfc_ok(piece, end))
-            piece = sm__nfc_text(t, piece, &end);
+        if (v->text_flags & SM__TEXT_HF) piece = sm__normalize(t, piece, &end);
         if (!piece) break;
         if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, piece, end, flags);
         else if (v->kind == SM__VOCAB_WPM) sm__wpm_encode(t, piece, end);
@@ -19749,21 +20244,6 @@ SM_API int sm_token_is_end(const sm_model *model, int32_t id) {
     if (id == model->vocab.eos || id == model->vocab.eot) return 1; /* also without a vocabulary */
     if (!model->vocab.tables || id >= model->vocab.n) return 0;
     return model->vocab.tables->ends[id >> 3] >> (id & 7) & 1;
-}
-
-/* Where decoded text goes: whole characters until one does not fit, then they are only counted. */
-typedef struct sm__sink {
-    char *out;
-    size_t max, n; /* n counts on beyond max */
-    size_t written;
-} sm__sink;
-
-static void sm__sink_put(sm__sink *sink, const void *bytes, size_t n) {
-    if (sink->n == sink->written && n <= sink->max - sink->n) {
-        memcpy(sink->out + sink->n, bytes, n);
-        sink->written += n;
-    }
-    sink->n += n;
 }
 
 /* Bytes of a token through the decoder: a character goes out when its last byte came; one U+FFFD
@@ -36937,6 +37417,20 @@ static void sm__describe_tokens(sm_writer *w, const sm__vocab *v) {
     for (i = 0; p && i < v->n; i++) p = sm__set32(p, v->kinds[i]);
 }
 
+/* What GGUF can say of the steps of a normalizer: 1 = spaces in a row are one, -1 = not all of it.
+ * (That it has no NFC is what its readers live with.) */
+static int sm__vocab_edits(const sm__vocab *v) {
+    int i, merge = 0;
+    for (i = 0; i < v->n_edits; i++) {
+        const sm__edit *step = &v->edits[i];
+        if (step->how == SM__EDIT_REPLACE && !step->from.n && step->least == 2) merge = 1;
+        else if (step->how != SM__EDIT_CHARSMAP && step->how != SM__EDIT_STRIP &&
+                 !(step->how == SM__EDIT_FORM && step->flags == SM__FORM_COMPOSED))
+            return -1;
+    }
+    return merge;
+}
+
 static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     int none = v->kind == SM__VOCAB_NONE, bpe = v->kind == SM__VOCAB_BPE;
     int wpm = v->kind == SM__VOCAB_WPM, ugm = v->kind == SM__VOCAB_UGM;
@@ -36944,9 +37438,11 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
                     none ? "none" : sm__vocab_kinds[v->kind - 1].name);
     if (none || w->error.status) return;
-    if (v->plain_bytes || v->byte_fallback) {
+    if (v->plain_bytes || v->byte_fallback || sm__vocab_edits(v) < 0) {
         SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no vocabulary of this kind: %s",
-                        v->plain_bytes ? "tiktoken" : "Unigram with bytes");
+                        v->plain_bytes     ? "tiktoken"
+                        : v->byte_fallback ? "Unigram with bytes"
+                                           : "its normalizer");
         return;
     }
     if (bpe) sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->tables->pre->name);
@@ -36967,7 +37463,7 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     if (wpm) sm_writer_value(w, "tokenizer.ggml.normalizer.strip_accents", SM_META_BOOL, &flag);
     if (wpm && v->sep >= 0)
         sm_writer_value(w, "tokenizer.ggml.seperator_token_id", SM_META_U32, &v->sep);
-    flag = (v->text_flags & (SM__TEXT_MERGE | SM__TEXT_RUNS)) != 0;
+    flag = v->text_flags & SM__TEXT_MERGE || sm__vocab_edits(v) > 0;
     if (ugm) sm_writer_value(w, "tokenizer.ggml.remove_extra_whitespaces", SM_META_BOOL, &flag);
     if (ugm && v->tables->n_map)
         sm_writer_array(w, "tokenizer.ggml.precompiled_charsmap", SM_META_U8, v->tables->map - 4,

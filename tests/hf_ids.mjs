@@ -30,18 +30,21 @@ const words = ('the cat sat on a mat Once upon time there was little girl named 
 const gaps = [' ', ' ', ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '', ' \n ', '\u3000',
     '\u0085', '\u00a0', '\u2028', '/', '\n/']
 // Characters of blocks that are not of yesterday: libraries differ in their version of Unicode.
-// The classes of BERT's normalizer in Hugging Face's library are those of Unicode 8: newer ones are
-// left out for WordPiece.
-let old = false
+// For normalizers and WordPiece they are any characters, as there ours are those of the library.
+let any = false
 function character() {
+    if (any && random(3)) {
+        const c = 1 + random(random(2) ? 0x3000 : random(2) ? 0x20000 : 0x10ffff)
+        return String.fromCodePoint(c >> 11 === 27 ? 0xfdfa : c)
+    }
     const c = pick([1 + random(127), random(0x250), 0x4e00 + random(0x5000 - 48),
         0x300 + random(64), 0x391 + random(17), 0x400 + random(0x100), 0x1e00 + random(0x100),
         0x2010 + random(0x30),
         0x3041 + random(0x50), 0xac00 + random(11172), 0x1f300 + random(0x30),
-        0xff01 + random(0x5e), ...old ? [0x905 + random(0x30), 0x20000 + random(0xa000)] : [
-            0x250 + random(0x120), 0x370 + random(0x900), 0x900 + random(0x300),
-            0x1f00 + random(0x500), 0x1d400 + random(0x300), 0x1f300 + random(0x300),
-            0xe000 + random(0x1900), 0xf900 + random(0x100), 0xfb00 + random(0x4f)]])
+        0xff01 + random(0x5e), 0x250 + random(0x120),
+        0x370 + random(0x900), 0x900 + random(0x300), 0x1f00 + random(0x500),
+        0x1d400 + random(0x300), 0x1f300 + random(0x300), 0xe000 + random(0x1900),
+        0xf900 + random(0x100), 0xfb00 + random(0x4f), 0x20000 + random(0xa000)])
     return String.fromCodePoint(c || 1)
 }
 function text() {
@@ -49,6 +52,14 @@ function text() {
     for (let n = 1 + random(12); n > 0; n--)
         s += (random(4) ? pick(words) : character() + character()) + pick(gaps)
     return s
+}
+
+// With SWEEP=1 the texts for normalizers and WordPiece are all characters that there are.
+function sweep(_, i) {
+    const step = Math.ceil(0x32600 / count), codes = Array.from({ length: step }, (_, k) =>
+        1 + i * step + k).map(c => c < 0x32400 ? c : 0xe0000 + c - 0x32400)
+    return codes.filter(c => c >> 11 !== 27).map(c => String.fromCodePoint(c))
+        .join(i % 2 ? 'a' : 'e\u0323')
 }
 
 // Metadata of a GGUF file (version 3).
@@ -150,8 +161,8 @@ for (const [number, name] of files.entries()) {
     if (!tiktoken) fs.writeFileSync(written, JSON.stringify(json))
     const peer = tiktoken ? from_tiktoken(words, written)
         : Tokenizer.fromString(JSON.stringify(json))
-    old = json.model.type === 'WordPiece'
-    const texts = Array.from({ length: count }, text)
+    any = json.model.type === 'WordPiece' || !json.model.merges?.length
+    const texts = Array.from({ length: count }, any && process.env.SWEEP ? sweep : text)
     fs.writeFileSync(lines, texts.join('\0'))
     const how = tiktoken ? ['plain', tiktoken_words[words]] : ['special']
     const got = execFileSync(ids, [written, lines, ...how], { maxBuffer: 1 << 28 })
@@ -160,7 +171,8 @@ for (const [number, name] of files.entries()) {
     for (let i = 0; i < count; i++) {
         const want = (await peer.encode(texts[i])).getIds().join(' ')
         if (got[i] === want) continue
-        if (bad++ < 3) console.log(JSON.stringify(texts[i]), '\n  ours', got[i], '\n  peer', want)
+        if (bad++ < 3)
+            console.log(JSON.stringify(texts[i]), '\n  ours', got[i], '\n  peer', want)
     }
     console.log(`${name.split(path.sep).slice(-2).join('/')}: ${count - bad} of ${count} texts ` +
         `have the ids of ${tiktoken ? 'tiktoken' : "Hugging Face's library"}`)

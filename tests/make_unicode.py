@@ -49,6 +49,11 @@ SINCE_14 = [
     (0x1FADA, 0x1FADB, 'So', 0), (0x1FAE8, 0x1FAE8, 'So', 0), (0x1FAF7, 0x1FAF8, 'So', 0),
     (0x2B739, 0x2B739, 'Lo', 0), (0x2EBF0, 0x2EE5D, 'Lo', 0), (0x31350, 0x323AF, 'Lo', 0),
 ]
+# Lower case of characters of Unicode 16 and 17: first, last, what to add.
+LOWER_SINCE_15 = [(0x1C89, 0x1C89, 1), (0xA7CB, 0xA7CB, -42343), (0xA7CC, 0xA7CC, 1),
+                  (0xA7CE, 0xA7CE, 1), (0xA7D2, 0xA7D2, 1), (0xA7D4, 0xA7D4, 1),
+                  (0xA7DA, 0xA7DA, 1), (0xA7DC, 0xA7DC, -42561), (0x10D50, 0x10D65, 32),
+                  (0x16EA0, 0x16EB8, 27)]
 NEW = {code: row for row in SINCE_14 for code in range(row[0], row[1] + 1)}
 
 
@@ -89,6 +94,8 @@ def find_lower():
     """[(first, how many, step, what to add)]: characters with one lower-case letter."""
     pairs = [(code, ord(chr(code).lower()[0])) for code in range(0x80, 0x110000)
              if chr(code).lower() != chr(code)]
+    pairs = sorted(set(pairs) | {(code, code + add) for first, last, add in LOWER_SINCE_15
+                                 for code in range(first, last + 1)})
     rows = []
     for code, lower in pairs:
         if rows:
@@ -110,6 +117,57 @@ def find_decompositions():
             first, second = int(parts[0], 16), int(parts[1], 16) if len(parts) > 1 else 0
             rows.append((code, first, second, unicodedata.normalize('NFC', chr(code)) == chr(code)))
     return rows
+
+
+# Compatibility decompositions that came after Unicode 9: Hugging Face's library, the only one that
+# they are for, does not have them.
+NOT_COMPATIBLE = [(0x32FF, 0x32FF), (0xA7F2, 0xA7F4), (0xAB69, 0xAB69), (0x10781, 0x107BA),
+                  (0x1E030, 0x1E06D), (0x1F16C, 0x1F16C), (0x1FBF0, 0x1FBF9)]
+
+
+def digits(value):
+    """A number as text: 0..31 ends it, 32..62 are digits of base 31 that have more behind them."""
+    text = ''
+    while value >= 32:
+        text += chr(96 + value % 31)
+        value //= 31
+    return text + chr(64 + value)
+
+
+def find_compatible():
+    """[[first character, last, text, last part]]: of every character in a row its parts, each as
+    the difference to the part before it; the lowest bit ends the character; 0 = it has none."""
+    rows = []
+    for code in range(0x80, 0x110000):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if (not parts or parts[0][0] != '<' or
+                any(first <= code <= last for first, last in NOT_COMPATIBLE)):
+            continue
+        if not rows or code - rows[-1][1] > 16 or code - rows[-1][0] >= 128:
+            rows.append([code, code - 1, '', code])
+        row = rows[-1]
+        row[2] += '@' * (code - row[1] - 1)
+        for i, part in enumerate(parts[1:]):
+            step = int(part, 16) - row[3]
+            row[2] += digits(1 + (4 * step if step >= 0 else -4 * step - 2) +
+                             (i + 2 == len(parts)))
+            row[3] += step
+        row[1] = code
+    return rows
+
+
+def compatible_table():
+    lines = []
+    for first, _, text, _ in find_compatible():
+        words, line = text.replace('\\', '\\\\'), '    {0x%X, "' % first
+        while words:
+            room = 97 - len(line)
+            if words[:room].replace('\\\\', '').endswith('\\'):
+                room -= 1
+            lines.append(line + words[:room] + '"')
+            words, line = words[room:], '     "'
+        lines[-1] += '},'
+    return lines
 
 
 def runs_of(values):
@@ -176,6 +234,9 @@ def table():
               '#define SM__COMBINING_RUNS %d' % len(classes)]
     lines += array('static const uint32_t sm__combining[2 * SM__COMBINING_RUNS]',
                    [n for first, length, kind in classes for n in (first, length << 8 | kind)])
+    lines += ['/* Compatibility decompositions of Unicode 9: see sm__char_compatible. */',
+              'static const struct {', '    uint32_t first;', '    const char *parts;',
+              '} sm__compatible[] = {'] + compatible_table() + ['};']
     return '\n'.join(lines + [END]) + '\n'
 
 

@@ -129,8 +129,8 @@ static void unigram_by_hand(void) {
     free(y);
 }
 
-/* The best way through all of a text, by trying every token at every place; spaces stand for U+2581.
- * Of ways that are as good, the one that was found first. */
+/* The best way through all of a text, by trying every token at every place; spaces stand for
+ * U+2581. Of ways that are as good, the one that was found first. */
 static void best_way(const toy *y, const char *text, size_t n, char *out) {
     double best[80], unknown = 1e30, weight;
     int ids[80], way[80], steps = 0, last = -1, i;
@@ -295,7 +295,10 @@ static void form_c_is_the_standards(void) {
     sm_tokenizer *t;
     size_t c, k;
     toy_bytes(y);
-    y->v.text_flags = SM__TEXT_NFC;
+    y->v.text_flags = SM__TEXT_HF;
+    y->v.edits[0].how = SM__EDIT_FORM;
+    y->v.edits[0].flags = SM__FORM_COMPOSED;
+    y->v.n_edits = 1;
     m = toy_model(y);
     t = m ? tokenizer_make(m, 1 << 16) : NULL;
     for (c = 0; t && c < sizeof cases / sizeof *cases; c++) {
@@ -462,7 +465,7 @@ static void json_wordpiece_and_unigram(void) {
         "[[\"<s>\",0],[\"<unk>\",0],[\"\\u2581\",-2],[\"a\",-1],[\"\\u2581a\",-2.5],[\"b\",-4]]}}";
     static const char *const bad[][2] = {
         {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "BertPreTokenizer"},
-        {"{\"normalizer\":{\"type\":\"NFKC\"},\"model\":{\"type\":\"Unigram\"}}", "NFKC"},
+        {"{\"normalizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"Unigram\"}}", "ByteLevel"},
         {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"},"
          "\"model\":{\"type\":\"Unigram\"}}", "Precompiled"},
         {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},"
@@ -484,6 +487,78 @@ static void json_wordpiece_and_unigram(void) {
         CHECK(words_open(bad[i][0], NULL, &m, &error) < 0 && !m);
         if (!strstr(error.text, bad[i][1])) FAIL("%s", error.text);
     }
+}
+
+/* A vocabulary of nothing but bytes, with a normalizer; "" = refused. */
+static const char *normalized(const char *normalizer, const char *text) {
+    static char file[16384], out[256];
+    size_t used;
+    sm_model *m = NULL;
+    sm_error error;
+    int i, n = 0;
+    int32_t ids[256];
+    used = (size_t)snprintf(file, sizeof file, "{\"normalizer\":{\"type\":\"Sequence\","
+                            "\"normalizers\":[%s]},\"model\":{\"type\":\"BPE\","
+                            "\"byte_fallback\":true,\"merges\":[],\"vocab\":{", normalizer);
+    for (i = 0; i < 256; i++)
+        used += (size_t)snprintf(file + used, 32, "%s\"<0x%02X>\":%d", i ? "," : "",
+                                 (unsigned)i, i);
+    strcpy(file + used, "}}}");
+    out[0] = 0;
+    if (words_open(file, NULL, &m, &error) == SM_OK) {
+        sm_tokenizer *t = tokenizer_make(m, 64);
+        CHECK_STATUS(sm_tokenize(t, text, strlen(text), 0, ids, 255, &n), SM_OK);
+        for (i = 0; i < n; i++) out[i] = (char)ids[i];
+        out[n] = 0;
+        sm_tokenizer_destroy(t);
+    }
+    sm_model_close(m);
+    return out;
+}
+
+#define STEP(type) "{\"type\":\"" type "\"}"
+#define REPLACE(kind, pattern, content) \
+    "{\"type\":\"Replace\",\"pattern\":{\"" kind "\":\"" pattern "\"},\"content\":\"" content "\"}"
+
+static void normalizers_by_hand(void) {
+    static const char *const cases[][3] = {
+        {STEP("NFKD"), "\xEF\xAC\x81 \xC2\xBD", "fi 1\xE2\x81\x84" "2"},      /* fi, 1/2 */
+        {STEP("NFKD"), "\xE1\xBA\x9B\xCC\xA3", "s\xCC\xA3\xCC\x87"},          /* 1E9B 0323 */
+        {STEP("NFKC"), "\xE1\xBA\x9B\xCC\xA3", "\xE1\xB9\xA9"},               /* 1E69 */
+        {STEP("NFKC"), "\xEF\xBC\xA1\xEF\xBD\xB6\xEF\xBE\x9E", "A\xE3\x82\xAC"}, /* 30AC */
+        {STEP("NFKC"), "\xE3\x8B\xBF\xF0\x9D\x9F\xBF", "\xE3\x8B\xBF" "9"}, /* 32FF came too late */
+        {STEP("NFD"), "\xC3\xA9\xEF\xAC\x81\xEA\xB0\x81", "e\xCC\x81\xEF\xAC\x81"
+         "\xE1\x84\x80\xE1\x85\xA1\xE1\x86\xA8"},
+        {STEP("NFC"), "e\xCC\x81\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0",
+         "\xC3\xA9\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0"},                         /* 11935 11930 */
+        {STEP("NFD") "," STEP("StripAccents"), "\xC3\xA9\xE0\xA4\xBE\xE0\xA3\x93", "e\xE0\xA3\x93"},
+        {STEP("Lowercase"), "\xC4\xB0" "A\xCE\xA3\xE1\xBA\x9E\xEA\x9F\x8B",
+         "i\xCC\x87" "a\xCF\x83\xC3\x9F\xC9\xA4"},                            /* 0130 .. A7CB */
+        {STEP("Nmt"), "a\x01\t\xE2\x80\x8B" "b\xC2\x8F\xEF\xBB\xBF", "a  b "},
+        {"{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}",
+         "\xE3\x80\x80 a b\n ", "a b"},
+        {"{\"type\":\"Strip\",\"strip_right\":false}", " a ", "a "},
+        {"{\"type\":\"Strip\",\"strip_left\":false}", " a ", " a"},
+        {"{\"type\":\"Strip\"}", " \n ", ""},
+        {REPLACE("String", "``", "\\\""), "```a``", "\"`a\""},
+        {REPLACE("Regex", "\\\\s+", " "), "a \n\xE3\x80\x80" "b", "a b"},
+        {REPLACE("Regex", " {2,}", " "), "a  b c   ", "a b c "},
+        {REPLACE("Regex", "a{2,3}", "x"), "aaaaab", "xxb"},
+        {REPLACE("Regex", "a{2}", "x"), "aaab", "xab"},
+        {REPLACE("Regex", "[a-c\\\\]]", ""), "abcd]", "d"},
+        {REPLACE("String", "aaaaaaaaaa", ""), "aaaaaaaaaaa", "a"},
+        {STEP("NFC"), "a\xFF" "e\xCC\x81", "a\xEF\xBF\xBD\xC3\xA9"}, /* what is no UTF-8 */
+        {STEP("Prepend"), "a", ""}, /* refused from here on */
+        {REPLACE("Regex", "a|b", ""), "a", ""}, {REPLACE("Regex", "[^a]", ""), "a", ""},
+        {REPLACE("Regex", "a*", ""), "a", ""}, {REPLACE("Regex", "[a", ""), "a", ""},
+        {REPLACE("Regex", "\\\\d", ""), "a", ""}, {REPLACE("Regex", "a{0,}", ""), "a", ""},
+        {REPLACE("Regex", "a{2", ""), "a", ""}, {REPLACE("Regex", "", ""), "a", ""},
+        {REPLACE("String", "", "b"), "a", ""}, {REPLACE("Regex", "[c-a]", ""), "a", ""},
+        {REPLACE("Regex", "a{3,2}", ""), "a", ""}, {STEP("ByteLevel"), "a", ""},
+    };
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++)
+        CHECK_STR(normalized(cases[i][0], cases[i][1]), cases[i][2]);
 }
 
 static void tiktoken_by_hand(void) {
@@ -581,6 +656,7 @@ static const test tests_words[] = {
     {"words: every rule takes linear time", rules_take_linear_time},
     {"words: a megabyte can be one word", a_megabyte_is_one_word},
     {"words: tokenizer.json of WordPiece and Unigram", json_wordpiece_and_unigram},
+    {"words: normalizers by hand", normalizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},
     {"words: special tokens take white space along", special_tokens_take_spaces_along},

@@ -431,7 +431,7 @@ def json_files(folder):
                            for t in ('[CLS]', '[SEP]')}}
     for number, (clean, han, strip, lower) in enumerate((
             (True, True, None, True), (True, True, None, False), (False, False, True, True),
-            (True, True, False, True), (True, False, True, False))):
+            (True, True, False, True), (True, False, True, False), (0, 0, 0, 0))):
         pieces = [p for p in vocabulary(rng) if p not in special]
         pieces += sorted({unicodedata.normalize('NFD', p) for p in pieces if len(p) == 1} -
                          set(pieces))
@@ -441,7 +441,9 @@ def json_files(folder):
         write('wordpiece%d' % number, {
             'added_tokens': added(*special), 'post_processor': post, 'decoder': None,
             'normalizer': {'type': 'BertNormalizer', 'clean_text': clean, 'lowercase': lower,
-                           'handle_chinese_chars': han, 'strip_accents': strip},
+                           'handle_chinese_chars': han, 'strip_accents': strip}
+            if number < 5 else {'type': 'Sequence', 'normalizers': [
+                {'type': 'NFD'}, {'type': 'Lowercase'}, {'type': 'StripAccents'}]},
             'pre_tokenizer': {'type': 'BertPreTokenizer'},
             'model': {'type': 'WordPiece', 'unk_token': '[UNK]', 'continuing_subword_prefix': '##',
                       'max_input_chars_per_word': 100 if number < 3 else 12,
@@ -470,6 +472,27 @@ def json_files(folder):
             'normalizer': normalizer, 'pre_tokenizer': cut,
             'model': {'type': 'Unigram', 'unk_id': 3, 'byte_fallback': number == 2,
                       'vocab': tokens}})
+    one = [dict(type=kind) for kind in ('NFC', 'NFD', 'NFKC', 'NFKD', 'StripAccents', 'Lowercase',
+                                        'Nmt')]
+    strip = {'type': 'Strip', 'strip_left': True, 'strip_right': True}
+
+    def replace(kind, pattern, content):
+        return {'type': 'Replace', 'pattern': {kind: pattern}, 'content': content}
+
+    quotes = [replace('String', '``', '"'), replace('String', "''", '"')]
+    chains = [[step] for step in one] + [
+        [one[1], one[4]], quotes + [one[3], one[4], one[5], maps], [one[5], one[1], one[4]],
+        [strip, maps, replace('Regex', ' {2,}', ' ')],
+        [replace('Regex', r'\s+', ' '), dict(strip, strip_left=False)],
+        [replace('Regex', r'[\r\n\t]', ' '), one[2]],
+        [replace('Regex', r'[!-/:-@\[-`{-~]', ''), strip],
+        [replace('Regex', r'\s{2,3}', '__'), one[3], one[0], maps]]
+    for number, chain in enumerate(chains):
+        write('normal%d' % number, {
+            'added_tokens': [], 'post_processor': None, 'decoder': None, 'pre_tokenizer': None,
+            'normalizer': {'type': 'Sequence', 'normalizers': chain},
+            'model': {'type': 'BPE', 'unk_token': '<unk>', 'byte_fallback': True, 'merges': [],
+                      'vocab': {'<unk>': 256, **{'<0x%02X>' % i: i for i in range(256)}}}})
     print('\n'.join(names))
 
 
