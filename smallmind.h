@@ -18609,9 +18609,18 @@ static const char *const sm__end_names[] = {
     "<|eot_id|>",    "<|eom_id|>",     "<|end|>",         "<end_of_turn>",   "<end_of_utterance>",
     "<|fim_pad|>",   "<|repo_name|>",  "<|file_sep|>",    "<EOT>",           "[EOT]",
     "_<EOT>",        "[EOS]",          "<|return|>",      "<|call|>",        "<|calls|>",
-    "<|flush|>",     "<turn|>",        "[e~[",
+    "<|flush|>",     "<turn|>",        "[e~[",            "<|tool_response>",
     "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>",
 };
+
+/* Names that end nothing, not even as eos or eot, in a vocabulary that has both of the others: there
+ * they part what belongs to one turn (gpt-oss: thoughts from the answer), or are text. */
+static const char *const sm__no_ends[][3] = {
+    {"<|end|>", "<|return|>", "<|call|>"}, {"<|end|>", "<|return|>", "<|calls|>"},
+    {"<|end|>", "<|flush|>", "<|call|>"},  {"<|end|>", "<|flush|>", "<|calls|>"},
+    {"</s>", "<|tool_response>", "<|tool_response>"},
+};
+#define SM__N_NO_ENDS ((int)(sizeof sm__no_ends / sizeof *sm__no_ends))
 
 /* Marks the ids that end a generation, by id and by name. A user-defined token with such a name is
  * a control token that was filed wrongly, and becomes one; a normal one can also come from text. */
@@ -18619,7 +18628,8 @@ static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     size_t i, n = ((size_t)v->n + 7) / 8, names = sizeof sm__end_names / sizeof *sm__end_names;
     uint8_t *ends = (uint8_t *)sm__model_alloc(m, n, 1);
-    int id;
+    int id, j, k, at[SM__N_NO_ENDS][3];
+    memset(at, -1, sizeof at);
     if (!ends) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
     memset(ends, 0, n);
     v->tables->ends = ends;
@@ -18628,9 +18638,15 @@ static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
         for (i = 0; (c == '<' || c == '[' || c == '_') && i < names && !end; i++)
             end = sm__str_is(v->tokens[id], sm__end_names[i]);
         if (end && v->kinds[id] == SM__TOKEN_USER) v->kinds[id] = SM__TOKEN_CONTROL;
+        for (j = 0; end && j < SM__N_NO_ENDS; j++)
+            for (k = 0; k < 3; k++)
+                if (sm__str_is(v->tokens[id], sm__no_ends[j][k])) at[j][k] = id;
         if (end || id == v->eos || id == v->eot)
             ends[id >> 3] = (uint8_t)(ends[id >> 3] | 1 << (id & 7));
     }
+    for (j = 0; j < SM__N_NO_ENDS; j++)
+        if (at[j][0] >= 0 && at[j][1] >= 0 && at[j][2] >= 0)
+            ends[at[j][0] >> 3] = (uint8_t)(ends[at[j][0] >> 3] & ~(1 << (at[j][0] & 7)));
     return SM_OK;
 }
 
@@ -20241,8 +20257,8 @@ SM_API const char *sm_token_text(const sm_model *model, int32_t id, size_t *byte
 
 SM_API int sm_token_is_end(const sm_model *model, int32_t id) {
     if (!model || id < 0) return 0;
-    if (id == model->vocab.eos || id == model->vocab.eot) return 1; /* also without a vocabulary */
-    if (!model->vocab.tables || id >= model->vocab.n) return 0;
+    if (!model->vocab.tables || id >= model->vocab.n)
+        return id == model->vocab.eos || id == model->vocab.eot;
     return model->vocab.tables->ends[id >> 3] >> (id & 7) & 1;
 }
 

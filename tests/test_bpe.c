@@ -67,6 +67,46 @@ static void bpe_classic_example(void) {
     sm_vocab_destroy(v);
 }
 
+/* A name that ends a turn elsewhere ends nothing beside some others, whatever the file says. */
+static void bpe_ends_that_are_none(void) {
+    static const struct {
+        const char *names[4];
+        int ends; /* the first one is an end */
+    } cases[] = {{{"<|end|>", "<|return|>", "<|calls", "<s>"}, 1},
+                 {{"<|end|>", "<|return|>", "<|call|>", "<s>"}, 0},
+                 {{"<|end|>", "<|calls|>", "<|return|>", "<s>"}, 0},
+                 {{"<|end|>", "<|calls|>", "<|flush|>", "<s>"}, 0},
+                 {{"<|end|>", "<|return|>", "<|flush|>", "<s>"}, 1},
+                 {{"</s>", "<|tool_response>", "<s>", "<|end|>"}, 0},
+                 {{"</s>", "<|call|>", "<|return|>", "<s>"}, 1}};
+    int i, k, id;
+    for (i = 0; i < 7; i++) {
+        sm_vocab_params p = sm_vocab_default();
+        sm_vocab *v;
+        sm_model *m;
+        p.specials = cases[i].names;
+        p.n_specials = 4;
+        p.eos = i % 2 ? NULL : cases[i].names[0];
+        p.min_count = 1;
+        v = bpe_train(&p, "ab", 2);
+        m = v ? bpe_model(v) : NULL;
+        sm_vocab_destroy(v);
+        if (!m) return;
+        for (id = 0; id < sm_model_get_info(m)->n_vocab; id++) {
+            size_t bytes;
+            const char *text = sm_token_text(m, id, &bytes);
+            for (k = 0; k < 4; k++) {
+                if (bytes != strlen(cases[i].names[k]) || memcmp(text, cases[i].names[k], bytes))
+                    continue;
+                if (!k) CHECK(sm_token_is_end(m, id) == cases[i].ends);
+                else CHECK(sm_token_is_end(m, id) == (strchr("s", cases[i].names[k][1]) == NULL &&
+                                                      strcmp(cases[i].names[k], "<|calls")));
+            }
+        }
+        sm_model_close(m);
+    }
+}
+
 /* Runs are merged from the left; in "aaaaa" the pair stands 4 times and is merged twice. */
 static void bpe_runs_of_one_letter(void) {
     sm_vocab_params p = sm_vocab_default();
@@ -492,6 +532,7 @@ static const test tests_bpe[] = {
     {"bpe: low, lower, newest, widest", bpe_classic_example},
     {"bpe: runs of one letter merge from the left", bpe_runs_of_one_letter},
     {"bpe: special tokens cut the text and get the last ids", bpe_special_tokens},
+    {"bpe: ends that are none", bpe_ends_that_are_none},
     {"bpe: equals counting anew before each merge", bpe_equals_naive},
     {"bpe: equals counting anew on a play", bpe_equals_naive_on_a_play},
     {"bpe: all bytes come back", bpe_all_bytes_come_back},
