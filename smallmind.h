@@ -18613,8 +18613,8 @@ static const char *const sm__end_names[] = {
     "<\357\275\234end\342\226\201of\342\226\201sentence\357\275\234>",
 };
 
-/* Names that end nothing, not even as eos or eot, in a vocabulary that has both of the others: there
- * they part what belongs to one turn (gpt-oss: thoughts from the answer), or are text. */
+/* Names that end nothing, not even as eos or eot, in a vocabulary that has both of the others:
+ * there they part what belongs to one turn (gpt-oss: thoughts from the answer), or are text. */
 static const char *const sm__no_ends[][3] = {
     {"<|end|>", "<|return|>", "<|call|>"}, {"<|end|>", "<|return|>", "<|calls|>"},
     {"<|end|>", "<|flush|>", "<|call|>"},  {"<|end|>", "<|flush|>", "<|calls|>"},
