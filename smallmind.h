@@ -11784,7 +11784,10 @@ enum { /* what is done to a text before it becomes tokens */
     SM__TEXT_WORDS = 64,  /* SPM, UGM: the text is cut before every space */
     SM__TEXT_HF = 128,    /* as Hugging Face's library does it where llama.cpp differs */
     SM__TEXT_FIRST = 256, /* the space in front is for the beginning of a text only */
-    SM__TEXT_BERT = 512   /* WPM: BERT's words */
+    SM__TEXT_BERT = 512,  /* WPM: BERT's words */
+    SM__TEXT_CHARS = 1024, /* SPM: byte-level BPE without its bytes: nothing crosses line ends, */
+    SM__TEXT_LINES = 2048, /* which are a token if all that follow each other are one, */
+    SM__TEXT_SOLID = 4096  /* or, instead, nothing crosses the ends of white space */
 };
 
 /* A step of Hugging Face's normalizers. */
@@ -13536,6 +13539,7 @@ static const struct {
     {"gpt2", SM__VOCAB_BPE, -1, -1, -1, -1, -1},
     {"bert", SM__VOCAB_WPM, 101, -1, 100, 102, 0},
     {"t5", SM__VOCAB_UGM, -1, 1, 2, -1, 0},
+    {"gemma4", SM__VOCAB_BPE, -1, -1, -1, -1, -1},
 };
 
 /* Which special tokens take the white space beside them along: files don't say, llama.cpp knows by
@@ -13562,6 +13566,31 @@ static sm_status sm__gguf_strips(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+/* The rules of tokenizer.ggml.pre for merges of characters: SPM's, but for the scores. */
+static void sm__gguf_chars(sm_model *m, int gemma) {
+    static const struct {
+        const char *name;
+        int flags;
+    } rules[] = {
+        {"gemma4", SM__TEXT_CHARS | SM__TEXT_LINES},
+        {"granite-embed-multi-311m", SM__TEXT_CHARS | SM__TEXT_LINES},
+        {"sarvam-moe", SM__TEXT_CHARS},
+        {"whitespace", SM__TEXT_CHARS | SM__TEXT_SOLID},
+    };
+    sm__vocab *v = &m->vocab;
+    size_t i;
+    for (i = 0; i < sizeof rules / sizeof *rules; i++) {
+        if (!(gemma && !i) && (gemma || !sm__str_is(v->pre, rules[i].name))) continue;
+        sm__model_drop(m, v->scores);
+        v->scores = NULL;
+        v->kind = SM__VOCAB_SPM;
+        v->text_flags = rules[i].flags;
+        v->plain_spaces = (rules[i].flags & SM__TEXT_SOLID) != 0;
+        v->add_space_prefix = 0;
+        if (v->add_bos < 0) v->add_bos = (rules[i].flags & SM__TEXT_LINES) != 0;
+    }
+}
+
 static sm_status sm__gguf_vocab(sm_model *m, sm_error *error) {
     sm__str model = sm__meta_string(m, "tokenizer.ggml.model");
     sm__vocab *v = &m->vocab;
@@ -13569,8 +13598,8 @@ static sm_status sm__gguf_vocab(sm_model *m, sm_error *error) {
     char q[SM__QUOTE];
     int k = 0;
     if (model.n == 0 || sm__str_is(model, "none") || sm__str_is(model, "no_vocab")) return SM_OK;
-    while (k < 4 && !sm__str_is(model, sm__vocab_kinds[k].name)) k++;
-    if (k == 4)
+    while (k < 5 && !sm__str_is(model, sm__vocab_kinds[k].name)) k++;
+    if (k == 5)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "a tokenizer of kind %s", sm__quote(q, model));
     if ((status = sm__gguf_strings(m, "tokenizer.ggml.tokens", &v->tokens, &v->n, error)))
         return status;
@@ -13593,6 +13622,7 @@ static sm_status sm__gguf_vocab(sm_model *m, sm_error *error) {
     v->add_bos = sm__meta_bool(m, "tokenizer.ggml.add_bos_token");
     v->add_eos = sm__meta_bool(m, "tokenizer.ggml.add_eos_token");
     v->add_space_prefix = sm__meta_bool(m, "tokenizer.ggml.add_space_prefix");
+    if (v->kind == SM__VOCAB_BPE) sm__gguf_chars(m, k == 4);
     return sm__gguf_strips(m, error);
 }
 
@@ -19315,20 +19345,21 @@ static void sm__emit(sm_tokenizer *t, int32_t id) {
 }
 
 /* What has no token of its own: its bytes when all of them have one, else the unknown id; nothing
- * when the vocabulary has neither. A space (in what is no UTF-8) is U+2581. */
+ * when the vocabulary has neither. A space is U+2581, unless it is one. */
 static void sm__emit_bytes(sm_tokenizer *t, const unsigned char *s, size_t n) {
     const sm__vocab *v = &t->model->vocab;
     const int32_t *ids = v->tables->byte_id;
     size_t i;
-    for (i = 0; i < n; i++)
+    for (i = 0; i < n && !(v->text_flags & SM__TEXT_CHARS); i++)
         if (ids[s[i]] < 0) {
             if (!t->unknown || !v->fuse_unknown) sm__emit(t, v->unk);
             t->unknown = 1;
             return;
         }
     for (i = 0; i < n; i++) {
-        if (s[i] == ' ' && n > 1) sm__emit(t, ids[0xE2]), sm__emit(t, ids[0x96]);
-        sm__emit(t, ids[s[i] == ' ' && n > 1 ? 0x81 : s[i]]);
+        int mark = s[i] == ' ' && !v->plain_spaces;
+        if (mark) sm__emit(t, ids[0xE2]), sm__emit(t, ids[0x96]);
+        sm__emit(t, ids[mark ? 0x81 : s[i]]);
     }
     t->unknown = 0;
 }
@@ -19369,6 +19400,39 @@ static size_t sm__lead_span(const unsigned char *s, size_t n) {
     return length;
 }
 
+/* Reads a character as llama.cpp does: what is bad is U+FFFD, a byte long; but overlong forms and
+ * surrogates count for what they would be. */
+static size_t sm__loose_read(const unsigned char *s, size_t n, uint32_t *code) {
+    size_t length, i;
+    int read = sm__utf8_read(s, n, code);
+    if (read > 0) return (size_t)read;
+    *code = SM__BAD_CHAR;
+    length = sm__lead_length(s[0]);
+    if (s[0] < 0xC0 || s[0] > 0xF7 || length > n) return 1;
+    for (i = 1; i < length; i++)
+        if ((s[i] & 0xC0) != 0x80) return 1;
+    *code = s[0] & (0x7Fu >> length);
+    for (i = 1; i < length; i++) *code = *code << 6 | (s[i] & 63);
+    if (*code > 0x10FFFF) {
+        *code = SM__BAD_CHAR;
+        return 1;
+    }
+    return length;
+}
+
+/* A piece of text made to UTF-8 in t->text, in the way above; NULL when it became too long. */
+static const unsigned char *sm__loose_text(sm_tokenizer *t, const unsigned char *s, size_t *n) {
+    size_t at = 0, used = 0;
+    while (at < *n && used <= t->max_text) {
+        uint32_t code;
+        at += sm__loose_read(s + at, *n - at, &code);
+        used += sm__utf8_write(code, t->text + used);
+    }
+    t->full |= used > t->max_text;
+    *n = used;
+    return t->full ? NULL : t->text;
+}
+
 /* `broken`: some of it is no UTF-8, which with SM_TEXT_BYTES (2) becomes bytes one by one. */
 static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
@@ -19378,6 +19442,11 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
     sm__kept *slot = NULL;
     /* After an unknown id the first one of this word may be fused with it: not the usual ids. */
     if (!broken && !t->unknown && sm__kept_find(t, s, n, &slot)) return;
+    if ((t->model->vocab.text_flags & SM__TEXT_LINES) && s[0] == '\n') {
+        i = sm__text_find(tables, s, n);
+        sm__emit(t, i);
+        if (i >= 0) return;
+    }
     while (at < n) {
         size_t length = broken == 2 ? sm__char_at(s, n, at).length : sm__lead_span(s + at, n - at);
         sm__symbol *symbol = &t->symbols[at];
@@ -19417,8 +19486,15 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
     const sm__vocab *v = &t->model->vocab;
     unsigned char *text = t->text;
     size_t used = 0, start = 0, end;
-    int broken = sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1;
-    int whole = v->tables->space_inside || broken, apart = v->text_flags & SM__TEXT_WORDS;
+    int broken = sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1, whole, apart, lines;
+    if (broken == 1 && (v->text_flags & SM__TEXT_CHARS)) {
+        s = sm__loose_text(t, s, &n);
+        if (!s) return;
+        broken = 0;
+    }
+    whole = v->tables->space_inside || broken;
+    apart = v->text_flags & SM__TEXT_WORDS;
+    lines = (v->text_flags & (SM__TEXT_CHARS | SM__TEXT_SOLID)) == SM__TEXT_CHARS;
     if (n == 0) return;
     t->unknown = 0;
     if (v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST)) &&
@@ -19426,12 +19502,17 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
           (s[0] == ' ' || (n > 2 && !memcmp(s, "\xE2\x96\x81", 3)))))
         text[used++] = ' ';
     if (v->plain_spaces) {
-        memcpy(text + used, s, n);
+        memmove(text + used, s, n);
         used += n;
     } else used += sm__spaces_decode((const char *)s, n, text + used);
     for (; start < used; start = end) {
-        end = whole && !apart ? used : start + 1;
-        while (end < used && (text[end] != ' ' || (!apart && text[end - 1] == ' '))) end++;
+        for (end = start + 1; end < used; end++)
+            if ((text[end] == ' ' && (apart || (!whole && text[end - 1] != ' '))) ||
+                (lines && (text[end] == '\n') != (text[end - 1] == '\n')))
+                break;
+        if (v->text_flags & SM__TEXT_SOLID)
+            end = sm__char_run(text, used, start, sm__char_at(text, used, start).kind &
+                               SM__CHAR_SPACE ? SM__CHAR_SPACE : SM__CHAR_ALL & ~SM__CHAR_SPACE);
         sm__spm_word(t, text + start, end - start, broken);
     }
 }
@@ -19463,39 +19544,6 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     for (i = 0; i >= 0; i = t->symbols[i].next)
         sm__emit(t, t->symbols[i].id >= 0 ? t->symbols[i].id : v->unk);
     sm__kept_put(t, slot, s, n, first);
-}
-
-/* Reads a character as llama.cpp does: what is bad is U+FFFD, a byte long; but overlong forms and
- * surrogates count for what they would be. */
-static size_t sm__loose_read(const unsigned char *s, size_t n, uint32_t *code) {
-    size_t length, i;
-    int read = sm__utf8_read(s, n, code);
-    if (read > 0) return (size_t)read;
-    *code = SM__BAD_CHAR;
-    length = sm__lead_length(s[0]);
-    if (s[0] < 0xC0 || s[0] > 0xF7 || length > n) return 1;
-    for (i = 1; i < length; i++)
-        if ((s[i] & 0xC0) != 0x80) return 1;
-    *code = s[0] & (0x7Fu >> length);
-    for (i = 1; i < length; i++) *code = *code << 6 | (s[i] & 63);
-    if (*code > 0x10FFFF) {
-        *code = SM__BAD_CHAR;
-        return 1;
-    }
-    return length;
-}
-
-/* A piece of text made to UTF-8 in t->text, in the way above; NULL when it became too long. */
-static const unsigned char *sm__loose_text(sm_tokenizer *t, const unsigned char *s, size_t *n) {
-    size_t at = 0, used = 0;
-    while (at < *n && used <= t->max_text) {
-        uint32_t code;
-        at += sm__loose_read(s + at, *n - at, &code);
-        used += sm__utf8_write(code, t->text + used);
-    }
-    t->full |= used > t->max_text;
-    *n = used;
-    return t->full ? NULL : t->text;
 }
 
 static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
