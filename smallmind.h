@@ -12288,7 +12288,7 @@ static int sm__parse_number(const uint8_t **p, const uint8_t *end, double *value
     v = (double)m;
     down = scale < 0;
     scale = m == 0 ? 0 : sm__min(down ? -scale : scale, 400);
-    only = m <= (uint64_t)1 << 53 && scale <= 22;
+    only = m <= 1000000000000000u && scale <= 22;
     for (; scale >= 22; scale -= 22) v = down ? v / 1e22 : v * 1e22;
     for (; scale > 0; scale--) power *= 10.0;
     v = down ? v / power : v * power;
@@ -30434,31 +30434,24 @@ static int sm__v_rank(sm_template *t, sm__value a, sm__value b) { /* where there
 static void sm__tp_put_float(sm_template *t, double v) {
     char buf[40];
     sm__text text = sm__text_make(buf, sizeof buf);
-    size_t i, digits = 0, e;
-    int exponent = 0;
-    if (v == 0.0) {
-        uint64_t bits;
-        memcpy(&bits, &v, 8);
-        sm__tp_puts(t, bits ? "-0.0" : "0.0");
-        return;
-    }
+    const uint8_t *p = (const uint8_t *)buf;
+    const char *e;
+    uint64_t bits;
+    double back;
+    int exact = 0;
     sm__put_real(&text, v, 0);
-    for (e = 0; e < text.at && buf[e] != 'e'; e++)
-        if (buf[e] >= '0' && buf[e] <= '9' && (digits || buf[e] != '0')) digits++;
-    for (i = e; i > 0 && digits > 15 && buf[i - 1] == '0' && !memchr(buf, '.', e); i--) digits--;
-    for (i = e + 1; i < text.at; i++)
-        if (buf[i] != '-') exponent = exponent * 10 + (buf[i] - '0');
-    if (digits > 15 || exponent > 22)
+    if (!sm__parse_number(&p, p + text.at, &back, &exact) || !exact)
         sm__tp_refuse(t, "a float of more than 15 digits, or beyond 1e22");
-    sm__tp_put_as(t, buf, e, 0);
-    if (e == text.at) {
-        if (!memchr(buf, '.', e)) sm__tp_puts(t, ".0");
-        return;
-    }
-    sm__tp_puts(t, buf[e + 1] == '-' ? "e-" : "e+");
-    if (exponent < 10) sm__tp_puts(t, "0");
-    i = e + 1 + (buf[e + 1] == '-');
-    sm__tp_put_as(t, buf + i, text.at - i, 0);
+    memcpy(&bits, &v, sizeof bits);
+    if (v == 0.0 && bits) sm__tp_puts(t, "-");
+    e = strchr(buf, 'e');
+    sm__tp_put_as(t, buf, e ? (size_t)(e - buf) : text.at, 0);
+    if (!e && !strchr(buf, '.')) sm__tp_puts(t, ".0");
+    if (!e) return;
+    sm__tp_puts(t, e[1] == '-' ? "e-" : "e+");
+    e += 1 + (e[1] == '-');
+    if (!e[1]) sm__tp_puts(t, "0");
+    sm__tp_put_as(t, e, strlen(e), 0);
 }
 
 static void sm__tp_put_int(sm_template *t, int64_t v) {
@@ -30468,34 +30461,26 @@ static void sm__tp_put_int(sm_template *t, int64_t v) {
     sm__tp_put_as(t, buf, text.at, 0);
 }
 
-/* A character as \n, \xe9, \u2028 or (in JSON two of these) \U0001f600. */
-static void sm__tp_put_escape(sm_template *t, uint32_t c, int json, int mark) {
+/* A character as \n, \xe9, \u2028 or \U0001f600 (in JSON never the last); returns how long it is. */
+static size_t sm__char_escape(uint32_t c, int json, char *text) {
     static const char from[] = "\"\\\n\r\t'\b\f", to[] = "\"\\nrt'bf";
     const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
-    char text[11] = "\\";
     int digits = json || (c >= 256 && c < 0x10000) ? 4 : c < 256 ? 2 : 8, i;
-    if (e && (json || e < from + 6)) {
-        text[1] = to[e - from];
-        sm__tp_put_as(t, text, 2, mark);
-        return;
-    }
-    if (json && c >= 0x10000) {
-        sm__tp_put_escape(t, 0xD800 + ((c - 0x10000) >> 10), json, mark);
-        c = 0xDC00 + (c & 0x3FF);
-    }
-    text[1] = digits == 4 ? 'u' : digits == 2 ? 'x' : 'U';
+    if (e && !json && e >= from + 6) e = NULL;
+    text[0] = '\\';
+    text[1] = e ? to[e - from] : digits == 4 ? 'u' : digits == 2 ? 'x' : 'U';
     for (i = 0; i < digits; i++) text[2 + i] = "0123456789abcdef"[c >> 4 * (digits - 1 - i) & 15u];
-    sm__tp_put_as(t, text, 2 + (size_t)digits, mark);
+    return e ? 2 : 2 + (size_t)digits;
 }
 
 /* json.dumps(s), json 2: with ensure_ascii; or repr(s), json 0. */
 static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
-    char quote = json || (memchr(s.p, '\'', s.n) && !memchr(s.p, '"', s.n)) ? '"' : '\'';
+    char quote = json || (memchr(s.p, '\'', s.n) && !memchr(s.p, '"', s.n)) ? '"' : '\'', text[12];
     size_t i, n, plain = 0;
     sm__tp_put_as(t, &quote, 1, 0);
     for (i = 0; i < s.n && !t->status; i += n) {
         uint32_t c;
-        int escaped;
+        int escaped, mark;
         n = sm__str_char(s, i, &c);
         escaped = c < 32 || c == '\\' || c == (uint32_t)quote || (json != 1 && c >= 127);
         if (!json && c >= 128) { /* what Python calls printable, with the same Unicode */
@@ -30506,7 +30491,12 @@ static void sm__tp_put_quoted(sm_template *t, sm__str s, int json) {
         }
         if (!escaped) continue;
         sm__tp_put(t, sm__str_make(s.p + plain, i - plain));
-        sm__tp_put_escape(t, c, json, sm__tp_mark(t, s.p + i));
+        mark = sm__tp_mark(t, s.p + i);
+        if (json && c >= 0x10000) { /* two halves */
+            sm__tp_put_as(t, text, sm__char_escape(0xD7C0 + (c >> 10), json, text), mark);
+            c = 0xDC00 + (c & 0x3FF);
+        }
+        sm__tp_put_as(t, text, sm__char_escape(c, json, text), mark);
         plain = i + n;
     }
     sm__tp_put(t, sm__str_make(s.p + plain, s.n - plain));
@@ -34105,70 +34095,63 @@ SM_API sm_chat_stats sm_chat_get_stats(const sm_chat *chat) {
 typedef struct sm__chat_out { /* counts on when there is no room */
     char *p;
     size_t n, max;
+    int members; /* of the message that is written */
 } sm__chat_out;
 
 static void sm__chat_put(sm__chat_out *o, const char *p, size_t n) {
     if (o->n + n < o->max) memcpy(o->p + o->n, p, n);
     o->n += n;
 }
+static void sm__chat_puts(sm__chat_out *o, const char *text) {
+    sm__chat_put(o, text, strlen(text));
+}
 
-static void sm__chat_put_string(sm__chat_out *o, const char *text) {
-    static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
-    sm__chat_put(o, "\"", 1);
+static void sm__chat_put_member(sm__chat_out *o, const char *key, const char *text) {
+    char escape[12];
+    if (!text) return;
+    sm__chat_puts(o, o->members++ ? ", \"" : "\"");
+    sm__chat_puts(o, key);
+    sm__chat_puts(o, "\": \"");
     for (; *text; text++) {
-        const char *e = strchr(from, *text);
-        char hex[6] = {'\\', 'u', '0', '0', '0', '0'};
-        if (e) sm__chat_put(o, "\\", 1), sm__chat_put(o, to + (e - from), 1);
-        else if ((unsigned char)*text >= 32) sm__chat_put(o, text, 1);
-        else {
-            hex[4] = (char)('0' + (*text >> 4));
-            hex[5] = "0123456789abcdef"[*text & 15];
-            sm__chat_put(o, hex, 6);
-        }
+        unsigned char c = (unsigned char)*text;
+        if (c >= 32 && c != '"' && c != '\\') sm__chat_put(o, text, 1);
+        else sm__chat_put(o, escape, sm__char_escape(c, 1, escape));
     }
-    sm__chat_put(o, "\"", 1);
+    sm__chat_puts(o, "\"");
 }
 
 SM_API sm_status sm_chat_save(const sm_chat *chat, char *out, size_t max, size_t *bytes) {
-    sm__chat_out o = {out, 0, max};
+    sm__chat_out o = {out, 0, max, 0};
     sm__str key;
-    int i, members;
+    int i;
     if (bytes) *bytes = 0;
     if (!chat || (max && !out)) return SM_ERR_ARG;
-    sm__chat_put(&o, "[", 1);
+    sm__chat_puts(&o, "[");
     for (i = 0; i < chat->n_messages; i++) {
         const sm_message *m = &chat->messages[i];
-        sm__chat_put(&o, i ? ",\n {" : "\n {", i ? 4 : 3);
-        members = 0;
-        if (m->role) members++, sm__chat_put(&o, "\"role\": ", 8), sm__chat_put_string(&o, m->role);
-        if (m->content) {
-            sm__chat_put(&o, ", \"content\": ", members++ ? 13 : 0);
-            if (members == 1) sm__chat_put(&o, "\"content\": ", 11);
-            sm__chat_put_string(&o, m->content);
+        const char *json = m->json ? m->json : "{}";
+        sm__json j = sm__json_make(json, strlen(json));
+        sm__chat_puts(&o, i ? ",\n {" : "\n {");
+        o.members = 0;
+        sm__chat_put_member(&o, "role", m->role);
+        sm__chat_put_member(&o, "content", m->content);
+        sm__json_enter(&j, '{'); /* its other members as they are */
+        while (sm__json_member(&j, &key)) {
+            const char *value = (sm__json_peek(&j), (const char *)j.p);
+            sm__json_skip(&j);
+            if (j.bad || (m->role && sm__str_is(key, "role")) ||
+                (m->content && sm__str_is(key, "content")))
+                continue;
+            sm__chat_puts(&o, o.members++ ? ", " : "");
+            sm__chat_put(&o, key.p - 1, key.n + 2);
+            sm__chat_puts(&o, ": ");
+            sm__chat_put(&o, value, (size_t)((const char *)j.p - value));
         }
-        if (m->json) { /* its other members as they are */
-            sm__json j = sm__json_make(m->json, strlen(m->json));
-            sm__json_enter(&j, '{');
-            while (sm__json_member(&j, &key)) {
-                const char *value;
-                sm__json_peek(&j);
-                value = (const char *)j.p;
-                sm__json_skip(&j);
-                if (j.bad || (m->role && sm__str_is(key, "role")) ||
-                    (m->content && sm__str_is(key, "content")))
-                    continue;
-                if (members++) sm__chat_put(&o, ", ", 2);
-                sm__chat_put(&o, key.p - 1, key.n + 2);
-                sm__chat_put(&o, ": ", 2);
-                sm__chat_put(&o, value, (size_t)((const char *)j.p - value));
-            }
-        }
-        sm__chat_put(&o, "}", 1);
+        sm__chat_puts(&o, "}");
     }
-    sm__chat_put(&o, "\n]\n", 3);
+    sm__chat_puts(&o, "\n]\n");
     if (bytes) *bytes = o.n;
-    if (o.n < max) out[o.n] = 0;
-    else if (max) out[0] = 0;
+    if (max) out[o.n < max ? o.n : 0] = 0;
     return o.n < max || !out ? SM_OK : SM_ERR_FULL;
 }
 
