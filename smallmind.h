@@ -31925,25 +31925,21 @@ static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const s
 
 enum {
     SM__OP_NONE,
-    SM__OP_TEXT,  /* arg: a constant */
     SM__OP_PRINT, /* a: a string only */
     SM__OP_CONST,
     SM__OP_LOAD, /* arg: the name, a constant */
     SM__OP_STORE,
     SM__OP_STORE_ATTR, /* arg: the namespace's name, the attribute's behind it */
     SM__OP_UNPACK,     /* arg: into how many */
-    SM__OP_LIST,       /* arg: of how many; so TUPLE and DICT */
-    SM__OP_TUPLE,
-    SM__OP_DICT,
-    SM__OP_NAME, /* x.name */
+    SM__OP_BUILD,      /* a list, tuple or dict: a, its kind; arg: of how many */
+    SM__OP_NAME,       /* x.name */
     SM__OP_ITEM,
     SM__OP_SLICE,
     SM__OP_CALL,   /* a: arguments, b: named ones */
     SM__OP_METHOD, /* the same, arg: the name */
     SM__OP_FILTER, /* the same, arg: the row */
     SM__OP_TEST,
-    SM__OP_NEG,
-    SM__OP_POS,
+    SM__OP_SIGN, /* arg: -1, or +1 */
     SM__OP_NOT,
     SM__OP_BINARY, /* arg: the operator */
     SM__OP_CHAIN,  /* a < b < c: b stays, or False and a jump; b: the operator */
@@ -32356,12 +32352,10 @@ static int sm__tc_close(sm__tc *c, int items) {
         w->code = w->colons ? SM__OP_SLICE : SM__OP_ITEM;
         w->n = 0;
     } else { /* (a) is a, (a,) a tuple */
-        w->code = w->kind == SM__W_LIST   ? SM__OP_LIST
-                  : w->kind == SM__W_DICT ? SM__OP_DICT
-                  : w->n != 1 || !items   ? SM__OP_TUPLE
-                                          : SM__OP_NONE;
+        int kind = w->kind == SM__W_LIST ? SM__V_LIST : SM__V_DICT;
+        if (w->kind != SM__W_PAREN || w->n != 1 || !items) w->code = SM__OP_BUILD;
         w->arg = w->n;
-        w->n = 0;
+        w->n = (uint16_t)(w->kind == SM__W_PAREN ? SM__V_TUPLE : kind);
     }
     if (w->kind != SM__W_CALL) w->at = c->t->at;
     sm__tc_reduce(c);
@@ -32397,10 +32391,9 @@ static int sm__tc_operand(sm__tc *c) {
         return sm__tc_close(c, 0);
     if (token == SM__T_END && w->kind == SM__W_BASE && w->n) return -1;
     if (c->key == SM__T_NOT || token == '-' || token == '+') {
-        int code = token == '-' ? SM__OP_NEG : token == '+' ? SM__OP_POS : SM__OP_NOT;
-        int bind = code == SM__OP_NOT ? SM__BIND_NOT : SM__BIND_SIGN;
-        if (code == SM__OP_NOT && w->bind > SM__BIND_NOT) sm__tc_unexpected(c);
-        sm__tc_push(c, SM__W_OPERATOR, bind, code, 0);
+        if (c->key == SM__T_NOT && w->bind > SM__BIND_NOT) sm__tc_unexpected(c);
+        if (c->key == SM__T_NOT) sm__tc_push(c, SM__W_OPERATOR, SM__BIND_NOT, SM__OP_NOT, 0);
+        else sm__tc_push(c, SM__W_OPERATOR, SM__BIND_SIGN, SM__OP_SIGN, token == '-' ? -1 : 1);
         sm__tc_next(c);
         return 1;
     }
@@ -32595,7 +32588,7 @@ static void sm__tc_expr(sm__tc *c, int flags) {
     }
     sm__tc_reduce_all(c);
     if (c->n != 1) sm__tc_unexpected(c);
-    if (c->wait[0].n) sm__tc_emit(c, SM__OP_TUPLE, 0, 0, c->wait[0].n + values);
+    if (c->wait[0].n) sm__tc_emit(c, SM__OP_BUILD, SM__V_TUPLE, 0, c->wait[0].n + values);
 }
 
 /* -- statements -- */
@@ -32866,9 +32859,9 @@ static void sm__tc_text(sm__tc *c, uint32_t from, uint32_t to, int sign, int blo
         while (line > from && sm__is_blank(s[line - 1]) && s[line - 1] != '\n') line--;
         if (line > from ? s[line - 1] == '\n' : from == 0 || s[from - 1] == '\n') to = line;
     }
-    if (to > from)
-        sm__tc_emit(c, SM__OP_TEXT, 0, 0,
-                    sm__tc_const(c, sm__v_string(sm__str_make(s + from, to - from))));
+    if (to <= from) return;
+    sm__tc_emit_const(c, sm__v_string(sm__str_make(s + from, to - from)));
+    sm__tc_emit1(c, SM__OP_PRINT);
 }
 
 static void sm__tc_comment(sm__tc *c, int sign) {
@@ -33188,9 +33181,8 @@ static sm__value sm__tp_value_op(sm_template *t, const sm__tp_op *op) {
         return sm__tp_slice(t, sm__tp_pop(t), parts);
     default: /* a sign */
         if (!sm__v_is(b, SM__V_NUMBERS)) return sm__tp_type(t, "no number:", b), b;
-        if (b.kind != SM__V_FLOAT)
-            return sm__tp_int_math(t, '*', b.u.i, op->code == SM__OP_NEG ? -1 : 1);
-        return sm__v_float(op->code == SM__OP_NEG ? -b.u.d : b.u.d);
+        if (b.kind != SM__V_FLOAT) return sm__tp_int_math(t, '*', b.u.i, op->arg);
+        return sm__v_float(op->arg < 0 ? -b.u.d : b.u.d);
     }
 }
 
@@ -33216,7 +33208,6 @@ static void sm__tp_run(sm_template *t) {
         t->at = op->at;
         switch (op->code) {
         case SM__OP_END: return;
-        case SM__OP_TEXT: sm__tp_append(t, &t->out, sm__tp_named(t, op->arg), -1); break;
         case SM__OP_PRINT: sm__tp_print(t, sm__tp_pop(t), op->a); break;
         case SM__OP_CONST: sm__tp_push(t, t->consts[op->arg]); break;
         case SM__OP_LOAD: sm__tp_push(t, sm__tp_load(t, sm__tp_named(t, op->arg))); break;
@@ -33226,13 +33217,10 @@ static void sm__tp_run(sm_template *t) {
             sm__tp_store_attr(t, v, sm__tp_named(t, op->arg + 1), sm__tp_pop(t));
             break;
         case SM__OP_UNPACK: sm__tp_unpack(t, (uint32_t)op->arg); break;
-        case SM__OP_LIST:
-        case SM__OP_TUPLE:
-            sm__tp_push(t, sm__tp_gather(t, op->code == SM__OP_LIST ? SM__V_LIST : SM__V_TUPLE,
-                                         t->n_stack - (uint32_t)op->arg));
-            break;
-        case SM__OP_DICT:
-            sm__tp_push(t, sm__tp_dict_make(t, t->n_stack - 2 * (uint32_t)op->arg));
+        case SM__OP_BUILD:
+            if (op->a == SM__V_DICT) v = sm__tp_dict_make(t, t->n_stack - 2 * (uint32_t)op->arg);
+            else v = sm__tp_gather(t, op->a, t->n_stack - (uint32_t)op->arg);
+            sm__tp_push(t, v);
             break;
         case SM__OP_CALL:
         case SM__OP_METHOD:
