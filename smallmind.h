@@ -30053,14 +30053,13 @@ typedef struct sm__binding {
 typedef struct sm__scope {
     struct sm__scope *parent;
     sm__binding *first;
-    int captured; /* a macro may still look into it */
-    int depth;    /* 0: what was given, 1: the template itself */
+    int depth; /* 0: what was given, 1: the template itself */
 } sm__scope;
 
 typedef struct sm__tp_loop {
     sm__value items, changed;
     uint32_t at; /* of the item that is next: 1 in the first turn */
-    sm__scope *outer;
+    sm__scope *outer, *inner;
     sm__value *kept; /* of a filter `for x in y if z` */
     uint32_t n_kept;
     int watch; /* of the body: the filter has read a namespace, which must not change then */
@@ -30264,7 +30263,7 @@ static void sm__tp_append(sm_template *t, sm__tp_area *to, sm__str s, int mark) 
     if (s.n > to->max - to->n)
         sm__tp_full(t, to == &t->out ? "the output is longer than max_text"
                                      : "more text is made than max_text allows");
-    if (sm__tp_charge(t, s.n / 16) || !s.n) return;
+    if (sm__tp_charge(t, (s.n + 15) / 16) || !s.n) return;
     memcpy(to->p + to->n, s.p, s.n);
     if (marks) memcpy(to->marks + to->n, marks, s.n);
     else memset(to->marks + to->n, mark > 0, s.n);
@@ -31091,6 +31090,7 @@ static sm__value sm__tp_is(sm_template *t, const sm__tp_args *a) {
     sm__str s = sm__tp_plain(t, a->self);
     int letters = 0, yes = s.n > 0, how = a->kind == SM__TP_TEST ? 4 + a->how : a->how;
     size_t i;
+    if (sm__tp_charge(t, s.n / 4)) return a->self;
     for (i = 0; i < s.n && yes; i++) {
         int c = (unsigned char)s.p[i], digit = c >= '0' && c <= '9';
         int upper = c >= 'A' && c <= 'Z', lower = c >= 'a' && c <= 'z';
@@ -31110,7 +31110,7 @@ static sm__str sm__str_strip(sm_template *t, sm__str s, const sm__str *set, int 
     uint32_t c;
     int left;
     for (left = 2; left-- > 0;) {
-        while (s.n && how >> !left & 1) {
+        while (s.n && how >> !left & 1 && !sm__tp_charge(t, 1)) {
             size_t at = left ? 0 : s.n - 1, n;
             while (((unsigned char)s.p[at] & 0xC0u) == 0x80u && at > 0) at--;
             n = sm__str_char(s, at, &c);
@@ -31177,7 +31177,7 @@ static void sm__tp_split_space(sm_template *t, sm__str s, int64_t left) {
         }
         sm__tp_push(t, sm__v_string(sm__str_make(s.p, n)));
         s = sm__str_make(s.p + n, s.n - n);
-        sm__tp_charge(t, n / 16);
+        sm__tp_charge(t, n / 4);
     }
 }
 
@@ -31264,6 +31264,7 @@ static sm__value sm__tp_affix(sm_template *t, const sm__tp_args *a) {
     for (i = 0; i < n && !t->status; i++) {
         sm__str part = sm__tp_need_string(t, parts[i]);
         size_t rest = s.n - sm__min_size(part.n, s.n);
+        sm__tp_charge(t, 1 + part.n / 16);
         if (part.n > s.n || memcmp(a->how & 1 ? s.p + rest : s.p, part.p, part.n) != 0) continue;
         if (a->how < 2) return sm__v_bool(1);
         return sm__v_string(sm__str_make(a->how & 1 ? s.p : s.p + part.n, rest));
@@ -31349,6 +31350,7 @@ static sm__value sm__tp_number(sm_template *t, sm__str s, int json) {
     uint32_t c;
     int over = 0, exact = 0, maybe = 0;
     if (!json) s = sm__str_strip(t, s, NULL, 3);
+    if (sm__tp_charge(t, s.n / 4)) return sm__v_none();
     first = s.n && s.p[0] == '-';
     for (i = first; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++)
         over |= sm__int_mul(v, 10, &v) || sm__int_add(v, s.p[i] - '0', &v);
@@ -31427,6 +31429,7 @@ static sm__value sm__tp_path(sm_template *t, sm__value v, sm__value path, sm__va
         if (key.n && *key.u.s >= '0' && *key.u.s <= '9')
             number = sm__tp_number(t, sm__v_str(key), 1);
         v = sm__tp_item(t, v, number.kind == SM__V_INT ? number : key);
+        sm__tp_charge(t, 1);
         if (v.kind == SM__V_UNDEFINED && sm__tp_given(missing)) v = missing;
     }
     return v;
@@ -32685,18 +32688,17 @@ static void sm__tc_for(sm__tc *c) {
 }
 
 static void sm__tc_break(sm__tc *c, int again) {
-    int i, scopes = 0;
+    int i;
     for (i = c->n_blocks; i-- > 0;) {
         sm__tc_block *b = &c->blocks[i];
         if (b->kind == SM__B_FOR) {
-            while (scopes-- > 0) sm__tc_emit1(c, SM__OP_UNSCOPE);
             if (again) sm__tc_back(c, SM__OP_JUMP, b->start);
             else b->ends = sm__tc_jump(c, SM__OP_JUMP, 0, b->ends);
             return;
         }
         if (b->kind == SM__B_MACRO) break;
-        if (b->kind == SM__B_WITH || b->kind == SM__B_FORELSE) scopes++;
-        else if (b->kind != SM__B_IF) sm__tp_refuse(c->t, "break and continue out of this block");
+        if (b->kind != SM__B_IF && b->kind != SM__B_WITH && b->kind != SM__B_FORELSE)
+            sm__tp_refuse(c->t, "break and continue out of this block");
     }
     sm__tp_bad(c->t, "break or continue outside of a loop");
 }
@@ -33004,15 +33006,16 @@ static void sm__tp_for(sm_template *t, int keeps) {
     if (keeps) t->watch = 1;
     else t->filter_read = 0;
     sm__tp_scope(t, t->scope);
+    l->inner = t->scope;
 }
 
-/* The next item, in a scope that is as good as new; or the end. */
+/* The next item, in a scope that is as good as new, from wherever the last turn was left. */
 static int sm__tp_next(sm_template *t, int keeps) {
     sm__tp_loop *l = &t->loops[t->n_loops - 1];
     sm__binding *b;
     sm__value loop = sm__v_make(SM__V_LOOP, 0);
     if (l->at == l->items.n) return 0;
-    if (t->scope->captured) sm__tp_scope(t, l->outer);
+    t->scope = l->inner;
     for (b = t->scope->first; b; b = b->next) b->value.kind = SM__V_MISSING;
     loop.u.loop = l;
     if (!keeps) sm__scope_set(t, t->scope, sm__str_of("loop"), loop);
@@ -33074,9 +33077,7 @@ static void sm__tp_print(sm_template *t, sm__value v, int strings_only) {
 
 static void sm__tp_macro_make(sm_template *t, int32_t number) {
     sm__value v = sm__v_make(SM__V_MACRO, (uint32_t)number);
-    sm__scope *s;
     v.u.scope = t->scope;
-    for (s = t->scope; s; s = s->parent) s->captured = 1;
     sm__tp_push(t, v);
 }
 
@@ -33086,8 +33087,10 @@ static int32_t sm__tp_enter(sm_template *t, sm__value macro, const sm__tp_op *op
     const sm__tp_macro *m = &t->macros[macro.n];
     const sm__value *args = t->stack + base + 1, *kw = args + op->a;
     sm__tp_frame *f = &t->frames[t->n_frames];
-    sm__scope *caller = t->scope;
+    sm__scope *caller = t->scope, *scope = caller;
     int i, k, n = op->a, n_kw = op->b;
+    while (scope && scope != macro.u.scope) scope = scope->parent;
+    if (!scope) sm__tp_refuse(t, "a macro called outside of the block that it is in");
     if (t->n_frames == SM__TP_DEPTH) sm__tp_full(t, "macros are called too deeply");
     if (n > m->n_params) sm__tp_bad(t, "too many arguments of a macro");
     sm__tp_scope(t, macro.u.scope);

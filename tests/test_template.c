@@ -77,6 +77,14 @@ static void template_expressions(void) {
          "}}",
          "True True True False"},
         {"{{ {}}}{{ '}}' }}{{- 'x' -}}  {{+ 1 }}", "{}}}x1"},
+        {"{{ [1, 2] < [1, 3] }} {{ [2] > [1, 9] }} {{ [1] < [1, 0] }} {{ [[1]] == [[1]] }} "
+         "{{ {'a': [1]} == {'a': [2]} }}",
+         "True True True True False"},
+        {"{{ 2 * 3 ** 2 }} {{ 3 < 2 < 5 }} {{ l[-9:2] }} {{ l[1:-5:-1] }} {{ range(9)[1::3]|list "
+         "}}",
+         "18 False [3, 1] [1, 3] [1, 4, 7]"},
+        {"{{ {'a': 1, 'b': 2, 'a': 3} }} {{ dict({'a': 1}, a=2, b=3) }}",
+         "{'a': 3, 'b': 2} {'a': 2, 'b': 3}"},
     };
     TEMPLATE_CASES(cases);
 }
@@ -120,6 +128,19 @@ static void template_filters(void) {
          "{{ 'a.txt'.removesuffix('.txt') }} {{ 'a\\nb'.splitlines() }}",
          "2 2 True a ['a', 'b']"},
         {"{{ strftime_now('%d %B %Y %a %-d %j %H:%M') }}", "26 July 2025 Sat 26 207 03:20"},
+        {"{{ ['b', 'A', 'B', 'a']|sort|join }} {{ ['b', 'A', 'B', 'a']|sort(reverse=true)|join }}",
+         "AabB bBAa"},
+        {"{{ '\\U0001f600'|tojson(ensure_ascii=true) }} {{ 'a\\x07b'|tojson }} {{ ['\\x07\\u2028'] "
+         "}}",
+         "\"\\ud83d\\ude00\" \"a\\u0007b\" ['\\x07\\u2028']"},
+        {"{{ 3|round(0, 'common') }} {{ -2.5|round }} {{ 2.1|round(method='ceil') }} {{ -0.4|round "
+         "}}",
+         "3 -2.0 3.0 -0.0"},
+        {"{{ 'x1y'.title() }} {{ 'ab'|upper is upper }} {{ '1'.isupper() }} {{ ''.isdigit() }}",
+         "X1Y True False False"},
+        {"{{ d.items() is sequence }} {{ l|map('string') is iterable }} {{ range is callable }} "
+         "{{ nope is callable }} {{ 1.0 is integer }} {{ true is integer }}",
+         "False True True True False False"},
         {"{{ d.get('b') }}{{ d.get('q') }}{{ d.get('q', 7) }}{{ d.keys()|list }}{{ range(5, 1, "
          "-2)|list }}",
          "1None7['b', 'a'][5, 3]"},
@@ -165,6 +186,11 @@ static void template_statements(void) {
          "%}\n",
          "a\n  b\n c d {{ x }} "},
         {"{% generation %}{{ n }}{% endgeneration %}{{ loop is defined }}", "3False"},
+        {"{% for i in l %}{% with a = i %}{% if i == 1 %}{% continue %}{% endif %}{% set b = a %}"
+         "{{ a }}{{ b }}{% endwith %}{{ b is defined }}{% endfor %}{{ a is defined }}",
+         "33False22FalseFalse"},
+        {"{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}", "12"},
+        {"{% raw %}\n a\n {% endraw %}\nb{% raw -%} x {%- endraw -%} y", "\n a\nbxy"},
         {"{% for i in [1, 2] %}{% for j in 'ab' %}{{ loop.cycle('x', 'y') }}{% endfor %}"
          "{{ loop.changed(1) }}{% endfor %}",
          "xyTruexyFalse"},
@@ -199,6 +225,17 @@ static void template_errors_say_where(void) {
         {"{{ 'a", "template, line 1, column 4: a string that does not end"},
         {"{{ (1] }}", "template, line 1, column 6: unexpected ]"},
         {"{{ 1|sort(attribute=) }}", "template, line 1, column 21: unexpected )"},
+        {"{% set ns = namespace(f=1) %}{% for i in l %}{% macro m() %}{{ i }}{% endmacro %}"
+         "{% set ns.f = m %}{% endfor %}{{ ns.f() }}",
+         "template, line 1, column 118: a macro called outside of the block that it is in"},
+        {"{% set ns = namespace(x=1) %}{% for i in l if i > ns.x %}{% set ns.x = i %}{% endfor %}",
+         "template, line 1, column 74: a namespace that the loop's own filter reads is changed"},
+        {"{% for i in l %}{{ n }}{% endfor %}{% set n = 4 %}",
+         "template, line 1, column 49: set behind a block that has read it: n"},
+        {"{{ 'abc'.index('x') }}", "template, line 1, column 10: index(): not found"},
+        {"{{ [[1]]|map('map', 'string') }}",
+         "template, line 1, column 10: map, select and reject in one another"},
+        {"{{ '{0}{}'.format(1, 2) }}", "template, line 1, column 12: a field of a format:"},
         {"{{ dict(a=1, b=) }}", "template, line 1, column 16: unexpected )"},
     };
     TEMPLATE_CASES(cases);
@@ -225,6 +262,10 @@ static void template_limits_hold(void) {
         "{% set ns = namespace(x='') %}{% for a in range(999) %}{% set ns.x = 'x' ~ ns.x %}{% "
         "endfor %}",
         "{{ ('ab' * 2000).replace('a', 'bbbbbbbbbb').replace('b', 'cccccccccc') }}",
+        "{% for a in range(99) %}{{ '' if ('a' * 9999)|length }}{% endfor %}",
+        "{% for a in range(99) %}{{ '' if (' ' * 9999)|trim|length }}{% endfor %}",
+        "{% set s = 'a' * 9999 %}{% for a in range(99) %}{% if s.isalpha() %}{% endif %}{% endfor "
+        "%}",
     };
     char deep[512];
     sm_error error;
