@@ -897,7 +897,7 @@ SM_API void sm_trie_destroy(sm_trie *trie);
 
 /* Lays a matcher out in memory (any alignment) that must stay; there is nothing to destroy. States,
  * their successors and masks are kept in it while there is room, then those that are not needed
- * go. At least 256 KB and eight bytes for eight ids; 4 MB are good. NULL: too small.
+ * go. At least 256 KB and a byte an id; 4 MB are good. NULL: too small.
  * Memory  none but this, whatever is matched. */
 SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie);
 /* Begins a text. The grammar must stay. SM_OK | SM_ERR_FULL: the grammar takes more memory. */
@@ -24367,7 +24367,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
  * back with their rows; rows are made when they are asked for. A rule that is called puts what
  * follows the call behind its own rest: the stack of an ordinary parser is such a sequence, and
  * many stacks at once are alternatives, in which those with equal tops are one (a graph-structured
- * stack, Tomita 1985). Nothing recurses on the C stack; all memory is planned.
+ * stack, Tomita 1985). Nothing recurses on the C stack; all memory is planned, and so is the work.
  *
  * Everything below sm__gb makes or reads nodes. Node 0 is the language without texts; it is also
  * what a constructor returns when it fails: b->error then has the first reason, and the rest of the
@@ -24480,6 +24480,10 @@ static int sm__gb_push(sm__gb *b, uint32_t x) {
     if (++b->work / SM__G_WORK > b->max_nodes) return (int)sm__gb_full(b, "so much work");
     b->stack[b->n_stack++] = x;
     return 1;
+}
+
+static int sm__gb_push2(sm__gb *b, uint32_t x, uint32_t y) {
+    return sm__gb_push(b, x) && sm__gb_push(b, y);
 }
 
 static uint32_t sm__gb_hash(const sm__gb *b, const sm__gnode *n) {
@@ -24699,9 +24703,7 @@ static uint32_t sm__gb_alt(sm__gb *b, uint32_t l, uint32_t r) {
             if (hx >= hy) l = sm__gb_rest(b, l);
             if (hy >= hx) r = sm__gb_rest(b, r);
             if (hx == hy && x != y) {
-                if (!sm__gb_push(b, l) || !sm__gb_push(b, r) || !sm__gb_push(b, hx) ||
-                    !sm__gb_push(b, out))
-                    return SM__G_ID_NONE;
+                if (!sm__gb_push2(b, l, r) || !sm__gb_push2(b, hx, out)) return SM__G_ID_NONE;
                 l = sm__gb_tail(b, x);
                 r = sm__gb_tail(b, y);
                 out = b->n_stack;
@@ -24804,7 +24806,7 @@ static uint32_t sm__gb_words(sm__gb *b, sm__named *words, uint32_t n,
             if (open) x = sm__gb_alt(b, b->stack[b->n_stack - 1], x), b->n_stack -= 2;
             end = from;
         } while (from > same);
-        sm__gb_push(b, same), sm__gb_push(b, x);
+        sm__gb_push2(b, same, x);
     }
     b->n_stack = down;
     return b->error.status == SM_OK ? x : SM__G_ID_NONE;
@@ -25143,7 +25145,7 @@ static int sm__gb_alive(sm__gb *b, uint32_t x);
 static void sm__gb_need_row(sm__gb *b, uint32_t x, int alive) {
     sm__gnode n = b->nodes[x];
     uint32_t i;
-    if (!n.row) sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_NONE);
+    if (!n.row) sm__gb_push2(b, x, SM__G_ID_NONE);
     else if (alive && (n.flags & SM__G_UNSURE) && !(n.flags & SM__G_CALLS))
         for (i = n.row - 1; i < n.row - 1 + n.n_row; i++) sm__gb_alive(b, b->arcs[i].to);
 }
@@ -25205,7 +25207,7 @@ static int sm__gb_alive(sm__gb *b, uint32_t x) {
     uint32_t down = b->n_stack, at, next = down, i, found = 0;
     if (sm__gb_has(b, x, SM__G_ALIVE | SM__G_NULLABLE)) return 1;
     if (sm__gb_has(b, x, SM__G_DEAD)) return 0;
-    sm__gb_push(b, x), sm__gb_push(b, 0), sm__gb_push(b, SM__G_NO_END);
+    sm__gb_push(b, x), sm__gb_push2(b, 0, SM__G_NO_END);
     b->nodes[x].flags |= SM__G_BUSY;
     while (next != SM__G_NO_END && !found && b->error.status == SM_OK) {
         uint32_t row, n;
@@ -25218,7 +25220,7 @@ static int sm__gb_alive(sm__gb *b, uint32_t x) {
             uint32_t to = b->arcs[i].to;
             if (sm__gb_has(b, to, SM__G_BUSY | SM__G_DEAD)) continue;
             found = (uint32_t)sm__gb_has(b, to, SM__G_NULLABLE | SM__G_ALIVE);
-            if (!sm__gb_push(b, to) || !sm__gb_push(b, at) || !sm__gb_push(b, next)) break;
+            if (!sm__gb_push2(b, to, at) || !sm__gb_push(b, next)) break;
             next = b->n_stack - 3;
             b->nodes[to].flags |= SM__G_BUSY;
         }
@@ -25313,7 +25315,7 @@ static uint32_t sm__gb_left_recursion(sm__gb *b) {
     uint32_t start, x, i, c, culprit = SM__G_NO_END, down = b->n_stack;
     for (start = 0; start < b->n_nodes && culprit == SM__G_NO_END; start++) {
         if (sm__gb_has(b, start, SM__G_DONE)) continue;
-        sm__gb_push(b, start), sm__gb_push(b, 0);
+        sm__gb_push2(b, start, 0);
         while (b->n_stack > down && b->error.status == SM_OK) {
             x = b->stack[b->n_stack - 2];
             i = b->stack[b->n_stack - 1]++;
@@ -25327,7 +25329,7 @@ static uint32_t sm__gb_left_recursion(sm__gb *b) {
                 culprit = b->nodes[b->stack[i - 2]].a;
                 b->n_stack = down;
             } else if (!sm__gb_has(b, c, SM__G_DONE)) {
-                sm__gb_push(b, c), sm__gb_push(b, 0);
+                sm__gb_push2(b, c, 0);
             }
         }
     }
@@ -25362,7 +25364,7 @@ static uint32_t sm__gb_rule_to_come(sm__gb *b, int nullable) {
 /* The texts of x that are not empty. The stack holds pairs: an expression, and what follows it. */
 static uint32_t sm__gb_nonempty(sm__gb *b, sm__gleft *l, uint32_t x) {
     uint32_t down = b->n_stack, out = SM__G_ID_NONE, k;
-    sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_EMPTY);
+    sm__gb_push2(b, x, SM__G_ID_EMPTY);
     while (b->n_stack > down && b->error.status == SM_OK) {
         sm__gnode n;
         k = b->stack[b->n_stack - 1];
@@ -25371,14 +25373,14 @@ static uint32_t sm__gb_nonempty(sm__gb *b, sm__gleft *l, uint32_t x) {
         if (!(n.flags & SM__G_NULLABLE)) {
             out = sm__gb_alt(b, out, sm__gb_seq(b, x, k));
         } else if (n.kind == SM__G_SEQ) {
-            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, n.b, k));
-            sm__gb_push(b, n.b), sm__gb_push(b, k);
+            sm__gb_push2(b, n.a, sm__gb_seq(b, n.b, k));
+            sm__gb_push2(b, n.b, k);
         } else if (n.kind == SM__G_ALT) {
-            sm__gb_push(b, n.a), sm__gb_push(b, k);
-            sm__gb_push(b, n.b), sm__gb_push(b, k);
+            sm__gb_push2(b, n.a, k);
+            sm__gb_push2(b, n.b, k);
         } else if (n.kind == SM__G_REPEAT) {
             x = sm__gb_repeat(b, n.a, 0, n.c == SM__G_NO_END ? n.c : n.c - 1);
-            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, x, k));
+            sm__gb_push2(b, n.a, sm__gb_seq(b, x, k));
         } else if (n.kind == SM__G_CALL) {
             if (!l->twin_of[n.a]) {
                 l->twin_of[n.a] = sm__gb_rule_to_come(b, 0);
@@ -25397,7 +25399,7 @@ static uint32_t sm__gb_nonempty(sm__gb *b, sm__gleft *l, uint32_t x) {
 /* x, which is not empty, as a_ij and b_i. */
 static void sm__gb_split(sm__gb *b, sm__gleft *l, uint32_t i, uint32_t x) {
     uint32_t down = b->n_stack, k, j, *to;
-    sm__gb_push(b, x), sm__gb_push(b, SM__G_ID_EMPTY);
+    sm__gb_push2(b, x, SM__G_ID_EMPTY);
     while (b->n_stack > down && b->error.status == SM_OK) {
         sm__gnode n;
         k = b->stack[b->n_stack - 1];
@@ -25405,16 +25407,16 @@ static void sm__gb_split(sm__gb *b, sm__gleft *l, uint32_t i, uint32_t x) {
         n = b->nodes[x];
         if (n.kind == SM__G_SEQ && sm__gb_has(b, n.a, SM__G_NULLABLE)) {
             x = sm__gb_nonempty(b, l, n.a);
-            sm__gb_push(b, x), sm__gb_push(b, sm__gb_seq(b, n.b, k));
-            sm__gb_push(b, n.b), sm__gb_push(b, k);
+            sm__gb_push2(b, x, sm__gb_seq(b, n.b, k));
+            sm__gb_push2(b, n.b, k);
         } else if (n.kind == SM__G_SEQ) {
-            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, n.b, k));
+            sm__gb_push2(b, n.a, sm__gb_seq(b, n.b, k));
         } else if (n.kind == SM__G_ALT) {
-            sm__gb_push(b, n.a), sm__gb_push(b, k);
-            sm__gb_push(b, n.b), sm__gb_push(b, k);
+            sm__gb_push2(b, n.a, k);
+            sm__gb_push2(b, n.b, k);
         } else if (n.kind == SM__G_REPEAT) {
             x = sm__gb_repeat(b, n.a, n.b - 1, n.c == SM__G_NO_END ? n.c : n.c - 1);
-            sm__gb_push(b, n.a), sm__gb_push(b, sm__gb_seq(b, x, k));
+            sm__gb_push2(b, n.a, sm__gb_seq(b, x, k));
         } else {
             for (j = 0; j < l->n && (n.kind != SM__G_CALL || l->twins[j] != n.a);) j++;
             to = j < l->n ? &l->a[i * l->n + j] : &l->b[i];
@@ -25698,7 +25700,7 @@ static uint32_t sm__gbnf_class(sm__gbnf *p) {
                 break;
             }
         }
-        if (!sm__gb_push(b, first) || !sm__gb_push(b, last)) break;
+        if (!sm__gb_push2(b, first, last)) break;
     }
     p->at++;
     if (b->error.status != SM_OK) return SM__G_ID_NONE;
@@ -25810,7 +25812,7 @@ static uint32_t sm__gbnf_body(sm__gbnf *p) {
             p->at++;
             item = 0;
             depth++;
-            sm__gb_push(b, alt), sm__gb_push(b, down);
+            sm__gb_push2(b, alt, down);
             down = b->n_stack;
             alt = SM__G_ID_NONE;
         } else if (c == '|') {
@@ -29043,7 +29045,8 @@ typedef struct sm__dense { /* a row, spread out for the walk */
 struct sm_matcher {
     const sm_trie *trie;
     sm__gb b;          /* the grammar's nodes, then those of states */
-    uint32_t state, slice, n_base, base_bytes;
+    uint32_t n_base, base_bytes; /* the grammar's */
+    uint32_t state, slice;
     uint32_t *depths;  /* [max_depth + 1] states on the way to a trie's node */
     sm__dense *dense;  /* [SM__DENSE_ROWS] by state */
     uint32_t n_slots;
