@@ -28780,9 +28780,7 @@ struct sm_trie {
     const sm_model *model;
     int n_vocab, n_words, max_depth;
     sm__trie_part all, rest; /* rest: without the slice */
-    uint32_t *slice;         /* [n_words] bit set */
-    int32_t ends[16];        /* ids that end a generation */
-    int n_ends;
+    uint32_t *slice, *ends;  /* [n_words] bit sets: of the slice; of ids that end a generation */
 };
 
 /* The characters of the slice: what a JSON string may hold unescaped, but for U+007F. */
@@ -28855,7 +28853,7 @@ static int sm__trie_list(sm_trie *t, sm__sorted *tokens) {
         size_t bytes;
         const char *text = sm__token_says(t->model, i, &bytes);
         if (sm_token_is_end(t->model, i)) {
-            if (t->n_ends < 16) t->ends[t->n_ends++] = i;
+            t->ends[i >> 5] |= (uint32_t)1 << (i & 31);
         } else if (text) {
             tokens[n++].id = i;
             if ((int)bytes > t->max_depth) t->max_depth = (int)bytes;
@@ -28871,9 +28869,10 @@ static sm_status sm__trie_build(sm_trie *t) {
     uint32_t *open = NULL;
     sm_status status = SM_ERR_NOMEM;
     int n;
-    t->slice = (uint32_t *)sm__heap_alloc(&t->heap, (size_t)t->n_words * sizeof *t->slice);
+    t->slice = (uint32_t *)sm__heap_alloc(&t->heap, 2 * (size_t)t->n_words * sizeof *t->slice);
     if (work && t->slice) {
-        memset(t->slice, 0, (size_t)t->n_words * sizeof *t->slice);
+        t->ends = t->slice + t->n_words;
+        memset(t->slice, 0, 2 * (size_t)t->n_words * sizeof *t->slice);
         n = sm__trie_list(t, work);
         tokens = sm__sorted_make(t->model->vocab.tables, work, work + V, n);
         open = (uint32_t *)sm__heap_alloc(&t->heap, ((size_t)t->max_depth + 1) * sizeof *open);
@@ -29351,16 +29350,15 @@ static int sm__matcher_wide(sm_matcher *m) {
 static void sm__matcher_numbers(sm_matcher *m, uint32_t *mask) {
     sm__gb *b = &m->b;
     uint32_t first = sm__gb_step(b, m->state, SM__G_TOKEN), state, i, byte, id, base;
-    for (base = 0; first && base < (uint32_t)m->trie->n_vocab; base += 256) {
+    uint32_t n_vocab = (uint32_t)m->trie->n_vocab;
+    for (base = 0; first && base < n_vocab; base += 256) {
         state = sm__gb_step(b, sm__gb_step(b, first, base >> 16), base >> 8 & 255);
         if (!state || !sm__gb_row(b, state)) continue;
         for (i = 0; i < b->nodes[state].n_row; i++) {
             const sm__garc *arc = &b->arcs[b->nodes[state].row - 1 + i];
             for (byte = arc->low; byte <= arc->high; byte++) {
                 id = base + byte;
-                if (id >= (uint32_t)m->trie->n_vocab) break;
-                if (!sm_token_is_end(m->trie->model, (int32_t)id))
-                    mask[id >> 5] |= (uint32_t)1 << (id & 31);
+                if (id < n_vocab) mask[id >> 5] |= (uint32_t)1 << (id & 31) & ~m->trie->ends[id >> 5];
             }
         }
     }
@@ -29391,8 +29389,8 @@ SM_API sm_status sm_matcher_mask(sm_matcher *m, uint32_t *mask) {
         if (m->b.tokens) sm__matcher_numbers(m, mask);
     } while (sm__matcher_again(m, tries++));
     if (m->b.error.status != SM_OK) return m->b.error.status;
-    if (sm__gb_has(&m->b, m->state, SM__G_NULLABLE))
-        for (i = 0; i < t->n_ends; i++) mask[t->ends[i] >> 5] |= (uint32_t)1 << (t->ends[i] & 31);
+    for (i = 0; i < t->n_words && sm__gb_has(&m->b, m->state, SM__G_NULLABLE); i++)
+        mask[i] |= t->ends[i];
     memcpy(m->masks + (size_t)slot * (size_t)t->n_words, mask, bytes);
     m->keys[slot] = m->state;
     return SM_OK;

@@ -616,6 +616,7 @@ static void grammar_has_tokens(void) {
             if (!id || !(mask[id >> 5] >> (id & 31) & 1)) break;
             CHECK_STATUS(sm_matcher_accept(bed.matcher, id), SM_OK);
         }
+        CHECK_STATUS(sm_matcher_start(bed.matcher, g), SM_OK); /* text is no token */
         CHECK_STATUS(sm_matcher_accept_bytes(bed.matcher, "\xff\0\1\x2c", 4), SM_ERR_ARG);
         sm_grammar_destroy(g);
     }
@@ -770,6 +771,46 @@ static void grammar_forces_the_tokenizers_ids(void) {
         grammar_close(&bed);
     }
     printf("(%d of %d ids) ", all, total);
+}
+
+/* Where a tokenizer changes a text, its ids are none of that text's. */
+static void grammar_forces_no_other_text(void) {
+    static const char file[] =
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},"
+        "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}]},"
+        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[\"a b\"],\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\" \":3,"
+        "\"A\":4,\"B\":5}}}";
+    static const struct {
+        const char *text;
+        int n;
+    } cases[] = {{"ab", 1}, {"aab", 2}, {"Ab", 0}, {" ab", 0}, {"a b", 3}, {"ab ", 0}, {"abB", 0}};
+    sm_model_params p = sm_model_default();
+    sm_model *m = NULL;
+    sm_trie *trie = NULL;
+    sm_tokenizer *t = NULL;
+    sm_error error;
+    size_t i, bytes = 200 << 10;
+    void *memory = malloc(bytes);
+    p.tokenizer.data = file;
+    p.tokenizer.bytes = sizeof file - 1;
+    p.vocab_only = 1;
+    if (sm_model_open(&p, &m, &error)) FAIL("%s", error.text);
+    else if (!CHECK(!sm_trie_create(m, NULL, &trie, &error))) sm_model_close(m), m = NULL;
+    if (m) CHECK_STATUS(sm_tokenizer_create(m, 100, NULL, &t, &error), SM_OK);
+    for (i = 0; i < sizeof cases / sizeof *cases && t; i++) {
+        int32_t ids[8];
+        int n;
+        sm_matcher *matcher = sm_matcher_init(memory, bytes, trie);
+        sm_grammar *g = grammar_of(SM_GRAMMAR_REGEX, cases[i].text, 0, &error);
+        CHECK_STATUS(sm_matcher_start(matcher, g), SM_OK);
+        n = sm_matcher_forced(matcher, t, NULL, 0, ids, 8);
+        if (n != cases[i].n) FAIL("%s: %d ids", cases[i].text, n);
+        sm_grammar_destroy(g);
+    }
+    sm_tokenizer_destroy(t);
+    sm_trie_destroy(trie);
+    sm_model_close(m);
+    free(memory);
 }
 
 /* A long text in little memory: states that are not needed go, and nothing else changes. */
@@ -946,6 +987,7 @@ static const test tests_grammar[] = {
     {"grammar: tokens by number and name", grammar_has_tokens},
     {"grammar: a matcher goes back and is copied", grammar_goes_back},
     {"grammar: what must follow is the tokenizer's", grammar_forces_the_tokenizers_ids},
+    {"grammar: a changed text is not forced", grammar_forces_no_other_text},
     {"grammar: a small matcher sweeps", grammar_matcher_sweeps},
     {"grammar: a mask makes few states", grammar_masks_make_few_states},
     {"grammar: a generation keeps to its schema", grammar_generation_keeps_it},
