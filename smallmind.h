@@ -24765,6 +24765,8 @@ static uint32_t sm__gb_and(sm__gb *b, uint32_t l, uint32_t r) {
     if (sm__gb_has(b, l, SM__G_DEAD) || sm__gb_has(b, r, SM__G_DEAD)) return SM__G_ID_NONE;
     if (l == r || r == SM__G_ID_ANY) return l;
     if (l == SM__G_ID_ANY) return r;
+    if (sm__gb_kind(b, r) == SM__G_NOT && b->nodes[r].a == l) return SM__G_ID_NONE;
+    if (sm__gb_kind(b, l) == SM__G_NOT && b->nodes[l].a == r) return SM__G_ID_NONE;
     return sm__gb_node(b, SM__G_AND, l > r ? l : r, l > r ? r : l, 0);
 }
 
