@@ -378,6 +378,9 @@ static void schema_patterns(void) {
     static const schema_case cases[] = {
         {"{\"type\": \"string\", \"pattern\": \"^a|b$\"}",
          {"\"ax\"", "\"xb\""}, {"\"xa\"", "\"bx\""}},
+        {"{\"type\": \"string\", \"pattern\": \"a$b|c$(d|)\"}", {"\"c\""}, {"\"ab\"", "\"cd\""}},
+        {"{\"type\": \"string\", \"pattern\": \"^[^a]$\"}",
+         {"\"\\u001F\"", "\"\\u001f\"", "\"\\u000B\""}, {"\"a\"", "\"\\u002f\"", "\"\\u00\""}},
         {"{\"type\": \"string\", \"pattern\": \"x(^|y)z\"}", {"\"xyz\"", "\"-xyz-\""}, {"\"xz\""}},
         {"{\"type\": \"string\", \"pattern\": \"^(a|b$|^c)d?$\"}",
          {"\"ad\"", "\"b\"", "\"c\"", "\"cd\""}, {"\"bd\"", "\"acd\""}},
@@ -422,6 +425,7 @@ static void schema_numbers(void) {
          {"0.1", "0.071", "0.", "00.07", "1", "0.0007"}},
         {"{\"multipleOf\": 3600, \"minimum\": 4000, \"maximum\": 11000}",
          {"7200", "10800", "7200.0"}, {"3600", "14400", "5000", "720"}},
+        {"{\"multipleOf\": 10}", {"0", "20", "-70.0"}, {"5", "1.0000000000000001e+16"}},
         {"{\"multipleOf\": 0.5}", {"1e+16", "0.5", "12.0"}, {"0.25", "1e-05"}},
         {"{\"multipleOf\": 0.3}", {"0.3", "-1.2", "3", "999.9"}, {"0.1", "1.1", "0.33", "1e+16"}},
         {"{\"enum\": [100, -2.50, 0]}", {"100", "100.0", "-2.5", "0"}, {"10", "1000", "2.5", "1"}},
@@ -471,6 +475,27 @@ static void schema_objects(void) {
          " \"type\": \"object\"}",
          {"{\"a\": 1}", "{\"b\": null}", "{\"ab\": 1, \"b\": null}", "{\"b\": \"x\"}"},
          {"{}", "{\"a\": null}", "{\"ab\": \"\"}", "{\"a\": 0, \"b\": true}"}},
+        {"{\"not\": {\"oneOf\": [{\"type\": [\"string\", \"null\"]}, {\"type\": [\"string\","
+         " \"number\"]}]}}",
+         {"\"x\"", "true"}, {"null", "1"}},
+        {"{\"type\": \"object\", \"if\": {\"required\": [\"a\"]}, \"then\": {\"required\":"
+         " [\"b\"]}, \"else\": {\"required\": [\"c\"]}}",
+         {"{\"a\": 1, \"b\": 1}", "{\"c\": 1}"}, {"{\"a\": 1}", "{\"b\": 1}", "{}"}},
+        {"{\"not\": {\"dependentRequired\": {\"a\": [\"b\", \"c\"]}}, \"type\": \"object\"}",
+         {"{\"a\": 1}", "{\"c\": 1, \"a\": 1}"},
+         {"{}", "{\"b\": 1}", "{\"a\": 1, \"b\": 1, \"c\": 1}"}},
+        {"{\"type\": \"array\", \"items\": {\"type\": \"null\"}, \"minItems\": 2}",
+         {"[null, null]", "[null, null, null]"}, {"[]", "[null]", "[null, 1]"}},
+        {"{\"type\": \"array\", \"contains\": {\"const\": 1}, \"maxContains\": 1}",
+         {"[1]", "[2, 1, 3]"}, {"[]", "[2]", "[1, 1]", "[1, 2, 1.0]"}},
+        {"{\"allOf\": [{\"additionalProperties\": {\"type\": \"null\"}}], \"type\": \"object\","
+         " \"unevaluatedProperties\": false}",
+         {"{}", "{\"a\": null}"}, {"{\"a\": 1}"}},
+        {"{\"type\": \"string\", \"format\": \"time\"}",
+         {"\"23:59:60Z\"", "\"01:29:60.5+01:30\"", "\"22:29:60-01:30\""},
+         {"\"00:29:60+01:30\"", "\"23:59:60+01:00\"", "\"22:59:60Z\"", "\"12:00:61Z\""}},
+        {"{\"type\": \"string\", \"format\": \"iri\"}",
+         {"\"http://\xC3\xA9/?\xEE\x80\x80\""}, {"\"http://\xEE\x80\x80/\"", "\"\xC3\xA9\""}},
         {"{\"type\": \"array\", \"items\": {\"$recursiveRef\": \"#\"}}",
          {"[]", "[[], [[]]]"}, {"{}", "[1]", "[[{}]]"}},
         /* what a value does not have is no member of it */
@@ -487,6 +512,33 @@ static void schema_objects(void) {
          {"[\"a\", \"a\"]"}},
     };
     schema_cases(cases, (int)(sizeof cases / sizeof *cases));
+}
+
+/* No text leads where it cannot end: the last byte of each of these is refused. */
+static void schema_dead_ends(void) {
+    static const struct {
+        const char *schema, *text;
+    } cases[] = {{"{\"multipleOf\": 0.25, \"maximum\": 9}", "0.4"},
+                 {"{\"multipleOf\": 0.07}", "7.51"},
+                 {"{\"type\": \"integer\", \"maximum\": 99, \"minimum\": 10}", "100"},
+                 {"{\"enum\": [\"abc\", \"abd\"]}", "\"abe"},
+                 {"{\"type\": \"string\", \"pattern\": \"^ab\", \"not\": {\"const\": \"abc\"},"
+                  " \"maxLength\": 3}", "\"abc"},
+                 {"{\"type\": \"string\", \"pattern\": \"^a(?!b)\", \"maxLength\": 2}", "\"ab"}};
+    schema_test *t = schema_make(1 << 15);
+    size_t i, k;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        uint32_t state;
+        size_t n = strlen(cases[i].text);
+        if (!CHECK_STATUS(schema_compile(t, cases[i].schema, strlen(cases[i].schema), 0), SM_OK))
+            continue;
+        for (k = 0, state = t->start; k < n; k++) {
+            if (!state) FAIL("%s: %s ends at %d", cases[i].schema, cases[i].text, (int)k);
+            state = sm__gb_step(&t->b, state, (unsigned char)cases[i].text[k]);
+        }
+        if (state) FAIL("%s goes on behind %s", cases[i].schema, cases[i].text);
+    }
+    schema_free(t);
 }
 
 /* What is not done exactly is an error that names the place, never an approximation. */
@@ -508,6 +560,8 @@ static void schema_refusals(void) {
         {"{\"type\": \"array\", \"uniqueItems\": true}", "#/uniqueItems: uniqueItems"},
         {"{\"$ref\": \"http://example.com/x\"}", "not in this text"},
         {"{\"$ref\": \"#/nowhere\"}", "nothing is there"},
+        {"{\"$defs\": {\"a\": {\"$id\": \"http://x/a\"}}, \"$recursiveRef\": \"#\"}",
+         "$recursiveRef"},
         {"{\"$ref\": \"#\"}", "leads to itself"},
         {"{\"allOf\": [{\"$ref\": \"#/$defs/a\"}], \"$defs\": {\"a\": {\"anyOf\": [{\"$ref\":"
          " \"#/$defs/a\"}, {\"$ref\": \"#\"}]}}}",
@@ -626,6 +680,7 @@ static const test tests_schema[] = {
     {"schema: patterns, anchors, escapes", schema_patterns},
     {"schema: ranges and multiples of numbers", schema_numbers},
     {"schema: objects and arrays", schema_objects},
+    {"schema: no dead ends", schema_dead_ends},
     {"schema: 5,000 values in the memory of a default grammar", schema_large_enums},
     {"schema: what is not exact is refused by name", schema_refusals},
     {"schema: hostile ones are refused", schema_hostile},
