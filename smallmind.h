@@ -840,18 +840,20 @@ SM_API uint32_t sm_random(uint64_t seed, uint64_t stream, uint64_t index);
  *              numbers: all of RFC 8259. A key that the schema does not name may come twice.
  *   Keywords   all of draft 2020-12 but contentX, which are annotations, as titles and defaults
  *              are; $schema chooses what drafts 3 to 7 had otherwise. oneOf, not, if, dependentX
- *              and unevaluatedX are exact. Refused by name and JSON pointer: multipleOf of others
- *              than 2, 3, 5, 10 and small products of them with one 3; uniqueItems, but for items
- *              of an enum; two contains for one array, or one below unevaluatedItems; references
- *              out of the text and dynamic ones with a choice; the opposite (by not, oneOf, if) of
- *              what members of any name must be, of uniqueItems and of unevaluatedX; what does not
- *              fit the memory.
+ *              and unevaluatedX are exact. Refused by name and JSON pointer: multipleOf of a number
+ *              whose digits, zeros at the ends aside, are above 10,000; uniqueItems, but for items
+ *              that are all of one enum, null or boolean; two contains for one array, or one below
+ *              unevaluatedItems; references out of the text and dynamic ones with a choice; the
+ *              opposite (by not, oneOf, if) of uniqueItems and of unevaluatedX; what does not fit
+ *              the memory.
  *   format     asked for: date, time, date-time, duration, uuid, email, hostname (RFC 1123: what
- *              follows xn-- is not decoded), ipv4, ipv6, uri, uri-reference, uri-template,
- *              json-pointer, relative-json-pointer. Refused: idn-x, iri-x, regex. Other names are
- *              annotations.
+ *              follows xn-- is not decoded), ipv4, ipv6, uri, uri-reference, iri, iri-reference,
+ *              uri-template, json-pointer, relative-json-pointer; idn-email (whether IDNA allows
+ *              a label of other than ASCII is not looked at). Refused: idn-hostname, regex. Other
+ *              names are annotations.
  *   pattern    ECMA-262 with u, by code points; \p{} of L Ll N P S M Mn White_Space. Refused:
- *              look-around, back references, \b, flags, an anchor in a repetition without end. */
+ *              look-aheads in groups, look-behinds, back references, \b, flags, an anchor in a
+ *              repetition without end. */
 typedef enum sm_grammar_kind {
     SM_GRAMMAR_GBNF = 0,    /* llama.cpp's notation with its tokens, <[id]> and <name>; rules may be
                                recursive on the left, up to 64 through one another */
