@@ -11777,7 +11777,7 @@ static void sm__hparams_default(sm__hparams *hp) {
 
 enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE, SM__VOCAB_WPM, SM__VOCAB_UGM };
 enum { /* what is done to a text before it becomes tokens */
-    SM__TEXT_METASPACE = 1, /* no space in front of a space */
+    SM__TEXT_METASPACE = 1, /* no space in front of a space; of BPE: one in front of all else */
     SM__TEXT_LOWER = 2,   /* WPM: lower case */
     SM__TEXT_STRIP = 4,   /* WPM: accents off */
     SM__TEXT_CLEAN = 8,   /* WPM: control characters off */
@@ -14378,14 +14378,28 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
     return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
 }
 
-/* A step of the pre-tokenizer. */
+/* A step of the pre-tokenizer. A Split is refused unless all of them together are known; the one of
+ * Gemma is at spaces, of which there are none any more. */
+static int sm__tj_split(sm__tj *t, sm__json step) {
+    sm__json pattern;
+    if (!sm__json_find(step, "pattern", &pattern) || sm__json_find_bool(step, "invert", 0) ||
+        t->kind != SM__VOCAB_SPM)
+        return 0;
+    if (t->marks) return sm__json_says(pattern, "String", " ");
+    if (!sm__json_says(step, "behavior", "Isolated")) return 0;
+    if (t->regex.n) t->text[t->used - 1] = '\n';
+    else t->regex.p = t->text + t->used;
+    sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
+    t->regex.n = (size_t)(t->text + t->used - 1 - t->regex.p);
+    return 1;
+}
+
 static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
     sm__str type = sm__json_find_string(step, "type");
-    sm__json pattern;
-    int known = 1;
+    int known = !t->byte_level; /* nothing that comes behind is known */
     if (sm__str_is(type, "Metaspace")) {
         sm__tj_metaspace(t, step);
-        known = t->marks;
+        known = known && t->marks;
     } else if (sm__str_is(type, "WhitespaceSplit")) {
         known = t->kind == SM__VOCAB_UGM && !t->marks;
         t->flags |= SM__TEXT_MERGE;
@@ -14395,20 +14409,15 @@ static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
     } else if (sm__str_is(type, "ByteLevel")) {
         t->byte_level = 1;
         t->use_regex = sm__json_find_bool(step, "use_regex", 1);
-        known = !sm__json_find_bool(step, "add_prefix_space", 1);
+        if (sm__json_find_bool(step, "add_prefix_space", 1)) {
+            t->flags |= SM__TEXT_METASPACE;
+            known = known && !t->regex.n && !t->digits;
+        }
     } else if (sm__str_is(type, "Digits")) {
-        t->digits = known = sm__json_find_bool(step, "individual_digits", 0);
+        t->digits = known = known && sm__json_find_bool(step, "individual_digits", 0);
     } else if (sm__str_is(type, "Split")) {
-        known = sm__json_find(step, "pattern", &pattern) &&
-                sm__json_says(step, "behavior", "Isolated") &&
-                !sm__json_find_bool(step, "invert", 0) && t->kind == SM__VOCAB_SPM;
-        if (known && t->regex.n) t->text[t->used - 1] = '\n';
-        if (known && !t->regex.n) t->regex.p = t->text + t->used;
-        if (known) sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
-        if (known) t->regex.n = (size_t)(t->text + t->used - 1 - t->regex.p);
-    } else {
-        known = 0;
-    }
+        known = known && !t->digits && sm__tj_split(t, step);
+    } else known = 0;
     return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
 }
 
@@ -14451,6 +14460,8 @@ static sm_status sm__tj_pre(sm__tj *t) {
          "\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+\n"
          "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
          "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+", "deepseek-v3"},
+        {" ?[^(\\s|[.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94\xD8\x8C"
+         "])]+", "bloom"},
     };
     sm__vocab *v = &t->m->vocab;
     size_t i;
@@ -19549,10 +19560,16 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
 }
 
 static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
-    sm__cutter k = sm__cutter_make(t->model->vocab.tables->pre);
-    size_t at = 0, length;
-    if (t->model->vocab.n_edits) s = (const unsigned char *)memcpy(t->text, s, n);
-    else if (!(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
+    const sm__vocab *v = &t->model->vocab;
+    sm__cutter k = sm__cutter_make(v->tables->pre);
+    size_t at = 0, length, front = v->text_flags & SM__TEXT_METASPACE && n && s[0] != ' ';
+    if (!v->n_edits && !(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
+    if (s && (v->n_edits || front)) { /* out of the queue's memory */
+        memmove(t->text + front, s, n);
+        if (front) t->text[0] = ' ';
+        s = t->text;
+        n += front;
+    }
     for (; s && at < n; at += length) {
         length = sm__word_next(&k, s + at, n - at);
         sm__bpe_word(t, s + at, length);

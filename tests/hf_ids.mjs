@@ -97,7 +97,8 @@ const expressions = {
     'deepseek-v3': ['\\p{N}{1,3}', '[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+',
         '[!"#$%&\'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?' +
         '[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+'],
-    smollm: null, 'gpt-2': null,
+    bloom: [' ?[^(\\s|[.,!?…。，、।۔،])]+'],
+    smollm: null, 'gpt-2': null, front: null,
 }
 
 // Its vocabulary as Hugging Face would have it; escaped or not, merges as lines or as pairs.
@@ -108,7 +109,7 @@ function from_gguf(meta, words) {
     const types = meta['tokenizer.ggml.token_type'] ?? tokens.map(() => 1)
     const special = i => types[i] === 3 || types[i] === 4
     const level = {
-        type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: !Regex,
+        type: 'ByteLevel', add_prefix_space: pre === 'front', trim_offsets: true, use_regex: !Regex,
     }
     const splits = (Regex ?? []).map(Regex =>
         ({ type: 'Split', pattern: { Regex }, behavior: 'Isolated', invert: false }))

@@ -19,7 +19,7 @@ command -v node >/dev/null || stop "no node"
 vocabularies=("$DATA"/models/tinystories-656k/tokenizer.json)
 for name in gpt-2 llama-bpe qwen2; do vocabularies+=("$DATA"/tokenizers/ggml-vocab-$name.gguf); done
 for file in "${vocabularies[@]}"; do [ -f "$file" ] || stop "no $file"; done
-for pre in smollm o200k tekken-case qwen35 deepseek-v3; do
+for pre in smollm o200k tekken-case qwen35 deepseek-v3 bloom front; do
     vocabularies+=("$DATA/tokenizers/ggml-vocab-gpt-2.gguf:$pre")
 done
 for name in gpt2 cl100k_base o200k_base; do vocabularies+=("tiktoken:$name"); done

@@ -520,6 +520,50 @@ static const char *normalized(const char *normalizer, const char *text) {
 #define REPLACE(kind, pattern, content) \
     "{\"type\":\"Replace\",\"pattern\":{\"" kind "\":\"" pattern "\"},\"content\":\"" content "\"}"
 
+/* The way into words: what is known, and what has to be refused. */
+static void pretokenizers_by_hand(void) {
+    static const char level[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
+    static const char digits[] = "{\"type\":\"Digits\",\"individual_digits\":true}";
+    static const char front[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}";
+    static const char meta[] = "{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"split\":";
+    static const char marks[] = "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},"
+                                "\"content\":\"\\u2581\"}";
+    static const char gemma[] = "{\"type\":\"Split\",\"pattern\":{\"String\":\" \"},"
+                                "\"behavior\":\"MergedWithPrevious\",\"invert\":false}";
+    static const char tail[] = "],\"vocab\":{\"a\":0,\"\xC4\xA0\":1,\"\\u2581\":2,\"\\u2581a\":3,"
+                               "\"\\u2581\\u2581\":4,\"a\\u2581\":5,\"1\":6,\"11\":7}}}";
+    static const char plain[] = "\"1 1\"", marked[] = "\"\\u2581 \\u2581\",\"a \\u2581\","
+                                                     "\"\\u2581 a\"";
+    const char *const cases[][6] = { /* normalizer, steps, merges, text, ids */
+        {"null", digits, level, plain, "11 a", "6 6 1 0 "},
+        {"null", level, "", plain, "11 a", "7 1 0 "},
+        {"null", front, "", plain, "a", "1 0 "},
+        {"null", front, "", plain, " a", "1 0 "},
+        {"null", meta, "false}", marked, "  a", "4 0 "},
+        {"null", meta, "true}", marked, "  a", "2 3 "},
+        {"null", meta, "true}", marked, "a a", "3 3 "},
+        {"null", meta, "false}", marked, "a a", "2 5 0 "},
+        {marks, gemma, "", marked, "a  a", "0 4 0 "},
+        {"null", gemma, "", marked, "a", ""},
+        {"null", level, digits, plain, "a", ""},
+        {"null", digits, front, plain, "a", ""},
+        {"null", gemma, level, plain, "a", ""},
+    };
+    char file[2048];
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *const *c = cases[i];
+        sm_model *m = NULL;
+        sm_error error;
+        snprintf(file, sizeof file, "{\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Sequence\","
+                 "\"pretokenizers\":[%s%s%s]},\"model\":{\"type\":\"BPE\",\"merges\":[%s%s", c[0],
+                 c[1], c[2][0] == '{' ? "," : "", c[2], c[3], tail);
+        if (*c[5]) CHECK_STR(words_ids(file, NULL, c[4]), c[5]);
+        else CHECK_STATUS(words_open(file, NULL, &m, &error), SM_ERR_UNSUPPORTED);
+        sm_model_close(m);
+    }
+}
+
 static void normalizers_by_hand(void) {
     static const char *const cases[][3] = {
         {STEP("NFKD"), "\xEF\xAC\x81 \xC2\xBD", "fi 1\xE2\x81\x84" "2"},      /* fi, 1/2 */
@@ -657,6 +701,7 @@ static const test tests_words[] = {
     {"words: a megabyte can be one word", a_megabyte_is_one_word},
     {"words: tokenizer.json of WordPiece and Unigram", json_wordpiece_and_unigram},
     {"words: normalizers by hand", normalizers_by_hand},
+    {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},
     {"words: special tokens take white space along", special_tokens_take_spaces_along},

@@ -516,6 +516,33 @@ def json_files(folder):
             'normalizer': normalizer, 'pre_tokenizer': cut,
             'model': {'type': 'Unigram', 'unk_id': 3, 'byte_fallback': number == 2,
                       'vocab': tokens}})
+    # Merges of characters with U+2581: Metaspace, whole or in words, and Gemma's way.
+    split = {'type': 'Split', 'pattern': {'String': ' '}, 'behavior': 'MergedWithPrevious',
+             'invert': False}
+    for number, (normalizer, cut) in enumerate((
+            (None, space), (None, dict(space, split=False)),
+            (None, dict(space, prepend_scheme='first')), (None, dict(space, prepend_scheme='never', split=False)),
+            ({'type': 'Replace', 'pattern': {'String': ' '}, 'content': '\u2581'}, split))):
+        vocab, merges = {'<s>': 0, '<unk>': 1}, []
+        for i in range(256):
+            vocab['<0x%02X>' % i] = 2 + i
+        for c in sorted({c for w in WORDS for c in w} | {'\u2581'}):
+            vocab.setdefault(c, len(vocab))
+        for _ in range(4000):
+            word = ' '.join(rng.choice(WORDS) for _ in range(3)) + '  '
+            a = rng.randrange(len(word))
+            cut_ = word[a:a + rng.randrange(2, 6)].replace(' ', '\u2581')
+            k = rng.randrange(1, max(len(cut_), 2))
+            parts = [cut_[:k], cut_[k:]]
+            if len(cut_) > 1 and '<s>' not in cut_ and parts not in merges and \
+                    all(p in vocab for p in parts):
+                merges.append(parts)
+                vocab.setdefault(cut_, len(vocab))
+        write('chars%d' % number, {
+            'added_tokens': added('<s>'), 'post_processor': None, 'decoder': None,
+            'normalizer': normalizer, 'pre_tokenizer': cut,
+            'model': {'type': 'BPE', 'unk_token': '<unk>', 'byte_fallback': True,
+                      'fuse_unk': True, 'vocab': vocab, 'merges': merges}})
     one = [dict(type=kind) for kind in ('NFC', 'NFD', 'NFKC', 'NFKD', 'StripAccents', 'Lowercase',
                                         'Nmt')]
     strip = {'type': 'Strip', 'strip_left': True, 'strip_right': True}
