@@ -189,6 +189,10 @@ static void template_statements(void) {
         {"{% for i in l %}{% with a = i %}{% if i == 1 %}{% continue %}{% endif %}{% set b = a %}"
          "{{ a }}{{ b }}{% endwith %}{{ b is defined }}{% endfor %}{{ a is defined }}",
          "33False22FalseFalse"},
+        {"{% for i in l %}{{ q is defined }}{% set q = i %}{% with a = i %}{% continue %}{% "
+         "endwith %}"
+         "{% endfor %}",
+         "FalseFalseFalse"},
         {"{% for i in [1, 2] %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}", "12"},
         {"{% raw %}\n a\n {% endraw %}\nb{% raw -%} x {%- endraw -%} y", "\n a\nbxy"},
         {"{% for i in [1, 2] %}{% for j in 'ab' %}{{ loop.cycle('x', 'y') }}{% endfor %}"
