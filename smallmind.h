@@ -30704,10 +30704,11 @@ static int64_t sm__v_length(sm_template *t, sm__value v) {
 /* Where a text begins in another one, from `at` on; hay.n + 1: nowhere. */
 static size_t sm__str_find(sm_template *t, sm__str hay, sm__str needle, size_t at) {
     for (; needle.n <= hay.n && at <= hay.n - needle.n; at++) {
-        const char *p = needle.n ? (const char *)memchr(hay.p + at, needle.p[0], hay.n - at) : NULL;
+        const char *p = hay.p + at;
         if (!needle.n) return at;
+        p = (const char *)memchr(p, needle.p[0], hay.n - at);
+        if (sm__tp_charge(t, ((p ? (size_t)(p - hay.p) : hay.n) - at + needle.n) / 16 + 1)) break;
         if (!p || (size_t)(p - hay.p) > hay.n - needle.n) break;
-        if (sm__tp_charge(t, ((size_t)(p - hay.p) - at) / 16 + needle.n / 16 + 1)) break;
         at = (size_t)(p - hay.p);
         if (memcmp(p, needle.p, needle.n) == 0) return at;
     }
@@ -30989,6 +30990,13 @@ static sm__value sm__tp_slice(sm_template *t, sm__value v, const sm__value *part
     return sm__v_items((int)v.kind, items, k);
 }
 
+static sm__value sm__tp_backwards(sm_template *t, sm__value v) {
+    sm__value parts[3];
+    parts[0] = parts[1] = sm__v_none();
+    parts[2] = sm__v_int(-1);
+    return sm__tp_slice(t, v, parts);
+}
+
 static sm__value sm__tp_item(sm_template *t, sm__value v, sm__value key) {
     if (v.kind == SM__V_UNDEFINED) return sm__tp_type(t, "undefined", v), v;
     if (v.kind == SM__V_DICT && key.kind != SM__V_UNDEFINED) {
@@ -31177,15 +31185,6 @@ static sm__value sm__tp_replace(sm_template *t, const sm__tp_args *a) {
     return sm__tp_made(t, from);
 }
 
-static void sm__tp_reverse(sm__value *v, uint32_t n) {
-    uint32_t i;
-    for (i = 0; i < n / 2; i++) {
-        sm__value x = v[i];
-        v[i] = v[n - 1 - i];
-        v[n - 1 - i] = x;
-    }
-}
-
 /* Pieces between white space; the rest is one piece after `left` cuts. */
 static void sm__tp_split_space(sm_template *t, sm__str s, int64_t left) {
     size_t n, k;
@@ -31218,19 +31217,19 @@ static sm__value sm__tp_split(sm_template *t, const sm__tp_args *a) {
     if (!sep.n) sm__tp_bad(t, "an empty separator");
     for (; left != 0 && !t->status; left--) {
         size_t at = a->how ? s.n + 1 : sm__str_find(t, s, sep, 0), end;
-        while (a->how && at > sep.n && memcmp(s.p + at - 1 - sep.n, sep.p, sep.n) != 0) at--;
+        while (a->how && at > sep.n && memcmp(s.p + at - 1 - sep.n, sep.p, sep.n) != 0 &&
+               !sm__tp_charge(t, 1 + sep.n / 16))
+            at--;
         if (a->how ? at <= sep.n : at > s.n) break;
         if (a->how) at -= sep.n + 1;
         end = at + sep.n;
-        if (sm__tp_charge(t, a->how ? (s.n - at) / 16 + 1 : 0)) break;
         head = sm__str_make(s.p, at), tail = sm__str_make(s.p + end, s.n - end);
         sm__tp_push(t, sm__v_string(a->how ? tail : head));
         s = a->how ? head : tail;
     }
     sm__tp_push(t, sm__v_string(s));
     list = sm__tp_gather(t, SM__V_LIST, base);
-    if (a->how && list.kind == SM__V_LIST) sm__tp_reverse(list.u.v, list.n);
-    return list;
+    return a->how && !t->status ? sm__tp_backwards(t, list) : list;
 }
 
 /* The end of the line at s.p[at], and (in next) where the following one begins, as splitlines(). */
@@ -31504,16 +31503,10 @@ static sm__value sm__tp_list(sm_template *t, const sm__tp_args *a) {
 }
 
 static sm__value sm__tp_reversed(sm_template *t, const sm__tp_args *a) {
-    sm__value list, *items, parts[3];
-    parts[0] = parts[1] = sm__v_none(), parts[2] = sm__v_int(-1);
-    if (sm__v_is(a->self, SM__V_STRINGS)) return sm__tp_slice(t, a->self, parts);
-    list = sm__tp_iterate(t, a->self);
-    items = sm__tp_take_values(t, list.n);
-    if (!items) return a->self;
-    if (list.n) memcpy(items, list.u.v, list.n * sizeof *items);
-    sm__tp_reverse(items, list.n);
-    list = sm__v_items(SM__V_LIST, items, list.n);
-    return a->self.kind == SM__V_GENERATOR ? list : sm__tp_generator(t, list);
+    sm__value v = a->self;
+    if (sm__v_is(v, SM__V_STRINGS)) return sm__tp_backwards(t, v);
+    v = sm__tp_backwards(t, sm__tp_list(t, a));
+    return a->self.kind == SM__V_GENERATOR ? v : sm__tp_generator(t, v);
 }
 
 /* The pairs of a dict as tuples (how 0), its keys (1), its values (2). */
