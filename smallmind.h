@@ -33711,7 +33711,7 @@ struct sm_chat {
     size_t n_text, max_text;
     int32_t *ids, *matches; /* [n_ctx] of the conversation; for sm__chat_find */
     int n_ids, n_reused, n_dropped, n_shifted;
-    int old_dropped, other; /* n_dropped at the last turn; 1: another history was loaded since */
+    int old_dropped, other; /* n_dropped at the last turn; 1: since then more was changed */
     sm_gen *gen;
     int running;
     size_t answer; /* where it begins */
@@ -33870,6 +33870,7 @@ SM_API sm_status sm_chat_add(sm_chat *chat, const sm_message *m) {
 SM_API sm_status sm_chat_keep(sm_chat *chat, int n) {
     if (!chat || n < 0 || n > chat->n_messages) return SM_ERR_ARG;
     if (chat->running) return sm__fail(&chat->ctx->error, SM_ERR_BUSY, "chat: an answer is made");
+    chat->other |= n < chat->n_messages;
     sm__chat_forget(chat, n, chat->n_messages);
     return SM_OK;
 }

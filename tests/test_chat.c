@@ -218,19 +218,52 @@ static void chat_moves_what_is_left(void) {
         CHECK_STR(sm_chat_message(f.chat, 1)->role, "user");
     }
     CHECK(moved > 2);
-    /* other system messages: nothing is moved that knows the old ones */
-    CHECK_STATUS(sm_chat_keep(f.chat, 0), SM_OK);
-    chat_say(&f, "system", "be quick");
-    for (i = 0; i < 12; i++) {
-        chat_say(&f, "user", chat_lines[i % 5]);
-        chat_say(&f, "assistant", chat_lines[i % 3]);
-    }
-    moved = sm_chat_get_stats(f.chat).n_shifted;
-    chat_say(&f, "user", "?");
-    CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
-    CHECK(chat_holds(&f) && sm_chat_get_stats(f.chat).n_shifted == moved);
-    CHECK(sm_chat_get_stats(f.chat).n_reused < 20);
     chat_close(&f);
+}
+
+/* The end of one conversation as the end of another, which is too long, too: its keys remember what
+ * went before, and that was not forgotten but changed. */
+static void chat_moves_nothing_to_another_history(void) {
+    sm_chat_params p = sm_chat_default();
+    static char json[8192];
+    size_t bytes;
+    chat_fixture f;
+    int way, i;
+    p.reserve = 32;
+    p.overflow = SM_OVERFLOW_SHIFT;
+    for (way = 0; way < 4; way++) { /* 3: the same is moved when nothing else happened */
+        if (!CHECK(chat_open(&f, 256, &p))) return;
+        if (way) chat_say(&f, "system", "be kind");
+        for (i = 0; i < 2; i++) {
+            chat_say(&f, "user", chat_lines[way == 3 ? 3 - i : 4]);
+            chat_say(&f, "assistant", chat_lines[way == 3 ? i : 4]);
+        }
+        chat_say(&f, "user", "who ate my cake?");
+        chat_say(&f, "assistant", "it was me, I am afraid");
+        chat_say(&f, "user", "the big one?");
+        f.gen.max_tokens = 1;
+        CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
+        if (way < 3) CHECK_STATUS(sm_chat_keep(f.chat, 0), SM_OK);
+        for (i = 0; i < 5 && way < 3; i++) {
+            if (!i) chat_say(&f, "system", way ? "be kind" : "be quick");
+            chat_say(&f, "user", chat_lines[3]);
+            chat_say(&f, "assistant", chat_lines[i]);
+        }
+        if (way < 3) {
+            chat_say(&f, "user", "who ate my cake?");
+            chat_say(&f, "assistant", "it was me, I am afraid");
+            chat_say(&f, "user", "the big one?");
+            chat_say(&f, "assistant", "yes");
+        }
+        if (way == 3) chat_say(&f, "assistant", chat_lines[0]);
+        chat_say(&f, "user", "well well");
+        CHECK_STATUS(sm_chat_save(f.chat, json, sizeof json, &bytes), SM_OK);
+        if (way == 2) f.chat->other = 0, CHECK_STATUS(sm_chat_load(f.chat, json, bytes), SM_OK);
+        CHECK_STATUS(sm_chat_reply(f.chat, &f.gen, NULL, NULL, NULL), SM_OK);
+        CHECK(chat_holds(&f) && sm_chat_get_stats(f.chat).n_dropped > 0);
+        CHECK((sm_chat_get_stats(f.chat).n_shifted > 0) == (way == 3));
+        chat_close(&f);
+    }
 }
 
 /* An answer longer than the context, and the turns after it. */
@@ -486,6 +519,7 @@ static const test tests_chat[] = {
     {"chat: what a user writes is no control token", chat_users_write_no_control_tokens},
     {"chat: overflow is an error, or drops old turns", chat_overflows_as_asked},
     {"chat: what is behind forgotten turns is moved", chat_moves_what_is_left},
+    {"chat: nothing is moved to another history", chat_moves_nothing_to_another_history},
     {"chat: an answer may be longer than the context", chat_answers_without_end},
     {"chat: saved after a shift", chat_is_saved_when_it_was_moved},
     {"chat: the longest beginning is found", chat_finds_the_longest_beginning},

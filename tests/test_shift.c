@@ -14,6 +14,19 @@ static float shift_key(const sm_ctx *ctx, int layer, int seq, int pos, int head,
     return k[d];
 }
 
+/* Element d of a value, with its scale. */
+static float shift_value(const sm_ctx *ctx, int seq, int pos, int head, int d) {
+    int type = ctx->kv.value_type, dim = ctx->model->hp.head_dim, lane = pos % SM__KV_BLOCK;
+    const unsigned char *at =
+        sm__kv_head(ctx, sm__kv_layer(ctx, 0, seq)[pos / SM__KV_BLOCK], 0, head);
+    const uint8_t *scale = sm__kv_scales(type, at + ctx->kv.key_bytes, dim);
+    float x;
+    at += ctx->kv.key_bytes + (size_t)lane * sm__kv_value(type, dim) + sm__kv_value(type, d);
+    x = sm__kv_element(type, at, d & 16);
+    scale += 2 * (lane * (dim / SM__QK) + d / SM__QK);
+    return sm__kv_scaled(type) ? x * sm__f16_to_f32(sm__load_u16(scale)) : x;
+}
+
 /* A context of n_seqs sequences of 256 tokens, one thread. */
 static sm_ctx *shift_ctx(const sm_model *m, run_way w, int n_seqs) {
     sm_ctx_params p = sm_ctx_default();
@@ -146,7 +159,7 @@ static void shift_logits_are_those_without_the_tokens(void) {
 }
 
 /* Of every type: what was stored is rotated and stored again, which rounds by half a unit of the
- * type (Q4_0: by a whole one, at the end that has no code). The order of threads is that of one. */
+ * type (Q4_0: by a whole one, at the end that has no code); values are what they were. */
 static void shift_of_every_type_rounds_once(void) {
     static const double units[] = {2e-7, 4.9e-4, 0.57 / 127, 4e-3, 1.0 / 8}; /* of the largest */
     sm_model *m = shift_model("qwen3", 2);
@@ -161,7 +174,7 @@ static void shift_of_every_type_rounds_once(void) {
         CHECK_STATUS(sm_seq_shift(ctx, 1, SHIFT_FROM, SHIFT_TO), SM_OK);
         for (pos = SHIFT_FROM; pos < SHIFT_N - n && !check.errors; pos++)
             for (h = 0; h < m->hp.n_kv_heads; h++) {
-                double want[32], most[2] = {0.0, 0.0};
+                double want[32], most = 0.0;
                 for (i = 0; i < 16; i++) { /* base 10000, (i, i + 16): by the formula itself */
                     double angle = n * pow(10000.0, -i / 16.0), c = cos(angle), s = sin(angle);
                     double a = (double)shift_key(ctx, 1, 0, pos + n, h, i);
@@ -169,9 +182,12 @@ static void shift_of_every_type_rounds_once(void) {
                     want[i] = a * c + b * s, want[i + 16] = b * c - a * s;
                 }
                 for (d = 0; d < 32; d++)
-                    if (fabs(want[d]) > most[0]) most[0] = fabs(want[d]);
-                for (d = 0; d < 32; d++)
-                    CHECK_NEAR(shift_key(ctx, 1, 1, pos, h, d), want[d], units[k] * most[0]);
+                    if (fabs(want[d]) > most) most = fabs(want[d]);
+                for (d = 0; d < 32; d++) {
+                    float v = shift_value(ctx, 1, pos, h, d);
+                    CHECK_NEAR(shift_key(ctx, 1, 1, pos, h, d), want[d], units[k] * most);
+                    CHECK(sm__bits(v) == sm__bits(shift_value(ctx, 0, pos + n, h, d)));
+                }
             }
         sm_ctx_destroy(ctx);
     }
@@ -297,7 +313,7 @@ static void shift_walk(const char *name, int window_keep) {
     sm_model *m = shift_model(name, 0);
     run_way w = run_plain(SM_TYPE_F16);
     sm_ctx *all = shift_ctx(m, w, SEQS), *less;
-    int round, refused = 0, shifted = 0, blocks = 0;
+    int round, refused = 0, shifted = 0;
     uint8_t *data = NULL;
     w.window_keep = window_keep;
     less = shift_ctx(m, w, SEQS);
@@ -337,7 +353,12 @@ static void shift_walk(const char *name, int window_keep) {
             CHECK_STATUS(run_eval(all, seq, tokens, n), SM_OK);
             SAME(name, sm_logits(less, -1), sm_logits(all, -1), 1, m->hp.n_vocab);
         }
-        blocks = sm__max(blocks, kv_blocks(less, 1));
+        for (seq = 0; seq < SEQS; seq++) { /* and no more blocks are held than without shifts */
+            const sm__kv_class *in = sm__kv_windows(less);
+            int i, n = 0;
+            for (i = 0; i < less->kv.blocks_per_seq; i++) n += sm__kv_row(less, in, seq)[i] != NULL;
+            CHECK(n <= in->reach / SM__KV_BLOCK + 2);
+        }
     }
     CHECK(shifted > 3);
     if (window_keep < 100) CHECK(refused > 0);
@@ -351,6 +372,32 @@ static void shift_with_windows_that_let_go(void) {
     shift_walk("mistral-window", 20); /* no layer keeps all */
     shift_walk("gemma2", 1);
     shift_walk("gemma2", 90);
+}
+
+/* Tokens of a block that was only half moved are not there to be rewound to. */
+static void shift_knows_the_first_token(void) {
+    run_way w = run_plain(SM_TYPE_F32);
+    sm_model *m = shift_model("gemma2", 0);
+    sm_ctx *ctx;
+    int32_t tokens[250];
+    w.window_keep = 90; /* with a window of 24: 113 tokens are kept, blocks from 128 on */
+    run_tokens(m, tokens, 250);
+    ctx = shift_ctx(m, w, 2);
+    if (ctx && CHECK_STATUS(run_eval(ctx, 0, tokens, 250), SM_OK)) {
+        CHECK_STATUS(sm_seq_fork(ctx, 0, 1), SM_OK);
+        CHECK_STATUS(sm_seq_shift(ctx, 1, 5, 13), SM_OK); /* 129 are wanted: a block goes back */
+        CHECK(ctx->seq_first[1] == 128 && !sm__kv_row(ctx, sm__kv_windows(ctx), 1)[1]);
+        CHECK_STATUS(sm_seq_release(ctx, 1), SM_OK);
+        CHECK_STATUS(sm_seq_shift(ctx, 0, 130, 240), SM_ERR_UNSUPPORTED); /* 117 were to be seen */
+        CHECK(sm_seq_length(ctx, 0) == 250);
+        CHECK_STATUS(sm_seq_shift(ctx, 0, 5, 42), SM_OK); /* 128 is 91 now */
+        CHECK_STATUS(sm_seq_rewind(ctx, 0, 113), SM_ERR_UNSUPPORTED);
+        CHECK(strstr(sm_ctx_error(ctx), "would see 90, and hold 91 and later"));
+        CHECK_STATUS(sm_seq_shift(ctx, 0, 100, 200), SM_ERR_UNSUPPORTED);
+        CHECK_STATUS(sm_seq_rewind(ctx, 0, 114), SM_OK);
+    }
+    sm_ctx_destroy(ctx);
+    sm_model_close(m);
 }
 
 /* A sequence longer than its context: what is left after many shifts is whole. */
@@ -396,5 +443,6 @@ static const test tests_shift[] = {
     {"shift: forks are left alone, shared blocks copied", shift_leaves_forks_alone},
     {"shift: what is refused changes nothing", shift_refused_changes_nothing},
     {"shift: windows that let go see the same tokens", shift_with_windows_that_let_go},
+    {"shift: what windows hold begins where it does", shift_knows_the_first_token},
     {"shift: again and again", shift_again_and_again},
 };
