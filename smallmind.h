@@ -27022,25 +27022,27 @@ typedef struct sm__decimal { /* 0.d0 d1 d2 ... * 10^point; n = 0: zero */
 static int sm__js_decimal(sm__schema *js, uint32_t node, sm__decimal *to) {
     sm__str s = js->t.v[node].text;
     size_t i;
-    int fraction = 0, exponent = 0, zeros = 0;
+    int fraction = 0, exponent = 0, zeros = 0; /* those that a further digit makes count */
     memset(to, 0, sizeof *to);
     if (js->t.v[node].kind != '0') return (int)sm__js_malformed(js, node, "this is no number");
     to->negative = s.p[0] == '-';
     for (i = (size_t)to->negative; i < s.n && (s.p[i] | 32) != 'e'; i++) {
-        int digit = s.p[i] - '0';
-        if (s.p[i] == '.') fraction = 1;
-        if (s.p[i] == '.') continue;
-        if (!fraction && (digit || to->n)) to->point++;
-        if (fraction && !digit && !to->n) to->point--;
-        zeros = digit || !to->n ? zeros : zeros + 1;
+        int digit = s.p[i] - '0', leading = !digit && !to->n;
+        if (s.p[i] == '.') {
+            fraction = 1;
+            continue;
+        }
+        if (fraction == leading) to->point += fraction ? -1 : 1;
+        zeros += !digit && !leading;
         if (!digit) continue;
         if (to->n + zeros >= SM__NUM_DIGITS)
             return (int)sm__js_refuse(js, node, "a number of more than 64 digits");
-        for (; zeros; zeros--) to->d[to->n++] = 0;
+        to->n += zeros;
         to->d[to->n++] = (unsigned char)digit;
+        zeros = 0;
     }
-    if (i < s.n) {
-        int down = s.p[++i] == '-';
+    if (i++ < s.n) {
+        int down = s.p[i] == '-';
         for (i += down || s.p[i] == '+'; i < s.n; i++)
             if (exponent < 100000) exponent = exponent * 10 + (s.p[i] - '0');
         to->point += down ? -exponent : exponent;
@@ -27523,6 +27525,19 @@ static sm__items sm__js_items(sm__schema *js, uint32_t s) {
         to.rest = sm__js_get(js, s, SM__KW_ADDITIONAL_ITEMS);
     }
     return to;
+}
+
+/* A node's sibling number k from it on; 0 = there is none. */
+static uint32_t sm__js_nth(const sm__schema *js, uint32_t node, uint32_t k) {
+    for (; node && k; k--) node = js->t.v[node].next;
+    return node;
+}
+
+/* The schema that a schema has for item k, 0 = none. */
+static uint32_t sm__js_item_schema(sm__schema *js, uint32_t s, uint32_t k) {
+    sm__items list = sm__js_items(js, s);
+    uint32_t node = sm__js_nth(js, list.first, k);
+    return node ? node : list.rest;
 }
 
 /* ---- the tableau ---- */
@@ -28063,19 +28078,22 @@ static int sm__js_inside(const sm__schema *js, uint32_t scope, uint32_t outer) {
     return scope == outer;
 }
 
-/* Whether unevaluatedProperties, the scope of which is a fact, sees that members of this name were
- * looked at by others. */
-static int sm__js_name_seen(sm__schema *js, sm__branch br, const sm__object *o, uint32_t scope,
-                            sm__name *name) {
-    uint32_t i;
+/* Whether unevaluatedX, the scope of which is a fact, sees that members of this name, or (o NULL)
+ * item k, were looked at by others. */
+static int sm__js_seen(sm__schema *js, sm__branch br, uint32_t scope, const sm__object *o,
+                       sm__name *name, uint32_t k) {
+    uint32_t i, node;
     for (i = br.facts; i; i = js->facts[i].next) {
         sm__fact f = js->facts[i];
         if ((f.kind != SM__FACT_SCOPE && f.kind != SM__FACT_LOCAL) || i == scope ||
             !sm__js_inside(js, f.b, scope))
             continue;
-        if (f.kind == SM__FACT_SCOPE || sm__js_get(js, f.a, SM__KW_ADDITIONAL) ||
-            sm__js_known(js, o, f.a, name, 0))
+        if (f.kind == SM__FACT_SCOPE) return 1;
+        if (o && (sm__js_get(js, f.a, SM__KW_ADDITIONAL) || sm__js_known(js, o, f.a, name, 0)))
             return 1;
+        if (!o && (node = sm__js_get(js, f.a, SM__KW_CONTAINS)))
+            sm__js_refuse(js, node, "contains below unevaluatedItems");
+        if (!o && sm__js_item_schema(js, f.a, k)) return 1;
     }
     return 0;
 }
@@ -28110,7 +28128,7 @@ static void sm__js_name_facts(sm__schema *js, sm__branch br, const sm__object *o
             sm__js_name_is(js, name, k ? sm__js_equal_to(k) : (uint32_t)SM__JS_NEGATED);
             if (k) name->needed = 1;
         }
-        if (f.kind == SM__FACT_SCOPE && !sm__js_name_seen(js, br, o, i, name))
+        if (f.kind == SM__FACT_SCOPE && !sm__js_seen(js, br, i, o, name, 0))
             sm__js_name_is(js, name, sm__js_is(f.a));
         if (f.kind == SM__FACT_LOCAL) sm__js_name_local(js, o, f.a, name);
     }
@@ -28327,33 +28345,6 @@ static sm__array sm__js_array_shape(sm__schema *js, sm__branch br) {
     return to;
 }
 
-/* A node's sibling number k from it on; 0 = there is none. */
-static uint32_t sm__js_nth(const sm__schema *js, uint32_t node, uint32_t k) {
-    for (; node && k; k--) node = js->t.v[node].next;
-    return node;
-}
-
-/* The schema that a schema has for item k, 0 = none. */
-static uint32_t sm__js_item_schema(sm__schema *js, uint32_t s, uint32_t k) {
-    sm__items list = sm__js_items(js, s);
-    uint32_t node = sm__js_nth(js, list.first, k);
-    return node ? node : list.rest;
-}
-
-/* Whether unevaluatedItems sees that item k was looked at by others. */
-static int sm__js_item_seen(sm__schema *js, sm__branch br, uint32_t scope, uint32_t k) {
-    uint32_t i, node;
-    for (i = br.facts; i; i = js->facts[i].next) {
-        sm__fact f = js->facts[i];
-        if (f.kind == SM__FACT_SCOPE && i != scope && sm__js_inside(js, f.b, scope)) return 1;
-        if (f.kind != SM__FACT_LOCAL || !sm__js_inside(js, f.b, scope)) continue;
-        if ((node = sm__js_get(js, f.a, SM__KW_CONTAINS)))
-            sm__js_refuse(js, node, "contains below unevaluatedItems");
-        if (sm__js_item_schema(js, f.a, k)) return 1;
-    }
-    return 0;
-}
-
 /* What the facts ask of item k, and what `more` does, gathered. */
 static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k, uint32_t more) {
     uint32_t first = js->n_elements, i, node;
@@ -28365,7 +28356,7 @@ static uint32_t sm__js_item_set(sm__schema *js, sm__branch br, uint32_t k, uint3
             node = sm__js_nth(js, js->t.v[f.a].first, k);
             sm__js_gather(js, first, node ? sm__js_equal_to(node) : (uint32_t)SM__JS_NEGATED);
         }
-        if (f.kind == SM__FACT_SCOPE && !sm__js_item_seen(js, br, i, k))
+        if (f.kind == SM__FACT_SCOPE && !sm__js_seen(js, br, i, NULL, NULL, k))
             sm__js_gather(js, first, sm__js_is(f.a));
         if (f.kind == SM__FACT_LOCAL && (node = sm__js_item_schema(js, f.a, k)))
             sm__js_gather(js, first, sm__js_is(node));
