@@ -26495,25 +26495,19 @@ static int sm__tree_string(sm__tree *t, sm__str raw, sm__str *to) {
 /* A value that holds no other. */
 static int sm__tree_scalar(sm__tree *t, sm__json *j, sm__tree_node *v) {
     static const char words[] = "ftn";
-    const uint8_t *start;
     double number;
     sm__str raw;
     int word;
-    if (sm__json_peek(j) == '"') {
-        v->kind = '"';
+    v->kind = '"';
+    if (sm__json_peek(j) == '"')
         return sm__json_string(j, &raw) && sm__tree_string(t, raw, &v->text);
-    }
     word = sm__json_word(j);
     if (word > 2) return 0; /* Python's words */
-    v->kind = '0';
-    if (word >= 0) {
-        v->kind = words[word];
-        return 1;
-    }
-    start = j->p;
-    v->text.p = (const char *)start;
+    v->kind = word < 0 ? '0' : words[word];
+    if (word >= 0) return 1;
+    v->text.p = (const char *)j->p;
     if (!sm__json_number(j, &number)) return 0;
-    v->text.n = (size_t)(j->p - start);
+    v->text.n = (size_t)((const char *)j->p - v->text.p);
     return 1;
 }
 
@@ -26780,8 +26774,7 @@ static uint32_t sm__js_malformed(sm__schema *js, uint32_t node, const char *prob
 /* The value of a schema's keyword; 0 = it has none. */
 static uint32_t sm__js_get(const sm__schema *js, uint32_t schema, int keyword) {
     uint32_t i, found = 0;
-    if (js->t.v[schema].kind != '{') return 0;
-    for (i = js->t.v[schema].first; i; i = js->t.v[i].next)
+    SM__EACH(js, i, schema)
         if (js->t.v[i].word == keyword) found = i;
     return found;
 }
@@ -26801,12 +26794,12 @@ static void sm__js_mark_children(sm__schema *js, uint32_t node) {
     if (mark == SM__BELOW_EITHER) mark = v->kind == '[' ? SM__BELOW_LIST : SM__BELOW_SCHEMA;
     if (mark == SM__BELOW_SCHEMA && v->kind == '{') {
         v->mark = SM__BELOW_SCHEMA;
-        for (i = v->first; i; i = js->t.v[i].next) {
+        SM__EACH(js, i, node) {
             js->t.v[i].word = (uint8_t)sm__js_keyword(js->t.v[i].key);
             js->t.v[i].mark = (uint8_t)sm__keywords[js->t.v[i].word].below;
         }
     } else if (v->kind == (mark == SM__BELOW_LIST ? '[' : '{') && mark != SM__BELOW_SCHEMA) {
-        for (i = v->first; i; i = js->t.v[i].next)
+        SM__EACH(js, i, node)
             if (mark != SM__BELOW_DEPENDENT || js->t.v[i].kind != '[')
                 js->t.v[i].mark = SM__BELOW_SCHEMA;
     } else if (v->kind != 't' && v->kind != 'f') {
@@ -26853,7 +26846,7 @@ static size_t sm__js_scheme(sm__str s, size_t *path) {
 /* ref seen from base, without fragment (RFC 3986, section 5.2), in memory of the builder. */
 static sm__str sm__js_join(sm__schema *js, sm__str base, sm__str ref) {
     sm__str to = {NULL, 0};
-    size_t path, scheme, n, i;
+    size_t path, scheme, n, i, end;
     char *p;
     ref.n = sm__js_span(ref, 0, "#");
     base.n = sm__js_span(base, 0, "#");
@@ -26876,19 +26869,14 @@ static sm__str sm__js_join(sm__schema *js, sm__str base, sm__str ref) {
     to.p = p;
     to.n = n + ref.n;
     sm__js_scheme(to, &path);
-    for (n = i = path; i < to.n; n++) { /* without . and .. */
-        size_t end = sm__js_span(to, i + 1, "/?"), dots = end - i - 1;
-        if (p[i] == '?') break;
-        if (p[i] == '/' && dots >= 1 && dots <= 2 && p[i + 1] == '.' && p[end - 1] == '.') {
-            if (dots == 2)
-                while (n > path && p[--n] != '/') continue;
+    for (n = i = path; i < to.n && p[i] != '?'; i = end) { /* without . and .. */
+        end = sm__js_span(to, i + 1, "/?");
+        if (p[i] == '/' && p[i + 1] == '.' && p[end - 1] == '.' && end - i >= 2 && end - i <= 3) {
+            while (end - i == 3 && n > path && p[--n] != '/') continue;
             if (end == to.n || p[end] == '?') p[n++] = '/';
-            i = end;
-            n--;
         } else {
             memmove(p + n, p + i, end - i);
-            n += end - i - 1;
-            i = end;
+            n += end - i;
         }
     }
     memmove(p + n, p + i, to.n - i);
@@ -26925,25 +26913,28 @@ static uint32_t sm__js_child(const sm__schema *js, uint32_t node, sm__str name) 
     return i;
 }
 
+/* The schema of a resource that has an anchor, or in old drafts an $id with #, of this name. */
+static uint32_t sm__js_anchor(const sm__schema *js, uint32_t root, sm__str name) {
+    uint32_t i, k;
+    for (i = root; i <= js->t.n; i++) {
+        if (js->t.v[i].mark != SM__BELOW_SCHEMA || sm__js_resource(js, i) != root) continue;
+        SM__EACH(js, k, i) {
+            sm__str text = js->t.v[k].text;
+            int word = js->t.v[k].word, old = word == SM__KW_ID && text.n && text.p[0] == '#';
+            if (!old && word != SM__KW_ANCHOR && word != SM__KW_DYNAMIC_ANCHOR) continue;
+            text.p += old;
+            text.n -= (size_t)old;
+            if (js->t.v[k].kind == '"' && sm__str_same(text, name)) return i;
+        }
+    }
+    return 0;
+}
+
 /* The node that a fragment names, seen from a resource: a JSON pointer, or an anchor. */
 static uint32_t sm__js_fragment(sm__schema *js, uint32_t root, sm__str f) {
-    uint32_t i, node = root;
-    size_t at = 0, k;
-    if (f.n && f.p[0] != '/') {
-        static const int words[] = {SM__KW_ANCHOR, SM__KW_DYNAMIC_ANCHOR, SM__KW_ID};
-        for (i = root; i <= js->t.n; i++) {
-            if (js->t.v[i].mark != SM__BELOW_SCHEMA || sm__js_resource(js, i) != root) continue;
-            for (k = 0; k < 3; k++) {
-                uint32_t id = sm__js_get(js, i, words[k]);
-                sm__str text = js->t.v[id].text;
-                if (!id || js->t.v[id].kind != '"') continue;
-                if (k == 2 && text.n && text.p[0] == '#') text.p++, text.n--;
-                else if (k == 2) continue;
-                if (sm__str_same(text, f)) return i;
-            }
-        }
-        return 0;
-    }
+    uint32_t node = root;
+    size_t at = 0;
+    if (f.n && f.p[0] != '/') return sm__js_anchor(js, root, f);
     while (node && at < f.n) { /* ~0 ~1 %XX: each makes the text shorter */
         char buf[512];
         sm__str name;
@@ -27162,14 +27153,14 @@ static uint32_t sm__js_written(sm__schema *js, const sm__decimal *v, int point, 
 
 /* Numbers equal to v. */
 static uint32_t sm__js_equal_number(sm__schema *js, const sm__decimal *v) {
-    char end[] = "[eE]\\+?0*\0\0\0";
+    char end[16] = {0}, *p = end;
     int e = v->point - 1, size = e < 0 ? -e : e, unit = size > 99 ? 100 : size > 9 ? 10 : 1;
-    char *p = end + (e < 0 ? 7 : 9);
+    const char *before = e < 0 ? "[eE]-0*" : "[eE]\\+?0*";
     uint32_t x;
     if (!v->n) return sm__js_plain(js, "-?0(?:\\.0+)?");
     x = sm__js_written(js, v, v->point, "");
     if (e > -5 && e < 16) return x;
-    if (e < 0) memcpy(end + 4, "-0*", 4);
+    while (*before) *p++ = *before++;
     for (; unit; unit /= 10) *p++ = (char)('0' + size / unit % 10);
     return sm__gb_alt(js->b, x, sm__js_written(js, v, 1, end));
 }
