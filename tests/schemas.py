@@ -1,5 +1,5 @@
-"""Random JSON Schemas with instances, a line each as in MaskBench, for tests/schemas.sh: what is valid
-say python3-jsonschema, the re module, and for numbers decimal.
+"""Random JSON Schemas with instances, a line each as in MaskBench, for tests/schemas.sh. Valid is
+what python3-jsonschema, the re module, and for numbers decimal say.
 
     schemas.py schemas|patterns|numbers SEED COUNT
 """
