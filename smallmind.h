@@ -29361,7 +29361,8 @@ static void sm__matcher_numbers(sm_matcher *m, uint32_t *mask) {
             const sm__garc *arc = &b->arcs[b->nodes[state].row - 1 + i];
             for (byte = arc->low; byte <= arc->high; byte++) {
                 id = base + byte;
-                if (id < n_vocab) mask[id >> 5] |= (uint32_t)1 << (id & 31) & ~m->trie->ends[id >> 5];
+                if (id >= n_vocab) break;
+                mask[id >> 5] |= (uint32_t)1 << (id & 31) & ~m->trie->ends[id >> 5];
             }
         }
     }
