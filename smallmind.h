@@ -29038,7 +29038,8 @@ SM_API void sm_grammar_destroy(sm_grammar *g) {
 
 /* --- matchers --------------------------------------------------------------------------------- */
 
-#define SM__DENSE_ROWS 64
+#define SM__DENSE_MIN 64  /* rows that are kept spread out: a power of two */
+#define SM__DENSE_MAX 512
 
 typedef struct sm__dense { /* a row, spread out for the walk */
     uint32_t state, next[256];
@@ -29050,8 +29051,8 @@ struct sm_matcher {
     uint32_t n_base, base_bytes; /* the grammar's */
     uint32_t state, slice;
     uint32_t *depths;  /* [max_depth + 1] states on the way to a trie's node */
-    sm__dense *dense;  /* [SM__DENSE_ROWS] by state */
-    uint32_t n_slots;
+    sm__dense *dense;  /* [dense_mask + 1] by state */
+    uint32_t dense_mask, n_slots;
     uint32_t *keys, *masks; /* [n_slots] states, [n_slots, n_words]; by state */
     uint32_t *mask;    /* [n_words] of the generation */
     uint32_t past[SMALLMIND_MAX_ROLLBACK]; /* a ring: the states before the last calls */
@@ -29061,12 +29062,13 @@ struct sm_matcher {
 SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *trie) {
     sm__arena a = {NULL, 0, 0};
     sm_matcher *m;
-    size_t words, room, end;
+    size_t words, room, end, dense = SM__DENSE_MIN;
     if (!memory || !trie || bytes < 2 * SM__ALIGN) return NULL;
+    while (dense < SM__DENSE_MAX && dense < bytes / 32 / sizeof *m->dense) dense *= 2;
     a.base = sm__align_pointer(memory);
     end = bytes - (size_t)(a.base - (unsigned char *)memory);
     words = (size_t)trie->n_words;
-    room = sizeof *m + SM__DENSE_ROWS * sizeof *m->dense + words * 8 + 1024 +
+    room = sizeof *m + dense * sizeof *m->dense + words * 8 + 1024 +
            ((size_t)trie->max_depth + 1) * sizeof *m->depths;
     if (end < room + 65536) return NULL;
     m = (sm_matcher *)sm__arena_take(&a, 1, sizeof *m);
@@ -29074,7 +29076,8 @@ SM_API sm_matcher *sm_matcher_init(void *memory, size_t bytes, const sm_trie *tr
     m->trie = trie;
     m->n_slots = (uint32_t)sm__max_size((end - room) / 3 / (words * 4 + 4), 1);
     m->depths = (uint32_t *)sm__arena_take(&a, (size_t)trie->max_depth + 1, sizeof *m->depths);
-    m->dense = (sm__dense *)sm__arena_take(&a, SM__DENSE_ROWS, sizeof *m->dense);
+    m->dense_mask = (uint32_t)dense - 1;
+    m->dense = (sm__dense *)sm__arena_take(&a, dense, sizeof *m->dense);
     m->mask = (uint32_t *)sm__arena_take(&a, words, sizeof *m->mask);
     m->keys = (uint32_t *)sm__arena_take(&a, m->n_slots, sizeof *m->keys);
     m->masks = (uint32_t *)sm__arena_take(&a, m->n_slots * words, sizeof *m->masks);
@@ -29096,7 +29099,7 @@ static void sm__matcher_forget(sm_matcher *m) {
     }
     b->nodes[0].row = b->n_arcs = b->n_stack = b->work = 0;
     memset(m->keys, 0, m->n_slots * sizeof *m->keys);
-    for (x = 0; x < SM__DENSE_ROWS; x++) m->dense[x].state = 0;
+    for (x = 0; x <= m->dense_mask; x++) m->dense[x].state = 0;
 }
 
 /* Takes over a builder's nodes; n_base of them, with base_bytes, are the grammar's. */
@@ -29275,7 +29278,7 @@ SM_API sm_status sm_matcher_rollback(sm_matcher *m, int n) {
 
 /* A state's row by bytes; NULL = no memory. */
 static const uint32_t *sm__matcher_dense(sm_matcher *m, uint32_t state) {
-    sm__dense *d = &m->dense[state % SM__DENSE_ROWS];
+    sm__dense *d = &m->dense[state & m->dense_mask];
     const sm__garc *arc, *end;
     if (d->state == state) return d->next;
     if (!sm__gb_row(&m->b, state)) return NULL;
@@ -29293,10 +29296,11 @@ static const uint32_t *sm__matcher_dense(sm_matcher *m, uint32_t state) {
 /* Sets the bits of a part's tokens that may follow. */
 static void sm__matcher_walk(sm_matcher *m, const sm__trie_part *part, uint32_t *mask) {
     const sm__trie_node *node = part->nodes, *end = node + part->n;
+    uint32_t dense_mask = m->dense_mask;
     m->depths[0] = m->state;
     while (node < end) {
         uint32_t state = m->depths[node->depth];
-        const sm__dense *d = &m->dense[state % SM__DENSE_ROWS];
+        const sm__dense *d = &m->dense[state & dense_mask];
         const uint32_t *next = d->state == state ? d->next : sm__matcher_dense(m, state);
         if (!next) return;
         state = next[node->byte];
