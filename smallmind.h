@@ -30469,7 +30469,7 @@ static void sm__tp_put_int(sm_template *t, int64_t v) {
     sm__tp_put_as(t, buf, text.at, 0);
 }
 
-/* A character as \n, \xe9, \u2028 or \U0001f600 (in JSON never the last); returns how many bytes. */
+/* A character as \n, \xe9, \u2028 or (not in JSON) \U0001f600; returns how many bytes. */
 static size_t sm__char_escape(uint32_t c, int json, char *text) {
     static const char from[] = "\"\\\n\r\t'\b\f", to[] = "\"\\nrt'bf";
     const char *e = c && c < 128 ? strchr(from, (int)c) : NULL;
