@@ -30986,9 +30986,10 @@ static sm__value sm__tp_backwards(sm_template *t, sm__value v) {
 
 static sm__value sm__tp_item(sm_template *t, sm__value v, sm__value key) {
     if (v.kind == SM__V_UNDEFINED) return sm__tp_type(t, "undefined", v), v;
+    if (v.kind == SM__V_DICT && key.kind >= SM__V_LIST) /* cannot be hashed */
+        return sm__v_undefined(sm__no_str);
     if (v.kind == SM__V_DICT && key.kind != SM__V_UNDEFINED) {
-        int i = key.kind >= SM__V_LIST ? -1 : sm__v_find(t, v, key);
-        if (key.kind >= SM__V_LIST) return sm__v_undefined(sm__no_str); /* cannot be hashed */
+        int i = sm__v_find(t, v, key);
         if (i >= 0) return v.u.v[2 * i + 1];
     }
     if (sm__v_is(key, SM__V_STRINGS)) return sm__tp_name(t, v, sm__v_str(key), 0);
@@ -31715,7 +31716,7 @@ static sm__value sm__tp_test_number(sm_template *t, const sm__tp_args *a) {
 
 static sm__value sm__tp_range(sm_template *t, const sm__tp_args *a) {
     int64_t from = 0, to = sm__tp_need_int(t, a->v[0], 0), step = sm__tp_need_int(t, a->v[2], 1);
-    int64_t n, i;
+    int64_t n = 0, i;
     sm__value *items;
     if (a->v[1].kind != SM__V_MISSING) from = to, to = sm__tp_need_int(t, a->v[1], 0);
     if (!step) sm__tp_bad(t, "range() with step 0");
@@ -31723,8 +31724,7 @@ static sm__value sm__tp_range(sm_template *t, const sm__tp_args *a) {
         step > INT32_MAX || step < -INT32_MAX)
         sm__tp_full(t, "range() is too long");
     if (t->status) return a->self;
-    n = step > 0 ? (to - from + step - 1) / step : (from - to - step - 1) / -step;
-    if (step > 0 ? to <= from : to >= from) n = 0;
+    if (step > 0 ? from < to : from > to) n = (to - from + step + (step > 0 ? -1 : 1)) / step;
     if (n > SM__TP_RANGE) sm__tp_full(t, "range() is too long");
     items = t->status ? NULL : sm__tp_take_values(t, (size_t)n);
     for (i = 0; items && i < n; i++) items[i] = sm__v_int(from + i * step);
@@ -33387,8 +33387,7 @@ static sm__value sm__tp_json_scalar(sm_template *t, sm__json *j, int mark) {
     if (word >= 3) sm__tp_refuse(t, "a number that is not finite");
     if (word >= 0) return word == 2 ? sm__v_none() : sm__v_bool(word);
     if (!sm__json_number(j, &d)) return sm__v_none();
-    s.p = (const char *)start, s.n = (size_t)(j->p - start);
-    return sm__tp_number(t, s, 1);
+    return sm__tp_number(t, sm__str_make((const char *)start, (size_t)(j->p - start)), 1);
 }
 
 /* A whole JSON text as a value. Containers that are open wait on a stack of their own, their values
@@ -33426,12 +33425,13 @@ static sm__value sm__tp_from_json(sm_template *t, sm__str text, int mark, const 
     return sm__tp_pop(t);
 }
 
-static void sm__tp_push_text(sm_template *t, const char *text, int mark) {
+static void sm__tp_push_member(sm_template *t, const char *name, const char *text) {
     uint32_t from = t->text.n;
-    sm__str s = sm__str_of(text);
-    if (!t->status && !sm__utf8_ok((const unsigned char *)s.p, s.n))
+    if (!text) return;
+    if (!t->status && !sm__utf8_ok((const unsigned char *)text, strlen(text)))
         t->status = sm__fail(t->error, SM_ERR_ARG, "a message that is not UTF-8");
-    sm__tp_put_as(t, s.p, s.n, mark);
+    sm__tp_put_as(t, text, strlen(text), 1);
+    sm__tp_push(t, sm__v_string(sm__str_of(name)));
     sm__tp_push(t, sm__tp_made(t, from));
 }
 
@@ -33442,9 +33442,8 @@ static void sm__tp_message(sm_template *t, const sm_message *m) {
     if (m->json) rest = sm__tp_from_json(t, sm__str_of(m->json), 1, "a message's json");
     if (rest.kind != SM__V_DICT && !t->status)
         t->status = sm__fail(t->error, SM_ERR_ARG, "a message's json is no object");
-    if (m->role) sm__tp_push(t, sm__v_string(sm__str_of("role"))), sm__tp_push_text(t, m->role, 1);
-    if (m->content)
-        sm__tp_push(t, sm__v_string(sm__str_of("content"))), sm__tp_push_text(t, m->content, 1);
+    sm__tp_push_member(t, "role", m->role);
+    sm__tp_push_member(t, "content", m->content);
     for (i = 0; i < rest.n && !t->status; i++) {
         sm__str key = sm__v_str(rest.u.v[2 * i]);
         if ((m->role && sm__str_is(key, "role")) || (m->content && sm__str_is(key, "content")))
