@@ -31967,17 +31967,9 @@ enum {
     SM__OP_END
 };
 
-enum { /* what waits */
-       SM__W_BASE,
-       SM__W_PAREN,
-       SM__W_LIST,
-       SM__W_DICT,
-       SM__W_ITEM,
-       SM__W_CALL, /* of a macro, method, filter, test */
-       SM__W_IF,   /* from here on no brackets */
-       SM__W_ELSE,
-       SM__W_OPERATOR
-};
+/* What waits: brackets, a call's too, and what is none. */
+enum { SM__W_BASE, SM__W_PAREN, SM__W_LIST, SM__W_DICT, SM__W_ITEM, SM__W_CALL };
+enum { SM__W_IF = SM__W_CALL + 1, SM__W_ELSE, SM__W_OPERATOR };
 
 typedef struct sm__tc_wait {
     uint8_t kind, bind, code, negated; /* how strongly; the operation that is written at the end */
@@ -31986,16 +31978,9 @@ typedef struct sm__tc_wait {
     uint32_t at;
 } sm__tc_wait;
 
-enum { /* blocks, in the order of their words in sm__tc_statement */
-       SM__B_IF,
-       SM__B_FOR,
-       SM__B_SET,
-       SM__B_MACRO,
-       SM__B_FILTER,
-       SM__B_WITH,
-       SM__B_GENERATION,
-       SM__B_FORELSE
-};
+/* Blocks, in the order of their words in sm__tc_statement. */
+enum { SM__B_IF, SM__B_FOR, SM__B_SET, SM__B_MACRO, SM__B_FILTER, SM__B_WITH, SM__B_GENERATION };
+enum { SM__B_FORELSE = SM__B_GENERATION + 1 };
 
 typedef struct sm__tc_block {
     int kind, start;    /* first operation */
@@ -32022,19 +32007,9 @@ typedef struct sm__tc {
     sm__tc_block blocks[SM__TP_DEPTH];
 } sm__tc;
 
-enum {
-    SM__T_END = 1,
-    SM__T_NAME,
-    SM__T_NUMBER,
-    SM__T_STRING,
-    SM__T_OR, /* in the order of the words in sm__tc_next */
-    SM__T_AND,
-    SM__T_NOT,
-    SM__T_IN,
-    SM__T_IS,
-    SM__T_IF,
-    SM__T_ELSE
-};
+/* Tokens, besides one or two signs; words that are operators, in the order of sm__tc_next. */
+enum { SM__T_END = 1, SM__T_NAME, SM__T_NUMBER, SM__T_STRING };
+enum { SM__T_OR = 5, SM__T_AND, SM__T_NOT, SM__T_IN, SM__T_IS, SM__T_IF, SM__T_ELSE };
 enum { SM__EXPR_TUPLE = 1, SM__EXPR_NO_IF = 2, SM__EXPR_FILTERS = 4 };
 
 static void sm__tc_fail(sm__tc *c, const char *what, sm__str name) {
@@ -32253,14 +32228,10 @@ static int32_t sm__tc_expect_name(sm__tc *c) { /* as a constant */
 
 /* -- expressions -- */
 
-enum { /* how strongly operators bind; those between are in the table of sm__tc_operator */
-       SM__BIND_OR = 1,
-       SM__BIND_AND,
-       SM__BIND_NOT,
-       SM__BIND_COMPARE,
-       SM__BIND_SIGN = 9,
-       SM__BIND_ARGUMENT /* of a test without brackets */
-};
+/* How strongly operators bind, and the argument of a test without brackets; those between are in
+ * the table of sm__tc_operator. */
+enum { SM__BIND_OR = 1, SM__BIND_AND, SM__BIND_NOT, SM__BIND_COMPARE };
+enum { SM__BIND_SIGN = 9, SM__BIND_ARGUMENT };
 
 static sm__tc_wait *sm__tc_top(sm__tc *c) { return &c->wait[c->n - 1]; }
 
