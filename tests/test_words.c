@@ -60,7 +60,8 @@ static void wordpiece_by_hand(void) {
 
 /* --- Unigram ---------------------------------------------------------------------------------- */
 
-/* Units of a charsmap that knows "A" (becomes "aa") and U+00C4 (becomes "a"), two bytes. */
+/* Units of a charsmap that knows "A" (becomes "aa"); U+00C4, "BC" and "D" before U+00C4 (become
+ * "a"). */
 static size_t tiny_charsmap(uint8_t *out) {
     static const char text[] = "aa\0a";
     uint32_t units[512];
@@ -72,6 +73,13 @@ static size_t tiny_charsmap(uint8_t *out) {
     units[1 ^ 0xC3] = 0xC3 | 256u << 10;                /* children at 1 ^ 0xC3 ^ 256 ^ byte */
     units[1 ^ 0xC3 ^ 256 ^ 0x84] = 0x84 | 1u << 8 | 1u << 10;
     units[1 ^ 0xC3 ^ 256 ^ 0x84 ^ 1] = 1u << 31 | 3;    /* text 3 */
+    units[1 ^ 'B'] = 'B' | 128u << 10;
+    units[1 ^ 'B' ^ 128 ^ 'C'] = 'C' | 1u << 8 | 1u << 10;
+    units[1 ^ 'B' ^ 128 ^ 'C' ^ 1] = 1u << 31 | 3;
+    units[1 ^ 'D'] = 'D' | 256u << 10;
+    units[1 ^ 'D' ^ 256 ^ 0xC3] = 0xC3; /* children at 390 ^ byte */
+    units[1 ^ 'D' ^ 256 ^ 0xC3 ^ 0x84] = 0x84 | 1u << 8 | 1u << 10;
+    units[1 ^ 'D' ^ 256 ^ 0xC3 ^ 0x84 ^ 1] = 1u << 31 | 3;
     sm__set32(out, sizeof units);
     for (i = 0; i < 512; i++) sm__set32(out + 4 + 4 * i, units[i]);
     memcpy(out + 4 + sizeof units, text, sizeof text);
@@ -123,6 +131,54 @@ static void unigram_by_hand(void) {
         CHECK_STR(ids_of_text(t, "A", 0), "5 3 ");
         CHECK_STR(ids_of_text(t, "\xC3\x84\xC3\x85", 0), "5 0 "); /* U+00C5 is not in it */
         CHECK_STR(ids_of_text(t, "AbA", 0), "5 3 6 4 ");
+        CHECK_STR(ids_of_text(t, "BC", 0), "5 ");            /* two ASCII characters */
+        CHECK_STR(ids_of_text(t, "D\xC3\x84", 0), "5 ");     /* one, and another */
+        CHECK_STR(ids_of_text(t, "abBCb", 0), "5 6 3 6 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    toy_add(y, "bA!", SM__TOKEN_USER, 0); /* what begins so is left as it is */
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) CHECK_STR(ids_of_text(t, "bA", 0), "2 6 0 ");
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
+/* Word by word gives the ids of the whole only while sums are exact; and unknown ids of words that
+ * were cut beforehand do not fuse. */
+static void unigram_words(void) {
+    const double exact[] = {-1, -2.5, 0}, thirds[] = {-1.0 / 3, -2}, big[] = {-1, -1e300};
+    toy *y = toy_new(SM__VOCAB_UGM);
+    sm_model *m;
+    sm_tokenizer *t;
+    CHECK(sm__exact_sums(exact, 3, -12.5) == 9007199254740992.0 / 2 / 12.5 ||
+          sm__exact_sums(exact, 3, -12.5) == 1000000000u);
+    CHECK(sm__exact_sums(thirds, 2, -12) < 2 && sm__exact_sums(big, 2, -12) == 0);
+    CHECK(sm__exact_sums(exact, 3, -4503599627370496.0) == 1);
+    toy_add(y, "<unk>", SM__TOKEN_UNKNOWN, 0);
+    toy_add(y, "\xE2\x96\x81" "b", SM__TOKEN_NORMAL, -4503599627370496.0f); /* 2^52 */
+    toy_add(y, "\xE2\x96\x81" "x", SM__TOKEN_NORMAL, -0.4f);
+    toy_add(y, "y", SM__TOKEN_NORMAL, -0.4f);
+    toy_add(y, "\xE2\x96\x81" "xy", SM__TOKEN_NORMAL, -0.6f);
+    y->v.unk = 0, y->v.add_space_prefix = 1;
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "xy", 0), "4 ");
+        CHECK_STR(ids_of_text(t, "b xy", 0), "1 2 3 "); /* 2^52 + 0.4 is 2^52 */
+        CHECK_STR(ids_of_text(t, "xy q q", 0), "4 0 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    y->v.text_flags = SM__TEXT_HF | SM__TEXT_WORDS;
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) {
+        CHECK_STR(ids_of_text(t, "xy q q", 0), "4 0 0 ");
+        CHECK_STR(ids_of_text(t, "\xE2\x96\x81xy xy", 0), "4 4 "); /* it has its space */
+        CHECK_STR(ids_of_text(t, " xy", 0), "4 ");
     }
     sm_tokenizer_destroy(t);
     sm_model_close(m);
@@ -489,6 +545,53 @@ static void json_wordpiece_and_unigram(void) {
     }
 }
 
+/* Rules of tokenizer.ggml.pre whose merges are of characters. Of bytes there are those of U+00E9 and
+ * the first of U+FFFD. */
+static void merges_of_characters(void) {
+    static const char *const tokens[] = {"<b>", "a", "\xE2\x96\x81", "\n", "\n\n", "a\n", "aa",
+                                         "<0xC3>", "<0xA9>", " ", "\xE2\x96\x81" "a", "<0xEF>"};
+    static const char *const merges[] = {"a \n", "a a", "\n \n", "\xE2\x96\x81 a"};
+    static const char *const cases[][3] = {
+        {"gemma4", "aa\n", "0 6 3 "}, {"gemma4", "a a", "0 1 10 "},
+        {"gemma4", "a\n\na", "0 1 4 1 "},
+        {"gemma4", "\xC3\xA9", "0 7 8 "}, {"gemma4", "a\xFF", "0 1 11 "},
+        {"gemma4", "\n\n\n", "0 4 3 "}, {"gemma4", "", "0 "},
+        {"granite-embed-multi-311m", "aa\n a", "0 6 3 10 "},
+        {"sarvam-moe", "a\n\na", "1 4 1 "}, {"sarvam-moe", "aa a", "6 10 "},
+        {"whitespace", "aa\na a", "6 3 1 9 1 "}, {"whitespace", "a\xE3\x80\x80", "1 "},
+    };
+    int32_t kinds[12] = {3, 1, 1, 1, 1, 1, 1, 6, 6, 1, 1, 6};
+    size_t i, k;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sm_model_params p = sm_model_default();
+        gguf_builder g = gguf_make(3);
+        sm_model *m = NULL;
+        sm_error error;
+        uint8_t *file;
+        gguf_key_str(&g, "general.architecture", "llama");
+        gguf_key_str(&g, "tokenizer.ggml.model", i == 1 ? "gemma4" : "gpt2");
+        if (i != 1) gguf_key_str(&g, "tokenizer.ggml.pre", cases[i][0]);
+        gguf_key_strings(&g, "tokenizer.ggml.tokens", 12);
+        for (k = 0; k < 12; k++) gguf_string(&g, &g.meta, tokens[k], strlen(tokens[k]));
+        gguf_key_strings(&g, "tokenizer.ggml.merges", 4);
+        for (k = 0; k < 4; k++) gguf_string(&g, &g.meta, merges[k], strlen(merges[k]));
+        gguf_key_array(&g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, 12);
+        gguf_key_u32(&g, "tokenizer.ggml.bos_token_id", 0);
+        file = gguf_finish(&g, &p.file.bytes);
+        p.file.data = file;
+        p.vocab_only = 1;
+        p.allocator = heap_allocator();
+        if (sm_model_open(&p, &m, &error)) FAIL("%s", error.text);
+        else {
+            sm_tokenizer *t = tokenizer_make(m, 64);
+            CHECK_STR(ids_of_text(t, cases[i][1], SM_TEXT_BOS), cases[i][2]);
+            sm_tokenizer_destroy(t);
+        }
+        sm_model_close(m);
+        free(file);
+    }
+}
+
 /* A vocabulary of nothing but bytes, with a normalizer; "" = refused. */
 static const char *normalized(const char *normalizer, const char *text) {
     static char file[16384], out[256];
@@ -576,6 +679,7 @@ static void normalizers_by_hand(void) {
         {STEP("NFC"), "e\xCC\x81\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0",
          "\xC3\xA9\xF0\x91\xA4\xB5\xF0\x91\xA4\xB0"},                         /* 11935 11930 */
         {STEP("NFD") "," STEP("StripAccents"), "\xC3\xA9\xE0\xA4\xBE\xE0\xA3\x93", "e\xE0\xA3\x93"},
+        {STEP("NFD"), "a\xCC\x81\xE1\xAA\xBF", "a\xCC\x81\xE1\xAA\xBF"}, /* 1ABF stays there */
         {STEP("Lowercase"), "\xC4\xB0" "A\xCE\xA3\xE1\xBA\x9E\xEA\x9F\x8B",
          "i\xCC\x87" "a\xCF\x83\xC3\x9F\xC9\xA4"},                            /* 0130 .. A7CB */
         {STEP("Nmt"), "a\x01\t\xE2\x80\x8B" "b\xC2\x8F\xEF\xBB\xBF", "a  b "},
@@ -693,6 +797,7 @@ static const test tests_words[] = {
     {"words: WordPiece by hand", wordpiece_by_hand},
     {"words: Unigram by hand", unigram_by_hand},
     {"words: Unigram finds the best way", unigram_finds_the_best_way},
+    {"words: Unigram word by word", unigram_words},
     {"words: charsmaps that mean harm", charsmaps_mean_harm},
     {"words: unknown ids fuse across words", unknown_ids_fuse_across_words},
     {"words: Form C is the standard's", form_c_is_the_standards},
@@ -700,6 +805,7 @@ static const test tests_words[] = {
     {"words: every rule takes linear time", rules_take_linear_time},
     {"words: a megabyte can be one word", a_megabyte_is_one_word},
     {"words: tokenizer.json of WordPiece and Unigram", json_wordpiece_and_unigram},
+    {"words: merges of characters", merges_of_characters},
     {"words: normalizers by hand", normalizers_by_hand},
     {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},

@@ -521,7 +521,8 @@ def json_files(folder):
              'invert': False}
     for number, (normalizer, cut) in enumerate((
             (None, space), (None, dict(space, split=False)),
-            (None, dict(space, prepend_scheme='first')), (None, dict(space, prepend_scheme='never', split=False)),
+            (None, dict(space, prepend_scheme='first')),
+            (None, dict(space, prepend_scheme='never', split=False)),
             ({'type': 'Replace', 'pattern': {'String': ' '}, 'content': '\u2581'}, split))):
         vocab, merges = {'<s>': 0, '<unk>': 1}, []
         for i in range(256):
