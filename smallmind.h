@@ -30566,6 +30566,10 @@ static sm__value sm__v_sorted(sm_template *t, sm__value dict) {
     return sm__v_items(SM__V_DICT, pairs, dict.n);
 }
 
+static const char *sm__v_brackets(sm__value v, int json) {
+    return v.kind == SM__V_DICT ? "{}" : json || v.kind == SM__V_LIST ? "[]" : "()";
+}
+
 static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
     struct {
         sm__value v;
@@ -30582,9 +30586,7 @@ static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
             if (v.kind == SM__V_DICT && s->sort) v = sm__v_sorted(t, v);
             open[n].v = v;
             open[n++].i = 0;
-            sm__tp_puts(t, v.kind == SM__V_DICT              ? "{"
-                           : s->json || v.kind == SM__V_LIST ? "["
-                                                             : "(");
+            sm__tp_put_as(t, sm__v_brackets(v, s->json), 1, 0);
         }
         for (;; n--) { /* what comes next */
             if (!n) return;
@@ -30592,9 +30594,8 @@ static void sm__tp_write(sm_template *t, sm__value v, const sm__tp_style *s) {
             v = top->v;
             if (top->i < v.n) break;
             if (v.n) sm__tp_put_line(t, s, n - 1);
-            if (v.kind == SM__V_DICT) sm__tp_puts(t, "}");
-            else if (s->json || v.kind == SM__V_LIST) sm__tp_puts(t, "]");
-            else sm__tp_puts(t, v.n == 1 ? ",)" : ")");
+            if (v.kind == SM__V_TUPLE && v.n == 1 && !s->json) sm__tp_puts(t, ",");
+            sm__tp_put_as(t, sm__v_brackets(v, s->json) + 1, 1, 0);
         }
         if (top->i) sm__tp_put(t, s->comma);
         sm__tp_put_line(t, s, n);
@@ -30826,8 +30827,8 @@ static sm__value sm__tp_binary(sm_template *t, int op, sm__value a, sm__value b)
     if (op == '*' && sm__v_is(b, SM__V_WHOLE) && sm__v_is(a, SM__V_ARRAYS | SM__SET(SM__V_STRING)))
         return sm__tp_repeat(t, a, b.u.i);
     if (op == '%' && a.kind == SM__V_STRING)
-        return b.kind == SM__V_TUPLE ? sm__tp_fill(t, sm__v_str(a), '%', b.u.v, b.n, NULL, 0)
-                                     : sm__tp_fill(t, sm__v_str(a), '%', &b, 1, NULL, 0);
+        return sm__tp_fill(t, sm__v_str(a), '%', b.kind == SM__V_TUPLE ? b.u.v : &b,
+                           b.kind == SM__V_TUPLE ? b.n : 1, NULL, 0);
     if (a.kind == SM__V_MARKUP || b.kind == SM__V_MARKUP)
         sm__tp_refuse(t, "Markup in an operation");
     sm__tp_type(t, "this operator does not take",
@@ -33128,7 +33129,7 @@ static int32_t sm__tp_call(sm_template *t, const sm__tp_op *op, int32_t pc) {
     }
     if (t->status) return pc;
     if (plain && f.kind == SM__V_MACRO) return sm__tp_enter(t, f, op, pc, base);
-    if (plain && f.kind != SM__V_FUNCTION) sm__tp_type(t, "this cannot be called:", f);
+    if (plain && f.kind != SM__V_FUNCTION) return sm__tp_type(t, "this cannot be called:", f), pc;
     if (plain) row = (int)f.n;
     if (row >= 0) r = sm__tp_row_run(t, row, self, args, n, n_kw);
     else if (op->code != SM__OP_METHOD)

@@ -236,6 +236,9 @@ static void template_errors_say_where(void) {
          "template, line 1, column 74: a namespace that the loop's own filter reads is changed"},
         {"{% for i in l %}{{ n }}{% endfor %}{% set n = 4 %}",
          "template, line 1, column 49: set behind a block that has read it: n"},
+        {"{{ a_name_that_is_longer_than_there_are_rows_of_filters_and_tests_() }}",
+         "template, line 1, column 4: this is undefined: "
+         "a_name_that_is_longer_than_there_are_rows_of_filters_and_tests_"},
         {"{{ 'abc'.index('x') }}", "template, line 1, column 10: index(): not found"},
         {"{{ [[1]]|map('map', 'string') }}",
          "template, line 1, column 10: map, select and reject in one another"},
