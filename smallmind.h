@@ -26782,7 +26782,7 @@ static uint32_t sm__js_get(const sm__schema *js, uint32_t schema, int keyword) {
 static int sm__js_keyword(sm__str name) {
     int i;
     for (i = 1; i < SM__KW_COUNT; i++)
-        if (sm__str_same(sm__str_of(sm__keywords[i].name), name)) return i;
+        if (sm__str_is(name, sm__keywords[i].name)) return i;
     return SM__KW_NOT_ONE;
 }
 
@@ -27367,11 +27367,8 @@ static int sm__js_types(sm__schema *js, uint32_t schema) {
     if (!node) return SM__JS_ANY;
     list = js->t.v[node].kind == '[';
     for (i = list ? js->t.v[node].first : node; i; i = list ? js->t.v[i].next : 0) {
-        for (k = 0; k < 7; k++)
-            if (js->t.v[i].kind == '"' &&
-                sm__str_same(sm__str_of(known[k].name), js->t.v[i].text))
-                break;
-        if (k == 7) return (int)sm__js_malformed(js, i, "this is no type");
+        for (k = 0; k < 7 && !sm__str_is(js->t.v[i].text, known[k].name);) k++;
+        if (k == 7 || js->t.v[i].kind != '"') return (int)sm__js_malformed(js, i, "this is no type");
         types |= known[k].types;
     }
     return types;
@@ -27599,6 +27596,13 @@ static uint32_t sm__js_is(uint32_t schema) { return schema << 2; }
 static uint32_t sm__js_not(uint32_t schema) { return schema << 2 | SM__JS_NEGATED; }
 static uint32_t sm__js_equal_to(uint32_t value) { return value << 2 | SM__JS_EQUAL; }
 
+/* The value of an element that is a schema with const; 0 = none. */
+static uint32_t sm__js_const(const sm__schema *js, uint32_t element) {
+    return element & 3 || sm__js_only_ref(js, element >> 2)
+               ? 0
+               : sm__js_get(js, element >> 2, SM__KW_CONST);
+}
+
 /* 1 = nothing can break it, -1 = nothing can fulfil it. */
 static int sm__js_certain(const sm__schema *js, uint32_t element) {
     const sm__tree_node *v = &js->t.v[element >> 2];
@@ -27725,9 +27729,12 @@ static void sm__js_fork_one(sm__schema *js, int type, sm__branch was, sm__fact f
     uint32_t i, k;
     if (f.c) sm__js_fork_list(js, type, was, f, 0);
     SM__EACH(js, i, f.a) {
+        uint32_t value = sm__js_const(js, sm__js_is(i));
+        if (value && sm__js_type_of(js, value) != type) continue; /* never, so also no pair */
         if (!f.c) sm__js_or(js, was, sm__js_is(i), f.b);
         SM__EACH(js, k, f.a) {
             if (k == i || (f.c && k < i)) continue; /* two: each pair once */
+            if (js->b->error.status) return;
             if (f.c) sm__js_or(js, was, sm__js_is(i), f.b);
             else if (sm__js_apart(js, type, sm__js_is(i), sm__js_is(k))) continue;
             sm__js_todo(js, &js->branches[js->n_branches - 1], sm__js_is(k) ^ !f.c, f.b);
@@ -28210,10 +28217,14 @@ static int sm__js_dead_set(sm__schema *js, uint32_t first, int depth) {
     return type > SM__JS_OBJECT;
 }
 
-/* Two schemas that no value of the type can fulfil together. */
+/* Two schemas that no value of the type can fulfil together. Of constants, of which oneOf may have
+ * hundreds, that is seen at once. */
 static int sm__js_apart(sm__schema *js, int type, uint32_t a, uint32_t b) {
-    uint32_t first = js->n_elements;
+    uint32_t first = js->n_elements, x = sm__js_const(js, a), y = sm__js_const(js, b);
     int apart;
+    if (++js->steps > SM__JS_STEPS) sm__js_fail(js, 1, SM_ERR_FULL, "too many cases");
+    if ((x && sm__js_type_of(js, x) != type) || (y && sm__js_type_of(js, y) != type)) return 1;
+    if (x && y && type == SM__JS_STRING) return !sm__str_same(js->t.v[x].text, js->t.v[y].text);
     if (js->probing == SM__JS_PROBE) return 0;
     js->probing++;
     sm__js_gather(js, first, a);

@@ -649,6 +649,14 @@ static void schema_large_enums(void) {
     json_buffer schema = {NULL, 0, 0};
     static char values[5000][48];
     int i, k, numbers, n;
+    json_put(&schema, "{\"oneOf\":[", 10);
+    for (i = 0; i < 400; i++) {
+        n = sprintf(values[i], "%s{\"const\":\"v%d\"}", i ? "," : "", i * i);
+        json_put(&schema, values[i], (size_t)n);
+    }
+    json_put(&schema, "]}", 2);
+    if (CHECK_STATUS(schema_compile(t, schema.p, schema.n, 0), SM_OK))
+        CHECK(schema_accepts(t, "\"v169\"", 6) && !schema_accepts(t, "\"v170\"", 6));
     for (numbers = 0; numbers < 2; numbers++) {
         schema.n = 0;
         json_put(&schema, "{\"enum\":[", 9);
