@@ -27368,7 +27368,8 @@ static int sm__js_types(sm__schema *js, uint32_t schema) {
     list = js->t.v[node].kind == '[';
     for (i = list ? js->t.v[node].first : node; i; i = list ? js->t.v[i].next : 0) {
         for (k = 0; k < 7 && !sm__str_is(js->t.v[i].text, known[k].name);) k++;
-        if (k == 7 || js->t.v[i].kind != '"') return (int)sm__js_malformed(js, i, "this is no type");
+        if (k == 7 || js->t.v[i].kind != '"')
+            return (int)sm__js_malformed(js, i, "this is no type");
         types |= known[k].types;
     }
     return types;
