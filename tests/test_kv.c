@@ -588,15 +588,21 @@ static void kv_saved_goes_on(run_way w) {
         CHECK_STATUS(sm_seq_load(other.ctx, KV_SEQS, data, bytes), SM_ERR_ARG);
         CHECK(sm_seq_save_bytes(other.ctx, -1) == 0);
         /* hostile: a hash that fits does not make the rest right */
-        for (i = 0; i < 3; i++) {
-            sm__saved head;
-            memcpy(&head, data, sizeof head);
+        for (i = 0; i < 7; i++) {
+            sm__saved good, head;
+            int32_t id = i == 6 ? KV_VOCAB : i == 5 ? -1 : f.tokens[AT - 1];
+            memcpy(&good, data, sizeof good);
+            head = good;
             if (i == 0) head.length = 1 << 30;
             if (i == 1) head.length = -1;
             if (i == 2) head.length = 10;
+            if (i == 3) head.first = -1;
+            if (i == 4) head.first = AT + 1;
+            memcpy(data + sizeof head + (AT - 1) * sizeof id, &id, sizeof id);
             head.hash = sm__saved_hash(head, data);
             memcpy(data, &head, sizeof head);
             CHECK(sm_seq_load(other.ctx, 1, data, bytes) != SM_OK);
+            memcpy(data, &good, sizeof good);
         }
         kv_extend(&other, 1, MORE + 1);
         free(data - 1);
