@@ -801,8 +801,8 @@ def as_quantised(name, path, ids):
     if not result:
         return
     far = max(difference(result[2], b) for b in result[3])
-    print('    within 1e-5 of its arithmetic in float64: ours %d, llama.cpp %d positions; as f32 %.1e '
-          'from llama.cpp' % (lead_own, lead_peer, far))
+    print('    within 1e-5 of its arithmetic in float64: ours %d, llama.cpp %d positions; as f32 '
+          '%.1e from llama.cpp' % (lead_own, lead_peer, far))
     # Its GELU is a table of halves: see mkgpt2.STEEP.
     check(far <= (F32_BOUND if file.arch != 'gpt2' else 1e-3), '%s: as f32 %.1e from the peer' % (
         name, far))
