@@ -964,7 +964,7 @@ typedef struct sm_gen_params {
     const int32_t *prompt_ids;  /* instead of prompt */
     int n_prompt_ids;
     int text_flags;             /* SM_TEXT_*: for the prompt */
-    int max_tokens;             /* 0 = until the context is full */
+    int max_tokens;             /* 0 = until the context is full; with shift: no limit */
     sm_sampler sampler;
     const char *const *dry_breakers; /* text that no repetition crosses, in one token or in many */
     int n_dry_breakers;         /* 0 = "\n" ":" "\"" "*" unless sampler.dry_breakers; -1 = none */

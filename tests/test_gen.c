@@ -769,6 +769,7 @@ static void gen_goes_on_when_the_context_is_full(void) {
     sm_model *m = gen_model();
     sm_ctx *ctx = m ? gen_ctx(m, SM_ISA_AUTO) : NULL;
     int32_t ids[20], start[3];
+    sm_ctx_params cp = sm_ctx_default();
     spoken told;
     int i, k, n = 0, removed, at;
     for (k = 0; k < 2 && ctx; k++) {
@@ -812,6 +813,16 @@ static void gen_goes_on_when_the_context_is_full(void) {
             removed += told.stats.shifted_tokens;
         }
         CHECK(removed > 60);
+    }
+    sm_ctx_destroy(ctx);
+    cp.n_ctx = 100;
+    cp.kv_tokens = 64; /* what is full is the KV cache */
+    ctx = m ? run_ctx(m, &cp) : NULL;
+    if (ctx) {
+        sm_gen_params p = gen_params("the cat sat on the cat and", 120);
+        p.shift = 1;
+        speak(ctx, &p, -1, &told);
+        CHECK(told.n == 120 && told.stats.shifted_tokens >= 64 && sm_seq_length(ctx, 0) <= 64);
     }
     sm_ctx_destroy(ctx);
     sm_model_close(m);
