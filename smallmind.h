@@ -27444,29 +27444,24 @@ static uint32_t sm__js_pattern(sm__schema *js, uint32_t node, sm__str pattern) {
 
 /* What the keywords of one schema ask of a number; SM__G_ID_ANY: nothing. */
 static uint32_t sm__js_number(sm__schema *js, uint32_t schema) {
-    static const struct {
-        int keyword, exclusive, below;
-    } bounds[] = {{SM__KW_MINIMUM, 0, 0},
-                  {SM__KW_EX_MINIMUM, 1, 0},
-                  {SM__KW_MAXIMUM, 0, 1},
-                  {SM__KW_EX_MAXIMUM, 1, 1}};
-    uint32_t x = sm__js_listed(js, schema, '0'), node;
+    uint32_t x = sm__js_listed(js, schema, '0'), node, old;
     sm__decimal v;
-    int i;
+    int word;
     if (!(sm__js_types(js, schema) & SM__JS_FRACTION))
         x = sm__gb_and(js->b, sm__js_plain(js, js->draft < 6 ? "0|-?[1-9]\\d*" : SM__NUM_INTEGER),
                        x);
-    for (i = 0; i < 4 && !js->b->error.status; i++) {
-        int exclusive = bounds[i].exclusive;
-        node = sm__js_get(js, schema, bounds[i].keyword);
+    for (word = SM__KW_MINIMUM; word <= SM__KW_EX_MAXIMUM && !js->b->error.status; word++) {
+        int exclusive = word >= SM__KW_EX_MINIMUM;
+        int below = word == SM__KW_MAXIMUM || word == SM__KW_EX_MAXIMUM;
+        node = sm__js_get(js, schema, word);
         if (!node) continue;
         if (exclusive && (js->t.v[node].kind == 't' || js->t.v[node].kind == 'f')) continue;
         if (!exclusive) { /* draft 4 has exclusiveMinimum: true beside minimum */
-            uint32_t old = sm__js_get(js, schema, bounds[i + 1].keyword);
+            old = sm__js_get(js, schema, below ? SM__KW_EX_MAXIMUM : SM__KW_EX_MINIMUM);
             exclusive = old && js->t.v[old].kind == 't';
         }
         if (sm__js_decimal(js, node, &v))
-            x = sm__gb_and(js->b, x, sm__js_bound(js, &v, exclusive, bounds[i].below));
+            x = sm__gb_and(js->b, x, sm__js_bound(js, &v, exclusive, below));
     }
     node = sm__js_get(js, schema, SM__KW_MULTIPLE_OF);
     if (node) x = sm__gb_and(js->b, x, sm__js_multiple(js, node));
@@ -27634,13 +27629,6 @@ static uint32_t sm__js_text(sm__schema *js, uint32_t schema, int type) {
     return *known - 1;
 }
 
-/* The keywords of one type of value that are asked when its shape is known. */
-static const uint8_t sm__js_local[2][12] = {
-    {SM__KW_PREFIX_ITEMS, SM__KW_ITEMS, SM__KW_CONTAINS, SM__KW_MIN_ITEMS, SM__KW_MAX_ITEMS,
-     SM__KW_UNIQUE_ITEMS},
-    {SM__KW_PROPERTIES, SM__KW_PATTERN_PROPERTIES, SM__KW_ADDITIONAL, SM__KW_PROPERTY_NAMES,
-     SM__KW_REQUIRED, SM__KW_MIN_PROPERTIES, SM__KW_MAX_PROPERTIES}};
-
 /* The keywords that ask something of the value itself, by schemas or values, looked into from the
  * last to the first: those with a choice are the later ones. */
 static const uint8_t sm__js_applied[] = {SM__KW_ANY_OF, SM__KW_ONE_OF, SM__KW_IF, SM__KW_ENUM,
@@ -27679,7 +27667,6 @@ static void sm__js_apply(sm__schema *js, int type, sm__branch was, sm__branch *t
 /* A schema holds: its own keywords become facts, the others are still to be looked into. */
 static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, uint32_t way) {
     sm__branch *to = sm__js_push(js, was);
-    const uint8_t *local = sm__js_local[type == SM__JS_OBJECT];
     uint32_t node, x;
     if (sm__js_only_ref(js, s)) {
         sm__js_apply(js, type, was, to, s, way);
@@ -27692,8 +27679,7 @@ static void sm__js_assert(sm__schema *js, int type, sm__branch was, uint32_t s, 
             sm__js_fact(js, to, SM__FACT_SCOPE, node, SM__WAY_SCOPE(way));
             way = to->facts << 8 | (way & SM__WAY_STEPS);
         }
-        while (*local && !sm__js_get(js, s, *local)) local++;
-        if (*local) sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
+        sm__js_fact(js, to, SM__FACT_LOCAL, s, SM__WAY_SCOPE(way));
     }
     sm__js_apply(js, type, was, to, s, way);
     if (type & SM__JS_TEXTS && (x = sm__js_text(js, s, type)) != SM__G_ID_ANY)
