@@ -660,7 +660,7 @@ SM_API sm_status sm_seq_release(sm_ctx *ctx, int seq);
  *         the next token would see: window_keep) | SM_ERR_FULL (no blocks for the copies). On an
  *         error nothing has changed.
  * Time    (length - to) * layers * n_kv_heads * head_dim * about 3 ns (keys in Q8_0: 6, Q4_0: 10),
- *         on the calling thread, whole: a fiftieth of evaluating them, or less. The bits do not
+ *         on the calling thread, whole: a few hundredths of evaluating them. The bits do not
  *         depend on the instruction set. */
 SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to);
 
@@ -21021,11 +21021,9 @@ static size_t sm__gen_bytes(const sm_model *m) {
 
 static void sm__pass_help(sm__pass *pass, int slot);
 
-/* Layers that cache alike share a table of blocks: sequence -> blocks of 64 tokens. (Today there is
- * one class, full attention; windowed layers will be another.)
- * A block holds, for each layer of the class and each KV head, keys [D, 64] and values [64, D], as
- * sm__attend_args has them. */
-/* Layers that keep the same tokens have their blocks together. */
+/* Layers that keep the same tokens are a class and share a table of blocks: sequence -> blocks of
+ * 64 tokens. A block holds, for each layer of the class and each KV head, keys [D, 64] and values
+ * [64, D], as sm__attend_args has them. */
 typedef struct sm__kv_class {
     int n_layers, pool_class;
     int reach;          /* tokens before the next one that are kept; 0 = all */
