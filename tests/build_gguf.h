@@ -132,25 +132,50 @@ static uint32_t gguf_random(gguf_builder *g) { /* SplitMix64 */
     return (uint32_t)((z ^ (z >> 31)) >> 32);
 }
 
-/* A tensor of base + random numbers within +-scale: multiples of scale / 1024, so that a scale that
- * is a power of two gives exact values in F32. n: rows, 0 for a vector; count: such matrices, 0 for
- * a tensor of two dimensions. */
+/* n numbers within +-scale of base: multiples of scale / 1024. */
+static void gguf_values(gguf_builder *g, float *values, int n, float base, float scale) {
+    int i;
+    for (i = 0; i < n; i++)
+        values[i] = base + scale * (float)((int)(gguf_random(g) % 2049) - 1024) / 1024.0f;
+}
+
+/* n random blocks of 256. To encode one takes long: 8 are, and each byte of the others is what one
+ * of those has in its place. */
+static void gguf_superblocks(gguf_builder *g, int type, size_t n, float base, float scale) {
+    size_t bytes = (size_t)sm_type_get_info(type)->block_bytes, i, j;
+    uint8_t some[8][256], block[256];
+    float values[256];
+    for (j = 0; j < 8; j++) {
+        gguf_values(g, values, 256, base, scale);
+        sm_type_encode(type, values, some[j], 256);
+    }
+    for (j = 0; j < n; j++) {
+        for (i = 0; i < bytes; i++) block[i] = some[gguf_random(g) % 8][i];
+        gguf_bytes(&g->data, block, bytes);
+    }
+}
+
+/* A tensor of random numbers within +-scale of base; a scale that is a power of two gives exact
+ * values in F32. n: rows, 0 for a vector; count: such matrices, 0 for a tensor of two
+ * dimensions. */
 static void gguf_tensors(gguf_builder *g, const char *name, int type, int k, int n, int count,
                          float base, float scale) {
     uint64_t dims[3], offset = gguf_align(g);
     const sm_type_info *info = sm_type_get_info(type);
-    size_t row, bytes;
+    int rows = (n ? n : 1) * (count ? count : 1), j;
     float *values = (float *)malloc((size_t)k * sizeof *values);
     uint8_t *encoded = (uint8_t *)malloc((size_t)k * sizeof *values);
-    int i, j;
+    size_t row;
     if (!values || !encoded || !info || k % info->block_elems) exit(3);
-    row = (size_t)(k / info->block_elems) * (size_t)info->block_bytes;
-    bytes = 0;
-    for (j = 0; j < (n ? n : 1) * (count ? count : 1); j++, bytes += row) {
-        for (i = 0; i < k; i++)
-            values[i] = base + scale * (float)((int)(gguf_random(g) % 2049) - 1024) / 1024.0f;
+    row = (size_t)(k / info->block_elems);
+    if (info->block_elems == 256) {
+        gguf_superblocks(g, type, row * (size_t)rows, base, scale);
+        rows = 0;
+    }
+    for (j = 0; j < rows; j++) {
+        gguf_values(g, values, k, base, scale);
         sm_type_encode(type, values, encoded, (size_t)k);
-        gguf_bytes(&g->data, encoded, row);
+        gguf_bytes(&g->data, encoded, row * (size_t)info->block_bytes);
     }
     free(values);
     free(encoded);

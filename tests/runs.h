@@ -193,6 +193,107 @@ SM__UNUSED static int run_best(const float *logits, int n) {
     return best;
 }
 
+/* --- many ways, the same bits ----------------------------------------------------------------- */
+
+/* Logits of random tokens, computed in one way: what other ways must give, too. */
+typedef struct run_trial {
+    const sm_model *m; /* NULL: it did not open, and nothing is compared */
+    const char *name;
+    int n, n_vocab;
+    int32_t *tokens;
+    float *want, *got;
+} run_trial;
+
+SM__UNUSED static run_trial run_begin(const sm_model *m, const char *name, int n,
+                                      const run_way *first) {
+    run_trial r;
+    r.m = m;
+    r.name = name;
+    r.n = n;
+    r.n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
+    r.tokens = (int32_t *)calloc((size_t)n, sizeof *r.tokens);
+    r.want = run_rows(n, r.n_vocab);
+    r.got = run_rows(n, r.n_vocab);
+    if (!r.tokens) exit(3);
+    if (m) run_tokens(m, r.tokens, n);
+    if (m) run_logits(m, first, r.tokens, n, r.want);
+    return r;
+}
+
+/* The scalar level, token by token: in this way everything is computed alone. */
+SM__UNUSED static run_trial run_begin_plainly(const sm_model *m, const char *name, int n,
+                                              run_way w) {
+    w.isa = SM_ISA_SCALAR;
+    w.call = w.n_batch = 1;
+    return run_begin(m, name, n, &w);
+}
+
+/* Another way; the calls of sm_eval_step. */
+SM__UNUSED static int run_try(const run_trial *r, const run_way *w) {
+    char what[200];
+    int steps;
+    if (!r->m) return -1;
+    snprintf(what, sizeof what, "%s, %s, batch %d, call %d, threads %d, budget %d", r->name,
+             sm_isa_name(w->isa), w->n_batch, w->call, w->n_threads,
+             w->sliced ? (int)w->budget : -1);
+    steps = run_logits(r->m, w, r->tokens, r->n, r->got);
+    SAME(what, r->got, r->want, r->n, r->n_vocab);
+    return steps;
+}
+
+SM__UNUSED static void run_end(run_trial *r) {
+    free(r->tokens);
+    free(r->want);
+    free(r->got);
+}
+
+/* Interleaved in one batch with others, in batches of any size, a sequence has the logits that it
+ * has alone. w: types, batch and threads. */
+SM__UNUSED static void run_neighbours(const sm_model *m, const char *name, const run_way *w) {
+    enum { SEQS = 4, N = 40, MOST = 64 };
+    run_way alone = run_pair(w->key_type, w->value_type);
+    sm_ctx_params p = sm_ctx_default();
+    run_trial r[SEQS];
+    int done[SEQS] = {0}, left = SEQS * N, s, i;
+    sm_ctx *ctx;
+    p.n_ctx = N;
+    p.n_seqs = SEQS;
+    p.n_batch = w->n_batch;
+    p.n_threads = w->n_threads;
+    p.key_type = w->key_type;
+    p.value_type = w->value_type;
+    p.max_logits = MOST;
+    ctx = run_ctx(m, &p);
+    for (s = 0; s < SEQS; s++) r[s] = run_begin(m, name, N, &alone);
+    while (ctx && left) {
+        int32_t ids[MOST], seqs[MOST], at[MOST];
+        uint8_t want[MOST];
+        sm_batch b;
+        b.n = sm__min(left, 1 + random_below(MOST));
+        for (i = 0; i < b.n; i++) {
+            do s = random_below(SEQS);
+            while (done[s] == N);
+            if (i && random_below(3) && done[seqs[i - 1]] < N) s = seqs[i - 1];
+            seqs[i] = s;
+            at[i] = done[s];
+            ids[i] = r[s].tokens[done[s]++];
+            want[i] = (uint8_t)random_below(2);
+        }
+        left -= b.n;
+        b.tokens = ids;
+        b.seqs = seqs;
+        b.want = want;
+        if (!CHECK_STATUS(sm_eval(ctx, &b), SM_OK)) break;
+        for (i = 0; i < b.n; i++) {
+            const float *row = sm_logits(ctx, i);
+            if (!CHECK((row != NULL) == (want[i] != 0)) || !row) continue;
+            SAME(name, row, r[seqs[i]].want + at[i] * r[0].n_vocab, 1, r[0].n_vocab);
+        }
+    }
+    for (s = 0; s < SEQS; s++) run_end(&r[s]);
+    sm_ctx_destroy(ctx);
+}
+
 /* An open model of what is in a builder. */
 SM__UNUSED static sm_model *run_open(gguf_builder *g) {
     sm_model_params p = sm_model_default();

@@ -41,41 +41,41 @@ static const uint64_t eval_golden[RUN_ARCHS * RUN_TYPES][RUN_KV_TYPES] = {
     {0xa5d2b41d2e7ef1c9u, 0x3928512f34748703u}, /* llama BF16 */
     {0xdd87ace29d89d149u, 0x2fff8dfed4fd7fd1u}, /* llama Q8_0 */
     {0x36b7aa6f1ec5cee1u, 0x0ea2dacdea9cd1dfu}, /* llama Q4_0 */
-    {0xf7b930a5a87de43bu, 0x8275db4d1e6ca00cu, 0xecc529bef3cd6996u}, /* llama Q4_K */
-    {0x8125a1932031e245u, 0x3b4065fa6aa562c6u, 0x35171057c309fab3u}, /* llama Q5_K */
-    {0x15d6363a90fef598u, 0x036184e89eadc619u, 0x1bd92b3d98dbdcf5u}, /* llama Q6_K */
+    {0xc2ecb87090d0f459u, 0x3c83ab3555304e10u, 0x1d263a1d87b9bbf0u}, /* llama Q4_K */
+    {0xc42597ece6041548u, 0x402ed3add0dfa57au, 0x56495757cb110d0du}, /* llama Q5_K */
+    {0x60a33a2aab3db240u, 0x92a28271be3de533u, 0x71384eece219f3c2u}, /* llama Q6_K */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F32 */
     {0x58180197bae7d1b8u, 0x41c50ea4b1947a0eu}, /* qwen2 F16 */
     {0xebf2a1cc4d64607du, 0xebcc2441d2d2a9ecu}, /* qwen2 BF16 */
     {0x2e60afc156bceac5u, 0xd1a2832953c6a0c5u}, /* qwen2 Q8_0 */
     {0xf45bed572d328c14u, 0x408cde31b27c0332u}, /* qwen2 Q4_0 */
-    {0x8d967b83429e838du, 0x62c05136621ae1b2u, 0x6c85f958ad07afc9u}, /* qwen2 Q4_K */
-    {0x491e81db253a5686u, 0x5d1402ee31a2b6cfu, 0x73a403279f79a3a9u}, /* qwen2 Q5_K */
-    {0x6e3d1cf434a19cc3u, 0x54d788b48e0feefeu, 0xa7e93ff3f3f80ba0u}, /* qwen2 Q6_K */
+    {0x91b9593005a1b1b4u, 0x86defe7abcfa3a4du, 0x7922b7f78864909eu}, /* qwen2 Q4_K */
+    {0x22ddcd9ac478db27u, 0x3c29216a59bd77e4u, 0x47cacf769820e96au}, /* qwen2 Q5_K */
+    {0xc6c480cb1654c884u, 0x0d5d616cf88965a0u, 0x79918ee494791823u}, /* qwen2 Q6_K */
     {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u, 0x4be0b2f99f6c5da2u}, /* qwen3 F32 */
     {0xbcccdfeb409e758eu, 0xb534440ee8152ac9u, 0x4be0b2f99f6c5da2u}, /* qwen3 F16 */
     {0x0a96ee01dae46990u, 0x077217ec30a37e48u, 0x590c893dc7a997a5u}, /* qwen3 BF16 */
     {0xc3d57a6dd9af3731u, 0xc484104f93641788u, 0x541cd0d34b567c93u}, /* qwen3 Q8_0 */
     {0xf79790c461076e4au, 0x3b6ff6f3038d59adu, 0xd6ed746e2fa4e4e3u}, /* qwen3 Q4_0 */
-    {0x6005fdf0cf797d24u, 0x7e3e8a58d50b244cu, 0xd380e7c81b62098au}, /* qwen3 Q4_K */
-    {0x36c5a8941cb02d86u, 0xe9748507f3d44faau, 0xb84ce31e1387ba4du}, /* qwen3 Q5_K */
-    {0x727c4f13fa52936cu, 0xc8ac32d91cb674a4u, 0x3e4daf5db354bfb4u}, /* qwen3 Q6_K */
+    {0x04fbb5f4d22bdba1u, 0x6f415760785c9692u, 0x61ee72e441c27decu}, /* qwen3 Q4_K */
+    {0xc72d724744b35872u, 0x4a115fe442edd662u, 0x28993bf7784c7468u}, /* qwen3 Q5_K */
+    {0x02f7d5afb09ba4ebu, 0x52dcbe40fa5ca4b6u, 0xe9195aae520a447cu}, /* qwen3 Q6_K */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F32 */
     {0x55a402f8ab3caf3du, 0x52901179e6e13b33u}, /* gpt2 F16 */
     {0x300120e71a570630u, 0x12ef544f4bff557au}, /* gpt2 BF16 */
     {0xb09e44546f79db5fu, 0x5e1e61c192d6e3c6u}, /* gpt2 Q8_0 */
     {0x725ed79f455ab8b1u, 0x31e73a74d9804a40u}, /* gpt2 Q4_0 */
-    {0xbb8e2914b3ba5629u, 0xc8b27a5356e30db1u, 0xcc72915ef6543a17u}, /* gpt2 Q4_K */
-    {0x2820729f54a7be50u, 0x68f23771c0a887ecu, 0xd23cbcbb0927b0f8u}, /* gpt2 Q5_K */
-    {0xccc771948d0c339au, 0xc20df415db064357u, 0x20cd577445dcf14cu}, /* gpt2 Q6_K */
+    {0x375dccda3d8aaee0u, 0xd305f6abf425cb9fu, 0xb21a79b410d0fb89u}, /* gpt2 Q4_K */
+    {0x9ad3ebc6a77ebbdcu, 0xa0560ede04809784u, 0x95ff627af5cdda0cu}, /* gpt2 Q5_K */
+    {0xe0454cf4ce8e3be6u, 0xaf996e4cd57fe96eu, 0x82da0ade296fb233u}, /* gpt2 Q6_K */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F32 */
     {0x929a33d51f23872eu, 0x2712ce64c193f452u}, /* cs336 F16 */
     {0xecd6c3dba7df8be1u, 0x3730ce3707a66ce0u}, /* cs336 BF16 */
     {0x5e6ccfa37fdbc898u, 0x10d38568344677ecu}, /* cs336 Q8_0 */
     {0xdccdf4d316ce3735u, 0x256886069c8e41edu}, /* cs336 Q4_0 */
-    {0x77d33cd2bab3e9b7u, 0x2cea80862f41b392u, 0x11adf073bc98dd38u}, /* cs336 Q4_K */
-    {0xfc849916429b452cu, 0x02e20b56a61d9022u, 0x71e3d0d3dac7a67eu}, /* cs336 Q5_K */
-    {0x1ec346cbb4d79861u, 0xdbcd3319f78ec584u, 0x9b12bb7ae6664272u}, /* cs336 Q6_K */
+    {0x6f50586d3bde8bb7u, 0xb4eb6ad6a403fb76u, 0xced179128e767e6du}, /* cs336 Q4_K */
+    {0x01f5542575f98bf3u, 0x5df4519f322dc5dcu, 0xaf959b9314a747f5u}, /* cs336 Q5_K */
+    {0x14a86cf1518aeb78u, 0x37fcf333a9e54128u, 0x11e2ce27a26e92e1u}, /* cs336 Q6_K */
 };
 
 /* The same of the other types, for llama. */
@@ -85,11 +85,11 @@ static const uint64_t eval_golden_more[RUN_ALL_TYPES - RUN_TYPES][RUN_KV_TYPES] 
     {0xb2b14ea6e5dc08f3u, 0xbf9fee5f9651aef9u}, /* llama Q5_1 */
     {0x6020d6013537fd9eu, 0x782f341f164531c8u}, /* llama IQ4_NL */
     {0xd37c3b3e07b6eea6u, 0x28f64b35a8a0e43bu}, /* llama MXFP4 */
-    {0x41492c660763658fu, 0x5260819d58e3665bu, 0xe1e6a64cbd03225au}, /* llama Q2_K */
-    {0xdfa9b778f9094dacu, 0x29e25c2426ca13ccu, 0x1ab86f03c9c42579u}, /* llama Q3_K */
-    {0xf4e90d96046347a7u, 0x0c3b224d693c9b4cu, 0x29b49d065b9c7103u}, /* llama IQ4_XS */
-    {0xe6f0d2fba6a16bffu, 0xf2ace2826a4045feu, 0xb4a0b9cc039d25c7u}, /* llama TQ1_0 */
-    {0xe6f0d2fba6a16bffu, 0xf2ace2826a4045feu, 0xb4a0b9cc039d25c7u}, /* llama TQ2_0 */
+    {0x487551b181bc3e1cu, 0xccb7e172a23d3167u, 0x2dd67b2214112e65u}, /* llama Q2_K */
+    {0x62988f1a6d5b02a2u, 0x216bc5594da2de86u, 0xfe6b715ab5430d9fu}, /* llama Q3_K */
+    {0x980a0a83e71f271au, 0xdb6aba7aaf3a7351u, 0xfade655a970b346au}, /* llama IQ4_XS */
+    {0xff66ff8bb49bb7a8u, 0xa24ca1511e4b8bf1u, 0xeca441ce11239afdu}, /* llama TQ1_0 */
+    {0x6221c5c535725418u, 0xfd6292beccd921fbu, 0xa452df91b733ee63u}, /* llama TQ2_0 */
 };
 
 static void eval_golden_of(const char *arch, int type, const uint64_t *want) {
@@ -172,46 +172,36 @@ static run_way eval_mixed(const sm_model *m, int n) {
                     run_kv_fits(m, value) ? value : SM_TYPE_BF16);
 }
 
-/* Token by token with cached keys, at the scalar level, is the truth; chunks of every size and
- * calls of every size, at every level, must give its bits. */
+/* Chunks of every size and calls of every size, at every level, give the bits of token by token.
+ * The usual types of the first architecture meet every type of keys and values, the others every
+ * second. */
 static void eval_variants(const char *arch) {
     static const int batches[] = {1, 2, 3, 7, 16, 64}, calls[] = {1, 5, 33};
-    int isas[8], n_isas = run_isas(isas), t, k, i;
-    int32_t tokens[EVAL_N];
-    for (t = 0; t < (strcmp(arch, run_archs[0]) ? RUN_TYPES : RUN_ALL_TYPES); t++) {
+    int isas[8], n_isas = run_isas(isas), first = strcmp(arch, run_archs[0]) == 0, t, k, i;
+    for (t = 0; t < (first ? RUN_ALL_TYPES : RUN_TYPES); t++) {
         sm_model *m = eval_model(arch, run_types[t]);
         for (k = 0; k <= RUN_KV_TYPES && m; k++) {
-            int n_vocab = sm_model_get_info(m)->n_vocab;
-            float *want, *got;
             run_way w = k < RUN_KV_TYPES ? run_plain(run_kv_types[k]) : eval_mixed(m, t / 3);
-            const char *name = eval_name(arch, run_types[t], &w);
+            run_trial r;
             if (!run_kv_fits(m, w.key_type) || (k == RUN_KV_TYPES && t % 3)) continue;
-            want = run_rows(EVAL_N, n_vocab), got = run_rows(EVAL_N, n_vocab);
-            run_tokens(m, tokens, EVAL_N);
-            w.isa = SM_ISA_SCALAR;
-            w.call = w.n_batch = 1;
-            run_logits(m, &w, tokens, EVAL_N, want);
-            w.call = w.n_batch = 0;
+            if ((!first || t >= RUN_TYPES) && k < RUN_KV_TYPES && (t + k) % 2) continue;
+            r = run_begin_plainly(m, eval_name(arch, run_types[t], &w), EVAL_N, w);
             for (i = 1; i < n_isas; i++) {
                 w.isa = isas[i];
-                run_logits(m, &w, tokens, EVAL_N, got);
-                SAME(name, got, want, EVAL_N, n_vocab);
+                run_try(&r, &w);
             }
             for (i = 0; i < 6; i++) { /* one of them scalar; 64 rows of F32 are cut into tiles */
                 w.isa = i == (t ? (t + k) % 6 : 5) ? SM_ISA_SCALAR : SM_ISA_AUTO;
                 w.n_batch = batches[i];
-                run_logits(m, &w, tokens, EVAL_N, got);
-                SAME(name, got, want, EVAL_N, n_vocab);
+                run_try(&r, &w);
             }
             w.isa = SM_ISA_AUTO;
             w.n_batch = 16;
             for (i = 0; i < 3; i++) {
                 w.call = calls[i];
-                run_logits(m, &w, tokens, EVAL_N, got);
-                SAME(name, got, want, EVAL_N, n_vocab);
+                run_try(&r, &w);
             }
-            free(want);
-            free(got);
+            run_end(&r);
         }
         sm_model_close(m);
     }
@@ -254,55 +244,43 @@ static void eval_variants_cs336(void) { eval_variants("cs336"); }
 
 /* Eight combinations in which every architecture, type and KV type occurs, at the scalar level:
  * there a step has many tiles even in so small a model. */
-typedef void (*eval_trial)(const sm_model *m, int number, run_way *w, const int32_t *tokens, int n,
-                           const float *want, float *got);
+typedef void (*eval_trial)(const run_trial *r, int number, run_way *w);
 
 static void eval_for_some(eval_trial trial) {
-    enum { N = 40 };
     int c;
-    int32_t tokens[N];
     for (c = 0; c < 8; c++) {
         sm_model *m = eval_model(run_archs[c % RUN_ARCHS], run_types[(c * 3 + 1) % RUN_TYPES]);
         run_way w = run_plain(c % 2 ? SM_TYPE_F16 : c % 6 ? SM_TYPE_Q8_0 : SM_TYPE_F32);
-        int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
-        float *want = run_rows(N, n_vocab), *got = run_rows(N, n_vocab);
+        run_trial r;
         w.isa = SM_ISA_SCALAR;
-        if (m) {
-            run_tokens(m, tokens, N);
-            run_logits(m, &w, tokens, N, want);
-            w.n_batch = 16;
-            trial(m, c, &w, tokens, N, want, got);
-        }
-        free(want);
-        free(got);
+        r = run_begin(m, run_archs[c % RUN_ARCHS], 40, &w);
+        w.n_batch = 16;
+        if (m) trial(&r, c, &w);
+        run_end(&r);
         sm_model_close(m);
     }
 }
 
 /* Three numbers of threads each; together every one from 1 to 8, three times. */
-static void eval_try_threads(const sm_model *m, int number, run_way *w, const int32_t *tokens,
-                             int n, const float *want, float *got) {
-    int n_vocab = sm_model_get_info(m)->n_vocab, i;
+static void eval_try_threads(const run_trial *r, int number, run_way *w) {
+    int i;
     for (i = 0; i < 3; i++) {
         w->n_threads = 1 + (number + 3 * i) % 8;
         w->n_batch = i ? 16 : 1;
-        run_logits(m, w, tokens, n, got);
-        if (!SAME("threads", got, want, n, n_vocab)) printf(" (%d threads)", w->n_threads);
+        run_try(r, w);
     }
 }
 static void eval_any_threads_same_bits(void) { eval_for_some(eval_try_threads); }
 
-static void eval_try_budgets(const sm_model *m, int number, run_way *w, const int32_t *tokens,
-                             int n, const float *want, float *got) {
+static void eval_try_budgets(const run_trial *r, int number, run_way *w) {
     static const int64_t budgets[] = {0, 1, 50, 1000, -1};
-    int n_vocab = sm_model_get_info(m)->n_vocab, i, steps;
+    int i, steps;
     (void)number;
     w->sliced = 1;
     for (i = 0; i < 5; i++) {
         w->budget = budgets[i];
         w->n_threads = i % 2 ? 3 : 1;
-        steps = run_logits(m, w, tokens, n, got);
-        if (!SAME("budgets", got, want, n, n_vocab)) printf(" (%d us)", (int)budgets[i]);
+        steps = run_try(r, w);
         if (i == 0) CHECK(steps > 3 * 20); /* three chunks of some twenty steps */
         if (i == 4) CHECK(steps == 1);
     }
@@ -311,12 +289,10 @@ static void eval_any_budget_same_bits(void) { eval_for_some(eval_try_budgets); }
 
 /* More tiles than members at the best level too: a larger model. */
 static void eval_threads_at_the_best_level(void) {
-    enum { N = 100 };
     gguf_model_params p = gguf_model_default("llama", SM_TYPE_Q8_0);
     sm_model *m;
     run_way w = run_plain(SM_TYPE_F16);
-    float *want = run_rows(N, 1024), *got = run_rows(N, 1024);
-    int32_t tokens[N];
+    run_trial r;
     int isas[8], n_isas = run_isas(isas), i;
     p.n_embd = 256;
     p.n_ff = 512;
@@ -324,80 +300,30 @@ static void eval_threads_at_the_best_level(void) {
     p.head_dim = 64;
     p.vocab = GGUF_NO_VOCAB;
     m = gguf_model_open(&p);
-    if (m) {
-        run_tokens(m, tokens, N);
-        run_logits(m, &w, tokens, N, want);
-        for (i = 1; i < n_isas; i++)
-            for (w.n_threads = 2; w.n_threads <= 5; w.n_threads++) {
-                w.isa = isas[i];
-                w.n_batch = w.n_threads == 2 ? 0 : 32;
-                w.sliced = w.n_threads == 4;
-                w.budget = 50;
-                run_logits(m, &w, tokens, N, got);
-                SAME("threads", got, want, N, 1024);
-            }
-    }
-    free(want);
-    free(got);
+    r = run_begin(m, "threads", 100, &w);
+    for (i = 1; i < n_isas; i++)
+        for (w.n_threads = 2; w.n_threads <= 5; w.n_threads++) {
+            w.isa = isas[i];
+            w.n_batch = w.n_threads == 2 ? 0 : 32;
+            w.sliced = w.n_threads == 4;
+            w.budget = 50;
+            run_try(&r, &w);
+        }
+    run_end(&r);
     sm_model_close(m);
 }
 
-/* Interleaved in one batch with others, in batches of any size, a sequence has the logits that it
- * has alone. */
 static void eval_sequences_in_one_batch_are_alone(void) {
-    enum { SEQS = 4, N = 40 };
-    int c, s, i;
+    int c;
     for (c = 0; c < RUN_ARCHS; c++) {
         sm_model *m = eval_model(run_archs[c], run_types[c]);
-        sm_ctx_params p = sm_ctx_default();
         int wide = m && m->hp.head_dim % 32 == 0; /* qwen3 */
         run_way w = wide    ? run_pair(SM_TYPE_Q8_0, SM_TYPE_Q4_0)
                     : c % 2 ? run_pair(SM_TYPE_F16, SM_TYPE_BF16)
                             : run_plain(SM_TYPE_F32);
-        int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1, done[SEQS] = {0}, left = SEQS * N;
-        int32_t tokens[SEQS][N];
-        float *alone[SEQS];
-        sm_ctx *ctx;
-        p.n_ctx = N;
-        p.n_seqs = SEQS;
-        p.n_batch = 16;
-        p.n_threads = 1;
-        p.key_type = w.key_type;
-        p.value_type = w.value_type;
-        p.max_logits = 64;
-        ctx = run_ctx(m, &p);
-        for (s = 0; s < SEQS; s++) {
-            alone[s] = run_rows(N, n_vocab);
-            if (m) run_tokens(m, tokens[s], N);
-            if (m) run_logits(m, &w, tokens[s], N, alone[s]);
-        }
-        while (ctx && left) {
-            int32_t ids[64], seqs[64], at[64];
-            uint8_t want[64];
-            sm_batch b;
-            b.n = sm__min(left, 1 + random_below(64));
-            for (i = 0; i < b.n; i++) {
-                do s = random_below(SEQS);
-                while (done[s] == N);
-                if (i && random_below(3) && done[seqs[i - 1]] < N) s = seqs[i - 1];
-                seqs[i] = s;
-                at[i] = done[s];
-                ids[i] = tokens[s][done[s]++];
-                want[i] = (uint8_t)random_below(2);
-            }
-            left -= b.n;
-            b.tokens = ids;
-            b.seqs = seqs;
-            b.want = want;
-            if (!CHECK_STATUS(sm_eval(ctx, &b), SM_OK)) break;
-            for (i = 0; i < b.n; i++) {
-                const float *row = sm_logits(ctx, i);
-                if (!CHECK((row != NULL) == (want[i] != 0)) || !row) continue;
-                SAME(run_archs[c], row, alone[seqs[i]] + at[i] * n_vocab, 1, n_vocab);
-            }
-        }
-        for (s = 0; s < SEQS; s++) free(alone[s]);
-        sm_ctx_destroy(ctx);
+        w.n_batch = 16;
+        w.n_threads = 1;
+        run_neighbours(m, run_archs[c], &w);
         sm_model_close(m);
     }
 }
@@ -413,8 +339,7 @@ static void eval_long(int key_type, int value_type) {
     gguf_model_params p = gguf_model_default("llama", SM_TYPE_F32);
     sm_model *m;
     run_way w = run_pair(key_type, value_type);
-    float *want = run_rows(N, 32), *got = run_rows(N, 32);
-    int32_t tokens[N];
+    run_trial r;
     size_t i;
     p.n_ctx = N;
     p.n_layers = 1;
@@ -424,22 +349,17 @@ static void eval_long(int key_type, int value_type) {
     p.n_vocab = 32;
     p.vocab = GGUF_NO_VOCAB;
     m = gguf_model_open(&p);
-    if (m) {
-        run_tokens(m, tokens, N);
-        w.call = w.n_batch = 1;
-        run_logits(m, &w, tokens, N, want);
-        for (i = 0; i < sizeof ways / sizeof *ways; i++) {
-            w.isa = ways[i].scalar ? SM_ISA_SCALAR : SM_ISA_AUTO;
-            w.n_batch = ways[i].n_batch;
-            w.call = ways[i].call;
-            w.n_threads = ways[i].n_threads;
-            w.sliced = ways[i].sliced;
-            run_logits(m, &w, tokens, N, got);
-            if (!SAME("long", got, want, N, 32)) printf(" (way %d)", (int)i);
-        }
+    w.call = w.n_batch = 1;
+    r = run_begin(m, "long", N, &w);
+    for (i = 0; i < sizeof ways / sizeof *ways; i++) {
+        w.isa = ways[i].scalar ? SM_ISA_SCALAR : SM_ISA_AUTO;
+        w.n_batch = ways[i].n_batch;
+        w.call = ways[i].call;
+        w.n_threads = ways[i].n_threads;
+        w.sliced = ways[i].sliced;
+        run_try(&r, &w);
     }
-    free(want);
-    free(got);
+    run_end(&r);
     sm_model_close(m);
 }
 static void eval_long_f32_bf16(void) { eval_long(SM_TYPE_F32, SM_TYPE_BF16); }
@@ -529,9 +449,8 @@ static void host_jobs_finish(host_jobs *h) {
     pthread_mutex_destroy(&h->lock);
 }
 
-static void eval_try_jobs(const sm_model *m, int number, run_way *w, const int32_t *tokens,
-                          int n, const float *want, float *got) {
-    int n_vocab = sm_model_get_info(m)->n_vocab, kind;
+static void eval_try_jobs(const run_trial *r, int number, run_way *w) {
+    int kind;
     (void)number;
     for (kind = 0; kind < JOBS_KINDS; kind++) {
         host_jobs h;
@@ -545,8 +464,7 @@ static void eval_try_jobs(const sm_model *m, int number, run_way *w, const int32
             w->sliced = kind == JOBS_SLOW;
             w->budget = 300;
             w->call = kind == JOBS_POOL ? 1 : 0;
-            run_logits(m, w, tokens, n, got);
-            if (!SAME("jobs", got, want, n, n_vocab)) printf(" (kind %d)", kind);
+            run_try(r, w);
         }
         host_jobs_finish(&h);
         if (kind == JOBS_INLINE || kind == JOBS_LATE) CHECK(h.ran > 0);
@@ -558,9 +476,8 @@ static void eval_with_host_jobs_same_bits(void) { eval_for_some(eval_try_jobs); 
 
 #endif /* RUN_THREADS */
 
-static void eval_try_shared_team(const sm_model *m, int number, run_way *w, const int32_t *tokens,
-                                 int n, const float *want, float *got) {
-    int n_vocab = sm_model_get_info(m)->n_vocab, i;
+static void eval_try_shared_team(const run_trial *r, int number, run_way *w) {
+    int i;
     sm_team_params p = sm_team_default();
     (void)number;
     p.n_threads = 4;
@@ -570,8 +487,7 @@ static void eval_try_shared_team(const sm_model *m, int number, run_way *w, cons
         w->n_batch = i % 2 ? 16 : 3;
         w->sliced = i > 1;
         w->budget = 50;
-        run_logits(m, w, tokens, n, got);
-        SAME("shared team", got, want, n, n_vocab);
+        run_try(r, w);
     }
     sm_team_destroy(w->team);
     w->team = NULL;

@@ -372,20 +372,23 @@ static int matmul_compare(matmul_place *p, const level *l, const uint8_t *w, siz
     return 1;
 }
 
-/* Every n and many row counts for one k; the alignment walks through 0 .. 15. */
+/* Every n and many row counts for one k, others for the next one; the alignment walks through
+ * 0 .. 15. */
 static void matmul_shapes(matmul_place *p, int n_step, int row_step) {
     static size_t gap;
+    static int first;
     int n, r, i;
     for (n = 1; n <= MAX_N; n += n_step) {
         size_t stride = mc.row_bytes + (n % 3 == 1 ? 1 : n % 3 == 2 ? 6 : 0);
         const uint8_t *w = matmul_place_weights(p, n, stride, gap++ % 16);
-        for (r = n % row_step; r < COUNT(row_counts); r += row_step) {
+        for (r = (n + first) % row_step; r < COUNT(row_counts); r += row_step) {
             sm__acts a = matmul_place_acts(p, row_counts[r]);
             for (i = 1; i < n_levels; i++)
                 if (levels[i].k.matmul[mc.type] != levels[i - 1].k.matmul[mc.type])
                     if (!matmul_compare(p, &levels[i], w, stride, n, &a, row_counts[r])) return;
         }
     }
+    first++;
 }
 
 static void matmul_variants(int type) {
@@ -398,7 +401,8 @@ static void matmul_variants(int type) {
         for (i = 0; sizes[i] && check.errors < errors + 8; i++) {
             matmul_fill(type, sizes[i], mode);
             matmul_truth(MAX_N, MAX_ROWS);
-            if (mode == MODE_NORMAL && sizes[i] < 300) matmul_shapes(&p, 1, 1);
+            /* one size of superblocks, and enough others for each pair to come several times */
+            if (mode == MODE_NORMAL && sizes[i] < 300) matmul_shapes(&p, 1, sizes[1] > 256 ? 1 : 4);
             else matmul_shapes(&p, 3 + mode % 2, 8);
         }
     /* every alignment, with the weights' start at a forbidden page, too */
@@ -702,10 +706,12 @@ static void attend_end(void) {
     for (b = 0; b < 4; b++) guard_free(&ac.keys[b]), guard_free(&ac.values[b]);
 }
 
+/* Every second size, the others the next time. */
 static void attend_windows(attend_place *p) {
     static const int sizes[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 16, 17, 33, 64};
+    static int turn;
     int i, l;
-    for (i = 0; i < COUNT(sizes); i++) {
+    for (i = turn++ % 2; i < COUNT(sizes); i += 2) {
         int first = random_below(NO_ROWS - sizes[i] + 1);
         for (l = 1; l < n_levels; l++)
             if (levels[l].k.attend_keys != levels[0].k.attend_keys)

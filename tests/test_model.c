@@ -86,7 +86,8 @@ static void story_check(const sm_model *m, const sm_ctx_params *p, const char *p
     sm_ctx_destroy(ctx);
 }
 
-/* The 200 tokens at every level, with 1 to 4 threads, whole and in slices. */
+/* The 200 tokens at every level, with 1 to 4 threads (one for the GGUF, whose weights are the same
+ * numbers), whole and in slices. */
 static void story_everywhere(int gguf) {
     story want;
     int isas[8], n, i, threads;
@@ -97,12 +98,11 @@ static void story_everywhere(int gguf) {
     p.n_ctx = 256;
     n = run_isas(isas);
     for (i = 0; i < n; i++)
-        for (threads = 1; threads <= 4; threads++) {
+        for (threads = 1; threads <= (gguf ? 1 : 4); threads++) {
             p.isa = isas[i];
             p.n_threads = threads;
-            story_check(m, &p, "", 1, -1, &want);
-            if (i == 0 && threads > 1) continue; /* the scalar level takes its time */
-            story_check(m, &p, "", 1, 50, &want);
+            if (i == 0 && threads % 2 == 0) continue; /* the scalar level takes its time */
+            story_check(m, &p, "", 1, i && threads % 2 ? 50 : -1, &want);
         }
     p.key_type = p.value_type = SM_TYPE_F32;
     story_check(m, &p, "", 1, -1, &want);

@@ -4,7 +4,7 @@
  * is tested in test_families.c. Included by test.c after test_lora.c. */
 #include "runs.h"
 
-enum { MOE_N = 24, MOE_KINDS = 3 };
+enum { MOE_KINDS = 3 };
 static const char *const moe_kinds[MOE_KINDS] = {"mixtral", "qwen2moe", "qwen3moe"};
 /* F32, and mixes in which an expert's three matrices want their rows in different forms. */
 static const int moe_types[MOE_KINDS] = {SM_TYPE_F32, SM_TYPE_Q4_K, SM_TYPE_Q5_K};
@@ -22,85 +22,50 @@ static sm_model *moe_model(const char *kind, int type) {
 
 /* --- the bits --------------------------------------------------------------------------------- */
 
-/* Token by token at the scalar level is the truth: there every expert has one row. */
+/* Token by token every expert has one row. */
 static void moe_cut_anyhow_has_the_same_bits(void) {
     static const int batches[] = {2, 3, 7, 16, 64}, calls[] = {1, 5, 17};
     static const int64_t budgets[] = {0, 50, -1};
     int isas[8], n_isas = run_isas(isas), a, i;
-    int32_t tokens[MOE_N];
     for (a = 0; a < MOE_KINDS; a++) {
         sm_model *m = moe_model(moe_kinds[a], moe_types[a]);
         run_way w = run_plain(SM_TYPE_F16);
-        int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1;
-        float *want = run_rows(MOE_N, n_vocab), *got = run_rows(MOE_N, n_vocab);
-        if (m) run_tokens(m, tokens, MOE_N);
-        w.isa = SM_ISA_SCALAR;
-        w.call = w.n_batch = 1;
-        if (m) run_logits(m, &w, tokens, MOE_N, want);
-        for (i = 0; m && i < n_isas + 5 + 3 + 3; i++) {
-            int k = i - n_isas;
-            w = run_plain(SM_TYPE_F16);
-            w.n_batch = 16;
-            if (k < 0) w.isa = isas[i], w.n_batch = 0; /* levels, all rows at once */
-            else if (k < 5) w.n_batch = batches[k];
-            else if (k < 8) w.call = calls[k - 5], w.n_threads = k - 4;
-            else w.sliced = 1, w.budget = budgets[k - 8], w.isa = a ? 0 : SM_ISA_SCALAR;
-            if (k >= 8) w.n_threads = k - 7;
-            run_logits(m, &w, tokens, MOE_N, got);
-            if (!SAME(moe_kinds[a], got, want, MOE_N, n_vocab)) printf(" (way %d)", k);
+        run_trial r = run_begin_plainly(m, moe_kinds[a], 24, w);
+        for (i = 0; i < n_isas; i++) { /* all rows at once */
+            w.isa = isas[i];
+            run_try(&r, &w);
         }
-        free(want);
-        free(got);
+        w.isa = SM_ISA_AUTO;
+        for (i = 0; i < 5; i++) {
+            w.n_batch = batches[i];
+            run_try(&r, &w);
+        }
+        w.n_batch = 16;
+        for (i = 0; i < 3; i++) {
+            w.call = calls[i], w.n_threads = 1 + i;
+            run_try(&r, &w);
+        }
+        w.call = 0;
+        w.sliced = 1;
+        w.isa = a ? SM_ISA_AUTO : SM_ISA_SCALAR;
+        for (i = 0; i < 3; i++) {
+            w.budget = budgets[i], w.n_threads = 1 + i;
+            run_try(&r, &w);
+        }
+        run_end(&r);
         sm_model_close(m);
     }
 }
 
 /* Rows of several sequences share the experts' runs. */
 static void moe_neighbours_change_nothing(void) {
-    enum { SEQS = 3 };
-    int a, s, i;
+    int a;
     for (a = 0; a < MOE_KINDS; a++) {
         sm_model *m = moe_model(moe_kinds[a], SM_TYPE_Q8_0);
-        sm_ctx_params p = sm_ctx_default();
         run_way w = run_plain(SM_TYPE_F16);
-        int n_vocab = m ? sm_model_get_info(m)->n_vocab : 1, done[SEQS] = {0}, left = SEQS * MOE_N;
-        int32_t tokens[SEQS][MOE_N];
-        float *alone[SEQS];
-        sm_ctx *ctx;
-        p.n_ctx = MOE_N;
-        p.n_seqs = SEQS;
-        p.n_batch = 12;
-        p.n_threads = 2;
-        p.max_logits = 32;
-        ctx = run_ctx(m, &p);
-        for (s = 0; s < SEQS; s++) {
-            alone[s] = run_rows(MOE_N, n_vocab);
-            if (m) run_tokens(m, tokens[s], MOE_N);
-            if (m) run_logits(m, &w, tokens[s], MOE_N, alone[s]);
-        }
-        while (ctx && left) {
-            int32_t ids[32], seqs[32], at[32];
-            uint8_t want[32];
-            sm_batch b;
-            b.n = sm__min(left, 1 + random_below(32));
-            for (i = 0; i < b.n; i++) {
-                do s = random_below(SEQS);
-                while (done[s] == MOE_N);
-                seqs[i] = s;
-                at[i] = done[s];
-                ids[i] = tokens[s][done[s]++];
-                want[i] = 1;
-            }
-            left -= b.n;
-            b.tokens = ids;
-            b.seqs = seqs;
-            b.want = want;
-            if (!CHECK_STATUS(sm_eval(ctx, &b), SM_OK)) break;
-            for (i = 0; i < b.n; i++)
-                SAME(moe_kinds[a], sm_logits(ctx, i), alone[seqs[i]] + at[i] * n_vocab, 1, n_vocab);
-        }
-        for (s = 0; s < SEQS; s++) free(alone[s]);
-        sm_ctx_destroy(ctx);
+        w.n_batch = 12;
+        w.n_threads = 2;
+        run_neighbours(m, moe_kinds[a], &w);
         sm_model_close(m);
     }
 }

@@ -527,7 +527,7 @@ static void superblock_encoders_stay_near(void) {
     uint8_t b[420];
     int round, i, t;
     sm__fp_enter();
-    for (round = 0; round < 3000; round++) {
+    for (round = 0; round < 600; round++) {
         float top = 0.0f, size = (float)ldexp(1.0, random_below(16) - 4);
         for (i = 0; i < 512; i++) {
             x[i] = random_float() * size;

@@ -723,9 +723,10 @@ static void quantize_rows(void) {
         sm_model *m, *back = NULL;
         write_sink first = write_empty();
         gp.type = k % 2 ? SM_TYPE_F16 : SM_TYPE_F32;
-        gp.n_vocab = k < 3 ? 2100 : 320; /* more rows than one buffer takes; the rest is slow */
+        /* more rows than one buffer takes; what is slow has fewer, and not all of them compared */
+        gp.n_vocab = k < 3 ? 2100 : 320;
         m = gguf_model_open(&gp);
-        for (threads = 1; threads <= (k < RUN_TYPES ? 3 : 1); threads++) {
+        for (threads = 1; threads <= (k < RUN_TYPES ? 3 : 1); threads += k < 5 ? 1 : 2) {
             write_sink s = write_empty();
             sm_quantize_params p = quantize_to(&s, type);
             sm_team_params tp = sm_team_default();
@@ -750,7 +751,7 @@ static void quantize_rows(void) {
             stride = b.bytes / (size_t)b.dims[1];
             CHECK_STR(a.name, b.name);
             CHECK(b.type == (a.n_dims == 1 ? SM_TYPE_F32 : type) && a.dims[1] == b.dims[1]);
-            for (r = 0; r < a.dims[1]; r++) {
+            for (r = 0; r < a.dims[1]; r += k < 5 ? 1 : 4) {
                 const uint8_t *src = (const uint8_t *)a.data + r * (a.bytes / (size_t)a.dims[1]);
                 sm_type_decode(a.type, src, row, 256);
                 sm_type_encode(b.type, row, bytes, 256);
