@@ -1653,7 +1653,8 @@ SM_API sm_status sm_writer_state(sm_writer *writer, const sm_trainer *trainer);
 #endif
 
 /* The bits must not depend on the host's -ffast-math: GCC is told so for the whole implementation,
- * clang for its plain C; its intrinsics are fenced where needed (SM__KEEP). */
+ * clang for its plain C; its intrinsics are fenced where needed (SM__KEEP). Below -O2, GCC must be
+ * told to clear the upper halves of AVX's registers, or the host's own SSE code crawls. */
 #if defined(__clang__)
 #pragma float_control(push)
 #pragma float_control(precise, on)
@@ -1663,7 +1664,7 @@ SM_API sm_status sm_writer_state(sm_writer *writer, const sm_trainer *trainer);
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
-#pragma GCC optimize("no-fast-math", "fp-contract=off")
+#pragma GCC optimize("no-fast-math", "fp-contract=off", "expensive-optimizations")
 #endif
 
 #if defined(__GNUC__) || defined(__clang__)
