@@ -149,14 +149,14 @@ static void unigram_by_hand(void) {
 /* Word by word gives the ids of the whole only while sums are exact; and unknown ids of words that
  * were cut beforehand do not fuse. */
 static void unigram_words(void) {
-    const double exact[] = {-1, -2.5, 0}, thirds[] = {-1.0 / 3, -2}, big[] = {-1, -1e300};
+    const double halves[] = {-1, -2.5, 0}, thirds[] = {-1.0 / 3, -2}, big[] = {-1, -1e300};
     toy *y = toy_new(SM__VOCAB_UGM);
     sm_model *m;
     sm_tokenizer *t;
-    CHECK(sm__exact_sums(exact, 3, -12.5) == 9007199254740992.0 / 2 / 12.5 ||
-          sm__exact_sums(exact, 3, -12.5) == 1000000000u);
+    CHECK((double)sm__exact_sums(halves, 3, -12.5) == 9007199254740992.0 / 2 / 12.5 ||
+          sm__exact_sums(halves, 3, -12.5) == 1000000000u);
     CHECK(sm__exact_sums(thirds, 2, -12) < 2 && sm__exact_sums(big, 2, -12) == 0);
-    CHECK(sm__exact_sums(exact, 3, -4503599627370496.0) == 1);
+    CHECK(sm__exact_sums(halves, 3, -4503599627370496.0) == 1);
     toy_add(y, "<unk>", SM__TOKEN_UNKNOWN, 0);
     toy_add(y, "\xE2\x96\x81" "b", SM__TOKEN_NORMAL, -4503599627370496.0f); /* 2^52 */
     toy_add(y, "\xE2\x96\x81" "x", SM__TOKEN_NORMAL, -0.4f);
@@ -545,11 +545,11 @@ static void json_wordpiece_and_unigram(void) {
     }
 }
 
-/* Rules of tokenizer.ggml.pre whose merges are of characters. Of bytes there are those of U+00E9 and
- * the first of U+FFFD. */
+/* Rules of tokenizer.ggml.pre whose merges are of characters. Of bytes there are those of U+00E9
+ * and the first of U+FFFD. */
 static void merges_of_characters(void) {
     static const char *const tokens[] = {"<b>", "a", "\xE2\x96\x81", "\n", "\n\n", "a\n", "aa",
-                                         "<0xC3>", "<0xA9>", " ", "\xE2\x96\x81" "a", "<0xEF>"};
+                                         "<0xC3>", "<0xA9>", " ", ("\xE2\x96\x81" "a"), "<0xEF>"};
     static const char *const merges[] = {"a \n", "a a", "\n \n", "\xE2\x96\x81 a"};
     static const char *const cases[][3] = {
         {"gemma4", "aa\n", "0 6 3 "}, {"gemma4", "a a", "0 1 10 "},
@@ -625,7 +625,7 @@ static const char *normalized(const char *normalizer, const char *text) {
 
 /* The way into words: what is known, and what has to be refused. */
 static void pretokenizers_by_hand(void) {
-    static const char level[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
+    static const char byte_level[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
     static const char digits[] = "{\"type\":\"Digits\",\"individual_digits\":true}";
     static const char front[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":true}";
     static const char meta[] = "{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"split\":";
@@ -638,8 +638,8 @@ static void pretokenizers_by_hand(void) {
     static const char plain[] = "\"1 1\"", marked[] = "\"\\u2581 \\u2581\",\"a \\u2581\","
                                                      "\"\\u2581 a\"";
     const char *const cases[][6] = { /* normalizer, steps, merges, text, ids */
-        {"null", digits, level, plain, "11 a", "6 6 1 0 "},
-        {"null", level, "", plain, "11 a", "7 1 0 "},
+        {"null", digits, byte_level, plain, "11 a", "6 6 1 0 "},
+        {"null", byte_level, "", plain, "11 a", "7 1 0 "},
         {"null", front, "", plain, "a", "1 0 "},
         {"null", front, "", plain, " a", "1 0 "},
         {"null", meta, "false}", marked, "  a", "4 0 "},
@@ -648,9 +648,9 @@ static void pretokenizers_by_hand(void) {
         {"null", meta, "false}", marked, "a a", "2 5 0 "},
         {marks, gemma, "", marked, "a  a", "0 4 0 "},
         {"null", gemma, "", marked, "a", ""},
-        {"null", level, digits, plain, "a", ""},
+        {"null", byte_level, digits, plain, "a", ""},
         {"null", digits, front, plain, "a", ""},
-        {"null", gemma, level, plain, "a", ""},
+        {"null", gemma, byte_level, plain, "a", ""},
     };
     char file[2048];
     size_t i;
