@@ -13977,10 +13977,11 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
 }
 
 /* ---- Hugging Face's tokenizer.json: a vocabulary, and how text is prepared for it, as a chain of
- * small steps. Four kinds of chains are known: byte-level BPE with the words of a row of the
- * pre-tokenizers' table; SentencePiece's way (spaces to U+2581, maybe one in front, bytes for what
- * has no token) with merges instead of scores; the same with the probabilities of Unigram; and
- * BERT's WordPiece. A step that would give other ids than ours is refused by its name. ---- */
+ * small steps. Those of the normalizer (text to text) are kept, and done in their order: see
+ * sm__normalize. Of pre-tokenizers four kinds are known: byte-level BPE with the words of a row of
+ * the pre-tokenizers' table; SentencePiece's way (spaces to U+2581, maybe one in front, bytes for
+ * what has no token) with merges instead of scores; the same with the probabilities of Unigram;
+ * and BERT's WordPiece. A step that would give other ids than ours is refused by its name. ---- */
 
 /* Base64 (RFC 4648) of s in out [3 * s.n / 4]. Returns how many bytes, or -1. */
 static int64_t sm__base64(sm__str s, uint8_t *out) {

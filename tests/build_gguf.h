@@ -820,4 +820,114 @@ SM__UNUSED static sm_model *gguf_model_open(const gguf_model_params *p) {
     free(file);
     return m;
 }
+
+/* ---- vocabularies without a model ---- */
+
+/* A tokenizer.json or tiktoken file in memory. */
+SM__UNUSED static sm_status words_open(const char *text, const char *pre, sm_model **m,
+                                       sm_error *error) {
+    sm_model_params p = sm_model_default();
+    p.tokenizer.data = text;
+    p.tokenizer.bytes = strlen(text);
+    p.vocab_only = 1;
+    p.pre = pre;
+    p.allocator = heap_allocator();
+    return sm_model_open(&p, m, error);
+}
+
+SM__UNUSED static sm_tokenizer *tokenizer_make(const sm_model *m, size_t max_text) {
+    sm_allocator a = heap_allocator();
+    sm_tokenizer *t = NULL;
+    CHECK_STATUS(sm_tokenizer_create(m, max_text, &a, &t, NULL), SM_OK);
+    return t;
+}
+
+/* A vocabulary made by hand. */
+typedef struct toy {
+    int kind; /* SM__VOCAB_* */
+    sm__str tokens[640];
+    float scores[640];
+    uint8_t kinds[640];
+    char text[640][8]; /* of tokens that toy_bytes adds */
+    sm__str merges[8];
+    sm__vocab v; /* ids and flags */
+} toy;
+
+SM__UNUSED static toy *toy_new(int kind) {
+    toy *y = (toy *)calloc(1, sizeof *y);
+    if (!y) exit(3);
+    y->kind = kind;
+    y->v.bos = y->v.eos = y->v.eot = y->v.unk = y->v.pad = y->v.sep = y->v.whole = -1;
+    y->v.add_bos = y->v.add_eos = y->v.add_space_prefix = -1;
+    y->v.pre.p = "gpt-2";
+    y->v.pre.n = 5;
+    return y;
+}
+
+SM__UNUSED static int toy_add_n(toy *y, const char *text, size_t n, int kind, float score) {
+    y->tokens[y->v.n].p = text;
+    y->tokens[y->v.n].n = n;
+    y->kinds[y->v.n] = (uint8_t)kind;
+    y->scores[y->v.n] = score;
+    return y->v.n++;
+}
+
+SM__UNUSED static int toy_add(toy *y, const char *text, int kind, float score) {
+    return toy_add_n(y, text, strlen(text), kind, score);
+}
+
+/* The 256 bytes: "<0xHH>" for SPM, GPT-2's characters for BPE, so that byte b has id b in an empty
+ * vocabulary. */
+SM__UNUSED static void toy_bytes(toy *y) {
+    int b;
+    for (b = 0; b < 256; b++) {
+        char *s = y->text[y->v.n];
+        if (y->kind == SM__VOCAB_SPM) snprintf(s, 8, b & 1 ? "<0x%02X>" : "<0x%02x>", (unsigned)b);
+        else s[gguf_bpe_byte(b, s)] = 0;
+        toy_add(y, s, y->kind == SM__VOCAB_SPM ? SM__TOKEN_BYTE : SM__TOKEN_NORMAL, 0.0f);
+    }
+}
+
+SM__UNUSED static void toy_merge(toy *y, const char *line) {
+    y->merges[y->v.n_merges].p = line;
+    y->merges[y->v.n_merges++].n = strlen(line);
+}
+
+/* Makes the model; the lists are copied into its memory as a reader would have it. */
+SM__UNUSED static sm_status toy_open(const toy *y, sm_model **model, sm_error *error) {
+    sm_allocator a = heap_allocator();
+    sm__heap memory = sm__heap_make(&a);
+    sm_model *m = (sm_model *)sm__heap_alloc(&memory, sizeof *m);
+    sm__vocab *v;
+    sm_status status = SM_ERR_NOMEM;
+    size_t n = (size_t)y->v.n;
+    *model = NULL;
+    if (!m) return status;
+    memset(m, 0, sizeof *m);
+    m->heap = memory;
+    m->vocab = y->v;
+    v = &m->vocab;
+    v->kind = y->kind;
+    v->tokens = (sm__str *)sm__model_alloc(m, n, sizeof *v->tokens);
+    v->scores = (float *)sm__model_alloc(m, n, sizeof *v->scores);
+    v->kinds = (uint8_t *)sm__model_alloc(m, n, 1);
+    v->merges = (sm__str *)sm__model_alloc(m, (size_t)y->v.n_merges, sizeof *v->merges);
+    if (v->tokens && v->scores && v->kinds && v->merges) {
+        memcpy(v->tokens, y->tokens, n * sizeof *v->tokens);
+        memcpy(v->scores, y->scores, n * sizeof *v->scores);
+        memcpy(v->kinds, y->kinds, n);
+        memcpy(v->merges, y->merges, (size_t)y->v.n_merges * sizeof *v->merges);
+        status = sm__vocab_build(m, error);
+    }
+    if (status) sm_model_close(m);
+    else *model = m;
+    return status;
+}
+
+SM__UNUSED static sm_model *toy_model(const toy *y) {
+    sm_model *m = NULL;
+    sm_error error;
+    if (toy_open(y, &m, &error)) FAIL("%s", error.text);
+    return m;
+}
 #endif

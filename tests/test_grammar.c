@@ -787,17 +787,13 @@ static void grammar_forces_no_other_text(void) {
         int n;
     } cases[] = {{"ab", 1}, {"aab", 2}, {"Ab", 0}, {" ab", 0}, {"a b", 3}, {"ab ", 0}, {"abB", 0},
                  {"(ab)?", 0}, {"a(b)?", 0}, {"b(a)?", 1}};
-    sm_model_params p = sm_model_default();
     sm_model *m = NULL;
     sm_trie *trie = NULL;
     sm_tokenizer *t = NULL;
     sm_error error;
     size_t i, bytes = 200 << 10;
     void *memory = malloc(bytes);
-    p.tokenizer.data = file;
-    p.tokenizer.bytes = sizeof file - 1;
-    p.vocab_only = 1;
-    if (sm_model_open(&p, &m, &error)) FAIL("%s", error.text);
+    if (words_open(file, NULL, &m, &error)) FAIL("%s", error.text);
     else if (!CHECK(!sm_trie_create(m, NULL, &trie, &error))) sm_model_close(m), m = NULL;
     if (m) CHECK_STATUS(sm_tokenizer_create(m, 100, NULL, &t, &error), SM_OK);
     for (i = 0; i < sizeof cases / sizeof *cases && t; i++) {

@@ -475,16 +475,6 @@ static void a_megabyte_is_one_word(void) {
 
 /* --- tokenizer.json and tiktoken -------------------------------------------------------------- */
 
-static sm_status words_open(const char *text, const char *pre, sm_model **m, sm_error *error) {
-    sm_model_params p = sm_model_default();
-    p.tokenizer.data = text;
-    p.tokenizer.bytes = strlen(text);
-    p.vocab_only = 1;
-    p.pre = pre;
-    p.allocator = heap_allocator();
-    return sm_model_open(&p, m, error);
-}
-
 /* The ids of a text by a vocabulary in memory. */
 static const char *words_ids(const char *file, const char *pre, const char *text) {
     sm_model *m = NULL;
@@ -549,18 +539,20 @@ static void json_wordpiece_and_unigram(void) {
  * and the first of U+FFFD. */
 static void merges_of_characters(void) {
     static const char *const tokens[] = {"<b>", "a", "\xE2\x96\x81", "\n", "\n\n", "a\n", "aa",
-                                         "<0xC3>", "<0xA9>", " ", ("\xE2\x96\x81" "a"), "<0xEF>"};
+                                         "<0xC3>", "<0xA9>", " ", ("\xE2\x96\x81" "a"), "<0xEF>",
+                                         "\n\n\n"};
     static const char *const merges[] = {"a \n", "a a", "\n \n", "\xE2\x96\x81 a"};
     static const char *const cases[][3] = {
         {"gemma4", "aa\n", "0 6 3 "}, {"gemma4", "a a", "0 1 10 "},
         {"gemma4", "a\n\na", "0 1 4 1 "},
         {"gemma4", "\xC3\xA9", "0 7 8 "}, {"gemma4", "a\xFF", "0 1 11 "},
-        {"gemma4", "\n\n\n", "0 4 3 "}, {"gemma4", "", "0 "},
+        {"gemma4", "\n\n\n", "0 12 "}, {"gemma4", "\n\n\n\n", "0 4 4 "}, {"gemma4", "", "0 "},
         {"granite-embed-multi-311m", "aa\n a", "0 6 3 10 "},
-        {"sarvam-moe", "a\n\na", "1 4 1 "}, {"sarvam-moe", "aa a", "6 10 "},
+        {"sarvam-moe", "\n\n\n", "4 3 "}, {"sarvam-moe", "a\n\na", "1 4 1 "},
+        {"sarvam-moe", "aa a", "6 10 "},
         {"whitespace", "aa\na a", "6 3 1 9 1 "}, {"whitespace", "a\xE3\x80\x80", "1 "},
     };
-    int32_t kinds[12] = {3, 1, 1, 1, 1, 1, 1, 6, 6, 1, 1, 6};
+    int32_t kinds[13] = {3, 1, 1, 1, 1, 1, 1, 6, 6, 1, 1, 6, 1};
     size_t i, k;
     for (i = 0; i < sizeof cases / sizeof *cases; i++) {
         sm_model_params p = sm_model_default();
@@ -571,11 +563,11 @@ static void merges_of_characters(void) {
         gguf_key_str(&g, "general.architecture", "llama");
         gguf_key_str(&g, "tokenizer.ggml.model", i == 1 ? "gemma4" : "gpt2");
         if (i != 1) gguf_key_str(&g, "tokenizer.ggml.pre", cases[i][0]);
-        gguf_key_strings(&g, "tokenizer.ggml.tokens", 12);
-        for (k = 0; k < 12; k++) gguf_string(&g, &g.meta, tokens[k], strlen(tokens[k]));
+        gguf_key_strings(&g, "tokenizer.ggml.tokens", 13);
+        for (k = 0; k < 13; k++) gguf_string(&g, &g.meta, tokens[k], strlen(tokens[k]));
         gguf_key_strings(&g, "tokenizer.ggml.merges", 4);
         for (k = 0; k < 4; k++) gguf_string(&g, &g.meta, merges[k], strlen(merges[k]));
-        gguf_key_array(&g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, 12);
+        gguf_key_array(&g, "tokenizer.ggml.token_type", SM__GGUF_I32, kinds, 13);
         gguf_key_u32(&g, "tokenizer.ggml.bos_token_id", 0);
         file = gguf_finish(&g, &p.file.bytes);
         p.file.data = file;
