@@ -25069,8 +25069,6 @@ static void sm__gb_arcs_and(sm__gb *b, uint32_t x, uint32_t y) {
         if (low <= high) sm__gb_arc(b, low, high, sm__gb_and(b, p.to, q.to));
         i += p.high == high;
         j += q.high == high;
-        if (p.high < q.low) i += p.high != high;
-        if (q.high < p.low) j += q.high != high;
     }
 }
 

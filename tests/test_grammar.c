@@ -221,6 +221,7 @@ static void grammar_small_ones(void) {
          "\"(\" e \")\"", "1~1+2*3~(1-2)*3*(4)+5", "~+1~1+~1*(2~1)"},
         {SM_GRAMMAR_GBNF, "root ::= w root | \"x\"\nw ::= \" \"*", "x~ x~   x", "~ ~xx~x "},
         {SM_GRAMMAR_GBNF, "root ::= root root | \"x\" |", "~x~xxx", "y~xxy"},
+        {SM_GRAMMAR_GBNF, "root ::= (root \"a\"){2} | \"b\"", "b~baba~babaaba", "ba~bab~bababa"},
         {SM_GRAMMAR_GBNF, "root ::= (a \"y\")+ \"z\"?\na ::= b \"1\" | \"a\"\n"
          "b ::= (a | b) \"2\" | c\nc ::= root? a", "ay~a1yz~a21y~aya1yz~aya2221y", "a~1y~a2y~ya"},
         {SM_GRAMMAR_REGEX, "[a-c]+\\d{2}", "a12~cba99", "a1~12~a123"},
@@ -692,6 +693,15 @@ static void grammar_goes_back(void) {
         if (turn % 8 == 0 && !CHECK(grammar_is_at(bed.matcher, other, g, ids, n))) break;
     }
     CHECK(taken > 1000 && sweeps > 50);
+    sm_grammar_destroy(g);
+    g = grammar_of(SM_GRAMMAR_REGEX, "a{0,5000}", 0, &error);
+    for (n = 0; n < 300; n += 9) { /* somewhere a long text finds too little room at first */
+        char text[200];
+        memset(text, 'a', sizeof text);
+        sm_matcher_start(bed.matcher, g);
+        for (k = 0; k < n; k++) CHECK_STATUS(sm_matcher_accept_bytes(bed.matcher, "a", 1), SM_OK);
+        CHECK_STATUS(sm_matcher_accept_bytes(bed.matcher, text, sizeof text), SM_OK);
+    }
     sm_grammar_destroy(g);
     g = grammar_of(SM_GRAMMAR_REGEX, "a*", 0, &error);
     sm_matcher_start(bed.matcher, g);
