@@ -328,6 +328,21 @@ static void unknown_ids_fuse_across_words(void) {
     free(y);
 }
 
+/* A space that has no token is the bytes of U+2581. */
+static void spaces_without_a_token(void) {
+    toy *y = toy_new(SM__VOCAB_SPM);
+    sm_model *m;
+    sm_tokenizer *t;
+    toy_bytes(y);
+    y->v.add_space_prefix = 0;
+    m = toy_model(y);
+    t = m ? tokenizer_make(m, 64) : NULL;
+    if (t) CHECK_STR(ids_of_text(t, "a b", 0), "97 226 150 129 98 ");
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
+    free(y);
+}
+
 /* --- Normal forms ----------------------------------------------------------------------------- */
 
 static void form_c_is_the_standards(void) {
@@ -792,6 +807,7 @@ static const test tests_words[] = {
     {"words: Unigram word by word", unigram_words},
     {"words: charsmaps that mean harm", charsmaps_mean_harm},
     {"words: unknown ids fuse across words", unknown_ids_fuse_across_words},
+    {"words: spaces without a token", spaces_without_a_token},
     {"words: Form C is the standard's", form_c_is_the_standards},
     {"words: rules of pre-tokenizers by hand", rules_by_hand},
     {"words: every rule takes linear time", rules_take_linear_time},
