@@ -222,6 +222,8 @@ static void grammar_small_ones(void) {
         {SM_GRAMMAR_GBNF, "root ::= w root | \"x\"\nw ::= \" \"*", "x~ x~   x", "~ ~xx~x "},
         {SM_GRAMMAR_GBNF, "root ::= root root | \"x\" |", "~x~xxx", "y~xxy"},
         {SM_GRAMMAR_GBNF, "root ::= (root \"a\"){2} | \"b\"", "b~baba~babaaba", "ba~bab~bababa"},
+        {SM_GRAMMAR_GBNF, "root ::= \"x\"{0,2} root \"a\" | \"b\"", "b~ba~xba~xxba~xxxxbaa",
+         "xb~xxxba"},
         {SM_GRAMMAR_GBNF, "root ::= (a \"y\")+ \"z\"?\na ::= b \"1\" | \"a\"\n"
          "b ::= (a | b) \"2\" | c\nc ::= root? a", "ay~a1yz~a21y~aya1yz~aya2221y", "a~1y~a2y~ya"},
         {SM_GRAMMAR_REGEX, "[a-c]+\\d{2}", "a12~cba99", "a1~12~a123"},
