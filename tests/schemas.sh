@@ -1,6 +1,7 @@
 #!/bin/sh
 # Random JSON Schemas: no valid instance refused, no invalid one accepted, as python3-jsonschema, re
-# and decimal say (tests/schemas.py). Needs python3-jsonschema and build/bench_mask; COUNT=300, SEED=1.
+# and decimal say (tests/schemas.py). Needs python3-jsonschema and build/bench_mask; COUNT=300,
+# SEED=1.
 BUILD=${BUILD:-build} DATA=${DATA:-../shared/data} COUNT=${COUNT:-300} SEED=${SEED:-1}
 vocabulary=$DATA/models/stories260K/stories260K.gguf
 python=python3
