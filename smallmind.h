@@ -1945,7 +1945,8 @@ SM_API const char *sm_status_text(int status) {
 #endif
 #endif
 
-/* The formats used are %s %d %u %x %c %llu only. */
+/* The formats used are %s %d %u %x %c %llu only, and %lld for what may be the least int, which
+ * stb_sprintf negates. */
 SM__PRINTF(3, 4)
 static sm_status sm__fail(sm_error *error, sm_status status, const char *fmt, ...) {
     if (!error) return status;
@@ -21182,8 +21183,8 @@ static sm_status sm__ctx_kv_type(sm_error *error, const char *name, int *type, i
 
 static sm_status sm__ctx_range(sm_error *error, const char *name, int value, int low, int high) {
     if (value >= low && value <= high) return SM_OK;
-    return sm__fail(error, SM_ERR_ARG, "context: %s is %d, not in [%d, %d]", name, value, low,
-                    high);
+    return sm__fail(error, SM_ERR_ARG, "context: %s is %lld, not in [%d, %d]", name,
+                    (long long)value, low, high);
 }
 
 /* Checks the parameters and replaces automatic values; *isa gets the level. */
@@ -21756,8 +21757,8 @@ SM__INLINE int sm__kv_first(const sm__kv_class *in, int length) {
 
 static sm_status sm__seq_check(sm_ctx *ctx, int seq, const char *what) {
     if (seq < 0 || seq >= ctx->params.n_seqs)
-        return sm__fail(&ctx->error, SM_ERR_ARG, "%s: sequence %d, not in [0, %d)", what, seq,
-                        ctx->params.n_seqs);
+        return sm__fail(&ctx->error, SM_ERR_ARG, "%s: sequence %lld, not in [0, %d)", what,
+                        (long long)seq, ctx->params.n_seqs);
     if (sm__load32(&ctx->pass_id))
         return sm__fail(&ctx->error, SM_ERR_BUSY, "%s: a pass is pending", what);
     return SM_OK;
@@ -21798,8 +21799,8 @@ SM_API sm_status sm_seq_rewind(sm_ctx *ctx, int seq, int length) {
     status = sm__seq_check(ctx, seq, "rewind");
     if (status != SM_OK) return status;
     if (length < 0 || length > ctx->seq_length[seq])
-        return sm__fail(&ctx->error, SM_ERR_ARG, "rewind: to %d, sequence %d has %d tokens", length,
-                        seq, ctx->seq_length[seq]);
+        return sm__fail(&ctx->error, SM_ERR_ARG, "rewind: to %lld, sequence %d has %d tokens",
+                        (long long)length, seq, ctx->seq_length[seq]);
     status = sm__window_check(ctx, "rewind", length, ctx->seq_first[seq]);
     if (status != SM_OK) return status;
     for (c = 0; c < ctx->kv.n_classes; c++)
@@ -23399,8 +23400,8 @@ static sm_status sm__shift_check(sm_ctx *ctx, int seq, int from, int to) {
     int length = sm_seq_length(ctx, seq), n, c, wanted;
     if (status != SM_OK) return status;
     if (from < 0 || from > to || to > length)
-        return sm__fail(&ctx->error, SM_ERR_ARG, "shift: [%d, %d), sequence %d has %d tokens", from,
-                        to, seq, length);
+        return sm__fail(&ctx->error, SM_ERR_ARG, "shift: [%lld, %lld), sequence %d has %d tokens",
+                        (long long)from, (long long)to, seq, length);
     n = to - from;
     status = sm__shift_supported(ctx->model, &ctx->error);
     if (status != SM_OK) return status;
