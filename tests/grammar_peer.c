@@ -1,8 +1,8 @@
 /* grammar_peer.c - our masks beside llama.cpp's, by its library, which is opened at run time:
  * random texts under grammars, a token at a time, and before each of them which tokens may come.
- * Compared are tokens that say whole characters, and ends. The peer takes control tokens for their names,
- * and with bytes that are a part of a character, which it reads as a range, it is not exact. Run by
- * grammar_peer.sh.
+ * Compared are tokens that say whole characters, and ends. The peer takes control tokens for their
+ * names, and with bytes that are a part of a character, which it reads as a range, it is not exact.
+ * Run by grammar_peer.sh.
  *
  *     PEER=folder of libllama ./grammar_peer VOCABULARY.gguf FILE.gbnf... */
 #define SMALLMIND_IMPLEMENTATION
