@@ -1,5 +1,6 @@
-/* peer.h - what bench_sample.c, bench_tokens.c and tests/sampler_peer.c call of llama.cpp: its
- * library is opened at run time, so nothing of it is needed to build them. POSIX, with -ldl. */
+/* peer.h - what bench_sample.c, bench_tokens.c, tests/sampler_peer.c and tests/grammar_peer.c call
+ * of llama.cpp: its library is opened at run time, so nothing of it is needed to build them. POSIX,
+ * with -ldl. */
 #ifndef PEER_H
 #define PEER_H
 
@@ -56,7 +57,8 @@ typedef void (*peer_log)(int level, const char *text, void *user);
     X(void *, penalties, "sampler_init_penalties", (int32_t, int32_t, float, float, float))        \
     X(void *, dry, "sampler_init_dry",                                                             \
       (const void *, float, float, int32_t, int32_t, const char **, size_t))                       \
-    X(void *, logit_bias, "sampler_init_logit_bias", (int32_t, int32_t, const void *))
+    X(void *, logit_bias, "sampler_init_logit_bias", (int32_t, int32_t, const void *))             \
+    X(void *, grammar, "sampler_init_grammar", (const void *, const char *, const char *))
 
 #define PEER_MEMBER(result, member, name, arguments) result(*member) arguments;
 static struct {

@@ -8,82 +8,15 @@
 #define SMALLMIND_IMPLEMENTATION
 #include "../smallmind.h"
 
-#include <dlfcn.h>
-#include <stdio.h>
-#include <stdlib.h>
+#include "../bench/peer.h"
 
-typedef struct token_data {
-    int32_t id;
-    float logit, p;
-} token_data;
-
-typedef struct token_array {
-    token_data *data;
-    size_t size;
-    int64_t selected;
-    uint8_t sorted;
-} token_array;
-
-typedef struct blob { /* parameters of a model, passed through as they come */
-    unsigned char bytes[1024];
-} blob;
-
-static struct {
-    void *(*grammar)(const void *vocab, const char *text, const char *root);
-    void (*apply)(void *, token_array *), (*accept)(void *, int32_t), (*free)(void *);
-    const void *vocab;
-} peer;
-
+static const void *vocab; /* the peer's */
 static int passed, failed;
 
 static uint64_t state = 1;
 static int below(int n) {
     state = state * 6364136223846793005u + 1442695040888963407u;
     return (int)((state >> 33) % (uint64_t)n);
-}
-
-static void quiet(int level, const char *text, void *user) { (void)level, (void)text, (void)user; }
-
-static void *library(const char *folder, const char *name) {
-    char path[4096];
-    void *p;
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    p = dlopen(path, RTLD_NOW | RTLD_GLOBAL);
-    if (!p) fprintf(stderr, "grammar_peer: %s\n", dlerror()), exit(2);
-    return p;
-}
-
-/* A function pointer from dlsym, in the way that POSIX wants it. */
-static void take(void *from, const char *name, void *target) {
-    void *p = dlsym(from, name);
-    if (!p) fprintf(stderr, "grammar_peer: the library has no %s\n", name), exit(2);
-    memcpy(target, &p, sizeof p);
-}
-
-static void peer_open(const char *folder, const char *file) {
-    void (*log_set)(void (*)(int, const char *, void *), void *);
-    blob (*defaults)(void), params;
-    void *(*load)(const char *, blob), *llama, *model;
-    const void *(*get_vocab)(void *);
-    int i = 64;
-    library(folder, "libggml-base.so");
-    library(folder, "libggml.v0.5.0.so");
-    llama = library(folder, "libllama.v0.5.0.so");
-    take(llama, "llama_sampler_init_grammar", &peer.grammar);
-    take(llama, "llama_sampler_apply", &peer.apply);
-    take(llama, "llama_sampler_accept", &peer.accept);
-    take(llama, "llama_sampler_free", &peer.free);
-    take(llama, "llama_log_set", &log_set);
-    take(llama, "llama_model_default_params", &defaults);
-    take(llama, "llama_model_load_from_file", &load);
-    take(llama, "llama_model_get_vocab", &get_vocab);
-    log_set(quiet, NULL);
-    params = defaults();
-    while (i < 96 && (params.bytes[i] || !(params.bytes[i + 1] | params.bytes[i + 2]))) i += 8;
-    params.bytes[i] = 1; /* vocab_only, the first of the switches, of which one is on */
-    model = load(file, params);
-    if (!model) fprintf(stderr, "grammar_peer: llama.cpp does not open %s\n", file), exit(2);
-    peer.vocab = get_vocab(model);
 }
 
 /* Whether a token says whole characters, none of them zero. */
@@ -100,8 +33,8 @@ static int whole(const char *text, size_t n) {
 
 /* One random text. */
 static void one_text(const sm_trie *t, sm_matcher *m, const sm_grammar *g, const char *name,
-                    const char *text, token_data *data, uint32_t *mask) {
-    void *theirs = peer.grammar(peer.vocab, text, "root");
+                    const char *text, peer_token *data, const float *zeros, uint32_t *mask) {
+    void *theirs = peer.grammar(vocab, text, "root");
     int turn, i, pick, seen;
     if (!theirs || sm_matcher_start(m, g) != SM_OK) {
         printf("%s: not read, or too large\n", name);
@@ -109,9 +42,8 @@ static void one_text(const sm_trie *t, sm_matcher *m, const sm_grammar *g, const
         return;
     }
     for (turn = 0; turn < 30; turn++) {
-        token_array a = {data, (size_t)t->n_vocab, -1, 0};
+        peer_tokens a = peer_candidates(data, zeros, t->n_vocab);
         int differ = 0;
-        for (i = 0; i < t->n_vocab; i++) data[i].id = i, data[i].logit = data[i].p = 0;
         peer.apply(theirs, &a);
         if (sm_matcher_mask(m, mask) != SM_OK) differ++;
         for (i = 0, pick = -1, seen = 0; i < t->n_vocab; i++) {
@@ -134,23 +66,26 @@ static void one_text(const sm_trie *t, sm_matcher *m, const sm_grammar *g, const
 }
 
 int main(int argc, char **argv) {
-    const char *folder = getenv("PEER");
     sm_model_params mp = sm_model_default();
     sm_model *model;
     sm_trie *trie;
     sm_error error;
     size_t room = (size_t)16 << 20;
     sm_matcher *matcher;
-    token_data *data;
+    peer_token *data;
+    float *zeros;
     uint32_t *mask;
     int i, k;
-    if (argc < 3 || !folder) return fprintf(stderr, "usage: PEER=folder grammar_peer V G...\n"), 2;
+    if (argc < 3) return fprintf(stderr, "usage: PEER=folder grammar_peer V G...\n"), 2;
     mp.file.path = argv[1];
     mp.vocab_only = 1;
     if (sm_model_open(&mp, &model, &error) || sm_trie_create(model, NULL, &trie, &error))
         return fprintf(stderr, "%s\n", error.text), 2;
-    peer_open(folder, argv[1]);
-    data = (token_data *)malloc((size_t)trie->n_vocab * sizeof *data);
+    snprintf(error.text, sizeof error.text, "its library does not open the file");
+    if (!peer_open(error.text, sizeof error.text) || !(vocab = peer_vocab(argv[1])))
+        return fprintf(stderr, "llama.cpp, for %s: %s\n", argv[1], error.text), 2;
+    data = (peer_token *)malloc((size_t)trie->n_vocab * sizeof *data);
+    zeros = (float *)calloc((size_t)trie->n_vocab, sizeof *zeros);
     mask = (uint32_t *)malloc((size_t)trie->n_words * sizeof *mask);
     matcher = sm_matcher_init(malloc(room), room, trie);
     for (i = 2; i < argc; i++) {
@@ -168,7 +103,7 @@ int main(int argc, char **argv) {
             failed++;
             continue;
         }
-        for (k = 0; k < 2; k++) one_text(trie, matcher, g, argv[i], text, data, mask);
+        for (k = 0; k < 2; k++) one_text(trie, matcher, g, argv[i], text, data, zeros, mask);
         sm_grammar_destroy(g);
     }
     printf("%d passed, %d failed, 0 skipped\n", passed, failed);
