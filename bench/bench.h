@@ -91,6 +91,13 @@ static int bench_compare(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+COMMON_UNUSED static void bench_sleep(double seconds) {
+    struct timespec t;
+    t.tv_sec = (time_t)seconds;
+    t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
+    nanosleep(&t, NULL);
+}
+
 /* Sorts v [n]; v[0] is then the least. */
 COMMON_UNUSED static double bench_median(double *v, int n) {
     qsort(v, (size_t)n, sizeof *v, bench_compare);
@@ -370,11 +377,31 @@ static double bench_read_round(bench_crew *crew, bench_reading *r) {
     return bench_now() - start;
 }
 
+/* One pass over the spans by one kind of loop; its seconds. The crew lives no longer, so that it
+ * takes nothing from the threads of what is measured in between. */
+COMMON_UNUSED static double bench_read_once(const bench_span *spans, int n_spans, int n_threads,
+                                            int kind) {
+    bench_reading r;
+    bench_crew crew;
+    double seconds;
+    int i;
+    memset(&r, 0, sizeof r);
+    r.spans = spans;
+    r.n_spans = n_spans;
+    r.passes = 1;
+    r.fn = bench_read_kinds[kind].fn;
+    for (i = 0; i < n_spans; i++) r.total += spans[i].bytes;
+    bench_crew_start(&crew, n_threads);
+    seconds = bench_read_round(&crew, &r);
+    bench_crew_stop(&crew);
+    return seconds;
+}
+
 /* The best rate, in GB (1e9 bytes) a second, at which threads read all of the spans; *best (may be
- * NULL) is the name of the loop that reached it. A round takes at least 4 ms: small memory is read
+ * NULL) is the kind of loop that reached it. A round takes at least 4 ms: small memory is read
  * several times, and then comes from the cache that holds it, as a small model's weights do. */
 COMMON_UNUSED static double bench_read_rate(const bench_span *spans, int n_spans, int n_threads,
-                                            const char **best) {
+                                            int *best) {
     bench_reading r;
     bench_crew crew;
     double rate = 0.0;
@@ -394,7 +421,7 @@ COMMON_UNUSED static double bench_read_rate(const bench_span *spans, int n_spans
         if (seconds < 0.004) r.passes = (int)(0.004 / (seconds + 1e-7)) + 1;
         for (i = 0; i < 8 && (i < 2 || bench_now() - started < 0.4); i++) {
             double now = (double)r.total * r.passes * 1e-9 / bench_read_round(&crew, &r);
-            if (now > rate && best) *best = bench_read_kinds[kind].name;
+            if (now > rate && best) *best = kind;
             if (now > rate) rate = now;
         }
     }

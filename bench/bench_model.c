@@ -17,6 +17,8 @@ static const char usage[] =
     "  --profile     time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
     "  --seqs S      S sequences decoded together, 1 to 64 (1); tok/s counts all of them\n"
+    "  --pairs N     then N more tokens, each beside one reading of the weights: on a machine that\n"
+    "                others use too, the median of these shares is the one to believe\n"
     "  --lora F[:S]  with a LoRA adapter [times S]\n"
     "  --ids FILE --logits FILE   write the logits after every id of a text file\n";
 #include "bench.h"
@@ -33,7 +35,7 @@ static const char usage[] =
 
 typedef struct options {
     const char *model, *ids, *logits, *lora;
-    int prompt, decode, threads, isa, reps, json, profile, batch, seqs;
+    int prompt, decode, threads, isa, reps, json, profile, batch, seqs, pairs;
     sm_adapter *adapter; /* what lora names, and its share */
     float share;
     sm_ctx_params kv; /* its types */
@@ -56,6 +58,7 @@ static options parse(int argc, char **argv) {
         if (!strcmp(a, "-m")) o.model = arg_text(argc, argv, &i);
         else if (!strcmp(a, "-p")) o.prompt = arg_int(argc, argv, &i, 0, 1 << 24);
         else if (!strcmp(a, "-n")) o.decode = arg_int(argc, argv, &i, 0, 1 << 24);
+        else if (!strcmp(a, "--pairs")) o.pairs = arg_int(argc, argv, &i, 0, MAX_REPS);
         else if (!strcmp(a, "-t")) o.threads = arg_int(argc, argv, &i, 0, 256);
         else if (!strcmp(a, "--isa")) o.isa = arg_isa(argc, argv, &i);
         else if (!strcmp(a, "--reps")) o.reps = arg_int(argc, argv, &i, 1, MAX_REPS);
@@ -202,7 +205,8 @@ typedef struct result {
     double prompt_s[MAX_REPS], decode_s[MAX_REPS]; /* sorted at the end */
     double prompt_median, decode_median;
     double rss_mb, read_gbs, heap_calls; /* heap_calls: of a decoded token; -1 = not counted */
-    const char *read_name;
+    int read_kind;                /* of bench_read_kinds */
+    double pair_share, pair_gbs;  /* medians of --pairs: of the rate of reading; that rate */
     profile_rows prompt_steps, decode_steps;
 } result;
 
@@ -278,21 +282,53 @@ static sm_status measure(const options *o, sm_ctx *ctx, const int32_t *ids, resu
 
 /* The rate at which the weights that a token needs can be read at all: rows of embeddings that are
  * only looked up do not count. */
-static void measure_reading(const sm_model *model, int n_threads, result *r) {
-    int n_tensors = sm_model_get_info(model)->n_tensors, n = 0, i, untied = 0;
+static bench_span *weights_of(const sm_model *model, int *n) {
+    int n_tensors = sm_model_get_info(model)->n_tensors, i, untied = 0;
     bench_span *spans = (bench_span *)bench_alloc((size_t)n_tensors * sizeof *spans);
     sm_tensor t;
     for (i = 0; i < n_tensors; i++)
         if (!sm_model_tensor(model, i, &t) && !strcmp(t.name, "output.weight")) untied = 1;
-    for (i = 0; i < n_tensors; i++) {
+    for (i = *n = 0; i < n_tensors; i++) {
         if (sm_model_tensor(model, i, &t) || !t.data) continue;
         if (untied && !strcmp(t.name, "token_embd.weight")) continue;
         if (!strcmp(t.name, "position_embd.weight")) continue;
-        spans[n].data = (const unsigned char *)t.data;
-        spans[n++].bytes = t.bytes;
+        spans[*n].data = (const unsigned char *)t.data;
+        spans[(*n)++].bytes = t.bytes;
     }
-    r->read_gbs = bench_read_rate(spans, n, n_threads, &r->read_name);
+    return spans;
+}
+
+/* Tokens and readings of the same weights by the same number of threads, in turn: what slows the
+ * machine for a while slows both of a pair. */
+static sm_status measure_pairs(const options *o, sm_ctx *ctx, const bench_span *spans, int n,
+                               result *r) {
+    double share[MAX_REPS], gbs[MAX_REPS];
+    int i, threads = sm_ctx_get_stats(ctx).plan.n_threads;
+    double bytes = (double)sm_model_get_info(sm_ctx_model(ctx))->decode_bytes * 1e-9;
+    options one = *o;
+    one.decode = 1;
+    for (i = 0; i < o->pairs; i++) {
+        double start = bench_now(), seconds;
+        sm_status status = decode(&one, ctx, 1);
+        if (status) return status;
+        seconds = bench_now() - start;
+        bench_sleep(0.002); /* until the context's threads sleep */
+        gbs[i] = bytes / bench_read_once(spans, n, threads, r->read_kind);
+        share[i] = bytes / seconds / gbs[i];
+    }
+    r->pair_share = bench_median(share, o->pairs);
+    r->pair_gbs = bench_median(gbs, o->pairs);
+    return SM_OK;
+}
+
+static sm_status measure_reading(const options *o, sm_ctx *ctx, result *r) {
+    int n, threads = sm_ctx_get_stats(ctx).plan.n_threads;
+    bench_span *spans = weights_of(sm_ctx_model(ctx), &n);
+    sm_status status = SM_OK;
+    r->read_gbs = bench_read_rate(spans, n, threads, &r->read_kind);
+    if (o->pairs) status = measure_pairs(o, ctx, spans, n, r);
     free(spans);
+    return status;
 }
 
 static double rate(int tokens, double seconds) { return seconds > 0.0 ? tokens / seconds : 0.0; }
@@ -318,7 +354,10 @@ static void print_text(const options *o, const sm_model_info *m, const sm_plan *
         rate(o->decode * o->seqs, r->decode_s[0]), rate(o->decode * o->seqs, r->decode_median),
         r->decode_s[0] * 1e3 / o->decode);
     say(stdout, "weights  %.2f GB/s; reading alone reaches %.2f GB/s (%s): %.0f %% of it\n",
-        weight_gbs, r->read_gbs, r->read_name, weight_gbs / (r->read_gbs + 1e-9) * 100.0);
+        weight_gbs, r->read_gbs, bench_read_kinds[r->read_kind].name, weight_gbs / (r->read_gbs + 1e-9) * 100.0);
+    if (o->pairs)
+        say(stdout, "pairs    %d tokens, each beside a reading (median %.2f GB/s): %.0f %% of it\n",
+            o->pairs, r->pair_gbs, r->pair_share * 100.0);
     if (r->heap_calls < 0.0) say(stdout, "heap     calls are not counted on this system\n");
     else say(stdout, "heap     %.3f calls a decoded token\n", r->heap_calls);
 }
@@ -344,10 +383,12 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
         (unsigned long long)plan->total_bytes);
     say(stdout,
         "\"decode_bytes\":%llu,\"weight_gb_s\":%.3f,\"read_gb_s\":%.3f,\"read_loop\":\"%s\","
+        "\"pairs\":%d,\"pair_gb_s\":%.3f,\"pair_share\":%.3f,"
         "\"heap_calls_per_token\":%.3f,\"compiler\":\"%s\"}\n",
         (unsigned long long)m->decode_bytes,
-        (double)m->decode_bytes * 1e-9 * rate(o->decode, r->decode_s[0]), r->read_gbs, r->read_name,
-        r->heap_calls, COMPILER);
+        (double)m->decode_bytes * 1e-9 * rate(o->decode, r->decode_s[0]), r->read_gbs,
+        bench_read_kinds[r->read_kind].name,
+        o->pairs, r->pair_gbs, r->pair_share, r->heap_calls, COMPILER);
 }
 
 /* With an open model: the context, the runs, the figures. */
@@ -361,7 +402,7 @@ static int run(const options *o, const sm_model *model, sm_ctx_params cp, result
     double start = bench_now();
     int i, failed = 1;
     for (i = 0; i < o->prompt; i++) ids[i] = (int32_t)(bench_lcg(&state) % (uint32_t)info->n_vocab);
-    cp.n_ctx = o->prompt + o->decode + 8;
+    cp.n_ctx = o->prompt + o->decode + o->pairs + 8;
     cp.n_seqs = cp.max_logits = o->seqs;
     cp.profile = o->profile;
     if (make_ctx(o, model, &cp, &ctx, &error)) {
@@ -369,10 +410,9 @@ static int run(const options *o, const sm_model *model, sm_ctx_params cp, result
     } else {
         r->ctx_s = bench_now() - start;
         plan = sm_ctx_get_stats(ctx).plan;
-        if (measure(o, ctx, ids, r)) {
+        if (measure(o, ctx, ids, r) || measure_reading(o, ctx, r)) {
             say(stderr, "bench_model: %s\n", sm_ctx_error(ctx));
         } else {
-            measure_reading(model, plan.n_threads, r);
             (o->json ? print_json : print_text)(o, info, &plan, r);
             profile_print("prompt", &r->prompt_steps, o->prompt * o->reps);
             profile_print("decode", &r->decode_steps, o->decode * o->reps);
@@ -393,7 +433,6 @@ int main(int argc, char **argv) {
     sm_error error;
     double start = bench_now();
     int failed;
-    r.read_name = "";
     mp.file.path = o.model;
     cp.n_threads = o.threads;
     cp.isa = o.isa;
