@@ -4585,7 +4585,7 @@ SM__SSE41 static void sm__matmul_bf16__sse41(const void *w, size_t w_stride, int
 SM__INLINE int sm__lane_rows(int n, int lanes, size_t w_stride) {
     int apart = n / lanes;
     if (apart && (size_t)apart * w_stride % 1024 == 0) apart--;
-    return (size_t)apart * w_stride >= 16384 ? apart : 1;
+    return (size_t)apart * w_stride >= 8192 ? apart : 1;
 }
 
 /* While neighbours are worked on, rows behind them are prefetched, in the order of their addresses:
@@ -4604,6 +4604,20 @@ SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* 
         SM__UNROLL
         for (i = 0; i < bytes; i += 64) _mm_prefetch((const char *)p + i, _MM_HINT_T1);
     }
+}
+
+/* Before a block of `lanes` rows: of neighbours (ahead > 0), bytes behind them; of superblocks in
+ * streams, each one's bytes two blocks on, which the processor alone brings too late (measured, of
+ * the read limit: Q3_K 0.66, with it 0.78, Q4_K 0.76 and 0.93). */
+SM__INLINE void sm__prefetch_rows(const uint8_t *w, size_t w_stride, int lanes, size_t bytes,
+                                  const uint8_t *next, size_t ahead) {
+    int r;
+    if (ahead) {
+        for (r = 0; r < lanes; r += 4) sm__prefetch(next + (size_t)r * bytes, 4 * bytes, ahead);
+        return;
+    }
+    for (r = 0; r < lanes && bytes > 34; r++)
+        sm__prefetch(w + (size_t)r * w_stride + 2 * bytes, bytes, 0);
 }
 
 /* 8 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
@@ -5634,7 +5648,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_block_ymm(int type, int vnni, const uint8_t 
     __m256i isum;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(vnni, w, w_stride, q, a->s + 2 * b)
                                   : sm__dot8_q4_0_ymm(vnni, w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
@@ -5950,11 +5964,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, 
     __m256 none, d;
     int r;
     SM__UNROLL
-    for (r = 0; r < 8; r++) { /* read back and forth: the processor does not foresee it */
-        const uint8_t *row = w + (size_t)r * w_stride;
-        sm__prefetch(row + 2 * 210, 210, 0);
-        v[r] = sm__dot_q6_k_ymm(row, q, s);
-    }
+    for (r = 0; r < 8; r++) v[r] = sm__dot_q6_k_ymm(w + (size_t)r * w_stride, q, s);
     sm__halves_ymm(sm__words_ymm(w + 206, w_stride), &none, &d);
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
 }
@@ -5970,7 +5980,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_super_ymm(int type, const uint8_t *w, size_t
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -6342,7 +6352,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_any_ymm(int type, const uint8_t *w, size_t w
         const int8_t *q = a->q + (size_t)b * (size_t)block;
         const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
         if (block == SM__QK) acc = sm__gemv_32_ymm(type, w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_256_ymm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -6636,7 +6646,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_block_zmm(int type, const uint8_t *w, size
     int b;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        if (ahead) sm__prefetch(next, 16 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b))
                                   : sm__dot16_q4_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
@@ -6953,13 +6963,13 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_super_zmm(int type, const uint8_t *w, size
                                                 size_t ahead, int n_blocks, const sm__acts *a) {
     size_t bytes = type == SM__T_Q4_K ? 144 : type == SM__T_Q5_K ? 176 : 210;
     const uint8_t *next = w + ahead;
-    int b, j;
+    int b;
     __m512 acc = sm__zero_zmm();
-    for (b = 0; b < n_blocks; b++, w += bytes) {
+    for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        for (j = 0; ahead && j < 4; j++, next += 4 * bytes) sm__prefetch(next, 4 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -7269,7 +7279,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, int gfni, const uint8_t 
         const int8_t *q = a->q + (size_t)b * (size_t)block;
         const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        if (ahead) sm__prefetch(next, 16 * bytes, ahead);
+        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
         if (block == SM__QK) acc = sm__gemv_32_zmm(type, w, w_stride, q, s, d_a, acc);
         else if (type == SM__T_IQ4_XS) acc = sm__gemv_iq4_xs_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_256_zmm(type, gfni, w, w_stride, q, s, d_a, acc);
@@ -21148,7 +21158,7 @@ typedef struct sm__speed {
 static const sm__speed sm__speeds[] = {
     {1, 1, 1, 1},       {0.1, 0.8, 0.2, 0.02}, /* auto (unused), scalar */
     {2, 15, 2, 0.1},    {30, 80, 8, 1},        /* sse41, avx2 */
-    {60, 250, 10, 2},   {60, 500, 10, 2},      /* avx512, amx */
+    {60, 250, 14, 2},   {60, 500, 14, 2},      /* avx512, amx */
     {12, 40, 5, 0.5},                          /* neon */
 };
 
@@ -22109,7 +22119,7 @@ static sm__cost sm__matmul_cost(const sm_ctx *ctx, const sm__step *s, int rows) 
  * by tile_t rows; total_ns is the whole step's. Returns the tiles. */
 static int sm__matmul_cut(const sm_ctx *ctx, const sm__step *s, sm__cost c, int rows, int *tile_n,
                           int *tile_t) {
-    double target = ctx->n_members > 1 ? c.total_ns / (ctx->n_members * 4) : SM__TILE_NS, ns;
+    double target = ctx->n_members > 1 ? c.total_ns / (ctx->n_members * 2) : SM__TILE_NS, ns;
     int i, blocks, tiles = 0, t = rows;
     while (t > 16 && (c.row_ns * t > SM__TILE_NS || t * c.unit > SM__TILE_FLOATS)) t = (t + 1) / 2;
     ns = c.row_ns * t > c.read_ns ? c.row_ns * t : c.read_ns;

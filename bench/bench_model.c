@@ -17,8 +17,8 @@ static const char usage[] =
     "  --profile     time of every kind of step\n"
     "  --batch N     tokens evaluated at once (0 = automatic)\n"
     "  --seqs S      S sequences decoded together, 1 to 64 (1); tok/s counts all of them\n"
-    "  --pairs N     then N more tokens, each beside one reading of the weights: on a machine that\n"
-    "                others use too, the median of these shares is the one to believe\n"
+    "  --pairs N     then N more tokens, each beside a reading of the weights: their share is the\n"
+    "                one to believe where others use the machine too (a median)\n"
     "  --lora F[:S]  with a LoRA adapter [times S]\n"
     "  --ids FILE --logits FILE   write the logits after every id of a text file\n";
 #include "bench.h"
@@ -354,7 +354,8 @@ static void print_text(const options *o, const sm_model_info *m, const sm_plan *
         rate(o->decode * o->seqs, r->decode_s[0]), rate(o->decode * o->seqs, r->decode_median),
         r->decode_s[0] * 1e3 / o->decode);
     say(stdout, "weights  %.2f GB/s; reading alone reaches %.2f GB/s (%s): %.0f %% of it\n",
-        weight_gbs, r->read_gbs, bench_read_kinds[r->read_kind].name, weight_gbs / (r->read_gbs + 1e-9) * 100.0);
+        weight_gbs, r->read_gbs, bench_read_kinds[r->read_kind].name,
+        weight_gbs / (r->read_gbs + 1e-9) * 100.0);
     if (o->pairs)
         say(stdout, "pairs    %d tokens, each beside a reading (median %.2f GB/s): %.0f %% of it\n",
             o->pairs, r->pair_gbs, r->pair_share * 100.0);
@@ -387,8 +388,8 @@ static void print_json(const options *o, const sm_model_info *m, const sm_plan *
         "\"heap_calls_per_token\":%.3f,\"compiler\":\"%s\"}\n",
         (unsigned long long)m->decode_bytes,
         (double)m->decode_bytes * 1e-9 * rate(o->decode, r->decode_s[0]), r->read_gbs,
-        bench_read_kinds[r->read_kind].name,
-        o->pairs, r->pair_gbs, r->pair_share, r->heap_calls, COMPILER);
+        bench_read_kinds[r->read_kind].name, o->pairs, r->pair_gbs, r->pair_share, r->heap_calls,
+        COMPILER);
 }
 
 /* With an open model: the context, the runs, the figures. */
