@@ -81,14 +81,15 @@
  *   [SM38] EVALUATION
  *   [SM39] SAMPLER
  *   [SM40] GRAMMAR
- *   [SM41] JSON SCHEMA
- *   [SM42] MASKS
- *   [SM43] GENERATION
- *   [SM44] TEMPLATES
- *   [SM45] CHAT
- *   [SM46] TRAINER
- *   [SM47] WRITER
- *   [SM48] TOKENIZER TRAINER
+ *   [SM41] REGULAR EXPRESSIONS
+ *   [SM42] JSON SCHEMA
+ *   [SM43] MASKS
+ *   [SM44] GENERATION
+ *   [SM45] TEMPLATES
+ *   [SM46] CHAT
+ *   [SM47] TRAINER
+ *   [SM48] WRITER
+ *   [SM49] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -25943,14 +25944,12 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
 }
 
 /* ================================================================================================
- * MARK: [SM41] JSON SCHEMA
- * Regular expressions, JSON texts as trees, and schemas, as expressions of the builder.
+ * MARK: [SM41] REGULAR EXPRESSIONS
+ * ECMA-262's, as far as they are regular, as expressions of the builder. A pattern is read once,
+ * left to right, with a stack of open groups. It is searched for, not matched, and its anchors may
+ * stand anywhere; so every part keeps four expressions: what it matches anywhere, only at the start
+ * of the text, only at its end, and only as a whole text.
  * ============================================================================================== */
-
-/* ---- Regular expressions: ECMA-262's, as far as they are regular. An expression is read once,
- * left to right, with a stack of open groups. A pattern is searched for, not matched, and its
- * anchors may stand anywhere; so every part keeps four expressions: what it matches anywhere, only
- * at the start of the text, only at its end, and only as a whole text. ---- */
 
 #define SM__RE_DEPTH 48    /* open groups */
 #define SM__RE_BYTES 16384 /* of a pattern */
@@ -26457,6 +26456,18 @@ static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int wh
     return r->b->error.status ? 0 : x;
 }
 
+/* ================================================================================================
+ * MARK: [SM42] JSON SCHEMA
+ * Draft 2020-12, and what older drafts wrote otherwise, as expressions of the builder.
+ *
+ * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
+ * to be equal to, or the opposite of either. Each set becomes one rule, so recursion by $ref is
+ * recursion of rules. Inside a set, one type of value is looked at at a time, by a tableau: a
+ * branch has a list of what is still to be looked into (allOf adds to it, anyOf forks the branch)
+ * and a list of facts, that is, what one value must fulfil without a choice. A branch without
+ * anything left to do is one shape of the value; the rule is the union of the shapes.
+ * ============================================================================================== */
+
 /* ---- A JSON text as a tree. The reader above walks forward; a schema is looked at again and
  * again, so it becomes nodes in the order of the text. Strict: RFC 8259 and UTF-8. ---- */
 
@@ -26609,14 +26620,7 @@ static const char *sm__tree_pointer(const sm__tree *t, uint32_t node, char *buf,
     return p;
 }
 
-/* ---- JSON Schema, draft 2020-12, and what older drafts wrote otherwise.
- *
- * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
- * to be equal to, or the opposite of either. Each set becomes one rule, so recursion by $ref is
- * recursion of rules. Inside a set, one type of value is looked at at a time, by a tableau: a
- * branch has a list of what is still to be looked into (allOf adds to it, anyOf forks the branch)
- * and a list of facts, that is, what one value must fulfil without a choice. A branch without
- * anything left to do is one shape of the value; the rule is the union of the shapes. ---- */
+/* ---- the schema ---- */
 
 #define SM__JS_STEPS 400000  /* of all tableaus of a schema */
 #define SM__JS_BRANCHES 2048 /* of one tableau */
@@ -28768,7 +28772,7 @@ static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size
 }
 
 /* ================================================================================================
- * MARK: [SM42] MASKS
+ * MARK: [SM43] MASKS
  * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton. In a
  * string of JSON nearly all may: tokens of nothing but its plain characters are a slice, known
  * beforehand, and where a state takes all of it only the rest is walked. Masks are kept by state.
@@ -29544,7 +29548,7 @@ SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
 #endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
- * MARK: [SM43] GENERATION
+ * MARK: [SM44] GENERATION
  * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
  * back while it may still become a stop string. Everything lives in the context's block.
  * ============================================================================================== */
@@ -30008,7 +30012,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 }
 
 /* ================================================================================================
- * MARK: [SM44] TEMPLATES
+ * MARK: [SM45] TEMPLATES
  * An interpreter of the part of Jinja that chat templates use. The text is compiled once into a
  * list of operations for a stack machine (brackets, precedences and blocks on explicit stacks: no
  * depth of a template is a depth of ours), then run on values as Python has them. Values never
@@ -33659,7 +33663,7 @@ SM_API void sm_template_destroy(sm_template *t) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM45] CHAT
+ * MARK: [SM46] CHAT
  * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
  * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
@@ -34196,7 +34200,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM46] TRAINER
+ * MARK: [SM47] TRAINER
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -36747,7 +36751,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM47] WRITER
+ * MARK: [SM48] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -38051,7 +38055,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM48] TOKENIZER TRAINER
+ * MARK: [SM49] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
