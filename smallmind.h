@@ -11789,21 +11789,82 @@ static void sm__hparams_default(sm__hparams *hp) {
     hp->expert_scale = 1.0f;
 }
 
-enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE, SM__VOCAB_WPM, SM__VOCAB_UGM };
+enum { SM__VOCAB_NONE, SM__VOCAB_SPM, SM__VOCAB_BPE, SM__VOCAB_WPM, SM__VOCAB_UGM,
+       SM__VOCAB_WORDS /* tokenizer.json's WordLevel: a word is a token */ };
 enum { /* what is done to a text before it becomes tokens */
-    SM__TEXT_METASPACE = 1, /* no space in front of a space; of BPE: one in front of all else */
+    SM__TEXT_SPLITS = 1,  /* words as sm__splits has them */
     SM__TEXT_LOWER = 2,   /* WPM: lower case */
     SM__TEXT_STRIP = 4,   /* WPM: accents off */
     SM__TEXT_CLEAN = 8,   /* WPM: control characters off */
     SM__TEXT_HAN = 16,    /* WPM: Chinese characters are words */
     SM__TEXT_MERGE = 32,  /* UGM: spaces in a row are one, none at the ends */
-    SM__TEXT_WORDS = 64,  /* SPM, UGM: the text is cut before every space */
     SM__TEXT_HF = 128,    /* as Hugging Face's library does it where llama.cpp differs */
     SM__TEXT_FIRST = 256, /* the space in front is for the beginning of a text only */
-    SM__TEXT_BERT = 512,  /* WPM: BERT's words */
     SM__TEXT_CHARS = 1024, /* SPM: byte-level BPE without its bytes: nothing crosses line ends, */
     SM__TEXT_LINES = 2048, /* which are a token if all that follow each other are one, */
     SM__TEXT_SOLID = 4096  /* or, instead, nothing crosses the ends of white space */
+};
+
+/* How text is cut into words before tokens are looked for: a list of cuts. The first cuts the text,
+ * each further one the pieces of the one before. Where llama.cpp and Hugging Face's library have
+ * regular expressions, a cut finds their matches by hand; what lies between two matches is a piece,
+ * too. */
+enum {
+    SM__CUT_NONE,
+    SM__CUT_RUNS,      /* [set]+, or [set]{1,most} */
+    SM__CUT_SPACED,    /* \s?[set]+ */
+    SM__CUT_CLAUSES,   /*  ?[^\s set]+ */
+    SM__CUT_TRIPLES,   /* [0-9][0-9][0-9] */
+    SM__CUT_TRAILING,  /* \s+$ */
+    SM__CUT_THREES,    /* numbers by three from the right; the first has what is before it */
+    SM__CUT_THOUSANDS, /* (?=(\d{3})+(?!\d)): before every three digits from the right */
+    SM__CUT_SENTINEL,  /* <sentinel:[0-9]+> */
+    SM__CUT_IMAGE,     /* IMGIMG[A-I]{1,4}Z */
+    SM__CUT_TABS,      /* [\t\n]|    |  (four spaces, or two) */
+    SM__CUT_PATTERN,   /* a text, or characters of a set: a REPLACE; `set` is its number */
+    SM__CUT_PUNCT,     /* a punctuation mark or ASCII sign */
+    SM__CUT_TOKENS,    /* \w+|[^\w\s]+ */
+    SM__CUT_GPT2,      /* from here on words: see the functions of these names */
+    SM__CUT_LLAMA3,
+    SM__CUT_CASES,
+    SM__CUT_SIGNS,
+    SM__CUT_PHRASES
+};
+enum { /* of words, whose `most` is how many digits stand together (0 = any number) */
+    SM__WORD_SHORT = 1,      /* 's 't 're 've 'm 'll 'd are words, or the ends of words */
+    SM__WORD_LINES = 2,      /* [\r\n]* belongs to the signs before it */
+    SM__WORD_SLASHES = 4,    /* [\r\n/]* does */
+    SM__WORD_MARKS = 8,      /* marks are letters */
+    SM__WORD_CASE = 16,      /* a word ends where upper case follows lower case */
+    SM__WORD_ASCII_CASE = 32, /* the same, but letters that are not ASCII are of both cases */
+    SM__WORD_HAN = 64,       /* Chinese characters make words of their own */
+    SM__WORD_SPACES = 128,   /* white space in powers of two */
+    SM__W_LLAMA3 = SM__WORD_SHORT | SM__WORD_LINES, /* what most rules have */
+    SM__W_CASES = SM__WORD_SHORT | SM__WORD_SLASHES
+};
+
+typedef struct sm__cut {
+    uint8_t how, set, most, flags;
+} sm__cut;
+
+enum { /* what becomes of a match: tokenizer.json's "behavior" */
+    SM__PART_ALONE,    /* Isolated */
+    SM__PART_DROPPED,  /* Removed */
+    SM__PART_BEFORE,   /* MergedWithPrevious */
+    SM__PART_AFTER,    /* MergedWithNext */
+    SM__PART_JOINED,   /* Contiguous: with the matches that follow */
+    SM__PART_INVERT = 8 /* matches are what lies between matches */
+};
+#define SM__MAX_CUTS 8
+
+/* Sets of characters: classes, some ASCII, and ranges, of which white space is no part. */
+enum {
+    SM__SET_NUMBER, SM__SET_DIGIT, SM__SET_NEWLINE, SM__SET_LINE_END, SM__SET_LETTER,
+    SM__SET_PUNCT, SM__SET_MATH, SM__SET_FALCON, SM__SET_STOPS, SM__SET_CASED, SM__SET_WIDE,
+    SM__SET_ASIAN, SM__SET_CJK, SM__SET_SCRIPTS, SM__SET_HANGUL, SM__SET_QUOTES,
+    SM__SET_BOPOMOFO, SM__SET_HAN, SM__SET_IDEOGRAPHS, SM__SET_SINCE_8, SM__SET_SINCE_9,
+    SM__SET_PREPENDED, SM__SET_APART, SM__SET_JOINED, SM__SET_SPACE, SM__SET_NO_DIGIT,
+    SM__SET_WORD
 };
 
 /* A step of Hugging Face's normalizers. */
@@ -11827,6 +11888,18 @@ typedef struct sm__edit {
     int least, most;   /* of a run; most 0 = any number */
 } sm__edit;
 #define SM__MAX_EDITS 12
+#define SM__MAX_PATTERN 256 /* bytes of a text at which text is cut */
+
+/* tokenizer.json's pre-tokenizers: cuts, then a change to each piece, then cuts of that. */
+enum { SM__FRONT_NONE, SM__FRONT_ALWAYS, SM__FRONT_MISSING }; /* where none is there */
+typedef struct sm__splits {
+    sm__cut cuts[SM__MAX_CUTS];
+    uint8_t parts[SM__MAX_CUTS]; /* SM__PART_* */
+    sm__edit patterns[SM__MAX_CUTS];
+    int n_patterns, n, n_before; /* cuts before the change */
+    int front;                   /* a space (or mark) in front of pieces */
+    sm__str mark;                /* what spaces become, or empty; U+2581 unless plain_spaces */
+} sm__splits;
 enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2 };
 enum { /* token kinds, as GGUF numbers them */
     SM__TOKEN_NORMAL = 1,
@@ -11862,6 +11935,7 @@ typedef struct sm__vocab {
     int text_flags;                  /* SM__TEXT_* */
     sm__edit edits[SM__MAX_EDITS];   /* of tokenizer.json's normalizer */
     int n_edits;
+    sm__splits splits;
     int max_word;                    /* WPM: characters of a word that is not unknown; 0 = any */
     sm__str charsmap;                /* UGM: SentencePiece's normalizer, or empty */
     char *text;                      /* the reader's memory for the tokens' texts, or NULL */
@@ -14023,9 +14097,9 @@ typedef struct sm__tj {
     char *text; /* resolved strings: they are never longer than in the file */
     size_t used;
     /* what the chain says */
-    sm__str regex; /* those of all splits, a line each */
-    int kind;      /* SM__VOCAB_*; SPM and BPE are told apart by the chain */
-    int byte_level, use_regex, digits, marks, prefix, bert, flags;
+    int kind;  /* SM__VOCAB_*; SPM and BPE are told apart by the chain */
+    int marks; /* spaces become U+2581, which no step tells from a space */
+    int byte_level, bert, flags;
 } sm__tj;
 
 /* The value of a key of the object that comes next. */
@@ -14178,6 +14252,7 @@ static sm_status sm__tj_pieces(sm__tj *t) {
     sm__json number;
     uint64_t most = 100;
     int i;
+    if (!prefix.n) return sm__tj_refuse(t, "WordPiece without", sm__str_of("a prefix"));
     if (sm__json_find(t->model, "max_input_chars_per_word", &number)) sm__json_u64(&number, &most);
     v->max_word = most < 1000000 ? (int)most : 1000000;
     for (i = 0; i < v->n; i++) {
@@ -14186,6 +14261,7 @@ static sm_status sm__tj_pieces(sm__tj *t) {
         if (s->n >= prefix.n && !memcmp(s->p, prefix.p, prefix.n)) {
             s->p += prefix.n;
             s->n -= prefix.n;
+            if (s->n && s->p[0] == ' ') return sm__tj_refuse(t, "a space goes on a word in", *s);
         } else {
             s->p--;
             s->n++;
@@ -14205,7 +14281,7 @@ static int sm__tj_merge(sm__tj *t, sm__json *list, sm__str *merge) {
     if (!sm__json_enter(list, '[') || !sm__json_item(list) || !sm__json_string(list, &s)) return 0;
     *merge = sm__tj_keep(t, s);
     if (!sm__json_item(list) || !sm__json_string(list, &s)) return 0;
-    t->text[t->used - 1] = ' ';
+    t->text[t->used - 1] = (char)0xFF;
     merge->n += 1 + sm__tj_keep(t, s).n;
     return !sm__json_item(list);
 }
@@ -14336,16 +14412,6 @@ static int sm__tj_bert(sm__tj *t, sm__json step) {
     return known;
 }
 
-static void sm__tj_metaspace(sm__tj *t, sm__json step) {
-    sm__str scheme = sm__json_find_string(step, "prepend_scheme");
-    t->marks = sm__tj_mark(sm__json_find_string(step, "replacement"));
-    t->prefix = scheme.n ? !sm__str_is(scheme, "never")
-                         : sm__json_find_bool(step, "add_prefix_space", 1);
-    if (sm__str_is(scheme, "first")) t->flags |= SM__TEXT_FIRST;
-    if (sm__json_find_bool(step, "split", 1)) t->flags |= SM__TEXT_WORDS;
-    t->flags |= SM__TEXT_METASPACE;
-}
-
 /* A step of the normalizer. After spaces have become U+2581 in SPM nothing may make new ones. */
 static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
     static const struct {
@@ -14366,6 +14432,7 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
     sm__vocab *v = &t->m->vocab;
     sm__str type = sm__json_find_string(json, "type");
     sm__edit *step = &v->edits[v->n_edits];
+    sm__splits *splits = &v->splits;
     int known = !t->bert && v->n_edits < SM__MAX_EDITS - 1, spm = t->kind == SM__VOCAB_SPM;
     size_t i = 0, n = sizeof steps / sizeof *steps;
     memset((void *)step, 0, sizeof *step);
@@ -14375,7 +14442,7 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
         t->bert = 1;
     } else if (sm__str_is(type, "Prepend")) {
         known = known && spm && sm__tj_mark(sm__json_find_string(json, "prepend"));
-        t->prefix = 1;
+        splits->front = SM__FRONT_ALWAYS;
     } else if (i < n && known) {
         step->how = steps[i].how;
         step->flags = steps[i].flags;
@@ -14384,73 +14451,22 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
                           (sm__json_find_bool(json, "strip_right", 1) ? SM__EDIT_RIGHT : 0);
         if (step->how == SM__EDIT_CHARSMAP) known = sm__tj_charsmap(t, json);
         if (step->how == SM__EDIT_REPLACE) known = sm__tj_replace(t, json, step);
-        if (spm && sm__str_is(step->from, " ") && sm__tj_mark(step->by)) t->marks = 1;
-        else {
-            known = known && !(spm && (t->marks || t->prefix));
+        if (spm && sm__str_is(step->from, " ") && sm__tj_mark(step->by)) {
+            t->marks = 1;
+            splits->mark = step->by;
+        } else {
+            known = known && !t->marks && !splits->front;
             v->n_edits++;
         }
     } else known = 0;
     return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
 }
 
-/* A step of the pre-tokenizer. A Split is refused unless all of them together are known; the one of
- * Gemma is at spaces, of which there are none any more. */
-static int sm__tj_split(sm__tj *t, sm__json step) {
-    sm__json pattern;
-    if (!sm__json_find(step, "pattern", &pattern) || sm__json_find_bool(step, "invert", 0) ||
-        t->kind != SM__VOCAB_SPM)
-        return 0;
-    if (t->marks) return sm__json_says(pattern, "String", " ");
-    if (!sm__json_says(step, "behavior", "Isolated")) return 0;
-    if (t->regex.n) t->text[t->used - 1] = '\n';
-    else t->regex.p = t->text + t->used;
-    sm__tj_keep(t, sm__json_find_string(pattern, "Regex"));
-    t->regex.n = (size_t)(t->text + t->used - 1 - t->regex.p);
-    return 1;
-}
-
-static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
-    sm__str type = sm__json_find_string(step, "type");
-    int known = !t->byte_level; /* nothing that comes behind is known */
-    if (sm__str_is(type, "Metaspace")) {
-        sm__tj_metaspace(t, step);
-        known = known && t->marks;
-    } else if (sm__str_is(type, "WhitespaceSplit")) {
-        known = t->kind == SM__VOCAB_UGM && !t->marks;
-        t->flags |= SM__TEXT_MERGE;
-    } else if (sm__str_is(type, "BertPreTokenizer")) {
-        t->flags |= SM__TEXT_BERT;
-        known = t->kind == SM__VOCAB_WPM;
-    } else if (sm__str_is(type, "ByteLevel")) {
-        t->byte_level = 1;
-        t->use_regex = sm__json_find_bool(step, "use_regex", 1);
-        if (sm__json_find_bool(step, "add_prefix_space", 1)) {
-            t->flags |= SM__TEXT_METASPACE;
-            known = known && !t->regex.n && !t->digits;
-        }
-    } else if (sm__str_is(type, "Digits")) {
-        t->digits = known = known && sm__json_find_bool(step, "individual_digits", 0);
-    } else if (sm__str_is(type, "Split")) {
-        known = known && !t->digits && sm__tj_split(t, step);
-    } else known = 0;
-    return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
-}
-
-/* One step, or a sequence of them. */
-static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items,
-                              sm_status (*take)(sm__tj *t, sm__json step)) {
-    sm__json chain, list;
-    sm_status status = SM_OK;
-    if (!sm__json_find(t->root, key, &chain) || sm__json_peek(&chain) != '{') return SM_OK;
-    if (!sm__json_says(chain, "type", "Sequence")) return take(t, chain);
-    if (!sm__json_find(chain, items, &list) || !sm__json_enter(&list, '['))
-        return sm__tj_refuse(t, "no list of", sm__str_of(items));
-    for (; !status && sm__json_item(&list); sm__json_skip(&list)) status = take(t, list);
-    return status;
-}
-
-/* The row of the pre-tokenizers' table that says what the chain of a byte-level vocabulary does. */
-static sm_status sm__tj_pre(sm__tj *t) {
+/* The regular expressions that have a cut of their own. */
+static const struct {
+    const char *regex;
+    sm__cut cut;
+} sm__tj_cuts[] = {
 #define SM__TJ_SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define SM__TJ_WORD "[^\\r\\n\\p{L}\\p{N}]?"
 #define SM__TJ_SPACE "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -14459,39 +14475,166 @@ static sm_status sm__tj_pre(sm__tj *t) {
 #define SM__TJ_LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 #define SM__TJ_CASES(end) SM__TJ_WORD "[" SM__TJ_UPPER "*" SM__TJ_LOWER "+" end "|" SM__TJ_WORD \
     "[" SM__TJ_UPPER "+" SM__TJ_LOWER "*" end "|"
-    static const struct {
-        const char *regex, *name;
-    } rows[] = {
-        {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}{1,3}|" SM__TJ_SIGNS, "llama-bpe"},
-        {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}|" SM__TJ_SIGNS, "qwen2"},
-        {SM__TJ_SHORT "|" SM__TJ_WORD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
-         SM__TJ_SPACE, "qwen35"},
-        {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-         "gpt-2"},
-        {SM__TJ_CASES(SM__TJ_SHORT "?") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE,
-         "o200k"},
-        {SM__TJ_CASES("") "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE, "tekken-case"},
-        {"\\p{N}{1,3}\n[\xE4\xB8\x80-\xE9\xBE\xA5"
-         "\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+\n"
-         "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
-         "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+", "deepseek-v3"},
-        {" ?[^(\\s|[.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94"
-         "\xD8\x8C])]+", "bloom"},
-    };
-    sm__vocab *v = &t->m->vocab;
+    {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}{1,3}|" SM__TJ_SIGNS,
+     {SM__CUT_LLAMA3, 0, 3, SM__W_LLAMA3}},
+    {SM__TJ_SHORT "|" SM__TJ_WORD "\\p{L}+|\\p{N}|" SM__TJ_SIGNS,
+     {SM__CUT_LLAMA3, 0, 1, SM__W_LLAMA3}},
+    {SM__TJ_SHORT "|" SM__TJ_WORD "[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*"
+     SM__TJ_SPACE, {SM__CUT_LLAMA3, 0, 1, SM__W_LLAMA3 | SM__WORD_MARKS}},
+    {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+     {SM__CUT_GPT2, 0, 0, 0}},
+    {SM__TJ_CASES(SM__TJ_SHORT "?") "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE,
+     {SM__CUT_CASES, 0, 3, SM__W_CASES | SM__WORD_CASE | SM__WORD_MARKS}},
+    {SM__TJ_CASES("") "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SM__TJ_SPACE,
+     {SM__CUT_CASES, 0, 1, SM__WORD_SLASHES | SM__WORD_CASE | SM__WORD_MARKS}},
+    {"[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+",
+     {SM__CUT_RUNS, SM__SET_CJK, 0, 0}},
+    {"[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?"
+     "[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+",
+     {SM__CUT_SIGNS, 0, 0, SM__WORD_LINES}},
+    {" ?[^(\\s|[.,!?\xE2\x80\xA6\xE3\x80\x82\xEF\xBC\x8C\xE3\x80\x81\xE0\xA5\xA4\xDB\x94"
+     "\xD8\x8C])]+", {SM__CUT_CLAUSES, SM__SET_STOPS, 0, 0}},
+    {"\\p{N}", {SM__CUT_RUNS, SM__SET_NUMBER, 1, 0}},
+    {"\\p{N}{1,3}", {SM__CUT_RUNS, SM__SET_NUMBER, 3, 0}},
+    {"[0-9][0-9][0-9]", {SM__CUT_TRIPLES, 0, 0, 0}},
+};
+
+/* One more cut; 0 = that is too many. */
+static int sm__tj_cut(sm__tj *t, int how, int set, int most, int part) {
+    sm__splits *splits = &t->m->vocab.splits;
+    sm__cut *cut = &splits->cuts[splits->n];
+    if (splits->n == SM__MAX_CUTS || part < 0) return 0;
+    cut->how = (uint8_t)how;
+    cut->set = (uint8_t)set;
+    cut->most = (uint8_t)most;
+    if (part == SM__PART_INVERT) part = SM__PART_ALONE;
+    splits->parts[splits->n++] = (uint8_t)part;
+    if (part) t->flags |= SM__TEXT_SPLITS;
+    return 1;
+}
+
+/* The behavior of a step; -1 = that is none. */
+static int sm__tj_part(sm__json step, int absent) {
+    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
+    sm__json value;
+    int i;
+    if (!sm__json_find(step, "behavior", &value)) return absent;
+    for (i = 0; i < 5 && !sm__json_says(step, "behavior", names[i]); i++) {
+    }
+    return i < 5 ? i | (sm__json_find_bool(step, "invert", 0) ? SM__PART_INVERT : 0) : -1;
+}
+
+/* A cut at a text that stands at a key of the step; spaces are none any more behind marks. */
+static int sm__tj_cut_text(sm__tj *t, sm__json step, const char *key, int part) {
+    sm__splits *splits = &t->m->vocab.splits;
+    sm__edit *pattern = &splits->patterns[splits->n_patterns];
+    if (splits->n == SM__MAX_CUTS || !sm__tj_text(t, step, key, &pattern->from) ||
+        !pattern->from.n || pattern->from.n > SM__MAX_PATTERN)
+        return 0;
+    if (t->marks && sm__str_is(pattern->from, " ") && !(part & SM__PART_INVERT)) return part >= 0;
+    t->marks = 0; /* U+2581 as it is */
+    return sm__tj_cut(t, SM__CUT_PATTERN, splits->n_patterns++, 0, part);
+}
+
+static int sm__tj_split(sm__tj *t, sm__json step) {
+    sm__splits *splits = &t->m->vocab.splits;
+    sm__json pattern, value;
+    sm__str regex;
+    int part = sm__tj_part(step, -1);
     size_t i;
-    const char *name = v->given_pre;
-    v->whole = sm__json_find_bool(t->model, "ignore_merges", 0);
-    if (t->marks || t->prefix) return sm__tj_refuse(t, "byte-level with", sm__str_of("U+2581"));
-    if (!name && !t->regex.n && t->use_regex) name = t->digits ? "smollm" : "gpt-2";
-    for (i = 0; !name && !t->use_regex && !t->digits && i < sizeof rows / sizeof *rows; i++)
-        if (sm__str_is(t->regex, rows[i].regex)) name = rows[i].name;
-    if (!name)
-        return sm__tj_refuse(t, "words are cut in a way that is not known:",
-                             t->regex.n ? t->regex : sm__str_of("ByteLevel"));
-    if (!v->whole && !strcmp(name, "llama-bpe")) name = "smaug-bpe";
-    v->pre = sm__str_of(name);
-    return SM_OK;
+    if (!sm__json_find(step, "pattern", &pattern) || splits->n == SM__MAX_CUTS) return 0;
+    if (sm__json_find(pattern, "String", &value)) return sm__tj_cut_text(t, pattern, "String", part);
+    if (!sm__tj_text(t, pattern, "Regex", &regex)) return 0;
+    t->marks = 0;
+    for (i = 0; i < sizeof sm__tj_cuts / sizeof *sm__tj_cuts; i++)
+        if (sm__str_is(regex, sm__tj_cuts[i].regex)) {
+            const sm__cut *cut = &sm__tj_cuts[i].cut;
+            if (!sm__tj_cut(t, cut->how, cut->set, cut->most, part)) return 0;
+            splits->cuts[splits->n - 1].flags = cut->flags;
+            return 1;
+        }
+    return sm__tj_regex(&splits->patterns[splits->n_patterns], regex) &&
+           sm__tj_cut(t, SM__CUT_PATTERN, splits->n_patterns++, 0, part);
+}
+
+/* Spaces to marks, and one in front. */
+static int sm__tj_metaspace(sm__tj *t, sm__json step) {
+    sm__splits *splits = &t->m->vocab.splits;
+    sm__str scheme = sm__json_find_string(step, "prepend_scheme");
+    int first = sm__str_is(scheme, "first"), front = first || sm__str_is(scheme, "always");
+    int marks = t->marks, split = sm__json_find_bool(step, "split", 1);
+    sm__edit *pattern = &splits->patterns[splits->n_patterns];
+    if (!scheme.n) front = sm__json_find_bool(step, "add_prefix_space", 1);
+    else if (!front && !sm__str_is(scheme, "never")) return 0;
+    if ((splits->mark.n || splits->front) && (splits->n || !sm__tj_mark(splits->mark)))
+        return 0; /* not two of them */
+    if (!sm__tj_text(t, step, "replacement", &splits->mark) || !splits->mark.n ||
+        splits->mark.n > 4 || (first && splits->n && t->m->vocab.n_edits))
+        return 0;
+    t->marks = sm__tj_mark(splits->mark) && (marks || !splits->front);
+    if (!splits->front && front) splits->front = SM__FRONT_MISSING;
+    if (first) t->flags |= SM__TEXT_FIRST;
+    splits->n_before = splits->n;
+    if (!split) return 1;
+    pattern->from = splits->mark;
+    return splits->n < SM__MAX_CUTS &&
+           sm__tj_cut(t, SM__CUT_PATTERN, splits->n_patterns++, 0, SM__PART_AFTER);
+}
+
+static int sm__tj_byte_level(sm__tj *t, sm__json step) {
+    sm__splits *splits = &t->m->vocab.splits;
+    t->byte_level = 1;
+    t->marks = 0;
+    if (sm__json_find_bool(step, "add_prefix_space", 1)) {
+        if (splits->front || splits->mark.n) return 0;
+        splits->front = SM__FRONT_MISSING;
+        splits->n_before = splits->n;
+    }
+    return !sm__json_find_bool(step, "use_regex", 1) || sm__tj_cut(t, SM__CUT_GPT2, 0, 0, 0);
+}
+
+static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
+    sm__str type = sm__json_find_string(step, "type");
+    int known = !t->byte_level; /* nothing that comes behind is known */
+    if (sm__str_is(type, "Metaspace")) known = known && sm__tj_metaspace(t, step);
+    else if (sm__str_is(type, "ByteLevel")) known = known && sm__tj_byte_level(t, step);
+    else if (sm__str_is(type, "Split")) known = known && sm__tj_split(t, step);
+    else if (sm__str_is(type, "CharDelimiterSplit"))
+        known = known && sm__tj_cut_text(t, step, "delimiter", SM__PART_DROPPED);
+    else if (sm__str_is(type, "Digits"))
+        known = known && sm__tj_cut(t, SM__CUT_RUNS, SM__SET_NUMBER,
+                                    sm__json_find_bool(step, "individual_digits", 0), 0);
+    else if (sm__str_is(type, "Punctuation"))
+        known = known && sm__tj_cut(t, SM__CUT_PUNCT, 0, 0, sm__tj_part(step, SM__PART_ALONE));
+    else if (sm__str_is(type, "Whitespace")) {
+        t->marks = 0;
+        known = known && sm__tj_cut(t, SM__CUT_TOKENS, 0, 0, SM__PART_DROPPED | SM__PART_INVERT);
+    } else if (sm__str_is(type, "WhitespaceSplit") || sm__str_is(type, "BertPreTokenizer")) {
+        t->marks = 0;
+        known = known && sm__tj_cut(t, SM__CUT_RUNS, SM__SET_SPACE, 0, SM__PART_DROPPED);
+        if (type.p[0] == 'B') known = known && sm__tj_cut(t, SM__CUT_PUNCT, 0, 0, 0);
+    } else known = 0;
+    return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
+}
+
+/* One step, or a sequence of them, which may hold others. */
+static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items,
+                              sm_status (*take)(sm__tj *t, sm__json step)) {
+    sm__json step, lists[8];
+    sm_status status = SM_OK;
+    int depth = 0;
+    if (!sm__json_find(t->root, key, &step) || sm__json_peek(&step) == 'n') return SM_OK;
+    for (;;) {
+        if (!sm__json_says(step, "type", "Sequence")) status = take(t, step);
+        else if (depth == 8 || !sm__json_find(step, items, &lists[depth]) ||
+                 !sm__json_enter(&lists[depth++], '['))
+            return sm__tj_refuse(t, "no list of", sm__str_of(items));
+        while (depth && !sm__json_item(&lists[depth - 1])) depth--;
+        if (!depth || status) return status;
+        step = lists[depth - 1];
+        sm__json_skip(&lists[depth - 1]);
+    }
 }
 
 /* The ids that a template puts before and behind a text; -1 = none. */
@@ -14538,25 +14681,38 @@ static void sm__tj_ends(sm__tj *t, sm__json post) {
     }
 }
 
-/* What the chain must be for a kind of vocabulary. */
+/* White space off, marks alone: as BERT has it. */
+static int sm__splits_bert(const sm__splits *splits) {
+    return splits->n == 2 && !splits->front && !splits->mark.n &&
+           splits->cuts[0].set == SM__SET_SPACE && splits->cuts[1].how == SM__CUT_PUNCT &&
+           splits->parts[1] == SM__PART_ALONE;
+}
+
+/* What the chain makes of a kind of vocabulary. */
 static sm_status sm__tj_chain(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
-    if (t->kind == SM__VOCAB_WPM && !(t->flags & SM__TEXT_BERT))
-        return sm__tj_refuse(t, "WordPiece without", sm__str_of("BertPreTokenizer"));
-    if (t->kind == SM__VOCAB_UGM && (!t->marks || t->byte_level))
-        return sm__tj_refuse(t, "Unigram without", sm__str_of("Metaspace"));
-    if ((t->flags & SM__TEXT_MERGE) &&
-        (!t->prefix || (t->flags & SM__TEXT_FIRST) || !(t->flags & SM__TEXT_WORDS)))
-        return sm__tj_refuse(t, "WhitespaceSplit without", sm__str_of("a space before each word"));
-    if (!t->byte_level && (t->regex.n || t->digits))
-        return sm__tj_refuse(t, "cuts words without", sm__str_of("ByteLevel"));
-    v->kind = t->kind == SM__VOCAB_SPM && t->byte_level ? SM__VOCAB_BPE : t->kind;
+    sm__splits *splits = &v->splits;
+    int i;
+    if (t->bert && !sm__splits_bert(splits))
+        return sm__tj_refuse(t, "no BertPreTokenizer behind", sm__str_of("BertNormalizer"));
+    if (splits->front == SM__FRONT_ALWAYS && !splits->mark.n)
+        return sm__tj_refuse(t, "spaces stay, but there is", sm__str_of("Prepend"));
+    if (t->byte_level && t->kind != SM__VOCAB_SPM)
+        return sm__tj_refuse(t, "not of a BPE model:", sm__str_of("ByteLevel"));
+    v->kind = t->byte_level ? SM__VOCAB_BPE : t->kind;
+    if (t->kind == SM__VOCAB_WPM) t->marks = 0; /* whose words begin with a space */
+    if (v->kind != SM__VOCAB_BPE || splits->front || splits->mark.n) t->flags |= SM__TEXT_SPLITS;
+    if (t->bert) t->flags &= ~SM__TEXT_SPLITS;
+    for (i = splits->n_before; i < splits->n && t->marks; i++) /* they are spaces for us */
+        if (splits->cuts[i].how == SM__CUT_PATTERN)
+            splits->patterns[splits->cuts[i].set].from = sm__str_of(" ");
     v->text_flags = t->flags | SM__TEXT_HF;
-    v->add_space_prefix = t->prefix;
+    v->add_space_prefix = splits->front != SM__FRONT_NONE;
     v->plain_spaces = !t->marks;
     v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
+    v->whole = sm__json_find_bool(t->model, "ignore_merges", 0);
     v->add_bos = v->add_eos = 0;
-    return t->byte_level ? sm__tj_pre(t) : SM_OK;
+    return SM_OK;
 }
 
 static sm_status sm__tj_parts(sm__tj *t) {
@@ -14570,6 +14726,7 @@ static sm_status sm__tj_parts(sm__tj *t) {
     t->kind = sm__str_is(type, "BPE")         ? SM__VOCAB_SPM
               : sm__str_is(type, "WordPiece") ? SM__VOCAB_WPM
               : sm__str_is(type, "Unigram")   ? SM__VOCAB_UGM
+              : sm__str_is(type, "WordLevel") ? SM__VOCAB_WORDS
                                               : SM__VOCAB_NONE;
     if (!t->kind) return sm__tj_refuse(t, "a model of kind", type);
     if ((t->kind == SM__VOCAB_SPM &&
@@ -16259,7 +16416,7 @@ static sm_model *sm__model_new(const sm_allocator *allocator) {
 static void sm__model_info(sm_model *m, const sm__bytes *file) {
     sm_model_info *info = &m->info;
     const sm__hparams *h = &m->hp;
-    static const char *const names[] = {"", "spm", "bpe", "wordpiece", "unigram"};
+    static const char *const names[] = {"", "spm", "bpe", "wordpiece", "unigram", "words"};
     size_t best = 0, bytes[SM__N_TYPES];
     int i;
     memset(bytes, 0, sizeof bytes);
@@ -17699,54 +17856,6 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 #define SM__MAX_PROBES 512 /* of a hash table at most 2/3 full: only texts made for it need more */
 #define SM__MAX_TEXT ((size_t)1 << 29)
 
-/* How byte-level vocabularies cut text into words before merging (tokenizer.ggml.pre). The names
- * and what belongs to them are llama.cpp's. A rule is a list of cuts: the first cuts the text, each
- * further one the pieces of the one before. Where llama.cpp has regular expressions, a cut finds
- * their matches by hand; what lies between two matches is a piece, too. */
-enum {
-    SM__CUT_NONE,
-    SM__CUT_RUNS,      /* [set]+, or [set]{1,most} */
-    SM__CUT_SPACED,    /* \s?[set]+ */
-    SM__CUT_CLAUSES,   /*  ?[^\s set]+ */
-    SM__CUT_TRIPLES,   /* [0-9][0-9][0-9] */
-    SM__CUT_TRAILING,  /* \s+$ */
-    SM__CUT_THREES,    /* numbers by three from the right; the first has what is before it */
-    SM__CUT_THOUSANDS, /* (?=(\d{3})+(?!\d)): before every three digits from the right */
-    SM__CUT_SENTINEL,  /* <sentinel:[0-9]+> */
-    SM__CUT_IMAGE,     /* IMGIMG[A-I]{1,4}Z */
-    SM__CUT_TABS,      /* [\t\n]|    |  (four spaces, or two) */
-    SM__CUT_GPT2,      /* from here on words: see the functions of these names */
-    SM__CUT_LLAMA3,
-    SM__CUT_CASES,
-    SM__CUT_SIGNS,
-    SM__CUT_PHRASES
-};
-enum { /* of words, whose `most` is how many digits stand together (0 = any number) */
-    SM__WORD_SHORT = 1,      /* 's 't 're 've 'm 'll 'd are words, or the ends of words */
-    SM__WORD_LINES = 2,      /* [\r\n]* belongs to the signs before it */
-    SM__WORD_SLASHES = 4,    /* [\r\n/]* does */
-    SM__WORD_MARKS = 8,      /* marks are letters */
-    SM__WORD_CASE = 16,      /* a word ends where upper case follows lower case */
-    SM__WORD_ASCII_CASE = 32, /* the same, but letters that are not ASCII are of both cases */
-    SM__WORD_HAN = 64,       /* Chinese characters make words of their own */
-    SM__WORD_SPACES = 128,   /* white space in powers of two */
-    SM__W_LLAMA3 = SM__WORD_SHORT | SM__WORD_LINES, /* what most rules have */
-    SM__W_CASES = SM__WORD_SHORT | SM__WORD_SLASHES
-};
-
-typedef struct sm__cut {
-    uint8_t how, set, most, flags;
-} sm__cut;
-
-/* Sets of characters: classes, some ASCII, and ranges, of which white space is no part. */
-enum {
-    SM__SET_NUMBER, SM__SET_DIGIT, SM__SET_NEWLINE, SM__SET_LINE_END, SM__SET_LETTER,
-    SM__SET_PUNCT, SM__SET_MATH, SM__SET_FALCON, SM__SET_STOPS, SM__SET_CASED, SM__SET_WIDE,
-    SM__SET_ASIAN, SM__SET_CJK, SM__SET_SCRIPTS, SM__SET_HANGUL, SM__SET_QUOTES,
-    SM__SET_BOPOMOFO, SM__SET_HAN, SM__SET_IDEOGRAPHS, SM__SET_SINCE_8, SM__SET_SINCE_9,
-    SM__SET_PREPENDED, SM__SET_APART, SM__SET_JOINED
-};
-
 static const struct {
     int kinds;
     const char *ascii;
@@ -17776,9 +17885,12 @@ static const struct {
     {0, "", 216, 15}, /* Grapheme_Cluster_Break=Prepend */
     {0, "", 231, 13}, /* marks that are not part of a grapheme */
     {0, "", 244, 25}, /* what is, though it is no mark, or one of Unicode 16 and 17 */
+    {SM__CHAR_SPACE, "", 0, 0},
+    {0, "", 269, 27}, /* numbers that are no digits or letters: between them are no others */
+    {0, "_", 296, 10}, /* \w besides letters, marks and digits */
 };
 
-static const uint32_t sm__ranges[2 * 269] = { /* first, last */
+static const uint32_t sm__ranges[2 * 306] = { /* first, last */
     0x60C, 0x60C, 0x6D4, 0x6D4, 0x964, 0x964, 0x2026, 0x2026, 0x3001, 0x3002, 0xFF0C, 0xFF0C,
     0x41, 0x5A, 0x61, 0x7A, 0xB5, 0xB5, 0xC0, 0xD6, 0xD8, 0xF6, 0xF8, 0x1BA, 0x1BC, 0x1BF,
     0x1C4, 0x293, 0x295, 0x2AF, 0x370, 0x373, 0x376, 0x377, 0x37B, 0x37D, 0x37F, 0x37F, 0x386,
@@ -17836,9 +17948,15 @@ static const uint32_t sm__ranges[2 * 269] = { /* first, last */
     0x113C5, 0x113C5, 0x113C7, 0x113CA, 0x113CC, 0x113D2, 0x113E1, 0x113E2, 0x11B60, 0x11B67,
     0x11F5A, 0x11F5A, 0x1611E, 0x1612F, 0x1E5EE, 0x1E5EF, 0x1E6E3, 0x1E6E3, 0x1E6E6, 0x1E6E6,
     0x1E6EE, 0x1E6EF, 0x1E6F5, 0x1E6F5, 0x1F3FB, 0x1F3FF, 0xE0020, 0xE007F,
+    0xB2, 0xBE, 0x9F4, 0x9F9, 0xB72, 0xB77, 0xBF0, 0xBF2, 0xC78, 0xC7E, 0xD58, 0xD5E, 0xD70, 0xD78,
+    0xF2A, 0xF33, 0x1369, 0x137C, 0x17F0, 0x17F9, 0x19DA, 0x19DA, 0x2070, 0x215F, 0x2189, 0x2CFD,
+    0x3192, 0x32BF, 0xA830, 0xA835, 0x10107, 0x10133, 0x10175, 0x10323, 0x10858, 0x10CFF,
+    0x10E60, 0x11065, 0x111E1, 0x111F4, 0x1173A, 0x1173B, 0x118EA, 0x118F2, 0x11C5A, 0x11C6C,
+    0x11FC0, 0x11FD4, 0x16B5B, 0x1D378, 0x1E8C7, 0x1E8CF, 0x1EC71, 0x1F10C,
+    0x200C, 0x200D, 0x203F, 0x2040, 0x2054, 0x2054, 0x24B6, 0x24E9, 0xFE33, 0xFE34, 0xFE4D, 0xFE4F,
+    0xFF3F, 0xFF3F, 0x1F130, 0x1F149, 0x1F150, 0x1F169, 0x1F170, 0x1F189,
 };
 
-#define SM__MAX_CUTS 6
 enum {
     SM__RULE_DEFAULT, SM__RULE_GPT2, SM__RULE_DIGITS, SM__RULE_FALCON, SM__RULE_LLAMA3,
     SM__RULE_QWEN2, SM__RULE_QWEN35, SM__RULE_JAIS2, SM__RULE_MINICPM5, SM__RULE_SEED,
@@ -18039,7 +18157,8 @@ struct sm__vocab_tables {
     int32_t special_first[257];   /* those that begin with byte b: [first[b], first[b + 1]) */
     uint8_t special_start[256];   /* 1: a user-defined token begins so; 2: another special one */
     uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
-    const sm__pre *pre;           /* BPE */
+    const sm__cut *cuts;          /* BPE: how words are cut */
+    const sm__pre *pre;           /* BPE: the row that says so; NULL = none does */
     int whole;                          /* BPE: a word that is a token is not merged */
     int add_bos, add_eos, space_prefix; /* what the file or the kind of vocabulary says */
 };
@@ -18135,7 +18254,8 @@ static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, i
     }
     if (!sm__is_special(kind)) {
         if (v->kind != SM__VOCAB_BPE || v->plain_bytes) {
-            *plain = v->kind != SM__VOCAB_UGM || v->plain_spaces || !memchr(s.p, ' ', s.n);
+            *plain = v->plain_spaces || v->plain_bytes || !memchr(s.p, ' ', s.n) ||
+                     !(v->kind == SM__VOCAB_UGM || (v->text_flags & SM__TEXT_HF));
             if (!v->plain_spaces && !v->plain_bytes) return sm__spaces_decode(s.p, s.n, out);
         } else {
             n = sm__bytes_decode(v->tables, s, out);
@@ -18269,7 +18389,7 @@ static sm_status sm__vocab_check(const sm__vocab *v, sm_error *error) {
     const char *const names[] = {"bos", "eos", "eot", "unknown", "padding", "separator"};
     int32_t ids[6];
     int i;
-    if (v->kind < SM__VOCAB_SPM || v->kind > SM__VOCAB_UGM)
+    if (v->kind < SM__VOCAB_SPM || v->kind > SM__VOCAB_WORDS)
         return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer: kind %d is not known", v->kind);
     if (v->n < 1 || v->n > SM__MAX_VOCAB || !v->tokens)
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: %d tokens, 1 to %d are possible", v->n,
@@ -18372,14 +18492,16 @@ static sm_status sm__vocab_scores(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
-/* One line "left right" of the list. The first of equal pairs stays, as its rank is better. */
+/* One line "left right" of the list; 0xFF parts them where either may have a space. The first of
+ * equal pairs stays, as its rank is better. */
 static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
     const struct sm__vocab_tables *t = v->tables;
     unsigned char text[SM__MAX_TOKEN_BYTES];
     sm__str line = v->merges[i], left = line, right;
-    const char *space = line.n > 2 ? (const char *)memchr(line.p + 1, ' ', line.n - 1) : NULL;
+    const char *space = line.n > 2 ? (const char *)memchr(line.p + 1, 0xFF, line.n - 1) : NULL;
     int n_left, n_right;
     sm__pair *pair, new_pair;
+    if (!space && line.n > 2) space = (const char *)memchr(line.p + 1, ' ', line.n - 1);
     if (!space || line.n > SM__MAX_TOKEN_BYTES)
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not \"left right\"", i);
     left.n = (size_t)(space - line.p);
@@ -18774,19 +18896,40 @@ static const sm__pre *sm__pre_find(sm__str name) {
     return NULL;
 }
 
+/* The row of tokenizer.json's cuts, or NULL. */
+static const sm__pre *sm__pre_of(const sm__vocab *v) {
+    size_t i, n = sizeof sm__pres / sizeof *sm__pres;
+    int flag;
+    if (!v->splits.n || (v->text_flags & SM__TEXT_SPLITS)) return NULL;
+    for (flag = v->whole ? SM__PRE_WHOLE : 0; flag >= 0; flag -= SM__PRE_WHOLE)
+        for (i = 0; i < n; i++)
+            if (!memcmp(sm__rules[sm__pres[i].rule], v->splits.cuts, sizeof v->splits.cuts) &&
+                (sm__pres[i].flags & SM__PRE_WHOLE) == flag)
+                return &sm__pres[i];
+    return NULL;
+}
+
 /* The row of the pre-tokenizer. An unknown one is an error: wrong words are wrong ids, silently. */
 static sm_status sm__vocab_pre(sm_model *m, sm_error *error) {
     sm__vocab *v = &m->vocab;
     char name[64];
     size_t i, n;
-    v->tables->pre = &sm__pres[0];
     if (v->given_pre) v->pre = sm__str_of(v->given_pre);
-    if (v->pre.n == 0) {
-        sm__log(m, 2, "tokenizer: the file names no pre-tokenizer; \"default\" may be wrong");
-        return SM_OK;
+    v->tables->pre = v->pre.n ? sm__pre_find(v->pre) : sm__pre_of(v);
+    if (v->given_pre && v->tables->pre) { /* what is put in front stays */
+        memset(v->splits.parts, 0, sizeof v->splits.parts);
+        memcpy(v->splits.cuts, sm__rules[v->tables->pre->rule], sizeof v->splits.cuts);
+        for (i = 0; i < SM__MAX_CUTS && v->splits.cuts[i].how;) i++;
+        v->splits.n = (int)i;
+        v->splits.n_before = 0;
     }
-    v->tables->pre = sm__pre_find(v->pre);
-    if (v->tables->pre) return SM_OK;
+    v->tables->cuts = v->tables->pre ? sm__rules[v->tables->pre->rule] : v->splits.cuts;
+    if (!v->pre.n && !v->tables->pre && !(v->text_flags & SM__TEXT_HF)) {
+        sm__log(m, 2, "tokenizer: the file names no pre-tokenizer; \"default\" may be wrong");
+        v->tables->pre = &sm__pres[0];
+        v->tables->cuts = sm__rules[0];
+    }
+    if (v->tables->pre || !v->pre.n) return SM_OK;
     n = sm__min_size(v->pre.n, sizeof name - 1);
     for (i = 0; i < n; i++) name[i] = v->pre.p[i] > ' ' && v->pre.p[i] < 127 ? v->pre.p[i] : '?';
     name[n] = 0;
@@ -18841,7 +18984,8 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
         status = sm__vocab_merges(m, error);
     if (!status && (v->kind == SM__VOCAB_SPM || v->plain_bytes))
         status = sm__vocab_scores(m, error);
-    if (!status && v->kind >= SM__VOCAB_WPM) status = sm__vocab_trie(m, error);
+    if (!status && (v->kind == SM__VOCAB_WPM || v->kind == SM__VOCAB_UGM))
+        status = sm__vocab_trie(m, error);
     if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
     if (!status && (v->kind == SM__VOCAB_UGM || v->charsmap.n))
         status = sm__vocab_charsmap(m, error);
@@ -18858,7 +19002,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
                  : v->add_bos >= 0 ? v->add_bos
                  : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0
                           : v->kind == SM__VOCAB_SPM;
-    if (t->pre) t->whole = v->whole >= 0 ? v->whole : t->pre->flags & SM__PRE_WHOLE;
+    t->whole = v->whole >= 0 ? v->whole : t->pre ? t->pre->flags & SM__PRE_WHOLE : 0;
     t->add_eos = v->add_eos >= 0 ? v->add_eos : v->kind == SM__VOCAB_UGM;
     return SM_OK;
 }
@@ -18886,6 +19030,45 @@ static size_t sm__set_run(int set, int in, const unsigned char *s, size_t n, siz
         c = sm__char_at(s, n, at);
     }
     return at;
+}
+
+#define SM__CHAR_SINCE_9 0x11938 /* the one composed character that came after Unicode 9 */
+
+/* What Hugging Face's library takes a character for: its tables are older than ours. */
+static int sm__char_class_hf(uint32_t code, int since) {
+    sm__char c = {0, 0, 0};
+    c.code = code;
+    if (code == 0x1734) return SM__CHAR_ACCENT;
+    if (code == 0x166D || code == 0x111C9) return SM__CHAR_PUNCT;
+    if (code == 0x1CF2 || code == 0x1CF3) return SM__CHAR_SPACING;
+    return sm__set_has(since, c) ? SM__CHAR_OTHER : sm__char_class(code);
+}
+
+/* Hugging Face's punctuation, and the regular expressions' \w. */
+static int sm__char_is_punct(sm__char c) {
+    int kind = sm__char_class_hf(c.code, SM__SET_SINCE_8);
+    return (kind & SM__CHAR_PUNCT) || (c.code < 128 && (kind & SM__CHAR_SYMBOL));
+}
+static int sm__char_is_word(sm__char c) {
+    return c.kind & (SM__CHAR_LETTER | SM__CHAR_MARK) ? 1
+         : c.kind & SM__CHAR_NUMBER ? !sm__set_has(SM__SET_NO_DIGIT, c)
+                                    : sm__set_has(SM__SET_WORD, c);
+}
+
+/* The length of what a REPLACE replaces at the start of s [n]; 0 = nothing. */
+static size_t sm__edit_match(const sm__edit *step, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    int count = 0;
+    if (step->from.n)
+        return n >= step->from.n && !memcmp(s, step->from.p, step->from.n) ? step->from.n : 0;
+    for (; !step->most || count < step->most; count++) {
+        sm__char c = sm__char_at(s, n, at);
+        if (c.code < 128 && c.kind ? !(step->ascii[c.code >> 5] >> (c.code & 31) & 1)
+                                   : !(step->white && (c.kind & SM__CHAR_SPACE)))
+            break;
+        at += c.length;
+    }
+    return count >= step->least ? at : 0;
 }
 
 /* 's 't 'm 'd 're 've 'll at the start of s [n]: the length, or 0. */
@@ -18943,15 +19126,31 @@ static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
 
 /* The state of a text that is being cut. */
 typedef struct sm__cutter {
-    const sm__cut *cuts;        /* [SM__MAX_CUTS] */
+    const sm__cut *cuts;        /* [n] */
+    const uint8_t *parts;       /* [n] SM__PART_*, or NULL: all stand alone */
+    const sm__edit *patterns;
+    int n;
     size_t left[SM__MAX_CUTS];  /* of the piece that each cut has made */
     const unsigned char *known; /* up to here a cut knows what comes: digits, space in a line */
+    int dropped;                /* 1 = what comes is no word */
 } sm__cutter;
 
-static sm__cutter sm__cutter_make(const sm__pre *pre) {
+static sm__cutter sm__cutter_make(const sm__cut *rule) {
     sm__cutter k;
     memset(&k, 0, sizeof k);
-    k.cuts = sm__rules[pre->rule];
+    k.cuts = rule;
+    while (k.n < SM__MAX_CUTS && rule[k.n].how) k.n++;
+    return k;
+}
+
+/* Of tokenizer.json's cuts those from one number to another. */
+static sm__cutter sm__cutter_split(const sm__splits *splits, int from, int to) {
+    sm__cutter k;
+    memset(&k, 0, sizeof k);
+    k.cuts = splits->cuts + from;
+    k.parts = splits->parts + from;
+    k.patterns = splits->patterns;
+    k.n = to - from;
     return k;
 }
 
@@ -19116,6 +19315,7 @@ static size_t sm__word_phrase(sm__cutter *k, const sm__cut *cut, const unsigned 
 /* The length of the match of a cut at the start of s [n]; 0 = none. */
 static size_t sm__cut_match(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
     size_t at = 0;
+    int word;
     sm__char c;
     switch (cut->how) {
     case SM__CUT_GPT2: return sm__word_gpt2(s, n);
@@ -19153,6 +19353,18 @@ static size_t sm__cut_match(sm__cutter *k, const sm__cut *cut, const unsigned ch
         return n >= 4 && memcmp(s, "    ", 4) == 0   ? 4
                : n >= 2 && memcmp(s, "  ", 2) == 0 ? 2
                                                      : 0;
+    case SM__CUT_PATTERN: return sm__edit_match(&k->patterns[cut->set], s, n);
+    case SM__CUT_PUNCT:
+        c = sm__char_at(s, n, 0);
+        return sm__char_is_punct(c) ? c.length : 0;
+    case SM__CUT_TOKENS:
+        c = sm__char_at(s, n, 0);
+        if (c.kind & SM__CHAR_SPACE) return 0;
+        for (word = sm__char_is_word(c);
+             c.kind && !(c.kind & SM__CHAR_SPACE) && sm__char_is_word(c) == word;
+             c = sm__char_at(s, n, at))
+            at += c.length;
+        return at;
     default: return n;
     }
 }
@@ -19206,17 +19418,56 @@ static size_t sm__cut_next(sm__cutter *k, const sm__cut *cut, const unsigned cha
     at = sm__cut_match(k, cut, s, n);
     if (at) return at;
     if (cut->how == SM__CUT_RUNS) return sm__set_run(cut->set, 0, s, n, 0, 0);
+    if (cut->how == SM__CUT_PATTERN && k->patterns[cut->set].from.n) {
+        const unsigned char *p = s;
+        int c = k->patterns[cut->set].from.p[0];
+        while ((p = (const unsigned char *)memchr(p, c, (size_t)(s + n - p))) != NULL &&
+               !sm__cut_match(k, cut, p, (size_t)(s + n - p)))
+            p++;
+        return p ? (size_t)(p - s) : n;
+    }
     do at += sm__char_at(s, n, at).length;
     while (at < n && !sm__cut_match(k, cut, s + at, n - at));
     return at;
 }
 
-/* The length of the word at the start of s [n], n >= 1: what is left of the text. */
+/* The same; *match: whether it is one. */
+static size_t sm__cut_piece(sm__cutter *k, int i, const unsigned char *s, size_t n, int *match) {
+    size_t length = sm__cut_match(k, &k->cuts[i], s, n);
+    *match = (length > 0) == !(k->parts[i] & SM__PART_INVERT);
+    return length ? length : sm__cut_next(k, &k->cuts[i], s, n);
+}
+
+/* The length of the first piece by cut i, with what belongs to it. */
+static size_t sm__cut_part(sm__cutter *k, int i, const unsigned char *s, size_t n) {
+    int part = k->parts[i] & ~SM__PART_INVERT, match, next;
+    size_t at, more;
+    if (part == SM__PART_ALONE) return sm__cut_next(k, &k->cuts[i], s, n);
+    at = sm__cut_piece(k, i, s, n, &match);
+    if (part == SM__PART_DROPPED) k->dropped = match;
+    else
+        while (at < n) {
+            more = sm__cut_piece(k, i, s + at, n - at, &next);
+            if (part == SM__PART_JOINED     ? next != match
+                : part == SM__PART_BEFORE ? match || !next
+                                            : !match || next)
+                break;
+            at += more;
+            if (part != SM__PART_JOINED) break;
+        }
+    return at;
+}
+
+/* The length of the word at the start of s [n], n >= 1: what is left of the text. It may be one to
+ * leave out: k->dropped. */
 static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
     size_t length = n;
     int i, cuts;
-    for (cuts = 0; cuts < SM__MAX_CUTS && k->cuts[cuts].how; cuts++) {
-        if (!k->left[cuts]) k->left[cuts] = sm__cut_next(k, &k->cuts[cuts], s, length);
+    k->dropped = 0;
+    for (cuts = 0; cuts < k->n && !k->dropped; cuts++) {
+        if (!k->left[cuts])
+            k->left[cuts] = k->parts ? sm__cut_part(k, cuts, s, length)
+                                     : sm__cut_next(k, &k->cuts[cuts], s, length);
         length = k->left[cuts];
     }
     for (i = 0; i < cuts; i++) k->left[i] -= length;
@@ -19510,39 +19761,47 @@ static int sm__utf8_ok(const unsigned char *s, size_t n) {
 /* A piece of text between special tokens. SentencePiece merges the piece as a whole; when no token
  * has a space inside, nothing can merge across the start of a word, and word by word gives the same
  * ids with a queue that stays in the cache. */
+static void sm__spm_piece(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
+    const sm__vocab *v = &t->model->vocab;
+    int whole = v->tables->space_inside || broken;
+    int lines = (v->text_flags & (SM__TEXT_CHARS | SM__TEXT_SOLID)) == SM__TEXT_CHARS;
+    size_t start = 0, end;
+    t->unknown = 0;
+    for (; start < n; start = end) {
+        for (end = start + 1; end < n; end++)
+            if ((!whole && s[end] == ' ' && s[end - 1] != ' ') ||
+                (lines && (s[end] == '\n') != (s[end - 1] == '\n')))
+                break;
+        if (v->text_flags & SM__TEXT_SOLID)
+            end = sm__char_run(s, n, start, sm__char_at(s, n, start).kind & SM__CHAR_SPACE
+                                                ? SM__CHAR_SPACE
+                                                : SM__CHAR_ALL & ~SM__CHAR_SPACE);
+        sm__spm_word(t, s + start, end - start, broken);
+    }
+}
+
+/* Whether it is no UTF-8: 1, or 2 when its bytes are to be kept. */
+static int sm__spm_broken(const unsigned char *s, size_t n, int flags) {
+    return sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1;
+}
+
 static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
     const sm__vocab *v = &t->model->vocab;
     unsigned char *text = t->text;
-    size_t used = 0, start = 0, end;
-    int broken = sm__utf8_ok(s, n) ? 0 : flags & SM_TEXT_BYTES ? 2 : 1, whole, apart, lines;
+    size_t used = 0;
+    int broken = sm__spm_broken(s, n, flags);
     if (broken == 1 && (v->text_flags & SM__TEXT_CHARS)) {
         s = sm__loose_text(t, s, &n);
         if (!s) return;
         broken = 0;
     }
-    whole = v->tables->space_inside || broken;
-    apart = v->text_flags & SM__TEXT_WORDS;
-    lines = (v->text_flags & (SM__TEXT_CHARS | SM__TEXT_SOLID)) == SM__TEXT_CHARS;
     if (n == 0) return;
-    t->unknown = 0;
-    if (v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST)) &&
-        !((v->text_flags & SM__TEXT_METASPACE) &&
-          (s[0] == ' ' || (n > 2 && !memcmp(s, "\xE2\x96\x81", 3)))))
-        text[used++] = ' ';
+    if (v->tables->space_prefix) text[used++] = ' ';
     if (v->plain_spaces) {
         memmove(text + used, s, n);
         used += n;
     } else used += sm__spaces_decode((const char *)s, n, text + used);
-    for (; start < used; start = end) {
-        for (end = start + 1; end < used; end++)
-            if ((text[end] == ' ' && (apart || (!whole && text[end - 1] != ' '))) ||
-                (lines && (text[end] == '\n') != (text[end - 1] == '\n')))
-                break;
-        if (v->text_flags & SM__TEXT_SOLID)
-            end = sm__char_run(text, used, start, sm__char_at(text, used, start).kind &
-                               SM__CHAR_SPACE ? SM__CHAR_SPACE : SM__CHAR_ALL & ~SM__CHAR_SPACE);
-        sm__spm_word(t, text + start, end - start, broken);
-    }
+    sm__spm_piece(t, text, used, broken);
 }
 
 /* One word of a byte-level vocabulary. */
@@ -19576,14 +19835,12 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
 
 static void sm__bpe_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
     const sm__vocab *v = &t->model->vocab;
-    sm__cutter k = sm__cutter_make(v->tables->pre);
-    size_t at = 0, length, front = v->text_flags & SM__TEXT_METASPACE && n && s[0] != ' ';
+    sm__cutter k = sm__cutter_make(v->tables->cuts);
+    size_t at = 0, length;
     if (!v->n_edits && !(flags & SM_TEXT_BYTES) && !sm__utf8_ok(s, n)) s = sm__loose_text(t, s, &n);
-    if (s && (v->n_edits || front)) { /* out of the queue's memory */
-        memmove(t->text + front, s, n);
-        if (front) t->text[0] = ' ';
+    if (s && v->n_edits) { /* out of the queue's memory */
+        memmove(t->text, s, n);
         s = t->text;
-        n += front;
     }
     for (; s && at < n; at += length) {
         length = sm__word_next(&k, s + at, n - at);
@@ -19646,18 +19903,6 @@ static int sm__form_ok(const unsigned char *s, size_t n) {
             return 0;
     }
     return 1;
-}
-
-#define SM__CHAR_SINCE_9 0x11938 /* the one composed character that came after Unicode 9 */
-
-/* What Hugging Face's library takes a character for: its tables are older than ours. */
-static int sm__char_class_hf(uint32_t code, int since) {
-    sm__char c = {0, 0, 0};
-    c.code = code;
-    if (code == 0x1734) return SM__CHAR_ACCENT;
-    if (code == 0x166D || code == 0x111C9) return SM__CHAR_PUNCT;
-    if (code == 0x1CF2 || code == 0x1CF3) return SM__CHAR_SPACING;
-    return sm__set_has(since, c) ? SM__CHAR_OTHER : sm__char_class(code);
 }
 
 /* A character in its last parts, each with its combining class in the high byte. */
@@ -19738,22 +19983,6 @@ static void sm__form_text(sm_tokenizer *t, int flags, const unsigned char *s, si
 }
 
 /* --- Hugging Face's normalizers --------------------------------------------------------------- */
-
-/* The length of what a REPLACE replaces at the start of s [n]; 0 = nothing. */
-static size_t sm__edit_match(const sm__edit *step, const unsigned char *s, size_t n) {
-    size_t at = 0;
-    int count = 0;
-    if (step->from.n)
-        return n >= step->from.n && !memcmp(s, step->from.p, step->from.n) ? step->from.n : 0;
-    for (; !step->most || count < step->most; count++) {
-        sm__char c = sm__char_at(s, n, at);
-        if (c.code < 128 && c.kind ? !(step->ascii[c.code >> 5] >> (c.code & 31) & 1)
-                                   : !(step->white && (c.kind & SM__CHAR_SPACE)))
-            break;
-        at += c.length;
-    }
-    return count >= step->least ? at : 0;
-}
 
 /* NMT's: -1 = the character goes, otherwise what it becomes. */
 static int64_t sm__nmt_char(uint32_t code) {
@@ -19869,11 +20098,15 @@ static void sm__edit_charsmap(const struct sm__vocab_tables *t, const unsigned c
 }
 
 /* A piece of text through the steps, from one buffer to the other; the last one is the queue's. */
-static const unsigned char *sm__normalize(sm_tokenizer *t, const unsigned char *s, size_t *n) {
+static const unsigned char *sm__normalize(sm_tokenizer *t, const unsigned char *s, size_t *n,
+                                          int flags) {
     static const sm__edit utf8 = {SM__EDIT_UTF8, 0, {NULL, 0}, {NULL, 0}, {0, 0, 0, 0}, 0, 0, 0};
     const sm__vocab *v = &t->model->vocab;
     int i = sm__utf8_ok(s, *n) ? 0 : -1;
-    if (!v->n_edits && v->kind != SM__VOCAB_UGM) return s;
+    if (!v->n_edits && !v->splits.n_before &&
+        (v->kind == SM__VOCAB_SPM || !(v->text_flags & SM__TEXT_SPLITS) ||
+         (v->kind == SM__VOCAB_BPE && (flags & SM_TEXT_BYTES))))
+        return s;
     for (; i < v->n_edits && !t->full; i++) {
         const sm__edit *step = i < 0 ? &utf8 : &v->edits[i];
         sm__sink out = {NULL, 0, 0, 0};
@@ -19906,6 +20139,7 @@ static void sm__wpm_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     while (at < n && chars <= (size_t)v->max_word) {
         int32_t node = 0, best = -1, id;
         size_t end = at;
+        if (at && s[at] == ' ' && (v->text_flags & SM__TEXT_SPLITS)) break; /* not a word's begin */
         for (i = at; i < n && (node = sm__unit_next(v->tables, node, s[i])) >= 0; i++) {
             id = v->tables->units[node].id;
             if (id >= 0) best = id, end = i + 1;
@@ -20057,24 +20291,6 @@ static void sm__ugm_normalize(sm_tokenizer *t, const unsigned char *s, size_t n)
     t->used = sm__spaces_decode((const char *)t->text, t->used, t->text);
 }
 
-/* A normalized text as Hugging Face's Metaspace has it: spaces for U+2581, one in front of the
- * text, or of each word, unless it is there. */
-static void sm__ugm_metaspace(sm_tokenizer *t, const unsigned char *s, size_t n) {
-    const sm__vocab *v = &t->model->vocab;
-    int merge = v->text_flags & SM__TEXT_MERGE;
-    int front = v->tables->space_prefix && (t->begin || !(v->text_flags & SM__TEXT_FIRST));
-    size_t at = 0, end;
-    for (; at < n && !t->full; at = end) {
-        if (merge) at = sm__char_run(s, n, at, SM__CHAR_SPACE);
-        end = merge ? sm__char_run(s, n, at, SM__CHAR_ALL & ~SM__CHAR_SPACE) : n;
-        t->full |= t->used + (end - at) + 1 > 3 * t->max_text;
-        if (at == end || t->full) break;
-        if (front && s[at] != ' ' && (end - at < 3 || memcmp(s + at, "\xE2\x96\x81", 3) != 0))
-            t->text[t->used++] = ' ';
-        t->used += sm__spaces_decode((const char *)s + at, end - at, t->text + t->used);
-    }
-}
-
 /* The best way to every place of s [n], then back along the best way to the end. */
 static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int keep) {
     const sm__vocab *v = &t->model->vocab;
@@ -20130,26 +20346,104 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
     sm__kept_put(t, slot, s, n, first);
 }
 
-/* Hugging Face's library may cut words at spaces beforehand. Where no token crosses the start of a
- * word, and sums are exact, the best ways through the words make up the best way through the text:
- * the ids are the same word by word, and words come again. */
-static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
+/* Where no token crosses the start of a word, and sums are exact, the best ways through the words
+ * make up the best way through the text: the ids are the same word by word, and words come again. */
+static void sm__ugm_piece(sm_tokenizer *t, const unsigned char *s, size_t n, int keep) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
-    int hf = t->model->vocab.text_flags & SM__TEXT_HF, apart, words;
+    int words = !tables->space_inside && n <= tables->exact && sm__utf8_ok(s, n);
     size_t start = 0, end;
+    t->unknown = 0;
+    for (; start < n && !t->full; start = end) {
+        end = words ? start + 1 : n;
+        while (end < n && (s[end] != ' ' || s[end - 1] == ' ')) end++;
+        sm__ugm_word(t, s + start, end - start, keep || words);
+    }
+}
+
+static void sm__ugm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
     t->used = 0;
     t->space_due = t->unknown = 1;
-    if (hf) sm__ugm_metaspace(t, s, n);
-    else sm__ugm_normalize(t, s, n);
-    t->unknown = 0;
-    apart = t->model->vocab.text_flags & SM__TEXT_WORDS;
-    words = apart || (!tables->space_inside && t->used <= tables->exact &&
-                      sm__utf8_ok(t->text, t->used));
-    for (; start < t->used && !t->full; start = end) {
-        end = words ? start + 1 : t->used;
-        while (end < t->used && (t->text[end] != ' ' || (!apart && t->text[end - 1] == ' '))) end++;
-        if (apart) t->unknown = 0; /* unknown ids of two words are two */
-        sm__ugm_word(t, t->text + start, end - start, words);
+    sm__ugm_normalize(t, s, n);
+    sm__ugm_piece(t, t->text, t->used, 0);
+}
+
+/* --- The words of tokenizer.json -------------------------------------------------------------- */
+
+/* A word to ids. */
+static void sm__split_word(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
+    const sm__vocab *v = &t->model->vocab;
+    unsigned char *word = (unsigned char *)t->best;
+    int32_t id;
+    if (n > t->max_text + 1 && (v->kind == SM__VOCAB_SPM || v->kind == SM__VOCAB_BPE)) {
+        t->full = 1;
+    } else if (v->kind == SM__VOCAB_SPM) {
+        sm__spm_piece(t, s, n, broken);
+    } else if (v->kind == SM__VOCAB_UGM) {
+        sm__ugm_piece(t, s, n, 1);
+    } else if (v->kind == SM__VOCAB_BPE) {
+        sm__bpe_word(t, s, n);
+    } else if (v->kind == SM__VOCAB_WPM) {
+        word[0] = ' ';
+        memcpy(word + 1, s, n);
+        sm__wpm_word(t, word, n + 1);
+    } else {
+        id = sm__text_find(v->tables, s, n);
+        sm__emit(t, id >= 0 ? id : v->unk);
+    }
+}
+
+/* A piece into t->text, with the change to it: spaces to marks, and one in front. */
+static void sm__split_front(sm_tokenizer *t, const unsigned char *s, size_t n, int begin) {
+    const sm__vocab *v = &t->model->vocab;
+    sm__str mark = v->splits.mark, front = mark.n && v->plain_spaces ? mark : sm__str_of(" ");
+    unsigned char *out = t->text + t->used;
+    size_t most = 3 * t->max_text + 8, room = t->used < most ? most - t->used : 0, used = 0, i;
+    int starts = s[0] == ' ' || (mark.n && n >= mark.n && !memcmp(s, mark.p, mark.n));
+    if (n + 4 > room) {
+        t->full = 1;
+        return;
+    }
+    if (v->splits.front && (v->splits.front == SM__FRONT_ALWAYS || !starts) &&
+        (begin || !(v->text_flags & SM__TEXT_FIRST))) {
+        memcpy(out, front.p, front.n);
+        used = front.n;
+    }
+    if (!v->plain_spaces) used += sm__spaces_decode((const char *)s, n, out + used);
+    else
+        for (i = 0; i < n && !t->full; i++) {
+            sm__str c = front;
+            if (s[i] != ' ' || !mark.n) c.p = (const char *)s + i, c.n = 1;
+            t->full |= used + c.n > room;
+            if (t->full) break;
+            memcpy(out + used, c.p, c.n);
+            used += c.n;
+        }
+    t->used += used;
+}
+
+/* Pieces are changed one by one into t->text, where bytes that no text has part them; then cut into
+ * words. */
+static void sm__split_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
+    const sm__splits *splits = &t->model->vocab.splits;
+    sm__cutter k = sm__cutter_split(splits, 0, splits->n_before);
+    int broken = t->model->vocab.kind == SM__VOCAB_SPM ? sm__spm_broken(s, n, flags) : 0;
+    size_t at, length, start, end;
+    t->used = 0;
+    for (at = 0; at < n && !t->full; at += length) {
+        length = sm__word_next(&k, s + at, n - at);
+        if (k.dropped) continue;
+        if (t->used) t->text[t->used++] = 0xFF;
+        sm__split_front(t, s + at, length, t->begin && at == 0);
+    }
+    for (start = 0; start < t->used && !t->full; start = end + 1) {
+        const unsigned char *stop = splits->n_before ? (const unsigned char *)memchr(
+            t->text + start, 0xFF, t->used - start) : NULL;
+        end = stop ? (size_t)(stop - t->text) : t->used;
+        k = sm__cutter_split(splits, splits->n_before, splits->n);
+        for (at = start; at < end && !t->full; at += length) {
+            length = sm__word_next(&k, t->text + at, end - at);
+            if (!k.dropped) sm__split_word(t, t->text + at, length, broken);
+        }
     }
 }
 
@@ -20297,9 +20591,10 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
         if (strip & SM__STRIP_LEFT) end = sm__white_before(v, s, at, next);
         end -= at; /* the piece's length from here on */
         t->begin = at == 0;
-        if (v->text_flags & SM__TEXT_HF) piece = sm__normalize(t, piece, &end);
+        if (v->text_flags & SM__TEXT_HF) piece = sm__normalize(t, piece, &end, flags);
         if (!piece) break;
-        if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, piece, end, flags);
+        if (v->text_flags & SM__TEXT_SPLITS) sm__split_encode(t, piece, end, flags);
+        else if (v->kind == SM__VOCAB_SPM) sm__spm_encode(t, piece, end, flags);
         else if (v->kind == SM__VOCAB_WPM) sm__wpm_encode(t, piece, end);
         else if (v->kind == SM__VOCAB_UGM) sm__ugm_encode(t, piece, end);
         else sm__bpe_encode(t, piece, end, flags);
@@ -37455,18 +37750,36 @@ static int sm__vocab_edits(const sm__vocab *v) {
     return merge;
 }
 
+/* What GGUF can say of the way into words: 1 = white space between them is one space, -1 = not all
+ * of it. */
+static int sm__vocab_merging(const sm__vocab *v) {
+    const sm__splits *splits = &v->splits;
+    int marks = splits->n - splits->n_before; /* cuts before U+2581 */
+    if (v->kind == SM__VOCAB_BPE) return v->tables->pre ? 0 : -1;
+    if (v->kind == SM__VOCAB_WORDS) return -1;
+    if (!(v->text_flags & SM__TEXT_SPLITS)) return 0;
+    if (v->kind == SM__VOCAB_WPM) return sm__splits_bert(splits) - 1;
+    if (v->plain_spaces || marks > 1 || splits->n_before > 1 ||
+        (marks && splits->cuts[splits->n_before].how != SM__CUT_PATTERN) ||
+        (splits->n_before && (v->kind != SM__VOCAB_UGM || splits->cuts[0].set != SM__SET_SPACE)))
+        return -1;
+    return splits->n_before;
+}
+
 static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     int none = v->kind == SM__VOCAB_NONE, bpe = v->kind == SM__VOCAB_BPE;
     int wpm = v->kind == SM__VOCAB_WPM, ugm = v->kind == SM__VOCAB_UGM;
     uint8_t add_bos, add_eos = v->add_eos > 0, add_space, flag;
-    sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
-                    none ? "none" : sm__vocab_kinds[v->kind - 1].name);
+    if (v->kind != SM__VOCAB_WORDS)
+        sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
+                        none ? "none" : sm__vocab_kinds[v->kind - 1].name);
     if (none || w->error.status) return;
-    if (v->plain_bytes || v->byte_fallback || sm__vocab_edits(v) < 0) {
+    if (v->plain_bytes || v->byte_fallback || sm__vocab_edits(v) < 0 || sm__vocab_merging(v) < 0) {
         SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no vocabulary of this kind: %s",
-                        v->plain_bytes     ? "tiktoken"
-                        : v->byte_fallback ? "Unigram with bytes"
-                                           : "its normalizer");
+                        v->plain_bytes          ? "tiktoken"
+                        : v->byte_fallback      ? "Unigram with bytes"
+                        : sm__vocab_edits(v) < 0 ? "its normalizer"
+                                                : "its words");
         return;
     }
     if (bpe) sm_writer_value(w, "tokenizer.ggml.pre", SM_META_TEXT, v->tables->pre->name);
@@ -37487,7 +37800,7 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
     if (wpm) sm_writer_value(w, "tokenizer.ggml.normalizer.strip_accents", SM_META_BOOL, &flag);
     if (wpm && v->sep >= 0)
         sm_writer_value(w, "tokenizer.ggml.seperator_token_id", SM_META_U32, &v->sep);
-    flag = v->text_flags & SM__TEXT_MERGE || sm__vocab_edits(v) > 0;
+    flag = v->text_flags & SM__TEXT_MERGE || sm__vocab_edits(v) > 0 || sm__vocab_merging(v) > 0;
     if (ugm) sm_writer_value(w, "tokenizer.ggml.remove_extra_whitespaces", SM_META_BOOL, &flag);
     if (ugm && v->tables->n_map)
         sm_writer_array(w, "tokenizer.ggml.precompiled_charsmap", SM_META_U8, v->tables->map - 4,
@@ -38211,7 +38524,7 @@ static sm_status sm__bpe_count(sm__bpe *b, sm_error *error) {
     size_t at = 0, shown = 0, end, skip, length;
     sm_status status;
     for (; at < b->bytes; at = end + skip) {
-        sm__cutter k = sm__cutter_make(b->pre);
+        sm__cutter k = sm__cutter_make(sm__rules[b->pre->rule]);
         end = sm__bpe_special(b, at, &skip);
         for (; at < end; at += length) {
             if (at >= shown) {

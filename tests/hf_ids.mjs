@@ -171,7 +171,7 @@ for (const [number, name] of files.entries()) {
         : Tokenizer.fromString(JSON.stringify(json))
     any = json.model.type === 'WordPiece' || !json.model.merges?.length
     const texts = Array.from({ length: count }, any && process.env.SWEEP ? sweep : text)
-        .map(t => tiktoken ? t.replace(newer, '') : t)
+        .map(t => tiktoken || name.includes('split') ? t.replace(newer, '') : t)
     fs.writeFileSync(lines, texts.join('\0'))
     const how = tiktoken ? ['plain', tiktoken_words[words]] : ['special']
     const got = execFileSync(ids, [written, lines, ...how], { maxBuffer: 1 << 28 })

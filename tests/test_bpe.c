@@ -179,7 +179,7 @@ static void naive_start(naive *v, const char *text, size_t bytes, const char *pr
         v->texts[v->n_tokens++][0] = (char)byte_of[i];
     }
     v->ids = (int32_t *)malloc((2 * bytes + 1) * sizeof *v->ids);
-    cutter = sm__cutter_make(sm__pre_find(name));
+    cutter = sm__cutter_make(sm__rules[sm__pre_find(name)->rule]);
     for (at = 0; at < bytes; at += length) {
         length = sm__word_next(&cutter, (const unsigned char *)text + at, bytes - at);
         for (k = 0; k < length; k++) v->ids[v->n++] = id_of[(unsigned char)text[at + k]];

@@ -398,7 +398,7 @@ static const char *words_of(const char *pre_name, const char *text) {
     for (i = 0; i < sizeof sm__pres / sizeof *sm__pres; i++)
         if (strcmp(sm__pres[i].name, pre_name) == 0) pre = &sm__pres[i];
     if (!CHECK(pre)) return "";
-    cutter = sm__cutter_make(pre);
+    cutter = sm__cutter_make(sm__rules[pre->rule]);
     for (; at < n; at += length) {
         length = sm__word_next(&cutter, (const unsigned char *)text + at, n - at);
         if (!CHECK(length > 0 && length <= n - at)) return "";

@@ -168,7 +168,13 @@ static void unigram_words(void) {
     }
     sm_tokenizer_destroy(t);
     sm_model_close(m);
-    y->v.text_flags = SM__TEXT_HF | SM__TEXT_WORDS;
+    y->v.text_flags = SM__TEXT_HF | SM__TEXT_SPLITS;
+    y->v.splits.front = SM__FRONT_MISSING;
+    y->v.splits.mark = sm__str_of("\xE2\x96\x81");
+    y->v.splits.cuts[0].how = SM__CUT_PATTERN;
+    y->v.splits.parts[0] = SM__PART_AFTER;
+    y->v.splits.patterns[0].from = sm__str_of(" ");
+    y->v.splits.n = 1;
     m = toy_model(y);
     t = m ? tokenizer_make(m, 64) : NULL;
     if (t) {
@@ -439,7 +445,7 @@ static void rules_take_linear_time(void) {
             sm__cutter k;
             memset(&pre, 0, sizeof pre);
             pre.rule = (uint8_t)rule;
-            k = sm__cutter_make(&pre);
+            k = sm__cutter_make(sm__rules[pre.rule]);
             for (at = 0; at < used; at += length) {
                 length = sm__word_next(&k, text + at, used - at);
                 if (!length || length > used - at) {
@@ -515,13 +521,14 @@ static void json_wordpiece_and_unigram(void) {
         "\"prepend_scheme\":\"first\"},\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":"
         "[[\"<s>\",0],[\"<unk>\",0],[\"\\u2581\",-2],[\"a\",-1],[\"\\u2581a\",-2.5],[\"b\",-4]]}}";
     static const char *const bad[][2] = {
-        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "BertPreTokenizer"},
+        {"{\"normalizer\":{\"type\":\"BertNormalizer\"},\"model\":{\"type\":\"WordPiece\"}}",
+         "BertPreTokenizer"},
         {"{\"normalizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"Unigram\"}}", "ByteLevel"},
         {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"},"
          "\"model\":{\"type\":\"Unigram\"}}", "Precompiled"},
         {"{\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\"},"
          "\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "token 0"},
-        {"{\"model\":{\"type\":\"WordLevel\"}}", "WordLevel"},
+        {"{\"model\":{\"type\":\"Fuzzy\"}}", "Fuzzy"},
     };
     sm_model *m = NULL;
     sm_error error;
@@ -620,6 +627,30 @@ static const char *normalized(const char *normalizer, const char *text) {
 #define REPLACE(kind, pattern, content) \
     "{\"type\":\"Replace\",\"pattern\":{\"" kind "\":\"" pattern "\"},\"content\":\"" content "\"}"
 
+/* What becomes of the matches of a split, and of what lies between them; a word is a token. */
+static void behaviors_by_hand(void) {
+    static const char *const cases[][3] = {
+        {"Removed", "1 2 3 ", "4 4 4 4 "},         {"Isolated", "1 4 4 2 4 3 4 ", "1 4 4 2 4 3 4 "},
+        {"MergedWithPrevious", "6 4 7 8 ", "1 4 9 10 4 "},
+        {"MergedWithNext", "1 4 9 10 4 ", "6 4 7 8 "},
+        {"Contiguous", "1 5 2 4 3 4 ", "1 5 2 4 3 4 "},
+    };
+    char file[1024];
+    sm_model *m = NULL;
+    sm_error error;
+    int i, invert;
+    for (i = 0; i < 6; i++)
+        for (invert = 0; invert < 2; invert++) {
+            snprintf(file, sizeof file, "{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":"
+                     "{\"String\":\"-\"},\"behavior\":\"%s\",\"invert\":%s},\"model\":{\"type\":"
+                     "\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"u\":0,\"a\":1,\"b\":2,"
+                     "\"c\":3,\"-\":4,\"--\":5,\"a-\":6,\"b-\":7,\"c-\":8,\"-b\":9,\"-c\":10}}}",
+                     i < 5 ? cases[i][0] : "removed", invert ? "true" : "false");
+            if (i < 5) CHECK_STR(words_ids(file, NULL, "a--b-c-"), cases[i][1 + invert]);
+            else CHECK_STATUS(words_open(file, NULL, &m, &error), SM_ERR_UNSUPPORTED);
+        }
+}
+
 /* The way into words: what is known, and what has to be refused. */
 static void pretokenizers_by_hand(void) {
     static const char byte_level[] = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
@@ -644,10 +675,12 @@ static void pretokenizers_by_hand(void) {
         {"null", meta, "true}", marked, "a a", "3 3 "},
         {"null", meta, "false}", marked, "a a", "2 5 0 "},
         {marks, gemma, "", marked, "a  a", "0 4 0 "},
-        {"null", gemma, "", marked, "a", ""},
+        {"null", gemma, "", marked, "a", "0 "},
         {"null", byte_level, digits, plain, "a", ""},
-        {"null", digits, front, plain, "a", ""},
-        {"null", gemma, byte_level, plain, "a", ""},
+        {"null", digits, front, plain, "11 a", "1 6 1 6 1 0 "},
+        {"null", gemma, byte_level, plain, "11 a a", "7 1 0 1 0 "},
+        {"null", STEP("UnicodeScripts"), "", plain, "a", ""},
+        {"null", STEP("Split"), byte_level, plain, "a", ""},
     };
     char file[2048];
     size_t i;
@@ -805,6 +838,7 @@ static const test tests_words[] = {
     {"words: tokenizer.json of WordPiece and Unigram", json_wordpiece_and_unigram},
     {"words: merges of characters", merges_of_characters},
     {"words: normalizers by hand", normalizers_by_hand},
+    {"words: behaviors of splits by hand", behaviors_by_hand},
     {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},

@@ -565,7 +565,132 @@ def json_files(folder):
             'normalizer': {'type': 'Sequence', 'normalizers': chain},
             'model': {'type': 'BPE', 'unk_token': '<unk>', 'byte_fallback': True, 'merges': [],
                       'vocab': {'<unk>': 256, **{'<0x%02X>' % i: i for i in range(256)}}}})
+    split_files(rng, write)
     print('\n'.join(names))
+
+
+BEHAVIORS = ['Removed', 'Isolated', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous']
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+          r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def byte_chars():
+    """GPT-2's characters for bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [chr(b) if b in plain else chr(256 + [x for x in range(256) if x not in plain].index(b))
+            for b in range(256)]
+
+
+def pieces_of(rng, alphabet, split, count):
+    """A vocabulary and merges of pieces of the words, written by split(text)."""
+    vocab, merges = {c: i for i, c in enumerate(alphabet)}, []
+    for _ in range(count):
+        word = split(' '.join(rng.choice(WORDS) for _ in range(2)) + rng.choice(GAPS))
+        a = rng.randrange(len(word))
+        piece = word[a:a + rng.randrange(2, 6)]
+        k = rng.randrange(1, max(len(piece), 2))
+        parts = [piece[:k], piece[k:]]
+        if len(piece) > 1 and parts not in merges and all(p in vocab for p in parts):
+            merges.append(parts)
+            vocab.setdefault(piece, len(vocab))
+    return vocab, merges
+
+
+def split_model(rng, kind, space):
+    """A model that tells words apart: what begins one is another token, or ends a merge."""
+    signs = {c for w in WORDS for c in w} | {c for g in GAPS for c in g} | {space, '\u2581'}
+    if kind == 'WordPiece':
+        pieces = sorted(signs | set(vocabulary(rng)))
+        texts = ['[UNK]'] + pieces + ['##' + p for p in pieces if p != ' ' and p[0] != ' ']
+        return {'type': kind, 'unk_token': '[UNK]', 'continuing_subword_prefix': '##',
+                'max_input_chars_per_word': 100, 'vocab': {t: i for i, t in enumerate(texts)}}
+    if kind == 'WordLevel':
+        texts = sorted({rng.choice(['', ' ', space]) + p for p in vocabulary(rng)} | signs |
+                       {g for g in GAPS if g} | {rng.choice(WORDS) + g for g in GAPS})
+        return {'type': kind, 'unk_token': '[UNK]',
+                'vocab': {t: i for i, t in enumerate(['[UNK]'] + texts)}}
+    if kind == 'Unigram':
+        texts = sorted(signs | {p.replace(' ', space) for _ in range(3) for p in vocabulary(rng)} |
+                       {' '.join(rng.choice(WORDS) for _ in range(2)).replace(' ', space)
+                        for _ in range(60)})
+        return {'type': kind, 'unk_id': 0,
+                'vocab': [['<unk>', 0.0]] + [[t, -rng.uniform(2, 14)] for t in texts]}
+    if kind == 'ByteLevel':
+        chars = byte_chars()
+        vocab, merges = pieces_of(rng, chars, lambda w: ''.join(
+            chars[b] for b in w.replace(' ', space).encode()), 3000)
+        return {'type': 'BPE', 'vocab': vocab, 'merges': merges}
+    vocab, merges = pieces_of(rng, ['<unk>'] + sorted(signs), lambda w: w.replace(' ', space), 3000)
+    return {'type': 'BPE', 'unk_token': '<unk>', 'fuse_unk': bool(rng.randrange(2)),
+            'vocab': vocab, 'merges': merges}
+
+
+def split_chains():
+    """Pre-tokenizers, for what kinds of models."""
+    def one(kind, **more):
+        return dict(more, type=kind)
+
+    def split(behavior, invert=False, **pattern):
+        return one('Split', pattern=pattern, behavior=behavior, invert=invert)
+
+    def meta(scheme, whole=False, mark='\u2581'):
+        return one('Metaspace', replacement=mark, prepend_scheme=scheme, split=not whole)
+
+    def level(front=False, regex=True):
+        return one('ByteLevel', add_prefix_space=front, trim_offsets=True, use_regex=regex)
+
+    white, words, bert = one('WhitespaceSplit'), one('Whitespace'), one('BertPreTokenizer')
+    digits, digit = one('Digits', individual_digits=False), one('Digits', individual_digits=True)
+    marks = {b: one('Punctuation', behavior=b) for b in BEHAVIORS}
+    every = ['WordPiece', 'Unigram', 'BPE', 'WordLevel']
+    chains = [(every, [words]), (every, [white]), (['Unigram', 'BPE', 'WordLevel'], [bert]),
+              (every, [digits]), (every, [digit]), (['WordPiece', 'BPE'], []),
+              (every, [one('CharDelimiterSplit', delimiter='\u00e9')]),
+              (['WordPiece'], [one('Punctuation')])]
+    chains += [(every[:3], [m]) for m in marks.values()]
+    for number, behavior in enumerate(BEHAVIORS):
+        kinds = [every[number % 3]]
+        for invert in (False, True):
+            chains += [(kinds, [split(behavior, invert, String='a')]),
+                       (kinds, [split(behavior, invert, String=' ')]),
+                       (kinds, [split(behavior, invert, String='12')]),
+                       (kinds, [split(behavior, invert, Regex=r'\s+')]),
+                       (kinds, [split(behavior, invert, Regex=r'[0-9]')]),
+                       (kinds, [split(behavior, invert, Regex=GPT2)]),
+                       (['ByteLevel'], [split(behavior, invert, Regex=LLAMA3), level(regex=False)]),
+                       (kinds, [split(behavior, invert, Regex=r'\p{N}{1,3}'), white])]
+    chains += [
+        (every, [white, marks['Isolated'], digit]), (every, [one('Sequence', pretokenizers=[
+            white, one('Sequence', pretokenizers=[marks['Contiguous'], digits])]), digit]),
+        (every, [white, meta('always')]), (every, [marks['Contiguous'], meta('always')]),
+        (every, [digit, meta('always', True)]), (every, [marks['MergedWithNext'], meta('first')]),
+        (every, [meta('always')]), (every, [meta('first')]), (every, [meta('never')]),
+        (every, [meta('always', True), digit]), (every, [meta('never'), marks['Isolated']]),
+        (every, [meta('first', True), words]), (every, [meta('always'), white]),
+        (every, [meta('always', True), split('Isolated', String='\u2581')]),
+        (every, [meta('always', False, '_')]), (every, [white, meta('first', True, '\u00e9')]),
+        (['ByteLevel'], [level(True)]), (['ByteLevel'], [level(False, False)]),
+        (['ByteLevel'], [words, level(True)]), (['ByteLevel'], [digit, level(True, False)]),
+        (['ByteLevel'], [marks['Contiguous'], digits, level()]),
+        (['ByteLevel'], [white, level(True, False)]), (['ByteLevel'], [meta('always'), level()]),
+        (['ByteLevel'], [split('Removed', String=' '), level()]),
+        (['ByteLevel'], [split('MergedWithNext', String=' '), level(False, False)])]
+    return chains
+
+
+def split_files(rng, write):
+    """Every way of cutting text into words, with the kinds of models that tell it."""
+    number = 0
+    for kinds, chain in split_chains():
+        space = next((s['replacement'] for s in chain if s['type'] == 'Metaspace'), ' ')
+        for kind in kinds:
+            write('split%d-%s' % (number, kind), {
+                'added_tokens': [], 'normalizer': None, 'post_processor': None, 'decoder': None,
+                'pre_tokenizer': chain[0] if len(chain) == 1 else
+                {'type': 'Sequence', 'pretokenizers': chain} if chain else None,
+                'model': split_model(rng, kind, space)})
+        number += 1
 
 
 def bench_files(folder, *names):
