@@ -491,7 +491,9 @@ SM_API int sm_token_is_end(const sm_model *model, int32_t id);
 typedef struct sm_decoder {
     unsigned char tail[4]; /* the bytes of a character that is not complete yet */
     int n_tail;
-    int started; /* whether the first token's leading space was dealt with */
+    int started;  /* whether the first token's leading space was dealt with */
+    int stripped; /* characters taken off the start of the text */
+    int space;    /* 1 = one comes before the next token */
 } sm_decoder;
 
 SM_API void sm_decoder_init(sm_decoder *decoder);
@@ -11890,6 +11892,19 @@ typedef struct sm__edit {
 #define SM__MAX_EDITS 12
 #define SM__MAX_PATTERN 256 /* bytes of a text at which text is cut */
 
+/* A step of tokenizer.json's decoder, as it changes the text of one token. */
+enum {
+    SM__SHOW_BYTES,   /* ByteLevel */
+    SM__SHOW_MARKS,   /* Metaspace: flags 1 = of the first token they go */
+    SM__SHOW_PIECE,   /* WordPiece: flags 1 = cleanup */
+    SM__SHOW_BYTE,    /* ByteFallback */
+    SM__SHOW_FUSE,    /* tokens are one text */
+    SM__SHOW_STRIP,   /* so many characters (least, most) at the ends */
+    SM__SHOW_REPLACE,
+    SM__SHOW_SUFFIX,  /* BPEDecoder */
+    SM__SHOW_JOIN     /* none: spaces between tokens */
+};
+
 /* tokenizer.json's pre-tokenizers: cuts, then a change to each piece, then cuts of that. */
 enum { SM__FRONT_NONE, SM__FRONT_ALWAYS, SM__FRONT_MISSING }; /* where none is there */
 typedef struct sm__splits {
@@ -11900,7 +11915,8 @@ typedef struct sm__splits {
     int front;                   /* a space (or mark) in front of pieces */
     sm__str mark;                /* what spaces become, or empty; U+2581 unless plain_spaces */
 } sm__splits;
-enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2 };
+enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2, SM__ADDED = 4, SM__ADDED_SPECIAL = 8,
+       SM__ADDED_WORD = 16 };
 enum { /* token kinds, as GGUF numbers them */
     SM__TOKEN_NORMAL = 1,
     SM__TOKEN_UNKNOWN = 2,
@@ -11921,7 +11937,8 @@ typedef struct sm__vocab {
     sm__str *merges;   /* [n_merges] "left right", best first (BPE) */
     int n_merges;
     sm__str pre;       /* tokenizer.ggml.pre, or empty */
-    uint8_t *strips;   /* [n] SM__STRIP_*, or NULL: special tokens that take white space along */
+    uint8_t *strips;   /* [n] SM__STRIP_*: special tokens that take white space along; SM__ADDED*: of
+                          tokenizer.json's; or NULL */
     int32_t bos, eos, eot, unk, pad; /* -1 = none */
     int32_t sep;                     /* WPM: what ends a text */
     int add_bos, add_eos;            /* what the file asks for; -1 = it does not say */
@@ -11936,6 +11953,10 @@ typedef struct sm__vocab {
     sm__edit edits[SM__MAX_EDITS];   /* of tokenizer.json's normalizer */
     int n_edits;
     sm__splits splits;
+    sm__edit shows[SM__MAX_EDITS];   /* of tokenizer.json's decoder */
+    int decodes, n_shows;            /* decodes 1 = there is one; without, it follows the kind */
+    int strip, strip_char;           /* so many of these go at the start of a text */
+    int prefix_bytes;                /* WPM: of tokenizer.json's "##" */
     int max_word;                    /* WPM: characters of a word that is not unknown; 0 = any */
     sm__str charsmap;                /* UGM: SentencePiece's normalizer, or empty */
     char *text;                      /* the reader's memory for the tokens' texts, or NULL */
@@ -14099,6 +14120,8 @@ typedef struct sm__tj {
     /* what the chain says */
     int kind;  /* SM__VOCAB_*; SPM and BPE are told apart by the chain */
     int marks; /* spaces become U+2581, which no step tells from a space */
+    sm__str unknown; /* the last regular expression that is none of ours */
+    int fused; /* the decoder: 1 = only Fuse may come, 2 = tokens are one text */
     int byte_level, bert, flags;
 } sm__tj;
 
@@ -14167,27 +14190,24 @@ static sm_status sm__tj_added(sm__tj *t, sm__str unknown) {
     sm_status status = SM_OK;
     sm__str s;
     uint64_t id;
+    v->strips = (uint8_t *)sm__model_alloc(t->m, (size_t)v->n, 1);
+    if (!v->strips) return sm__fail(t->error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    memset(v->strips, 0, (size_t)v->n);
     if (!sm__json_find(t->root, "added_tokens", &list) || sm__json_peek(&list) != '[') return SM_OK;
     for (sm__json_enter(&list, '['); !status && sm__json_item(&list); sm__json_skip(&list)) {
         int special = sm__json_find_bool(list, "special", 0);
-        int strip = (sm__json_find_bool(list, "lstrip", 0) ? SM__STRIP_LEFT : 0) |
-                    (sm__json_find_bool(list, "rstrip", 0) ? SM__STRIP_RIGHT : 0);
+        int marks = SM__ADDED | (special ? SM__ADDED_SPECIAL : 0) |
+                    (sm__json_find_bool(list, "lstrip", 0) ? SM__STRIP_LEFT : 0) |
+                    (sm__json_find_bool(list, "rstrip", 0) ? SM__STRIP_RIGHT : 0) |
+                    (sm__json_find_bool(list, "single_word", 0) ? SM__ADDED_WORD : 0);
         if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
             !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
             return sm__fail(t->error, SM_ERR_FORMAT,
                             "tokenizer.json: added_tokens without id or content");
-        if (sm__json_find_bool(list, "single_word", 0))
-            return sm__tj_refuse(t, "single_word of", s);
-        if (unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)) continue;
-        status = sm__tj_token(t, sm__tj_keep(t, s), id,
-                              special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
-        if (status || !strip) continue;
-        if (!v->strips) {
-            v->strips = (uint8_t *)sm__model_alloc(t->m, (size_t)v->n, 1);
-            if (!v->strips) return sm__fail(t->error, SM_ERR_NOMEM, "no memory for tokens");
-            memset(v->strips, 0, (size_t)v->n);
-        }
-        v->strips[id] = (uint8_t)strip;
+        if (!unknown.n || s.n != unknown.n || memcmp(s.p, unknown.p, s.n) != 0)
+            status = sm__tj_token(t, sm__tj_keep(t, s), id,
+                                  special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
+        if (!status && id < (uint64_t)v->n) v->strips[id] = (uint8_t)marks;
     }
     return status;
 }
@@ -14253,6 +14273,7 @@ static sm_status sm__tj_pieces(sm__tj *t) {
     uint64_t most = 100;
     int i;
     if (!prefix.n) return sm__tj_refuse(t, "WordPiece without", sm__str_of("a prefix"));
+    v->prefix_bytes = (int)prefix.n;
     if (sm__json_find(t->model, "max_input_chars_per_word", &number)) sm__json_u64(&number, &most);
     v->max_word = most < 1000000 ? (int)most : 1000000;
     for (i = 0; i < v->n; i++) {
@@ -14554,6 +14575,7 @@ static int sm__tj_split(sm__tj *t, sm__json step) {
             splits->cuts[splits->n - 1].flags = cut->flags;
             return 1;
         }
+    t->unknown = regex;
     return sm__tj_regex(&splits->patterns[splits->n_patterns], regex) &&
            sm__tj_cut(t, SM__CUT_PATTERN, splits->n_patterns++, 0, part);
 }
@@ -14597,6 +14619,7 @@ static int sm__tj_byte_level(sm__tj *t, sm__json step) {
 static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
     sm__str type = sm__json_find_string(step, "type");
     int known = !t->byte_level; /* nothing that comes behind is known */
+    t->unknown.n = 0;
     if (sm__str_is(type, "Metaspace")) known = known && sm__tj_metaspace(t, step);
     else if (sm__str_is(type, "ByteLevel")) known = known && sm__tj_byte_level(t, step);
     else if (sm__str_is(type, "Split")) known = known && sm__tj_split(t, step);
@@ -14615,6 +14638,8 @@ static sm_status sm__tj_pretokenizer(sm__tj *t, sm__json step) {
         known = known && sm__tj_cut(t, SM__CUT_RUNS, SM__SET_SPACE, 0, SM__PART_DROPPED);
         if (type.p[0] == 'B') known = known && sm__tj_cut(t, SM__CUT_PUNCT, 0, 0, 0);
     } else known = 0;
+    if (!known && t->unknown.n)
+        return sm__tj_refuse(t, "words are cut in a way that is not known:", t->unknown);
     return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
 }
 
@@ -14635,6 +14660,52 @@ static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items,
         step = lists[depth - 1];
         sm__json_skip(&lists[depth - 1]);
     }
+}
+
+/* A step of the decoder. What makes one text of the tokens comes last: behind it only what a stream
+ * can do, characters off the start. */
+static sm_status sm__tj_decoder(sm__tj *t, sm__json json) {
+    static const char *const names[] = {"ByteLevel", "Metaspace", "WordPiece", "ByteFallback",
+                                        "Fuse", "Strip", "Replace", "BPEDecoder"};
+    sm__vocab *v = &t->m->vocab;
+    sm__edit *step = &v->shows[v->n_shows];
+    sm__str type = sm__json_find_string(json, "type");
+    sm__json number;
+    uint64_t start = 0, stop = 0;
+    int known = v->n_shows < SM__MAX_EDITS - 1, how = 0, fused = t->fused;
+    while (how < 8 && !sm__str_is(type, names[how])) how++;
+    step->how = how;
+    v->n_shows += known;
+    if (how == SM__SHOW_BYTE || how == SM__SHOW_SUFFIX) t->fused = 1;
+    if (how == SM__SHOW_FUSE || how == SM__SHOW_BYTES) t->fused = 2;
+    if (how == SM__SHOW_MARKS) {
+        known = known && sm__tj_text(t, json, "replacement", &step->from) && step->from.n;
+        step->flags = !sm__json_says(json, "prepend_scheme", "never") &&
+                      sm__json_find_bool(json, "add_prefix_space", 1);
+    } else if (how == SM__SHOW_PIECE) {
+        known = known && sm__tj_text(t, json, "prefix", &step->from);
+        step->flags = sm__json_find_bool(json, "cleanup", 1);
+    } else if (how == SM__SHOW_SUFFIX) {
+        known = known && sm__tj_text(t, json, "suffix", &step->from) && step->from.n;
+    } else if (how == SM__SHOW_REPLACE) {
+        known = known && sm__tj_replace(t, json, step);
+        step->how = how;
+    } else if (how == SM__SHOW_STRIP) {
+        known = known && sm__tj_text(t, json, "content", &step->from) && step->from.n &&
+                sm__json_find(json, "start", &number) && sm__json_u64(&number, &start) &&
+                sm__json_find(json, "stop", &number) && sm__json_u64(&number, &stop);
+        step->least = (int)(start < 65536 ? start : 65536);
+        step->most = (int)(stop < 65536 ? stop : 65536);
+        if (known && fused == 2) {
+            known = step->from.n == 1 && !step->most && !v->strip;
+            v->strip = step->least;
+            v->strip_char = step->from.p[0];
+            v->n_shows--;
+        }
+    }
+    known = known && how < 8 &&
+            (!fused || how == SM__SHOW_FUSE || (fused == 2 && how == SM__SHOW_STRIP));
+    return known ? SM_OK : sm__tj_refuse(t, "the decoder has a step of kind", type);
 }
 
 /* The ids that a template puts before and behind a text; -1 = none. */
@@ -14735,8 +14806,12 @@ static sm_status sm__tj_parts(sm__tj *t) {
         return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
     if ((status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer)) ||
         (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers", sm__tj_pretokenizer)) ||
+        (status = sm__tj_steps(t, "decoder", "decoders", sm__tj_decoder)) ||
         (status = sm__tj_chain(t)))
         return status;
+    v->decodes = 1;
+    if (!sm__json_find(t->root, "decoder", &post) || sm__json_peek(&post) == 'n')
+        v->shows[v->n_shows++].how = SM__SHOW_JOIN;
     if (t->kind == SM__VOCAB_UGM) status = sm__tj_weights(t);
     else status = sm__tj_tokens(t);
     if (!status && t->kind == SM__VOCAB_SPM) status = sm__tj_merges(t);
@@ -18114,6 +18189,11 @@ static const sm__pre sm__pres[] = {
     {"tekken-case", SM__RULE_TEKKEN_CASE, SM__PRE_WHOLE},
 };
 
+typedef struct sm__texts { /* of all tokens, one after another */
+    unsigned char *bytes;
+    uint32_t *offsets; /* [n + 1] */
+} sm__texts;
+
 typedef struct sm__slot { /* of the table text -> id */
     uint32_t tag;         /* high half of the hash */
     int32_t id;           /* -1 = free */
@@ -18131,8 +18211,11 @@ typedef struct sm__unit { /* of the trie: a double array, see sm__unit_next */
 } sm__unit;
 
 struct sm__vocab_tables {
-    unsigned char *bytes; /* the decoded texts, one after another */
+    unsigned char *bytes; /* the texts that become the tokens, one after another */
     uint32_t *offsets;    /* [n + 1] */
+    sm__texts shown;      /* what tokens become; mostly the same */
+    sm__texts first;      /* tokenizer.json: what the first of a text becomes; NULL = the same */
+    uint8_t *shows;       /* [n] SM__SHOWS_*, or NULL */
     sm__slot *slots;      /* [slot_mask + 1] decoded text of tokens that text can become */
     size_t slot_mask;
     sm__pair *pairs; /* [pair_mask + 1] BPE */
@@ -18163,12 +18246,24 @@ struct sm__vocab_tables {
     int add_bos, add_eos, space_prefix; /* what the file or the kind of vocabulary says */
 };
 
+enum { SM__SHOWS_BYTE = 1,   /* ByteFallback's: broken in a row, all bytes of the row are */
+       SM__SHOWS_SPACE = 2 }; /* its last space is shown with the next token only */
+
 /* --- Texts of tokens -------------------------------------------------------------------------- */
 
 static sm__str sm__token_str(const struct sm__vocab_tables *t, int32_t id) {
     sm__str s;
     s.p = (const char *)t->bytes + t->offsets[id];
     s.n = t->offsets[id + 1] - t->offsets[id];
+    return s;
+}
+
+/* The text that a token becomes; the first one of a text, or one that is not said. */
+static sm__str sm__shown_str(const struct sm__vocab_tables *t, int32_t id, int first) {
+    const sm__texts *texts = first && t->first.bytes ? &t->first : &t->shown;
+    sm__str s;
+    s.p = (const char *)texts->bytes + texts->offsets[id];
+    s.n = texts->offsets[id + 1] - texts->offsets[id];
     return s;
 }
 
@@ -18455,6 +18550,8 @@ static sm_status sm__vocab_texts(sm_model *m, sm_error *error) {
         if (plain && sm__text_put(t, i))
             return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides with many", i);
     }
+    t->shown.bytes = t->bytes;
+    t->shown.offsets = t->offsets;
     for (i = 0; i < v->n; i++)
         if (v->kinds[i] == SM__TOKEN_USER && sm__text_put(t, i))
             return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides with many", i);
@@ -18833,6 +18930,7 @@ static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
 /* Whether SM_TEXT_SPECIAL finds a token in text. */
 static int sm__is_marked(const sm__vocab *v, int id) {
     int end = v->tables->ends[id >> 3] >> (id & 7) & 1;
+    if (v->decodes && !(v->strips[id] & SM__ADDED)) return 0;
     if (!v->tokens[id].n || sm__is_special(v->kinds[id])) return v->tokens[id].n > 0;
     return end && v->kinds[id] == SM__TOKEN_NORMAL && !(v->text_flags & SM__TEXT_HF);
 }
@@ -18951,60 +19049,6 @@ static void sm__vocab_drop_lists(sm_model *m) {
     v->weights = NULL;
     v->tokens = NULL;
     v->charsmap.n = 0;
-}
-
-/* Checks the vocabulary that a reader filled in and makes the tables; of what the reader made only
- * the kinds stay. Memory is the model's, also on failure. Without a vocabulary nothing is done. */
-static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
-    sm__vocab *v = &m->vocab;
-    struct sm__vocab_tables *t;
-    sm_status status;
-    int i, by_merges = v->kind == SM__VOCAB_SPM && v->merges && !v->scores;
-    if (v->kind == SM__VOCAB_NONE) return SM_OK;
-    status = sm__vocab_check(v, error);
-    if (status) return status;
-    t = (struct sm__vocab_tables *)sm__model_alloc(m, 1, sizeof *t);
-    if (!v->kinds) {
-        v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
-        if (v->kinds) memset(v->kinds, SM__TOKEN_NORMAL, (size_t)v->n);
-    }
-    if (!t || !v->kinds)
-        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
-    memset(t, 0, sizeof *t);
-    v->tables = t;
-    v->max_token_bytes = 0;
-    for (i = 0; i < v->n && v->unk < 0; i++)
-        if (v->kinds[i] == SM__TOKEN_UNKNOWN) v->unk = i;
-    sm__byte_map(t->byte_of);
-    status = sm__vocab_ends(m, error);
-    if (!status) status = sm__vocab_texts(m, error);
-    if (!status) status = sm__vocab_specials(m, error);
-    if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
-    if (!status && ((v->kind == SM__VOCAB_BPE && !v->plain_bytes) || by_merges))
-        status = sm__vocab_merges(m, error);
-    if (!status && (v->kind == SM__VOCAB_SPM || v->plain_bytes))
-        status = sm__vocab_scores(m, error);
-    if (!status && (v->kind == SM__VOCAB_WPM || v->kind == SM__VOCAB_UGM))
-        status = sm__vocab_trie(m, error);
-    if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
-    if (!status && (v->kind == SM__VOCAB_UGM || v->charsmap.n))
-        status = sm__vocab_charsmap(m, error);
-    if (status) {
-        v->tables = NULL;
-        return status;
-    }
-    sm__vocab_bytes(v);
-    sm__vocab_drop_lists(m);
-    t->space_prefix = (v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0) ||
-                      v->kind == SM__VOCAB_WPM ||
-                      (v->kind == SM__VOCAB_UGM && v->add_space_prefix > 0);
-    t->add_bos = v->kind == SM__VOCAB_WPM ? v->bos >= 0
-                 : v->add_bos >= 0 ? v->add_bos
-                 : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0
-                          : v->kind == SM__VOCAB_SPM;
-    t->whole = v->whole >= 0 ? v->whole : t->pre ? t->pre->flags & SM__PRE_WHOLE : 0;
-    t->add_eos = v->add_eos >= 0 ? v->add_eos : v->kind == SM__VOCAB_UGM;
-    return SM_OK;
 }
 
 /* --- Words: what the regular expressions of the pre-tokenizers say, by hand ------------------- */
@@ -20471,6 +20515,15 @@ static int32_t sm__special_at(const sm__vocab *v, const unsigned char *s, size_t
     return best;
 }
 
+/* Whether s [n] has no part of a word beside what lies between two places. */
+static int sm__stands_alone(const unsigned char *s, size_t n, size_t from, size_t to) {
+    size_t at = from;
+    while (at > 0 && from - at < 4 && (s[--at] & 0xC0) == 0x80) {
+    }
+    return !(at < from && sm__char_is_word(sm__char_at(s, from, at))) &&
+           !(to < n && sm__char_is_word(sm__char_at(s, n, to)));
+}
+
 /* The place of the next special token in s [n], from `at`; n when there is none. */
 static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_t n, size_t at,
                                int all, const uint8_t *marks, int32_t *id) {
@@ -20478,11 +20531,235 @@ static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_
     for (; at < n; at++) {
         if (!(v->tables->special_start[s[at]] & starts)) continue;
         *id = sm__special_at(v, s + at, n - at, all);
+        if (*id >= 0 && v->strips && (v->strips[*id] & SM__ADDED_WORD) &&
+            !sm__stands_alone(s, n, at, at + sm__token_str(v->tables, *id).n)) {
+            at += sm__token_str(v->tables, *id).n - 1;
+            continue;
+        }
         if (*id >= 0 && marks && memchr(marks + at, 1, sm__token_str(v->tables, *id).n))
             *id = sm__special_at(v, s + at, n - at, 0); /* not a control token, then */
         if (*id >= 0) return at;
     }
     return n;
+}
+
+/* --- What tokens become: Hugging Face's decoders ---------------------------------------------- */
+
+/* What WordPiece's cleanup changes in a token. */
+static void sm__show_clean(sm__sink *out) {
+    static const char *const rows[][2] = {
+        {" .", "."}, {" ?", "?"}, {" !", "!"}, {" ,", ","}, {" ' ", "'"}, {" n't", "n't"},
+        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+    };
+    size_t i, at, used, from, by;
+    for (i = 0; i < sizeof rows / sizeof *rows; i++) {
+        from = strlen(rows[i][0]);
+        by = strlen(rows[i][1]);
+        for (at = used = 0; at < out->n;)
+            if (out->n - at >= from && !memcmp(out->out + at, rows[i][0], from)) {
+                memcpy(out->out + used, rows[i][1], by);
+                at += from;
+                used += by;
+            } else out->out[used++] = out->out[at++];
+        out->n = out->written = used;
+    }
+}
+
+/* Characters of a text off the ends of s [n]. */
+static void sm__show_strip(const sm__edit *step, const unsigned char *s, size_t n, sm__sink *out) {
+    sm__str c = step->from;
+    int i;
+    for (i = 0; i < step->least && n >= c.n && !memcmp(s, c.p, c.n); i++) s += c.n, n -= c.n;
+    for (i = 0; i < step->most && n >= c.n && !memcmp(s + n - c.n, c.p, c.n); i++) n -= c.n;
+    sm__sink_put(out, s, n);
+}
+
+/* The text of a token through one step. 0 = that depends on what comes behind it. */
+static int sm__show_step(const sm__vocab *v, const sm__edit *step, sm__str s, int first,
+                         uint8_t *shows, sm__sink *out) {
+    const unsigned char *p = (const unsigned char *)s.p;
+    size_t k = step->from.n;
+    sm__edit replace;
+    int n = step->how == SM__SHOW_BYTE    ? sm__byte_token(s)
+            : step->how == SM__SHOW_BYTES ? sm__bytes_decode(v->tables, s,
+                                                             (unsigned char *)out->out) : -1;
+    switch (step->how) {
+    case SM__SHOW_BYTES:
+        if (n < 0) break;
+        out->n = out->written = (size_t)n;
+        return 1;
+    case SM__SHOW_MARKS:
+    case SM__SHOW_REPLACE:
+        replace = *step;
+        replace.how = SM__EDIT_REPLACE;
+        sm__edit_chars(&replace, p, s.n, out);
+        return 1;
+    case SM__SHOW_PIECE:
+        if (!first && (s.n < k || memcmp(s.p, step->from.p, k))) sm__sink_put(out, " ", 1);
+        else if (!first) s.p += k, s.n -= k;
+        sm__sink_put(out, s.p, s.n);
+        if (step->flags && out->n == out->written) sm__show_clean(out);
+        return 1;
+    case SM__SHOW_BYTE:
+        if (n < 0) break;
+        *shows |= SM__SHOWS_BYTE;
+        out->out[0] = (char)n;
+        out->n = out->written = 1;
+        return 1;
+    case SM__SHOW_STRIP: sm__show_strip(step, p, s.n, out); return 1;
+    case SM__SHOW_SUFFIX:
+        for (; s.n >= k && memcmp(s.p, step->from.p, k); s.p++, s.n--) sm__sink_put(out, s.p, 1);
+        if (s.n > k) return 0;
+        if (s.n < k) break;
+        *shows |= SM__SHOWS_SPACE;
+        sm__sink_put(out, " ", 1);
+        return 1;
+    case SM__SHOW_JOIN:
+        if (!first) sm__sink_put(out, " ", 1);
+        break;
+    default: break;
+    }
+    sm__sink_put(out, s.p, s.n);
+    return 1;
+}
+
+#define SM__MAX_SHOWN (4 * SM__MAX_TOKEN_BYTES)
+
+/* The text of a token through all steps, in one of two buffers; NULL = not to be told. */
+static const char *sm__show_token(const sm__vocab *v, int id, int first, char *work,
+                                  size_t *n, uint8_t *shows) {
+    sm__str s = v->tokens[id];
+    int i;
+    *shows = 0;
+    *n = 0;
+    if (v->kinds[id] == SM__TOKEN_UNUSED) return work;
+    if (v->kind == SM__VOCAB_WPM && v->kinds[id] == SM__TOKEN_NORMAL) { /* as it was in the file */
+        int begins = s.n && s.p[0] == ' ';
+        s.p += begins ? 1 : -v->prefix_bytes;
+        s.n = begins ? s.n - 1 : s.n + (size_t)v->prefix_bytes;
+    }
+    for (i = 0; i < v->n_shows; i++) {
+        sm__edit step = v->shows[i];
+        sm__sink out = {NULL, SM__MAX_SHOWN, 0, 0};
+        out.out = work + (i & 1) * SM__MAX_SHOWN;
+        if (step.how == SM__SHOW_MARKS) step.by = sm__str_of(first && step.flags ? "" : " ");
+        if (!sm__show_step(v, &step, s, first, shows, &out) || out.n > out.written) return NULL;
+        s.p = out.out;
+        s.n = out.n;
+    }
+    *n = s.n;
+    return s.p;
+}
+
+/* All of them, counted, then kept. */
+static sm_status sm__show_all(sm_model *m, int first, char *work, sm__texts *texts,
+                              sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    size_t total = 0, n;
+    uint8_t shows;
+    const char *s;
+    int i, keep;
+    texts->offsets = (uint32_t *)sm__model_alloc(m, (size_t)v->n + 1, sizeof *texts->offsets);
+    for (keep = 0; keep < 2; keep++) {
+        if (keep) texts->bytes = (unsigned char *)sm__model_alloc(m, total, 1);
+        if (!texts->offsets || (keep && !texts->bytes))
+            return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+        for (i = 0, total = 0; i < v->n; i++) {
+            s = sm__show_token(v, i, first, work, &n, &shows);
+            if (!s || total + n > 0x7FFFFFFFu)
+                return sm__fail(error, SM_ERR_UNSUPPORTED,
+                                "tokenizer.json: the decoder cannot tell what token %d becomes", i);
+            texts->offsets[i] = (uint32_t)total;
+            if (keep && n) memcpy(texts->bytes + total, s, n);
+            v->tables->shows[i] = shows;
+            if (n > v->max_token_bytes) v->max_token_bytes = n;
+            total += n;
+        }
+        texts->offsets[v->n] = (uint32_t)total;
+    }
+    return SM_OK;
+}
+
+/* What tokens become by tokenizer.json's decoder. */
+static sm_status sm__vocab_shown(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t = v->tables;
+    size_t n = (size_t)v->n;
+    char *work = (char *)sm__model_alloc(m, 2, SM__MAX_SHOWN);
+    sm__texts shown = {NULL, NULL};
+    sm_status status;
+    int i, by_place = 0;
+    t->shows = (uint8_t *)sm__model_alloc(m, n, 1);
+    if (!work || !t->shows)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+    for (i = 0; i < v->n_shows; i++)
+        by_place |= v->shows[i].how == SM__SHOW_PIECE || v->shows[i].how == SM__SHOW_JOIN ||
+                    (v->shows[i].how == SM__SHOW_MARKS && v->shows[i].flags);
+    status = by_place ? sm__show_all(m, 1, work, &t->first, error) : SM_OK;
+    if (!status) status = sm__show_all(m, 0, work, &shown, error);
+    if (status) return status;
+    sm__model_drop(m, work);
+    if (!memcmp(shown.offsets, t->offsets, (n + 1) * sizeof *t->offsets) &&
+        !memcmp(shown.bytes, t->bytes, t->offsets[n])) { /* the same */
+        sm__model_drop(m, shown.bytes);
+        sm__model_drop(m, shown.offsets);
+    } else t->shown = shown;
+    return SM_OK;
+}
+
+/* Checks the vocabulary that a reader filled in and makes the tables; of what the reader made only
+ * the kinds stay. Memory is the model's, also on failure. Without a vocabulary nothing is done. */
+static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *t;
+    sm_status status;
+    int i, by_merges = v->kind == SM__VOCAB_SPM && v->merges && !v->scores;
+    if (v->kind == SM__VOCAB_NONE) return SM_OK;
+    status = sm__vocab_check(v, error);
+    if (status) return status;
+    t = (struct sm__vocab_tables *)sm__model_alloc(m, 1, sizeof *t);
+    if (!v->kinds) {
+        v->kinds = (uint8_t *)sm__model_alloc(m, (size_t)v->n, 1);
+        if (v->kinds) memset(v->kinds, SM__TOKEN_NORMAL, (size_t)v->n);
+    }
+    if (!t || !v->kinds)
+        return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+    memset(t, 0, sizeof *t);
+    v->tables = t;
+    v->max_token_bytes = 0;
+    for (i = 0; i < v->n && v->unk < 0; i++)
+        if (v->kinds[i] == SM__TOKEN_UNKNOWN) v->unk = i;
+    sm__byte_map(t->byte_of);
+    status = sm__vocab_ends(m, error);
+    if (!status) status = sm__vocab_texts(m, error);
+    if (!status && v->decodes) status = sm__vocab_shown(m, error);
+    if (!status) status = sm__vocab_specials(m, error);
+    if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
+    if (!status && ((v->kind == SM__VOCAB_BPE && !v->plain_bytes) || by_merges))
+        status = sm__vocab_merges(m, error);
+    if (!status && (v->kind == SM__VOCAB_SPM || v->plain_bytes))
+        status = sm__vocab_scores(m, error);
+    if (!status && (v->kind == SM__VOCAB_WPM || v->kind == SM__VOCAB_UGM))
+        status = sm__vocab_trie(m, error);
+    if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
+    if (!status && (v->kind == SM__VOCAB_UGM || v->charsmap.n))
+        status = sm__vocab_charsmap(m, error);
+    if (status) {
+        v->tables = NULL;
+        return status;
+    }
+    sm__vocab_bytes(v);
+    sm__vocab_drop_lists(m);
+    t->space_prefix = (v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0) ||
+                      v->kind == SM__VOCAB_WPM ||
+                      (v->kind == SM__VOCAB_UGM && v->add_space_prefix > 0);
+    t->add_bos = v->kind == SM__VOCAB_WPM ? v->bos >= 0
+                 : v->add_bos >= 0 ? v->add_bos
+                 : t->pre ? (t->pre->flags & SM__PRE_BOS) != 0
+                          : v->kind == SM__VOCAB_SPM;
+    t->whole = v->whole >= 0 ? v->whole : t->pre ? t->pre->flags & SM__PRE_WHOLE : 0;
+    t->add_eos = v->add_eos >= 0 ? v->add_eos : v->kind == SM__VOCAB_UGM;
+    return SM_OK;
 }
 
 /* --- The public functions --------------------------------------------------------------------- */
@@ -20627,7 +20904,8 @@ SM_API const char *sm_token_text(const sm_model *model, int32_t id, size_t *byte
     sm__str s;
     if (bytes) *bytes = 0;
     if (!model || !model->vocab.tables || id < 0 || id >= model->vocab.n) return NULL;
-    s = sm__token_str(model->vocab.tables, id);
+    s = sm__shown_str(model->vocab.tables, id, model->vocab.kinds[id] == SM__TOKEN_CONTROL ||
+                                               model->vocab.kinds[id] == SM__TOKEN_UNKNOWN);
     if (bytes) *bytes = s.n;
     return s.p;
 }
@@ -20660,20 +20938,57 @@ static void sm__decoder_bytes(sm_decoder *d, const char *s, size_t n, sm__sink *
     }
 }
 
-/* A token through the decoder. Control and unknown tokens are silent unless SM_TEXT_RAW. The space
- * that SPM puts in front of a text is taken off the first token that has text. */
+/* Whether a token is silent: control and unknown ones are, without SM_TEXT_RAW; of tokenizer.json
+ * those that it calls special. */
+static int sm__decoder_silent(const sm__vocab *v, int32_t id, int flags) {
+    int kind = v->kinds[id];
+    if (kind == SM__TOKEN_UNUSED && v->decodes) return 1;
+    if (v->decodes && kind == SM__TOKEN_UNKNOWN && !(v->strips[id] & SM__ADDED_SPECIAL)) return 0;
+    return !(flags & SM_TEXT_RAW) && (kind == SM__TOKEN_CONTROL || kind == SM__TOKEN_UNKNOWN);
+}
+
+/* A token through the decoder. The space that SPM puts in front of a text is taken off the first
+ * token that has text; tokenizer.json's decoders say what goes. */
 static void sm__decoder_token(sm_decoder *d, const sm_model *m, int32_t id, int flags,
                               sm__sink *sink) {
-    sm__str s = sm__token_str(m->vocab.tables, id);
-    int kind = m->vocab.kinds[id];
-    if ((kind == SM__TOKEN_CONTROL || kind == SM__TOKEN_UNKNOWN) && !(flags & SM_TEXT_RAW)) return;
-    if (s.n == 0) return;
-    if (!d->started && m->vocab.tables->space_prefix && s.p[0] == ' ' && !sm__is_special(kind)) {
+    const sm__vocab *v = &m->vocab;
+    sm__str s = sm__shown_str(v->tables, id, !d->started);
+    int kind = v->kinds[id], space;
+    if (sm__decoder_silent(v, id, flags) || (s.n == 0 && !v->decodes)) return;
+    if (!v->decodes && !d->started && v->tables->space_prefix && s.p[0] == ' ' &&
+        !sm__is_special(kind)) {
         s.p++;
         s.n--;
     }
     d->started = 1;
+    if (d->space) sm__decoder_bytes(d, " ", 1, sink);
+    space = d->space = v->tables->shows && (v->tables->shows[id] & SM__SHOWS_SPACE);
+    s.n -= (size_t)space;
+    while (s.n && d->stripped < v->strip && s.p[0] == v->strip_char) s.p++, s.n--, d->stripped++;
+    if (s.n) d->stripped = v->strip;
     sm__decoder_bytes(d, s.p, s.n, sink);
+}
+
+/* ByteFallback's tokens in a row, from the i-th on: the number of the first id behind them; *bytes
+ * of them there are. They are text when all of them together are UTF-8, otherwise none of them is. */
+static int sm__decoder_row(const sm_model *m, const int32_t *ids, int n, int i, int flags,
+                           int *bytes) {
+    const sm__vocab *v = &m->vocab;
+    unsigned char s[4];
+    size_t have = 0;
+    uint32_t code;
+    int bad = 0, used;
+    for (*bytes = 0; i < n; i++) {
+        if (sm__decoder_silent(v, ids[i], flags)) continue;
+        if (!(v->tables->shows[ids[i]] & SM__SHOWS_BYTE)) break;
+        ++*bytes;
+        s[have++] = (unsigned char)*sm__shown_str(v->tables, ids[i], 0).p;
+        used = sm__utf8_read(s, have, &code);
+        bad |= used < 0;
+        if (used) have = 0;
+    }
+    if (!bad && !have) *bytes = 0; /* none that are bad */
+    return i;
 }
 
 SM_API void sm_decoder_init(sm_decoder *decoder) { memset(decoder, 0, sizeof *decoder); }
@@ -20708,7 +21023,7 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
                                char *text, size_t max, size_t *bytes) {
     sm__sink sink = {NULL, 0, 0, 0};
     sm_decoder decoder;
-    int i;
+    int i, row = 0, bad = 0;
     if (bytes) *bytes = 0;
     if (n < 0 || (n && !ids) || (max && !text)) return SM_ERR_ARG;
     for (i = 0; i < n; i++)
@@ -20716,7 +21031,19 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
     sink.out = text;
     sink.max = max ? max - 1 : 0; /* room for the NUL */
     sm_decoder_init(&decoder);
-    for (i = 0; i < n; i++) sm__decoder_token(&decoder, model, ids[i], flags, &sink);
+    for (i = 0; i < n; i++) {
+        if (i >= row && model->vocab.tables->shows &&
+            (model->vocab.tables->shows[ids[i]] & SM__SHOWS_BYTE)) {
+            row = sm__decoder_row(model, ids, n, i, flags, &bad);
+            for (; bad > 0; bad--) {
+                sm__sink_put(&sink, sm__bad_text, 3);
+                decoder.started = 1;
+                decoder.stripped = model->vocab.strip;
+                i = row; /* what comes behind them */
+            }
+        }
+        if (i < n) sm__decoder_token(&decoder, model, ids[i], flags, &sink);
+    }
     if (decoder.n_tail) sm__sink_put(&sink, sm__bad_text, 3);
     if (max) text[sink.written] = 0;
     if (bytes) *bytes = sink.n;

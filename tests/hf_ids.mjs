@@ -157,6 +157,46 @@ const newer = new RegExp('[\\u0897\\u1c89\\u1c8a\\ua7cb-\\ua7cd\\ua7da-\\ua7dc' 
     '\\u{1e5d0}-\\u{1e5ff}\\u{1e6c0}-\\u{1e6ff}\\u{323b0}-\\u{3347f}]', 'gu')
 const tiktoken_words = { gpt2: 'gpt-2', cl100k_base: 'smaug-bpe', o200k_base: 'o200k' }
 
+// Ids to text: those of the texts, and any; without special tokens, and with them. (Of an added
+// token that is normalized the library shows the normalized text, and special or not: we do not.)
+async function decode(written, json, got) {
+    const peer = Tokenizer.fromString(JSON.stringify({ ...json,
+        added_tokens: json.added_tokens.map(t => ({ ...t, normalized: false })) }))
+    const most = Math.max(...json.added_tokens.map(t => 1 + t.id),
+        Object.keys(json.model.vocab).length)
+    const lists = got.slice(0, count).map((line, i) => i % 2 ? line.split(' ').map(Number)
+        : Array.from({ length: random(20) }, () => random(most))).filter(l => l.length)
+    const bytes = /<0x..>/.test(JSON.stringify(Object.keys(json.model.vocab).slice(0, 400)))
+    if (bytes) // runs of byte tokens that are text
+        lists.push(...texts_of_bytes(json.model.vocab))
+    let bad = 0
+    for (const skip of [true, false]) {
+        const lines = path.join(folder, 'lines')
+        fs.writeFileSync(lines, lists.map(l => l.join(' ') + '\n').join(''))
+        const ours = execFileSync(ids, [written, lines, skip ? 'shown' : 'all'],
+            { maxBuffer: 1 << 28 })
+        let at = 0
+        for (const list of lists) {
+            const want = await peer.decode(list, skip)
+            const end = ours.indexOf(255, at), shown = ours.toString('utf8', at, end)
+            at = end + 1
+            if (shown === want) continue
+            if (bad++ < 3)
+                console.log(list.join(' '), skip, '\n  ours', JSON.stringify(shown),
+                    '\n  peer', JSON.stringify(want))
+        }
+    }
+    if (bad) console.log(`  ${bad} of ${2 * lists.length} lists of ids have another text`)
+    return bad
+}
+function texts_of_bytes(vocab) {
+    const ids = Array.isArray(vocab) ? new Map(vocab.map((t, i) => [t[0], i]))
+        : new Map(Object.entries(vocab))
+    return Array.from({ length: 200 }, () => Array.from(Buffer.from(text()).subarray(0, 40),
+        b => ids.get(`<0x${b.toString(16).toUpperCase().padStart(2, '0')}>`))
+        .filter(id => id !== undefined)).filter(l => l.length)
+}
+
 let passed = 0, failed = 0
 for (const [number, name] of files.entries()) {
     const [file, words] = name.split(':')
@@ -185,6 +225,7 @@ for (const [number, name] of files.entries()) {
     }
     console.log(`${name.split(path.sep).slice(-2).join('/')}: ${count - bad} of ${count} texts ` +
         `have the ids of ${tiktoken ? 'tiktoken' : "Hugging Face's library"}`)
+    if (!tiktoken) bad += await decode(written, json, got)
     bad ? failed++ : passed++
 }
 console.log(`${passed} passed, ${failed} failed, 0 skipped`)

@@ -1,7 +1,8 @@
 /* ids.c - the ids of texts: ids VOCABULARY TEXTS [special|plain] [PRE]. VOCABULARY is a GGUF or
  * safetensors file, or a tokenizer.json or .tiktoken file (for which PRE says how words are cut).
- * The texts of the file end with a NUL byte, or the file is one text; a line of ids for each. For
- * parity.py, tokens.py and hf_ids.mjs. */
+ * The texts of the file end with a NUL byte, or the file is one text; a line of ids for each.
+ * And back: ids VOCABULARY IDS shown|all; IDS has lines of ids, a text that ends with a byte 255
+ * is written for each, without or with special tokens. For parity.py, tokens.py and hf_ids.mjs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,24 @@
 #define SMALLMIND_IMPLEMENTATION
 #endif
 #include "../smallmind.h"
+
+/* Lines of ids to texts. */
+static int decode(const sm_model *m, const char *line, int flags, int32_t *ids, char *out,
+                  size_t most) {
+    int n = 0, more;
+    size_t bytes;
+    for (; *line; line += more) {
+        int id = 0;
+        more = 1;
+        if (*line == '\n') {
+            if (sm_detokenize(m, ids, n, flags, out, most, &bytes)) return 1;
+            fwrite(out, 1, bytes, stdout);
+            putchar(255);
+            n = 0;
+        } else if (sscanf(line, "%d%n", &id, &more) == 1) ids[n++] = id;
+    }
+    return 0;
+}
 
 int main(int argc, char **argv) {
     sm_model_params mp = sm_model_default();
@@ -33,6 +52,13 @@ int main(int argc, char **argv) {
     else if (sm_model_open(&mp, &m, &error) || sm_tokenizer_create(m, most, NULL, &t, &error))
         fprintf(stderr, "ids: %s\n", error.text);
     else status = 0;
+    if (!status && argc > 3 && (!strcmp(argv[3], "shown") || !strcmp(argv[3], "all"))) {
+        char *out = (char *)malloc(1 << 20);
+        text[n] = 0;
+        status = !out || decode(m, text, argv[3][0] == 'a' ? SM_TEXT_RAW : 0, ids, out, 1 << 20);
+        free(out);
+        n = 0;
+    }
     for (at = 0; !status && at < n; at = end + 1) {
         for (end = at; end < n && text[end]; end++) {
         }

@@ -2183,7 +2183,8 @@ static void files_tokenizer_json_refused(void) {
         {"{", SM_ERR_FORMAT, "bad JSON at byte 1"},
         {"{} {}", SM_ERR_FORMAT, "bad JSON at byte 3"},
         {"{}", SM_ERR_FORMAT, "no model"},
-        {"{\"model\":{\"type\":\"Unigram\"}}", SM_ERR_UNSUPPORTED, "Unigram without Metaspace"},
+        {"{\"decoder\":{\"type\":\"CTC\"},\"model\":{\"type\":\"Unigram\"}}", SM_ERR_UNSUPPORTED,
+         "kind CTC"},
         {"{" TJ_MODEL "\"merges\":[]}}", SM_ERR_FORMAT, "no model.vocab"},
         {"{" TJ_MODEL TJ_SPM "}}", SM_ERR_FORMAT, "no model.merges"},
         {"{" TJ_MODEL "\"vocab\":{\"a\":5},\"merges\":[]}}", SM_ERR_FORMAT, "id 5, the model"},
@@ -2198,12 +2199,12 @@ static void files_tokenizer_json_refused(void) {
          SM_ERR_UNSUPPORTED, "kind Uppercase"},
         {"{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"x\"}," TJ_MODEL TJ_SPM
          ",\"merges\":[]}}", SM_ERR_UNSUPPORTED, "kind Prepend"},
-        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
-         SM_ERR_UNSUPPORTED, "kind Whitespace"},
+        {"{\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "kind UnicodeScripts"},
         {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
-         "\"pattern\":{\"Regex\":\"[a-z]+\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
+         "\"pattern\":{\"Regex\":\"[a-z]+?\"},\"behavior\":\"Isolated\"},{\"type\":\"ByteLevel\","
          "\"add_prefix_space\":false,\"use_regex\":false}]}," TJ_MODEL TJ_BPE ",\"merges\":[]}}",
-         SM_ERR_UNSUPPORTED, "not known: [a-z]+"},
+         SM_ERR_UNSUPPORTED, "not known: [a-z]+?"},
         {"{\"added_tokens\":[{\"id\":1}]," TJ_MODEL TJ_SPM ",\"merges\":[]}}", SM_ERR_FORMAT,
          "without id or content"},
     };

@@ -792,6 +792,77 @@ static void any_ids_stream_whole_characters(void) {
     }
 }
 
+#define DECODERS(list) "{\"type\":\"Sequence\",\"decoders\":[" list "]}"
+#define LLAMA_MARKS REPLACE("String", "\\u2581", " ") "," STEP("ByteFallback") "," STEP("Fuse") \
+    ",{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}"
+
+/* Decoders of tokenizer.json, at once and as a stream; NULL = refused. What a stream shows of a
+ * broken row of bytes is what is whole of it, so such a row comes with its own text. */
+static void decoders_by_hand(void) {
+    static const char *const cases[][4] = {
+        {"null", "2 2 3", "a a b", NULL},
+        {"null", "0 2 1 3", "a u b", NULL}, /* 0 is special, 1 is the unknown one that is not */
+        {"null", "99 2", "a", NULL},        /* an id of no token, as the model has more */
+        {DECODERS(""), "2 3", "ab", NULL},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"prepend_scheme\":\"always\"}",
+         "4 4", "ab a b", NULL}, /* all marks of the first go */
+        {"{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\",\"prepend_scheme\":\"never\"}", "4 4",
+         " a b a b", NULL},
+        {"{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":true}", "5 2 5 6 2", "##c ac. a",
+         NULL},
+        {"{\"type\":\"WordPiece\",\"prefix\":\"##\",\"cleanup\":false}", "2 6", "a .", NULL},
+        {"{\"type\":\"BPEDecoder\",\"suffix\":\"</w>\"}", "7 2 7", "b ab", NULL},
+        {DECODERS(LLAMA_MARKS), "4 9 10 2", " a b\xC3\xA9" "a" + 1, NULL},
+        {DECODERS(LLAMA_MARKS), "2 9 2", "a\xEF\xBF\xBD" "a", NULL},
+        {DECODERS(LLAMA_MARKS), "9 10 9", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD",
+         "\xC3\xA9\xEF\xBF\xBD"},
+        {DECODERS(LLAMA_MARKS), "8 2", "a", NULL},
+        {"{\"type\":\"Strip\",\"content\":\"a\",\"start\":1,\"stop\":1}", "4 11 3",
+         "\xE2\x96\x81" "a\xE2\x96\x81" "bb", NULL},
+        {"{\"type\":\"CTC\"}", "", NULL, NULL},
+        {DECODERS(STEP("Fuse") "," REPLACE("String", "a", "b")), "", NULL, NULL},
+        {DECODERS(STEP("ByteFallback") ",{\"type\":\"WordPiece\",\"prefix\":\"##\"}"), "", NULL, NULL},
+        {"{\"type\":\"BPEDecoder\",\"suffix\":\"\\u2581\"}", "", NULL, NULL}, /* in token 4 */
+        {DECODERS(STEP("Fuse") ",{\"type\":\"Strip\",\"content\":\" \",\"start\":0,\"stop\":1}"), "",
+         NULL, NULL},
+    };
+    char file[2048], text[256], stream[256];
+    size_t i, n, bytes;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sm_model *m = NULL;
+        sm_error error;
+        sm_decoder d;
+        int32_t ids[16];
+        int n_ids = 0, k;
+        const char *s = cases[i][1];
+        snprintf(file, sizeof file, "{\"added_tokens\":[{\"id\":0,\"content\":\"s\",\"special\":true},"
+                 "{\"id\":99,\"content\":\"z\"},{\"id\":11,\"content\":\"aa\"}],\"decoder\":%s,"
+                 "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"s\":0,\"u\":1,"
+                 "\"a\":2,\"b\":3,\"\\u2581a\\u2581b\":4,\"##c\":5,\".\":6,\"b</w>\":7,\"<0x20>\":8,"
+                 "\"<0xC3>\":9,\"<0xA9>\":10,\"aa\":11}}}", cases[i][0]);
+        if (words_open(file, NULL, &m, &error)) {
+            if (cases[i][2] || error.status != SM_ERR_UNSUPPORTED) FAIL("%d: %s", (int)i, error.text);
+            continue;
+        }
+        for (; *s; s += *s == ' ') {
+            char *end;
+            ids[n_ids++] = (int32_t)strtol(s, &end, 10);
+            s = end;
+        }
+        if (ids[0] == 99) ids[0] = 98;
+        CHECK(cases[i][2] != NULL);
+        CHECK_STATUS(sm_detokenize(m, ids, n_ids, 0, text, sizeof text, &bytes), SM_OK);
+        CHECK_STR(text, cases[i][2] ? cases[i][2] : "refused");
+        sm_decoder_init(&d);
+        for (k = 0, n = 0; k < n_ids; k++, n += bytes)
+            CHECK_STATUS(sm_decoder_push(&d, m, ids[k], 0, stream + n, 128, &bytes), SM_OK);
+        n += sm_decoder_flush(&d, stream + n, 16);
+        stream[n] = 0;
+        CHECK_STR(stream, cases[i][3] ? cases[i][3] : text);
+        sm_model_close(m);
+    }
+}
+
 static void special_tokens_take_spaces_along(void) {
     static const uint8_t strips[] = {0, SM__STRIP_RIGHT, SM__STRIP_LEFT};
     int hf;
@@ -842,5 +913,6 @@ static const test tests_words[] = {
     {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},
+    {"words: decoders by hand", decoders_by_hand},
     {"words: special tokens take white space along", special_tokens_take_spaces_along},
 };

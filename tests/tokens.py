@@ -566,6 +566,7 @@ def json_files(folder):
             'model': {'type': 'BPE', 'unk_token': '<unk>', 'byte_fallback': True, 'merges': [],
                       'vocab': {'<unk>': 256, **{'<0x%02X>' % i: i for i in range(256)}}}})
     split_files(rng, write)
+    decoder_files(rng, write)
     print('\n'.join(names))
 
 
@@ -691,6 +692,55 @@ def split_files(rng, write):
                 {'type': 'Sequence', 'pretokenizers': chain} if chain else None,
                 'model': split_model(rng, kind, space)})
         number += 1
+
+
+def decoder_files(rng, write):
+    """Every decoder, over tokens of every kind."""
+    def one(kind, **more):
+        return dict(more, type=kind)
+
+    def replace(content, **pattern):
+        return one('Replace', pattern=pattern, content=content)
+
+    def strip(start, stop, content=' '):
+        return one('Strip', content=content, start=start, stop=stop)
+
+    def meta(scheme):
+        return one('Metaspace', replacement='\u2581', prepend_scheme=scheme, split=True)
+
+    level = one('ByteLevel', add_prefix_space=True, trim_offsets=True, use_regex=True)
+    fallback, fuse, space = one('ByteFallback'), one('Fuse'), replace(' ', String='\u2581')
+    chains = [
+        [], [level], [meta('always')], [meta('first')], [meta('never')], [fallback], [fuse],
+        [one('WordPiece', prefix='##', cleanup=True)],
+        [one('WordPiece', prefix='##', cleanup=False)], [one('BPEDecoder', suffix='</w>')],
+        [space, fallback, fuse, strip(1, 0)], [space, fallback, fuse], [strip(1, 0)],
+        [strip(0, 1)], [strip(0, 1, '\u2581')], [replace('x', Regex='[a-c]+'), strip(1, 0, 'x')],
+        [replace('', String='##'), one('BPEDecoder', suffix='</w>'), fuse],
+        [fuse, strip(3, 0)], [replace('--', String='a'), level, strip(2, 0)],
+        [space, one('WordPiece', prefix='##', cleanup=True), fuse]]
+    signs = {c for w in WORDS for c in w} | {g for g in GAPS if g} | {'\u2581', ' ', '##', '</w>'}
+    pieces = {rng.choice(['', '', '\u2581', '\u2581\u2581', '##', ' ', 'a']) + p +
+              rng.choice(['', '', '', '</w>', ' ', '\u2581'])
+              for _ in range(2) for p in vocabulary(rng)}
+    ends = {' ' + t for t in ('.', '?', "n't", "'s", "'m", 'do not', ' ', "' x")}
+    texts = sorted(signs | pieces | ends | {"do not . n't", 'x . y', "'s", '.', "n't", '##.'})
+    texts = ['[UNK]', '<s>'] + ['<0x%02X>' % i for i in range(256)] + texts
+    texts += [''.join(byte_chars()[b] for b in w.encode()) for w in WORDS if len(w) > 3]
+    vocab = {}
+    for text in texts:
+        vocab.setdefault(text, len(vocab))
+    tokens = [{'id': vocab.setdefault(t, len(vocab)), 'content': t, 'single_word': False,
+               'lstrip': False, 'rstrip': False, 'normalized': False, 'special': special}
+              for t, special in (('<s>', True), ('[X]', False), ('\u00e9\u00e9', False),
+                                 ('\u2581z ', True), ('##q', False), ('e</w>', True))]
+    for number, chain in enumerate(chains):
+        write('decode%d' % number, {
+            'added_tokens': tokens, 'normalizer': None, 'pre_tokenizer': None,
+            'post_processor': None,
+            'decoder': chain[0] if len(chain) == 1 else
+            {'type': 'Sequence', 'decoders': chain} if number else None,
+            'model': {'type': 'WordLevel', 'unk_token': '[UNK]', 'vocab': vocab}})
 
 
 def bench_files(folder, *names):
