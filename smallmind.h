@@ -11937,8 +11937,8 @@ typedef struct sm__vocab {
     sm__str *merges;   /* [n_merges] "left right", best first (BPE) */
     int n_merges;
     sm__str pre;       /* tokenizer.ggml.pre, or empty */
-    uint8_t *strips;   /* [n] SM__STRIP_*: special tokens that take white space along; SM__ADDED*: of
-                          tokenizer.json's; or NULL */
+    uint8_t *strips;   /* [n] SM__STRIP_*: special tokens that take white space along; SM__ADDED*:
+                          those of tokenizer.json; or NULL */
     int32_t bos, eos, eot, unk, pad; /* -1 = none */
     int32_t sep;                     /* WPM: what ends a text */
     int add_bos, add_eos;            /* what the file asks for; -1 = it does not say */
@@ -14565,7 +14565,8 @@ static int sm__tj_split(sm__tj *t, sm__json step) {
     int part = sm__tj_part(step, -1);
     size_t i;
     if (!sm__json_find(step, "pattern", &pattern) || splits->n == SM__MAX_CUTS) return 0;
-    if (sm__json_find(pattern, "String", &value)) return sm__tj_cut_text(t, pattern, "String", part);
+    if (sm__json_find(pattern, "String", &value))
+        return sm__tj_cut_text(t, pattern, "String", part);
     if (!sm__tj_text(t, pattern, "Regex", &regex)) return 0;
     t->marks = 0;
     for (i = 0; i < sizeof sm__tj_cuts / sizeof *sm__tj_cuts; i++)
@@ -20391,7 +20392,7 @@ static void sm__ugm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
 }
 
 /* Where no token crosses the start of a word, and sums are exact, the best ways through the words
- * make up the best way through the text: the ids are the same word by word, and words come again. */
+ * make up the best way through the text: the ids are those word by word, and words come again. */
 static void sm__ugm_piece(sm_tokenizer *t, const unsigned char *s, size_t n, int keep) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
     int words = !tables->space_inside && n <= tables->exact && sm__utf8_ok(s, n);
@@ -20969,8 +20970,8 @@ static void sm__decoder_token(sm_decoder *d, const sm_model *m, int32_t id, int 
     sm__decoder_bytes(d, s.p, s.n, sink);
 }
 
-/* ByteFallback's tokens in a row, from the i-th on: the number of the first id behind them; *bytes
- * of them there are. They are text when all of them together are UTF-8, otherwise none of them is. */
+/* ByteFallback's tokens in a row, from the i-th on: the number of the first id behind them. They
+ * are text when all of them together are UTF-8, otherwise none is: *bytes is how many are none. */
 static int sm__decoder_row(const sm_model *m, const int32_t *ids, int n, int i, int flags,
                            int *bytes) {
     const sm__vocab *v = &m->vocab;

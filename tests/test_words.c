@@ -821,10 +821,11 @@ static void decoders_by_hand(void) {
          "\xE2\x96\x81" "a\xE2\x96\x81" "bb", NULL},
         {"{\"type\":\"CTC\"}", "", NULL, NULL},
         {DECODERS(STEP("Fuse") "," REPLACE("String", "a", "b")), "", NULL, NULL},
-        {DECODERS(STEP("ByteFallback") ",{\"type\":\"WordPiece\",\"prefix\":\"##\"}"), "", NULL, NULL},
+        {DECODERS(STEP("ByteFallback") ",{\"type\":\"WordPiece\",\"prefix\":\"##\"}"), "", NULL,
+         NULL},
         {"{\"type\":\"BPEDecoder\",\"suffix\":\"\\u2581\"}", "", NULL, NULL}, /* in token 4 */
-        {DECODERS(STEP("Fuse") ",{\"type\":\"Strip\",\"content\":\" \",\"start\":0,\"stop\":1}"), "",
-         NULL, NULL},
+        {DECODERS(STEP("Fuse") ",{\"type\":\"Strip\",\"content\":\" \",\"start\":0,\"stop\":1}"),
+         "", NULL, NULL},
     };
     char file[2048], text[256], stream[256];
     size_t i, n, bytes;
@@ -835,13 +836,15 @@ static void decoders_by_hand(void) {
         int32_t ids[16];
         int n_ids = 0, k;
         const char *s = cases[i][1];
-        snprintf(file, sizeof file, "{\"added_tokens\":[{\"id\":0,\"content\":\"s\",\"special\":true},"
-                 "{\"id\":99,\"content\":\"z\"},{\"id\":11,\"content\":\"aa\"}],\"decoder\":%s,"
+        snprintf(file, sizeof file, "{\"added_tokens\":[{\"id\":0,\"content\":\"s\","
+                 "\"special\":true},{\"id\":99,\"content\":\"z\"},{\"id\":11,\"content\":\"aa\"}],\"decoder\":%s,"
                  "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"s\":0,\"u\":1,"
-                 "\"a\":2,\"b\":3,\"\\u2581a\\u2581b\":4,\"##c\":5,\".\":6,\"b</w>\":7,\"<0x20>\":8,"
+                 "\"a\":2,\"b\":3,\"\\u2581a\\u2581b\":4,\"##c\":5,\".\":6,\"b</w>\":7,"
+                 "\"<0x20>\":8,"
                  "\"<0xC3>\":9,\"<0xA9>\":10,\"aa\":11}}}", cases[i][0]);
         if (words_open(file, NULL, &m, &error)) {
-            if (cases[i][2] || error.status != SM_ERR_UNSUPPORTED) FAIL("%d: %s", (int)i, error.text);
+            if (cases[i][2] || error.status != SM_ERR_UNSUPPORTED)
+                FAIL("%d: %s", (int)i, error.text);
             continue;
         }
         for (; *s; s += *s == ' ') {
