@@ -4609,20 +4609,6 @@ SM__INLINE void sm__prefetch(const uint8_t *p, size_t bytes, size_t ahead) { /* 
     }
 }
 
-/* Before a block of `lanes` rows: of neighbours (ahead > 0), bytes behind them; of superblocks in
- * streams, each one's bytes two blocks on, which the processor alone brings too late (measured, of
- * the read limit: Q3_K 0.66, with it 0.78, Q4_K 0.76 and 0.93). */
-SM__INLINE void sm__prefetch_rows(const uint8_t *w, size_t w_stride, int lanes, size_t bytes,
-                                  const uint8_t *next, size_t ahead) {
-    int r;
-    if (ahead) {
-        for (r = 0; r < lanes; r += 4) sm__prefetch(next + (size_t)r * bytes, 4 * bytes, ahead);
-        return;
-    }
-    for (r = 0; r < lanes && bytes > 34; r++)
-        sm__prefetch(w + (size_t)r * w_stride + 2 * bytes, bytes, 0);
-}
-
 /* 8 weights as f32; of Q8_0 (the KV cache's, int8 alone) without their scale. type is a constant at
  * every call, so a call is one load. */
 SM__AVX2 SM__INLINE __m256 sm__load_ymm(int type, const uint8_t *p) {
@@ -5651,7 +5637,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_block_ymm(int type, int vnni, const uint8_t 
     __m256i isum;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 8 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot8_q8_0_ymm(vnni, w, w_stride, q, a->s + 2 * b)
                                   : sm__dot8_q4_0_ymm(vnni, w, w_stride, q, a->s + 2 * b);
         d = sm__mul_ymm(sm__scales_ymm(w, w_stride), _mm256_set1_ps(a->d[b]));
@@ -5967,7 +5953,11 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_q6_k_ymm(const uint8_t *w, size_t w_stride, 
     __m256 none, d;
     int r;
     SM__UNROLL
-    for (r = 0; r < 8; r++) v[r] = sm__dot_q6_k_ymm(w + (size_t)r * w_stride, q, s);
+    for (r = 0; r < 8; r++) { /* read back and forth: the processor does not foresee it */
+        const uint8_t *row = w + (size_t)r * w_stride;
+        sm__prefetch(row + 2 * 210, 210, 0);
+        v[r] = sm__dot_q6_k_ymm(row, q, s);
+    }
     sm__halves_ymm(sm__words_ymm(w + 206, w_stride), &none, &d);
     return _mm256_fmadd_ps(_mm256_cvtepi32_ps(sm__sum8_ymm(v)), sm__mul_ymm(d, d_a), acc);
 }
@@ -5983,7 +5973,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_super_ymm(int type, const uint8_t *w, size_t
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_ymm(w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_q4_q5_ymm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -6355,7 +6345,7 @@ SM__AVX2 SM__INLINE __m256 sm__gemv_any_ymm(int type, const uint8_t *w, size_t w
         const int8_t *q = a->q + (size_t)b * (size_t)block;
         const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
         __m256 d_a = _mm256_set1_ps(a->d[b]);
-        sm__prefetch_rows(w, w_stride, 8, bytes, next, ahead);
+        if (ahead) sm__prefetch(next, 8 * bytes, ahead);
         if (block == SM__QK) acc = sm__gemv_32_ymm(type, w, w_stride, q, s, d_a, acc);
         else acc = sm__gemv_256_ymm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -6638,6 +6628,20 @@ SM__AVX512 SM__INLINE __m512 sm__scales_zmm(const uint8_t *block, size_t stride)
     return _mm512_cvtph_ps(_mm256_blend_epi16(even, odd, 0xaa));
 }
 
+/* Before a block of 16 rows: of neighbours (ahead > 0), bytes behind them; of superblocks in
+ * streams, each row's bytes two blocks on, which the processor alone brings too late (measured, of
+ * the read limit: Q3_K 0.66, with it 0.78, Q4_K 0.76 and 0.93). */
+SM__AVX512 SM__INLINE void sm__prefetch_zmm(const uint8_t *w, size_t w_stride, size_t bytes,
+                                            const uint8_t *next, size_t ahead) {
+    int r;
+    if (ahead) {
+        for (r = 0; r < 16; r += 4) sm__prefetch(next + (size_t)r * bytes, 4 * bytes, ahead);
+        return;
+    }
+    for (r = 0; r < 16 && bytes > 34; r++)
+        sm__prefetch(w + (size_t)r * w_stride + 2 * bytes, bytes, 0);
+}
+
 /* One row of a, 16 rows of w that are w_stride apart, straight from the file's blocks. ahead: as in
  * sm__gemv_block_ymm. */
 SM__AVX512 SM__INLINE __m512 sm__gemv_block_zmm(int type, const uint8_t *w, size_t w_stride,
@@ -6649,7 +6653,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_block_zmm(int type, const uint8_t *w, size
     int b;
     for (b = 0; b < n_blocks; b++, w += bytes, next += 16 * bytes) {
         const int8_t *q = a->q + (size_t)b * SM__QK;
-        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
+        sm__prefetch_zmm(w, w_stride, bytes, next, ahead);
         isum = type == SM__T_Q8_0 ? sm__dot16_q8_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b))
                                   : sm__dot16_q4_0_zmm(w, w_stride, q, sm__sum32(a->s + 2 * b));
         d = sm__mul_zmm(sm__scales_zmm(w, w_stride), _mm512_set1_ps(a->d[b]));
@@ -6972,7 +6976,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_super_zmm(int type, const uint8_t *w, size
         const int8_t *q = a->q + (size_t)b * SM__QK_K;
         const int16_t *s = a->s + (size_t)b * (SM__QK_K / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
+        sm__prefetch_zmm(w, w_stride, bytes, next, ahead);
         if (type == SM__T_Q6_K) acc = sm__gemv_q6_k_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_q4_q5_zmm(type, w, w_stride, q, s, d_a, acc);
     }
@@ -7282,7 +7286,7 @@ SM__AVX512 SM__INLINE __m512 sm__gemv_any_zmm(int type, int gfni, const uint8_t 
         const int8_t *q = a->q + (size_t)b * (size_t)block;
         const int16_t *s = a->s + (size_t)b * (size_t)(block / 16);
         __m512 d_a = _mm512_set1_ps(a->d[b]);
-        sm__prefetch_rows(w, w_stride, 16, bytes, next, ahead);
+        sm__prefetch_zmm(w, w_stride, bytes, next, ahead);
         if (block == SM__QK) acc = sm__gemv_32_zmm(type, w, w_stride, q, s, d_a, acc);
         else if (type == SM__T_IQ4_XS) acc = sm__gemv_iq4_xs_zmm(w, w_stride, q, d_a, acc);
         else acc = sm__gemv_256_zmm(type, gfni, w, w_stride, q, s, d_a, acc);
