@@ -5132,13 +5132,14 @@ SM__INLINE int sm__has_twos(int type) {
 }
 SM__INLINE int sm__bits_at(int type) {
     switch (type) {
-    case SM__T_TQ1_0: case SM__T_TQ2_0: return 0;
+    case SM__T_TQ1_0: case SM__T_TQ2_0: case SM__T_Q6_K: return 0;
     case SM__T_MXFP4: return 1;
     case SM__T_Q4_1: return 4;
     case SM__T_Q5_0: return 6;
     case SM__T_Q5_1: case SM__T_IQ4_XS: return 8;
-    case SM__T_Q2_K: return 16;
+    case SM__T_Q2_K: case SM__T_Q4_K: return 16;
     case SM__T_Q3_K: return 32;
+    case SM__T_Q5_K: return 48;
     default: return 2;
     }
 }
@@ -8020,6 +8021,14 @@ SM__INLINE void sm__transpose4_neon(int32x4_t v[4]) {
     v[3] = vreinterpretq_s32_s64(vtrn2q_s64(b, d));
 }
 
+/* 16 bytes of each of four rows, from `at` on; word j of all of them becomes v[j]. */
+SM__INLINE void sm__words_neon(const uint8_t *const row[4], int at, int32x4_t v[4]) {
+    int r;
+    SM__UNROLL
+    for (r = 0; r < 4; r++) v[r] = vreinterpretq_s32_u8(vld1q_u8(row[r] + at));
+    sm__transpose4_neon(v);
+}
+
 /* The first n lanes of v, at most 4. */
 SM__INLINE void sm__store_neon(float *out, float32x4_t v, int n) {
     float lanes[4];
@@ -8032,164 +8041,345 @@ SM__INLINE void sm__store_neon(float *out, float32x4_t v, int n) {
     for (r = 0; r < n; r++) out[r] = lanes[r];
 }
 
-/* 32 weights of a block: elements 0 - 15 and 16 - 31. */
-SM__INLINE void sm__load_block_neon(int type, const uint8_t *block, int8x16_t w[2]) {
-    if (type == SM__T_Q8_0) {
-        w[0] = vreinterpretq_s8_u8(vld1q_u8(block + 2));
-        w[1] = vreinterpretq_s8_u8(vld1q_u8(block + 18));
-    } else {
-        uint8x16_t b = vld1q_u8(block + 2);
-        w[0] = vsubq_s8(vreinterpretq_s8_u8(vandq_u8(b, vdupq_n_u8(15))), vdupq_n_s8(8));
-        w[1] = vsubq_s8(vreinterpretq_s8_u8(vshrq_n_u8(b, 4)), vdupq_n_s8(8));
+/* What four rows' blocks have besides weights, a row a lane; of superblocks also the scales and
+ * minima of 16 weights each (sm__is_per16), or of 32. */
+typedef struct sm__head_neon {
+    float d[4], dmin[4];
+    int32_t sc[16][4];
+    int16_t m[16][4];
+} sm__head_neon;
+
+/* Byte i of each lane, sign-extended. */
+SM__INLINE int32x4_t sm__byte_neon(uint8x16_t v, int i) {
+    return vshrq_n_s32(vshlq_s32(vreinterpretq_s32_u8(v), vdupq_n_s32(24 - 8 * i)), 24);
+}
+
+/* The scales and minima of four superblocks as bytes: number j is byte j % 4 of words j / 4. */
+SM__INLINE void sm__subs_neon(int type, const uint8_t *const row[4], uint8x16_t sc[4],
+                              uint8x16_t m[4]) {
+    uint8x16_t a, b, c, six = vdupq_n_u8(63);
+    int32x4_t v[4];
+    int j;
+    sm__words_neon(row, type == SM__T_Q6_K ? 192 : type == SM__T_Q3_K ? 92 : 0, v);
+    SM__UNROLL
+    for (j = 0; j < 4; j++) {
+        sc[j] = vreinterpretq_u8_s32(v[j]);
+        m[j] = vshrq_n_u8(sc[j], 4);
+        if (type == SM__T_Q2_K) sc[j] = vandq_u8(sc[j], vdupq_n_u8(15));
+        if (type == SM__T_TQ1_0 || type == SM__T_TQ2_0) sc[j] = vdupq_n_u8(1);
+    }
+    a = sc[1], b = sc[2], c = sc[3];
+    if (type == SM__T_Q4_K || type == SM__T_Q5_K) {
+        sc[0] = vandq_u8(a, six);
+        sc[1] = vsliq_n_u8(c, vshrq_n_u8(a, 6), 4);
+        m[0] = vandq_u8(b, six);
+        m[1] = vsliq_n_u8(vshrq_n_u8(c, 4), vshrq_n_u8(b, 6), 4);
+    }
+    SM__UNROLL
+    for (j = 0; j < 4 && type == SM__T_Q3_K; j++) {
+        uint8x16_t low = j % 2 ? b : a;
+        if (j / 2) low = vshrq_n_u8(low, 4);
+        low = vsliq_n_u8(low, vshlq_u8(c, vdupq_n_s8((int8_t)(-2 * j))), 4);
+        sc[j] = vsubq_u8(vandq_u8(low, six), vdupq_n_u8(32));
     }
 }
 
-/* The scales of 4 rows. */
-SM__INLINE float32x4_t sm__scales_neon(const uint8_t *const block[4]) {
-    uint64_t d = 0;
-    uint16_t h;
-    int r;
+SM__INLINE void sm__read_head_neon(int type, const uint8_t *const row[4], sm__head_neon *head) {
+    int high, at = sm__scale_at(type, &high), n = sm__is_per16(type) ? 16 : 8, j;
+    uint8x16_t sc[4], m[4];
+    float32x4_t first, second;
+    int32x4_t v[4];
+    uint32x4_t u, low;
+    sm__words_neon(row, at ? at - 12 : 0, v);
+    u = vreinterpretq_u32_s32(v[at ? 3 : 0]);
+    first = vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(u)));
+    second = vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(u, 16)));
+    if (type == SM__T_MXFP4) { /* sm__mxfp4_scale */
+        u = vandq_u32(u, vdupq_n_u32(255));
+        low = vshlq_u32(vdupq_n_u32(0x200000), vreinterpretq_s32_u32(u));
+        low = vbslq_u32(vcltq_u32(u, vdupq_n_u32(2)), low,
+                        vshlq_n_u32(vsubq_u32(u, vdupq_n_u32(1)), 23));
+        first = vreinterpretq_f32_u32(low);
+    }
+    vst1q_f32(head->d, high ? second : first);
+    if (sm__has_minima(type)) vst1q_f32(head->dmin, second);
+    if (sm__types[type].act_block == SM__QK) return;
+    if (type == SM__T_IQ4_XS) {
+        u = vshrq_n_u32(u, 16);
+        low = vreinterpretq_u32_s32(v[1]);
+        for (j = 0; j < n; j++, u = vshrq_n_u32(u, 2), low = vshrq_n_u32(low, 4)) {
+            v[0] = vreinterpretq_s32_u32(vandq_u32(vsliq_n_u32(low, u, 4), vdupq_n_u32(63)));
+            vst1q_s32(head->sc[j], vsubq_s32(v[0], vdupq_n_s32(32)));
+        }
+        return;
+    }
+    sm__subs_neon(type, row, sc, m);
+    SM__UNROLL
+    for (j = 0; j < n; j++) {
+        vst1q_s32(head->sc[j], sm__byte_neon(sc[j / 4], j % 4));
+        if (sm__has_minima(type)) vst1_s16(head->m[j], vmovn_s32(sm__byte_neon(m[j / 4], j % 4)));
+    }
+}
+
+/* Superblocks are taken in steps of 32 weights, c = 0 .. 3 times h = 0, 1, such that the two of a c
+ * share bytes: the step's number in the block. A block has one. */
+SM__INLINE int sm__step_neon(int type, int c, int h) {
+    return type == SM__T_Q6_K ? c / 2 * 4 + c % 2 + 2 * h : 2 * c + h;
+}
+
+/* As sm__threes_xmm. */
+SM__INLINE uint8x16_t sm__threes_neon(const uint8_t *block, int j, int i) {
+    static const uint8_t power[5] = {1, 3, 9, 27, 81};
+    static const uint8_t powers[16] = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
+    int digit = j < 5 ? j : 2 * (j - 5) + i;
+    uint8x16_t u = vmulq_u8(vld1q_u8(block + (j < 5 ? 16 * i : 32)), vdupq_n_u8(power[digit % 5]));
+    if (digit == 5)
+        u = vmulq_u8(vreinterpretq_u8_s32(vdupq_n_s32(sm__load_i32(block + 48))), vld1q_u8(powers));
+    u = vaddq_u8(vcgeq_u8(u, vdupq_n_u8(86)), vcgeq_u8(u, vdupq_n_u8(171)));
+    return vsubq_u8(vdupq_n_u8(0), u);
+}
+
+/* Bits 16 i .. 16 i + 15, a byte each: all ones where the bit is set. */
+SM__INLINE uint8x16_t sm__spread_neon(const uint8_t *bits, int i) {
+    uint8x8_t one = vdup_n_u8((uint8_t)(2 * i)), two = vdup_n_u8((uint8_t)(2 * i + 1));
+    uint8x16_t v = vreinterpretq_u8_s32(vdupq_n_s32(sm__load_i32(bits)));
+    v = vqtbl1q_u8(v, vcombine_u8(one, two));
+    return vtstq_u8(v, vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201u)));
+}
+
+/* Half i of a step, as the file has it. Upper bits that lie apart come down to bit 0 of their bytes
+ * and are inserted above the lower two or four. */
+SM__INLINE uint8x16_t sm__bits_neon(int type, const uint8_t *block, int c, int h, int i) {
+    int is_k = type == SM__T_Q4_K || type == SM__T_Q5_K || type == SM__T_Q6_K;
+    int fives = type == SM__T_Q5_0 || type == SM__T_Q5_1, twos = sm__has_twos(type);
+    int apart = type == SM__T_Q6_K ? 2 : type == SM__T_Q5_K || type == SM__T_Q3_K || fives;
+    int down = type == SM__T_Q6_K ? c % 2 * 2 + 4 * h : 2 * c + h;
+    const uint8_t *at = block + sm__bits_at(type), *high = block + 16 * i;
+    uint8x16_t u, up = vdupq_n_u8(0);
+    if (type == SM__T_Q8_0) return vld1q_u8(at + 16 * i);
+    if (type == SM__T_TQ1_0) return sm__threes_neon(block, 2 * c + h, i);
+    if (twos) {
+        u = vld1q_u8(at + c / 2 * 32 + 16 * i);
+        u = vshlq_u8(u, vdupq_n_s8((int8_t)(c % 2 * -4 - 2 * h)));
+    } else {
+        u = vld1q_u8(at + 32 * c + 16 * (is_k ? i : h));
+        if (is_k ? h : i) u = vshrq_n_u8(u, 4);
+        if (!apart && (is_k ? h : i)) return u;
+    }
+    if (type == SM__T_Q5_K) high += 16;
+    if (type == SM__T_Q6_K) high += 128 + c / 2 * 32;
+    if (fives) up = sm__spread_neon(at - 4, i);
+    else if (apart) up = vshlq_u8(vld1q_u8(high), vdupq_n_s8((int8_t)-down));
+    if (apart) u = twos ? vsliq_n_u8(u, up, 2) : vsliq_n_u8(u, up, 4);
+    return vandq_u8(u, vdupq_n_u8((uint8_t)((1 << ((twos ? 2 : 4) + apart)) - 1)));
+}
+
+/* The 32 weights of a step. */
+SM__INLINE void sm__bytes_neon(int type, const uint8_t *block, int c, int h, int8x16_t w[2]) {
+    int i;
+    SM__UNROLL
+    for (i = 0; i < 2; i++) {
+        uint8x16_t u = sm__bits_neon(type, block, c, h, i);
+        if (sm__steps(type)) w[i] = vqtbl1q_s8(vld1q_s8(sm__steps(type)), u);
+        else w[i] = vsubq_s8(vreinterpretq_s8_u8(u), vdupq_n_s8((int8_t)sm__bias(type)));
+    }
+}
+
+/* The levels: without sdot, with it, and with smmla. */
+enum { SM__LEVEL_NEON, SM__LEVEL_DOTPROD, SM__LEVEL_I8MM };
+
+/* n (1 or 2) registers, from number `at` on, of each of 4 rows times those of y: a row a lane. Two
+ * products of bytes fit 16 bits and, where weights are at most 32, eight. */
+SM__INLINE int32x4_t sm__dot_rows_neon(int type, int level, int n, int8x16_t w[4][2],
+                                       const int8x16_t y[2], int at) {
+    int wide = level || sm__is_signed(type), end = at + n - 1, r;
+    int16x8_t p[4], next;
+    int32x4_t s[4];
     SM__UNROLL
     for (r = 0; r < 4; r++) {
-        memcpy(&h, block[r], 2);
-        d |= (uint64_t)h << (16 * r);
+#ifdef SM__HAS_DOTPROD
+        if (level) {
+            s[r] = vdupq_n_s32(0);
+            SM__SDOT(s[r], w[r][at], y[at]);
+            if (n == 2) SM__SDOT(s[r], w[r][end], y[end]);
+            continue;
+        }
+#endif
+        p[r] = vmull_s8(vget_low_s8(w[r][at]), vget_low_s8(y[at]));
+        p[r] = vmlal_high_s8(p[r], w[r][at], y[at]);
+        if (wide) s[r] = vpaddlq_s16(p[r]);
+        if (n == 1) continue;
+        if (wide) next = vmull_s8(vget_low_s8(w[r][end]), vget_low_s8(y[end]));
+        else next = vmlal_s8(p[r], vget_low_s8(w[r][end]), vget_low_s8(y[end]));
+        p[r] = vmlal_high_s8(next, w[r][end], y[end]);
+        if (wide) s[r] = vpadalq_s16(s[r], p[r]);
     }
-    return vcvt_f32_f16(vreinterpret_f16_u64(vcreate_u64(d)));
+    if (wide) return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
+    p[0] = vpaddq_s16(p[0], p[1]);
+    p[2] = vpaddq_s16(p[2], p[3]);
+    if (n == 1) return vpaddlq_s16(vpaddq_s16(p[0], p[2]));
+    return vpaddq_s32(vpaddlq_s16(p[0]), vpaddlq_s16(p[2]));
 }
 
-/* 32 products as 4 partial sums. */
-SM__INLINE int32x4_t sm__dot_block_neon(int dotprod, const int8x16_t w[2], const int8x16_t q[2]) {
-    int16x8_t a, b;
-#ifdef SM__HAS_DOTPROD
-    if (dotprod) {
-        int32x4_t sum = vdupq_n_s32(0);
-        SM__SDOT(sum, w[0], q[0]);
-        SM__SDOT(sum, w[1], q[1]);
-        return sum;
+/* acc, when the sum isum of a block is known; d is the scale of its activations, s their sums. */
+SM__INLINE float32x4_t sm__add_block_neon(int type, float32x4_t acc, int32x4_t isum,
+                                          const sm__head_neon *head, const int16_t *s, float d) {
+    float32x4_t y = vdupq_n_f32(d);
+    int32x4_t msum = vdupq_n_s32(0);
+    int32x2_t sum = vpaddl_s16(vreinterpret_s16_s32(vdup_n_s32(sm__load_i32(s))));
+    int16x8_t sums[2];
+    int j, n = sm__is_per16(type) ? 2 : 1;
+    acc = sm__fma_neon(acc, vcvtq_f32_s32(isum), sm__mul_neon(vld1q_f32(head->d), y));
+    if (!sm__has_minima(type)) return acc;
+    y = sm__mul_neon(vld1q_f32(head->dmin), y);
+    if (sm__types[type].act_block == SM__QK)
+        return sm__fma_neon(acc, vdupq_lane_f32(vcvt_f32_s32(sum), 0), y);
+    sums[0] = vld1q_s16(s);
+    sums[1] = vld1q_s16(s + 8);
+    if (n == 1) sums[0] = vpaddq_s16(sums[0], sums[1]); /* of 32 */
+#define SM__MINIMUM(i) msum = vmlal_laneq_s16(msum, vld1_s16(head->m[8 * j + (i)]), sums[j], i)
+    SM__UNROLL
+    for (j = 0; j < n; j++) {
+        SM__MINIMUM(0);
+        SM__MINIMUM(1);
+        SM__MINIMUM(2);
+        SM__MINIMUM(3);
+        SM__MINIMUM(4);
+        SM__MINIMUM(5);
+        SM__MINIMUM(6);
+        SM__MINIMUM(7);
     }
-#endif
-    (void)dotprod;
-    a = vmull_s8(vget_low_s8(w[0]), vget_low_s8(q[0]));
-    b = vmull_s8(vget_low_s8(w[1]), vget_low_s8(q[1]));
-    a = vmlal_s8(a, vget_high_s8(w[0]), vget_high_s8(q[0]));
-    b = vmlal_s8(b, vget_high_s8(w[1]), vget_high_s8(q[1]));
-    return vpadalq_s16(vpaddlq_s16(a), b);
+#undef SM__MINIMUM
+    return sm__fma_neon(acc, sm__negate_neon(vcvtq_f32_s32(msum)), y);
 }
 
 /* n_t (a constant) rows of a, from row t on, times n <= 4 rows of w, straight from the file's
  * blocks; the last one stands in for those that are absent. */
-SM__INLINE void sm__tile_block_neon(int type, int dotprod, int n_t, const uint8_t *w,
-                                    size_t w_stride, int n, int n_blocks, const sm__acts *a, int t,
-                                    float *out, size_t out_stride) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
+SM__INLINE void sm__tile_rows_neon(int type, int level, int n_t, const uint8_t *w, size_t w_stride,
+                                   int n, int k, const sm__acts *a, int t, float *out,
+                                   size_t out_stride) {
+    int block = sm__types[type].act_block, run = sm__is_per16(type) ? 1 : 2, b, c, h, i, j, r;
     const int8_t *q = a->q + (size_t)t * a->q_stride;
+    const int16_t *s = a->s + (size_t)t * a->s_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     const uint8_t *row[4];
-    float32x4_t acc[4], scales;
-    int b, i, r;
+    sm__head_neon head;
+    float32x4_t acc[2];
     for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
-    for (b = 0; b < n_blocks; b++, q += SM__QK, d++) {
-        int8x16_t v[4][2], y[2];
-        int32x4_t s[4];
-        scales = sm__scales_neon(row);
-        SM__UNROLL
-        for (r = 0; r < 4; r++, row[r - 1] += bytes) sm__load_block_neon(type, row[r], v[r]);
-        SM__UNROLL
-        for (i = 0; i < n_t; i++) {
-            y[0] = vld1q_s8(q + (size_t)i * a->q_stride);
-            y[1] = vld1q_s8(q + (size_t)i * a->q_stride + 16);
+    for (b = 0; b < k / block; b++, q += block, s += block / 16, d++) {
+        int32x4_t isum[2];
+        isum[0] = isum[1] = vdupq_n_s32(0);
+        sm__read_head_neon(type, row, &head);
+        for (c = 0; c < (block + 63) / 64; c++) {
             SM__UNROLL
-            for (r = 0; r < 4; r++) s[r] = sm__dot_block_neon(dotprod, v[r], y);
-            s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
-            acc[i] = sm__fma_neon(
-                acc[i], vcvtq_f32_s32(s[0]),
-                sm__mul_neon(scales, vdupq_n_f32(d[(size_t)i * a->d_stride])));
+            for (h = 0; h < sm__min(block / 32, 2); h++) {
+                int step = sm__step_neon(type, c, h);
+                int8x16_t v[4][2], y[2];
+                SM__UNROLL
+                for (r = 0; r < 4; r++) sm__bytes_neon(type, row[r], c, h, v[r]);
+                SM__UNROLL
+                for (i = 0; i < n_t; i++) {
+                    y[0] = vld1q_s8(q + (size_t)i * a->q_stride + 32 * step);
+                    y[1] = vld1q_s8(q + (size_t)i * a->q_stride + 32 * step + 16);
+                    SM__UNROLL
+                    for (j = 0; j < 2; j += run) {
+                        int32x4_t dot = sm__dot_rows_neon(type, level, run, v, y, j);
+                        const int32_t *sc = head.sc[2 * step / run + j];
+                        isum[i] = block == SM__QK ? dot : vmlaq_s32(isum[i], dot, vld1q_s32(sc));
+                    }
+                }
+            }
         }
+        SM__UNROLL
+        for (i = 0; i < n_t; i++)
+            acc[i] = sm__add_block_neon(type, acc[i], isum[i], &head, s + (size_t)i * a->s_stride,
+                                        d[(size_t)i * a->d_stride]);
+        SM__UNROLL
+        for (r = 0; r < 4; r++) row[r] += sm__types[type].info.block_bytes;
     }
     SM__UNROLL
     for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
 }
 
-/* A row or two of a share what is read of w. */
-SM__INLINE void sm__matmul_block_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
-                                      int k, const sm__acts *a, int rows, float *out,
-                                      size_t out_stride) {
-    int o, t, n_blocks = k / SM__QK;
-    for (o = 0; o < n; o += 4) {
+/* Few rows of a: one, or two at a time, which share what is read of w. */
+SM__INLINE void sm__few_rows_neon(int type, int level, const void *w, size_t w_stride, int n, int k,
+                                  const sm__acts *a, int rows, float *out, size_t out_stride) {
+    int o, t;
+    for (o = 0; o < n; o += 4, out += 4) {
         const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
         for (t = 0; t + 2 <= rows; t += 2)
-            sm__tile_block_neon(type, dotprod, 2, row, w_stride, n - o, n_blocks, a, t,
-                                out + (size_t)t * out_stride + o, out_stride);
-        for (; t < rows; t++)
-            sm__tile_block_neon(type, dotprod, 1, row, w_stride, n - o, n_blocks, a, t,
-                                out + (size_t)t * out_stride + o, out_stride);
+            sm__tile_rows_neon(type, level, 2, row, w_stride, n - o, k, a, t,
+                               out + (size_t)t * out_stride, out_stride);
+        if (t < rows)
+            sm__tile_rows_neon(type, level, 1, row, w_stride, n - o, k, a, t,
+                               out + (size_t)t * out_stride, out_stride);
     }
 }
-static void sm__matmul_q8_0__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                  int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_block_neon(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-static void sm__matmul_q4_0__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                  int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_block_neon(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride);
-}
 
-#ifdef SM__HAS_DOTPROD
-/* A panel is 8 rows of w rearranged for many rows of a: for each block, 8 pairs of registers (pair
- * j has bytes 4 j .. 4 j + 3 of rows 0 - 3 and of rows 4 - 7, a row a lane), then the 8 scales. The
- * sums come out a row a lane: nothing is added across. For smmla, pairs 2 j and 2 j + 1 have bytes
- * 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2 3, 6 7. */
-#define SM__PANEL_BLOCK_NEON 288
+/* A panel is 8 rows of w, unpacked for many rows of a; without sdot, 4. A block of it has, for every
+ * 16 elements, four pairs of registers, of rows 0 - 3 and of rows 4 - 7; then two heads. For sdot
+ * pair j has bytes 4 j .. 4 j + 3, a row a lane: so come the sums, and nothing is added across. For
+ * smmla pairs 2 j and 2 j + 1 have bytes 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2 3, 6 7.
+ * Without either pair j has row j. */
+SM__INLINE int sm__halves_neon(int level) { return level ? 2 : 1; }
+SM__INLINE size_t sm__head_bytes_neon(int type) {
+    if (sm__types[type].act_block == SM__QK) return sm__has_minima(type) ? 32 : 16;
+    return sizeof(sm__head_neon);
+}
+SM__INLINE sm__head_neon *sm__panel_head_neon(int type, int8_t *panel, int g) {
+    panel += 8 * sm__types[type].act_block;
+    return (sm__head_neon *)(void *)(panel + (size_t)g * sm__head_bytes_neon(type));
+}
+SM__INLINE size_t sm__panel_bytes_neon(int type) {
+    return 8 * (size_t)sm__types[type].act_block + 2 * sm__head_bytes_neon(type);
+}
 
 /* 16 bytes of each of four rows become four registers of a panel. */
-SM__INLINE void sm__arrange_neon(int i8mm, int32x4_t v[4]) {
+SM__INLINE void sm__arrange_neon(int level, int32x4_t v[4]) {
     int64x2_t a = vreinterpretq_s64_s32(v[0]), b = vreinterpretq_s64_s32(v[1]);
     int64x2_t c = vreinterpretq_s64_s32(v[2]), d = vreinterpretq_s64_s32(v[3]);
-    if (!i8mm) {
-        sm__transpose4_neon(v);
-        return;
-    }
+    if (level == SM__LEVEL_DOTPROD) sm__transpose4_neon(v);
+    if (level != SM__LEVEL_I8MM) return;
     v[0] = vreinterpretq_s32_s64(vzip1q_s64(a, b));
     v[1] = vreinterpretq_s32_s64(vzip1q_s64(c, d));
     v[2] = vreinterpretq_s32_s64(vzip2q_s64(a, b));
     v[3] = vreinterpretq_s32_s64(vzip2q_s64(c, d));
 }
 
-/* n <= 8 rows into a panel; the last one stands in for those that are absent. */
-SM__INLINE void sm__pack_block_neon(int type, int i8mm, const uint8_t *w, size_t w_stride, int n,
-                                    int n_blocks, int8_t *panel) {
-    size_t bytes = type == SM__T_Q8_0 ? 34 : 18;
+/* n rows into a panel; the last one stands in for those that are absent. */
+SM__INLINE void sm__pack_neon(int type, int level, const uint8_t *w, size_t w_stride, int n, int k,
+                              int8_t *panel) {
+    int block = sm__types[type].act_block, b, c, g, h, i, r;
     const uint8_t *row[8];
-    int b, g, r, i;
     for (r = 0; r < 8; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_NEON) {
-        for (g = 0; g < 2; g++) {
-            int32x4_t lo[4], hi[4];
-            float32x4_t scales = sm__scales_neon(row + 4 * g);
-            SM__UNROLL
-            for (r = 0; r < 4; r++) {
-                int8x16_t v[2];
-                sm__load_block_neon(type, row[4 * g + r], v);
-                lo[r] = vreinterpretq_s32_s8(v[0]);
-                hi[r] = vreinterpretq_s32_s8(v[1]);
-                row[4 * g + r] += bytes;
-            }
-            sm__arrange_neon(i8mm, lo);
-            sm__arrange_neon(i8mm, hi);
-            SM__UNROLL
-            for (i = 0; i < 4; i++) {
-                vst1q_s8(panel + 32 * i + 16 * g, vreinterpretq_s8_s32(lo[i]));
-                vst1q_s8(panel + 32 * i + 16 * g + 128, vreinterpretq_s8_s32(hi[i]));
-            }
-            vst1q_s8(panel + 256 + 16 * g, vreinterpretq_s8_f32(scales));
+    for (b = 0; b < k / block; b++, panel += sm__panel_bytes_neon(type)) {
+        for (g = 0; g < sm__halves_neon(level); g++) {
+            sm__read_head_neon(type, row + 4 * g, sm__panel_head_neon(type, panel, g));
+            for (c = 0; c < (block + 63) / 64; c++)
+                for (h = 0; h < sm__min(block / 32, 2); h++) {
+                    int8_t *to = panel + 256 * sm__step_neon(type, c, h) + 16 * g;
+                    int8x16_t v[4][2];
+                    SM__UNROLL
+                    for (r = 0; r < 4; r++) sm__bytes_neon(type, row[4 * g + r], c, h, v[r]);
+                    SM__UNROLL
+                    for (i = 0; i < 2; i++, to += 128) {
+                        int32x4_t four[4];
+                        SM__UNROLL
+                        for (r = 0; r < 4; r++) four[r] = vreinterpretq_s32_s8(v[r][i]);
+                        sm__arrange_neon(level, four);
+                        SM__UNROLL
+                        for (r = 0; r < 4; r++)
+                            vst1q_s8(to + 32 * r, vreinterpretq_s8_s32(four[r]));
+                    }
+                }
         }
+        for (r = 0; r < 8; r++) row[r] += sm__types[type].info.block_bytes;
     }
 }
 
+#ifdef SM__HAS_DOTPROD
 /* sums [2] += word `word` of q times pair `word` of the panel's half p. */
 #define SM__STEP(sums, p, q, word)                                                                 \
     SM__SDOT_WORD((sums)[0], vld1q_s8((p) + 32 * (word)), q, word);                                \
@@ -8198,9 +8388,9 @@ SM__INLINE void sm__pack_block_neon(int type, int i8mm, const uint8_t *w, size_t
 /* The sums of n_t (a constant) rows of a with 8 of w: s += 16 activations a row times 4 pairs of
  * the panel. With smmla, until sm__rows_neon, s[i] and s[i + 1] have both rows' sums, i even: those
  * with rows 0 1 (4 5) of w and those with rows 2 3 (6 7). */
-SM__INLINE void sm__dot16_neon(int i8mm, int n_t, const int8_t *p, const int8_t *q, size_t q_stride,
-                               int32x4_t s[4][2]) {
-    int i, pairs = i8mm ? n_t : 0;
+SM__INLINE void sm__dot16_neon(int level, int n_t, const int8_t *p, const int8_t *q,
+                               size_t q_stride, int32x4_t s[4][2]) {
+    int i, pairs = level == SM__LEVEL_I8MM ? n_t : 0;
 #ifdef SM__HAS_I8MM
     SM__UNROLL
     for (i = 0; i < pairs; i += 2) { /* an odd row is its own neighbour */
@@ -8231,10 +8421,10 @@ SM__INLINE void sm__dot16_neon(int i8mm, int n_t, const int8_t *p, const int8_t 
 #undef SM__STEP
 
 /* s[i] becomes the sums of row i, a row of w a lane. */
-SM__INLINE void sm__rows_neon(int i8mm, int n_t, int32x4_t s[4][2]) {
-    int i, g, pairs = i8mm ? n_t : 0;
+SM__INLINE void sm__rows_neon(int n_t, int32x4_t s[4][2]) {
+    int i, g;
     SM__UNROLL
-    for (i = 0; i < pairs; i += 2) {
+    for (i = 0; i < n_t; i += 2) {
         SM__UNROLL
         for (g = 0; g < 2; g++) {
             int64x2_t a = vreinterpretq_s64_s32(s[i][g]), b = vreinterpretq_s64_s32(s[i + 1][g]);
@@ -8244,598 +8434,69 @@ SM__INLINE void sm__rows_neon(int i8mm, int n_t, int32x4_t s[4][2]) {
     }
 }
 
+#endif
+
+/* The same for run (1 or 2) times 16 activations and from nothing, without sdot too. */
+SM__INLINE void sm__dot_panel_neon(int type, int level, int n_t, int run, const int8_t *p,
+                                   const int8_t *q, size_t q_stride, int32x4_t s[4][2]) {
+    int8x16_t w[4][2], y[2];
+    int turn = run, i, h, r;
+#ifndef __clang__ /* GCC schedules all of a block at once, and spills registers */
+    if (sm__types[type].act_block == SM__QK) turn = 1;
+#endif
+#ifdef SM__HAS_DOTPROD
+    SM__UNROLL
+    for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
+    for (h = 0; h < run && level; h += turn) {
+        sm__dot16_neon(level, n_t, p + 128 * h, q + 16 * h, q_stride, s);
+        if (turn == 2) sm__dot16_neon(level, n_t, p + 128, q + 16, q_stride, s);
+    }
+    if (level == SM__LEVEL_I8MM) sm__rows_neon(n_t, s);
+    if (level) return;
+#endif
+    SM__UNROLL
+    for (r = 0; r < 4 * run; r++) w[r % 4][r / 4] = vld1q_s8(p + 32 * r);
+    SM__UNROLL
+    for (i = 0; i < n_t; i++) {
+        SM__UNROLL
+        for (h = 0; h < run; h++) y[h] = vld1q_s8(q + (size_t)i * q_stride + 16 * h);
+        s[i][0] = sm__dot_rows_neon(type, level, run, w, y, 0);
+    }
+}
+
 /* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
-SM__INLINE void sm__tile_panel_neon(int i8mm, int n_t, const int8_t *panel, int n, int n_blocks,
+SM__INLINE void sm__tile_panel_neon(int type, int level, int n_t, int8_t *panel, int n, int k,
                                     const sm__acts *a, int t, float *out, size_t out_stride) {
-    const int8_t *q = a->q + (size_t)t * a->q_stride;
-    const float *d = a->d + (size_t)t * a->d_stride;
-    float32x4_t acc[4][2], scales[2], y;
-    float sums[8];
-    int b, i, g, r;
-    SM__UNROLL
-    for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_neon();
-    for (b = 0; b < n_blocks; b++, panel += SM__PANEL_BLOCK_NEON, q += SM__QK, d++) {
-        int32x4_t s[4][2];
-        SM__UNROLL
-        for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
-        sm__dot16_neon(i8mm, n_t, panel, q, a->q_stride, s);
-        sm__dot16_neon(i8mm, n_t, panel + 128, q + 16, a->q_stride, s);
-        sm__rows_neon(i8mm, n_t, s);
-        scales[0] = vreinterpretq_f32_s8(vld1q_s8(panel + 256));
-        scales[1] = vreinterpretq_f32_s8(vld1q_s8(panel + 272));
-        SM__UNROLL
-        for (i = 0; i < n_t; i++) {
-            y = vdupq_n_f32(d[(size_t)i * a->d_stride]);
-            SM__UNROLL
-            for (g = 0; g < 2; g++) {
-                float32x4_t both = sm__mul_neon(scales[g], y);
-                acc[i][g] = sm__fma_neon(acc[i][g], vcvtq_f32_s32(s[i][g]), both);
-            }
-        }
-    }
-    SM__UNROLL
-    for (i = 0; i < n_t; i++, out += out_stride) {
-        vst1q_f32(sums, acc[i][0]);
-        vst1q_f32(sums + 4, acc[i][1]);
-        for (r = 0; r < n; r++) out[r] = sums[r];
-    }
-}
-
-/* Few rows of a: straight from the blocks. More: from a panel, four at a time. */
-SM__INLINE void sm__matmul_dotprod_neon(int type, int i8mm, const void *w, size_t w_stride, int n,
-                                        int k, const sm__acts *a, int rows, float *out,
-                                        size_t out_stride, void *scratch) {
-    int8_t *panel = (int8_t *)scratch;
-    int o, t, n_blocks = k / SM__QK;
-    if (rows < 4) {
-        sm__matmul_block_neon(type, 1, w, w_stride, n, k, a, rows, out, out_stride);
-        return;
-    }
-    for (o = 0; o < n; o += 8) {
-        int m = sm__min(8, n - o);
-        sm__pack_block_neon(type, i8mm, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m,
-                            n_blocks, panel);
-        for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_panel_neon(i8mm, 4, panel, m, n_blocks, a, t,
-                                out + (size_t)t * out_stride + o, out_stride);
-        for (; t < rows; t++)
-            sm__tile_panel_neon(i8mm, 1, panel, m, n_blocks, a, t,
-                                out + (size_t)t * out_stride + o, out_stride);
-    }
-}
-SM__DOTPROD static void sm__matmul_q8_0__dotprod(const void *w, size_t w_stride, int n, int k,
-                                                 const sm__acts *a, int rows, float *out,
-                                                 size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q8_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__DOTPROD static void sm__matmul_q4_0__dotprod(const void *w, size_t w_stride, int n, int k,
-                                                 const sm__acts *a, int rows, float *out,
-                                                 size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q4_0, 0, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-#ifdef SM__HAS_I8MM
-SM__I8MM static void sm__matmul_q8_0__i8mm(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q8_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-SM__I8MM static void sm__matmul_q4_0__i8mm(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_dotprod_neon(SM__T_Q4_0, 1, w, w_stride, n, k, a, rows, out, out_stride, scratch);
-}
-#endif
-#endif
-
-/* --- K-quants: as above, with the sums of a superblock in integers; weights enter signed ---- */
-
-/* What four rows' superblocks have besides weights, a row a lane. Q4_K and Q5_K have 8 scales and
- * minima, Q2_K 16, Q6_K 16 scales and neither m nor dmin. */
-typedef struct sm__head_neon {
-    int32_t sc[16][4];
-    int16_t m[16][4];
-    float d[4], dmin[4];
-} sm__head_neon;
-
-/* Byte i of each lane, sign-extended. */
-SM__INLINE int32x4_t sm__byte_neon(int32x4_t v, int i) {
-    return vshrq_n_s32(vshlq_s32(v, vdupq_n_s32(24 - 8 * i)), 24);
-}
-
-/* The first 16 bytes of four superblocks of Q4_K or Q5_K, word j of each in v[j]: d and dmin, and
- * the 6-bit scales, which become v[0] (sub-blocks 0 - 3) and v[1], a byte each. */
-SM__INLINE void sm__head_q4_q5_neon(int32x4_t v[4], sm__head_neon *head) {
-    uint8x16_t a = vreinterpretq_u8_s32(v[1]), b = vreinterpretq_u8_s32(v[2]);
-    uint8x16_t c = vreinterpretq_u8_s32(v[3]), six = vdupq_n_u8(63), top = vdupq_n_u8(48);
-    uint32x4_t both = vreinterpretq_u32_s32(v[0]);
-    int32x4_t m[2];
-    int j;
-    vst1q_f32(head->d, vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(both))));
-    vst1q_f32(head->dmin, vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(both, 16))));
-    m[0] = vreinterpretq_s32_u8(vandq_u8(b, six));
-    b = vorrq_u8(vandq_u8(vshrq_n_u8(b, 2), top), vshrq_n_u8(c, 4));
-    m[1] = vreinterpretq_s32_u8(b);
-    SM__UNROLL
-    for (j = 0; j < 8; j++) vst1_s16(head->m[j], vmovn_s32(sm__byte_neon(m[j / 4], j % 4)));
-    v[0] = vreinterpretq_s32_u8(vandq_u8(a, six));
-    a = vorrq_u8(vandq_u8(vshrq_n_u8(a, 2), top), vandq_u8(c, vdupq_n_u8(15)));
-    v[1] = vreinterpretq_s32_u8(a);
-}
-
-SM__INLINE void sm__head_super_neon(int type, const uint8_t *const block[4], sm__head_neon *head) {
-    const uint8_t *end[4];
-    int32x4_t v[4];
-    int n = type == SM__T_Q6_K ? 16 : 8, r, j;
-    SM__UNROLL
-    for (r = 0; r < 4; r++)
-        v[r] = vreinterpretq_s32_u8(vld1q_u8(block[r] + (type == SM__T_Q6_K ? 192 : 0)));
-    sm__transpose4_neon(v);
-    if (type == SM__T_Q6_K) {
-        for (r = 0; r < 4; r++) end[r] = block[r] + 208;
-        vst1q_f32(head->d, sm__scales_neon(end));
-    } else sm__head_q4_q5_neon(v, head);
-    SM__UNROLL
-    for (j = 0; j < n; j++) vst1q_s32(head->sc[j], sm__byte_neon(v[j / 4], j % 4));
-}
-
-/* Chunk c (0 .. 3) of a superblock: what the low and the high nibbles of q bytes 32 c .. 32 c + 31
- * belong to, 32 elements each, from here on. */
-SM__INLINE int sm__chunk_neon(int type, int c, int high) {
-    if (type != SM__T_Q6_K) return 64 * c + 32 * high;
-    return 128 * (c / 2) + 32 * (c % 2) + 64 * high;
-}
-
-/* A chunk's weights: of the low nibbles w[0] and w[1], of the high ones w[2] and w[3]. The bits
- * that belong above a nibble are brought to bit 0 of their bytes and inserted from bit 4 on. */
-SM__INLINE void sm__load_super_neon(int type, const uint8_t *block, int c, int8x16_t w[4]) {
-    const uint8_t *q = block + (type == SM__T_Q4_K ? 16 : type == SM__T_Q5_K ? 48 : 0) + 32 * c;
-    const uint8_t *high = block + (type == SM__T_Q5_K ? 16 : 128 + 32 * (c / 2));
-    int down = type == SM__T_Q5_K ? 2 * c : 2 * (c % 2), h;
-    int8x16_t lo_down = vdupq_n_s8((int8_t)-down);
-    int8x16_t hi_down = vdupq_n_s8((int8_t)(-down - (type == SM__T_Q5_K ? 1 : 4)));
-    uint8x16_t mask = vdupq_n_u8(type == SM__T_Q4_K ? 15 : type == SM__T_Q5_K ? 31 : 63);
-    SM__UNROLL
-    for (h = 0; h < 2; h++) {
-        uint8x16_t lo = vld1q_u8(q + 16 * h), hi = vshrq_n_u8(lo, 4), up;
-        if (type != SM__T_Q4_K) {
-            up = vld1q_u8(high + 16 * h);
-            lo = vsliq_n_u8(lo, vshlq_u8(up, lo_down), 4);
-            hi = vandq_u8(vsliq_n_u8(hi, vshlq_u8(up, hi_down), 4), mask);
-        }
-        w[h] = vreinterpretq_s8_u8(vandq_u8(lo, mask));
-        w[h + 2] = vreinterpretq_s8_u8(hi);
-        if (type == SM__T_Q6_K) {
-            w[h] = vsubq_s8(w[h], vdupq_n_s8(32));
-            w[h + 2] = vsubq_s8(w[h + 2], vdupq_n_s8(32));
-        }
-    }
-}
-
-/* n (1 or 2) registers, from number `at` on, of each of 4 rows times those of y: a row a lane. In
- * 16 bits 8 * 31 * 127 fits, and 4 * 32 * 127 where n is 1. */
-SM__INLINE int32x4_t sm__dot_rows_neon(int dotprod, int n, int8x16_t w[4][4], const int8x16_t *y,
-                                       int at) {
-    int16x8_t p[4];
-    int r;
-#ifdef SM__HAS_DOTPROD
-    if (dotprod) {
-        int32x4_t s[4];
-        SM__UNROLL
-        for (r = 0; r < 4; r++) {
-            s[r] = vdupq_n_s32(0);
-            SM__SDOT(s[r], w[r][at], y[at]);
-            if (n == 2) SM__SDOT(s[r], w[r][at + 1], y[at + 1]);
-        }
-        return vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
-    }
-#endif
-    (void)dotprod;
-    SM__UNROLL
-    for (r = 0; r < 4; r++) {
-        p[r] = vmull_s8(vget_low_s8(w[r][at]), vget_low_s8(y[at]));
-        p[r] = vmlal_s8(p[r], vget_high_s8(w[r][at]), vget_high_s8(y[at]));
-        if (n == 1) continue;
-        p[r] = vmlal_s8(p[r], vget_low_s8(w[r][at + 1]), vget_low_s8(y[at + 1]));
-        p[r] = vmlal_s8(p[r], vget_high_s8(w[r][at + 1]), vget_high_s8(y[at + 1]));
-    }
-    p[0] = vpaddq_s16(p[0], p[1]);
-    p[2] = vpaddq_s16(p[2], p[3]);
-    return vpaddq_s32(vpaddlq_s16(p[0]), vpaddlq_s16(p[2]));
-}
-
-/* isum += chunk c of 4 rows times a superblock of activations. */
-SM__INLINE int32x4_t sm__dot_chunk_neon(int type, int dotprod, int8x16_t w[4][4], const int8_t *q,
-                                        int c, const sm__head_neon *head, int32x4_t isum) {
-    int n = type == SM__T_Q6_K ? 1 : 2, h;
-    int8x16_t y[4];
-    SM__UNROLL
-    for (h = 0; h < 2; h++) {
-        int from = sm__chunk_neon(type, c, h), sub = from / (16 * n);
-        int32x4_t dot;
-        y[2 * h] = vld1q_s8(q + from);
-        y[2 * h + 1] = vld1q_s8(q + from + 16);
-        dot = sm__dot_rows_neon(dotprod, n, w, y, 2 * h);
-        isum = vmlaq_s32(isum, dot, vld1q_s32(head->sc[sub]));
-        if (n == 2) continue;
-        dot = sm__dot_rows_neon(dotprod, n, w, y, 2 * h + 1);
-        isum = vmlaq_s32(isum, dot, vld1q_s32(head->sc[sub + 1]));
-    }
-    return isum;
-}
-
-/* acc, when the sum isum of a superblock is known and d is the scale of its activations. */
-SM__INLINE float32x4_t sm__add_super_neon(int type, float32x4_t acc, int32x4_t isum,
-                                          const sm__head_neon *head, const int16_t *s, float d) {
-    int32x4_t msum = vdupq_n_s32(0);
-    float32x4_t y = vdupq_n_f32(d);
-    int16x8_t sums;
-    acc = sm__fma_neon(acc, vcvtq_f32_s32(isum), sm__mul_neon(vld1q_f32(head->d), y));
-    if (type == SM__T_Q6_K) return acc;
-    sums = vpaddq_s16(vld1q_s16(s), vld1q_s16(s + 8)); /* of 32 */
-#define SM__MINIMUM(j) msum = vmlal_laneq_s16(msum, vld1_s16(head->m[j]), sums, j)
-    SM__MINIMUM(0);
-    SM__MINIMUM(1);
-    SM__MINIMUM(2);
-    SM__MINIMUM(3);
-    SM__MINIMUM(4);
-    SM__MINIMUM(5);
-    SM__MINIMUM(6);
-    SM__MINIMUM(7);
-#undef SM__MINIMUM
-    y = sm__mul_neon(vld1q_f32(head->dmin), y);
-    return sm__fma_neon(acc, sm__negate_neon(vcvtq_f32_s32(msum)), y);
-}
-
-/* n_t (a constant) rows of a, from row t on, times n <= 4 rows of w, straight from the file's
- * superblocks; the last one stands in for those that are absent. */
-SM__INLINE void sm__tile_super_neon(int type, int dotprod, int n_t, const uint8_t *w,
-                                    size_t w_stride, int n, int n_blocks, const sm__acts *a, int t,
-                                    float *out, size_t out_stride) {
-    size_t bytes = (size_t)sm__types[type].info.block_bytes;
-    const int8_t *q = a->q + (size_t)t * a->q_stride;
-    const int16_t *s = a->s + (size_t)t * a->s_stride;
-    const float *d = a->d + (size_t)t * a->d_stride;
-    const uint8_t *row[4];
-    sm__head_neon head;
-    float32x4_t acc[4];
-    int b, c, i, r;
-    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
-    SM__UNROLL
-    for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
-    for (b = 0; b < n_blocks; b++, q += SM__QK_K, s += SM__QK_K / 16, d++) {
-        int32x4_t isum[4];
-        SM__UNROLL
-        for (i = 0; i < n_t; i++) isum[i] = vdupq_n_s32(0);
-        sm__head_super_neon(type, row, &head);
-        for (c = 0; c < 4; c++) {
-            int8x16_t v[4][4];
-            SM__UNROLL
-            for (r = 0; r < 4; r++) sm__load_super_neon(type, row[r], c, v[r]);
-            SM__UNROLL
-            for (i = 0; i < n_t; i++)
-                isum[i] = sm__dot_chunk_neon(type, dotprod, v, q + (size_t)i * a->q_stride, c,
-                                             &head, isum[i]);
-        }
-        SM__UNROLL
-        for (i = 0; i < n_t; i++)
-            acc[i] = sm__add_super_neon(type, acc[i], isum[i], &head, s + (size_t)i * a->s_stride,
-                                        d[(size_t)i * a->d_stride]);
-        SM__UNROLL
-        for (r = 0; r < 4; r++) row[r] += bytes;
-    }
-    SM__UNROLL
-    for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
-}
-
-/* Without sdot there are no panels: then four rows of a share what is read of w. */
-SM__INLINE void sm__matmul_super_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
-                                      int k, const sm__acts *a, int rows, float *out,
-                                      size_t out_stride) {
-    int o, t, n_blocks = k / SM__QK_K;
-    for (o = 0; o < n; o += 4, out += 4) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        for (t = 0; !dotprod && t + 4 <= rows; t += 4)
-            sm__tile_super_neon(type, dotprod, 4, row, w_stride, n - o, n_blocks, a, t,
-                                out + (size_t)t * out_stride, out_stride);
-        for (; t + 2 <= rows; t += 2)
-            sm__tile_super_neon(type, dotprod, 2, row, w_stride, n - o, n_blocks, a, t,
-                                out + (size_t)t * out_stride, out_stride);
-        if (t < rows)
-            sm__tile_super_neon(type, dotprod, 1, row, w_stride, n - o, n_blocks, a, t,
-                                out + (size_t)t * out_stride, out_stride);
-    }
-}
-static void sm__matmul_q4_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                  int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super_neon(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-static void sm__matmul_q5_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                  int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super_neon(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-static void sm__matmul_q6_k__neon(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
-                                  int rows, float *out, size_t out_stride, void *scratch) {
-    (void)scratch;
-    sm__matmul_super_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride);
-}
-
-/* --- the other types: 32 weights of a row in two registers; a row a lane in the end ---- */
-
-/* The 32 weights of sub-block j of a block. */
-SM__INLINE void sm__bytes_neon(int type, const uint8_t *block, int j, int8x16_t w[2]) {
-    static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    static const uint8_t power[5] = {1, 3, 9, 27, 81};
-    static const uint8_t powers[16] = {1, 1, 1, 1, 3, 3, 3, 3, 9, 9, 9, 9, 27, 27, 27, 27};
-    const uint8_t *at = block + sm__bits_at(type);
-    int i;
-    SM__UNROLL
-    for (i = 0; i < 2; i++) {
-        uint8x16_t u = vdupq_n_u8(0), high;
-        if (sm__has_nibbles(type)) {
-            u = vld1q_u8(at + 16 * j);
-            u = i ? vshrq_n_u8(u, 4) : vandq_u8(u, vdupq_n_u8(15));
-        }
-        if (type == SM__T_Q5_0 || type == SM__T_Q5_1) {
-            high = vcombine_u8(vdup_n_u8(at[2 * i - 4]), vdup_n_u8(at[2 * i - 3]));
-            high = vandq_u8(vtstq_u8(high, vld1q_u8(bits)), vdupq_n_u8(16));
-            u = vorrq_u8(u, high);
-        }
-        if (sm__has_twos(type)) {
-            u = vld1q_u8(at + j / 4 * 32 + 16 * i);
-            u = vandq_u8(vshlq_u8(u, vdupq_n_s8((int8_t)(j % 4 * -2))), vdupq_n_u8(3));
-        }
-        if (type == SM__T_Q3_K) {
-            high = vshlq_u8(vld1q_u8(block + 16 * i), vdupq_n_s8((int8_t)-j));
-            u = vorrq_u8(u, vshlq_n_u8(vandq_u8(high, vdupq_n_u8(1)), 2));
-        }
-        if (type == SM__T_TQ1_0) { /* as sm__threes_xmm */
-            int digit = j < 5 ? j : 2 * (j - 5) + i;
-            u = vmulq_u8(vld1q_u8(at + (j < 5 ? 16 * i : 32)), vdupq_n_u8(power[digit % 5]));
-            if (digit == 5)
-                u = vmulq_u8(vreinterpretq_u8_s32(vdupq_n_s32(sm__load_i32(at + 48))),
-                             vld1q_u8(powers));
-            high = vcgeq_u8(u, vdupq_n_u8(86));
-            u = vsubq_u8(vdupq_n_u8(0), vaddq_u8(high, vcgeq_u8(u, vdupq_n_u8(171))));
-        }
-        if (sm__steps(type)) w[i] = vqtbl1q_s8(vld1q_s8(sm__steps(type)), u);
-        else w[i] = vsubq_s8(vreinterpretq_s8_u8(u), vdupq_n_s8((int8_t)sm__bias(type)));
-    }
-}
-
-SM__INLINE void sm__head_any_neon(int type, const uint8_t *const block[4], sm__head_neon *head) {
-    const uint8_t *first[4], *second[4];
-    int8_t sc[16];
-    int high, at = sm__scale_at(type, &high), r, j;
-    for (r = 0; r < 4; r++) {
-        first[r] = block[r] + at + 2 * high;
-        second[r] = block[r] + at + 2;
-        if (sm__types[type].act_block == SM__QK) continue;
-        memset(sc, 1, sizeof sc);
-        if (type == SM__T_Q3_K) sm__scales_q3_k(block[r] + 96, sc);
-        if (type == SM__T_IQ4_XS) sm__scales_iq4_xs(sm__load_u16(block[r] + 2), block[r] + 4, sc);
-        for (j = 0; j < 16; j++) {
-            head->sc[j][r] = type == SM__T_Q2_K ? block[r][j] & 15 : sc[j];
-            if (type == SM__T_Q2_K) head->m[j][r] = block[r][j] >> 4;
-        }
-    }
-    vst1q_f32(head->d, sm__scales_neon(first));
-    if (sm__has_minima(type)) vst1q_f32(head->dmin, sm__scales_neon(second));
-    for (r = 0; r < 4 && type == SM__T_MXFP4; r++) head->d[r] = sm__mxfp4_scale(block[r][0]);
-}
-
-/* 16 products as 4 partial sums; for narrow weights. */
-SM__INLINE int32x4_t sm__narrow16_neon(int dotprod, int8x16_t w, int8x16_t q) {
-    int16x8_t a;
-#ifdef SM__HAS_DOTPROD
-    if (dotprod) {
-        int32x4_t sum = vdupq_n_s32(0);
-        SM__SDOT(sum, w, q);
-        return sum;
-    }
-#endif
-    (void)dotprod;
-    a = vmull_s8(vget_low_s8(w), vget_low_s8(q));
-    return vpaddlq_s16(vmlal_s8(a, vget_high_s8(w), vget_high_s8(q)));
-}
-
-/* isum += sub-block j of 4 rows, whose weights are w, times 32 activations y. */
-SM__INLINE int32x4_t sm__dot_any_neon(int type, int dotprod, int8x16_t w[4][2],
-                                      const int8x16_t y[2], int j, const sm__head_neon *head,
-                                      int32x4_t isum) {
-    int32x4_t s[4];
-    int r, h;
-    if (sm__is_per16(type)) {
-        SM__UNROLL
-        for (h = 0; h < 2; h++) {
-            SM__UNROLL
-            for (r = 0; r < 4; r++) s[r] = sm__narrow16_neon(dotprod, w[r][h], y[h]);
-            s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
-            isum = vmlaq_s32(isum, s[0], vld1q_s32(head->sc[2 * j + h]));
-        }
-        return isum;
-    }
-    SM__UNROLL
-    for (r = 0; r < 4; r++) s[r] = sm__dot_block_neon(dotprod, w[r], y);
-    s[0] = vpaddq_s32(vpaddq_s32(s[0], s[1]), vpaddq_s32(s[2], s[3]));
-    if (sm__types[type].act_block == SM__QK) return s[0];
-    return vmlaq_s32(isum, s[0], vld1q_s32(head->sc[2 * j]));
-}
-
-/* acc, when the sum isum of a block is known and d is the scale of its activations. */
-SM__INLINE float32x4_t sm__add_any_neon(int type, float32x4_t acc, int32x4_t isum,
-                                        const sm__head_neon *head, const int16_t *s, float d) {
-    int32x4_t msum = vdupq_n_s32(0);
-    float32x4_t y = vdupq_n_f32(d), scale = sm__mul_neon(vld1q_f32(head->d), y);
-    int j;
-    acc = sm__fma_neon(acc, vcvtq_f32_s32(isum), scale);
-    if (!sm__has_minima(type)) return acc;
-    scale = sm__mul_neon(vld1q_f32(head->dmin), y);
-    if (type != SM__T_Q2_K) return sm__fma_neon(acc, vdupq_n_f32((float)sm__sum32(s)), scale);
-    for (j = 0; j < 16; j++) msum = vmlal_n_s16(msum, vld1_s16(head->m[j]), s[j]);
-    return sm__fma_neon(acc, sm__negate_neon(vcvtq_f32_s32(msum)), scale);
-}
-
-/* As sm__tile_super_neon. */
-SM__INLINE void sm__tile_any_neon(int type, int dotprod, int n_t, const uint8_t *w,
-                                  size_t w_stride, int n, int k, const sm__acts *a, int t,
-                                  float *out, size_t out_stride) {
-    int block = sm__types[type].act_block, b, i, j, r;
-    const int8_t *q = a->q + (size_t)t * a->q_stride;
-    const int16_t *s = a->s + (size_t)t * a->s_stride;
-    const float *d = a->d + (size_t)t * a->d_stride;
-    const uint8_t *row[4];
-    sm__head_neon head;
-    float32x4_t acc[4];
-    for (r = 0; r < 4; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
-    SM__UNROLL
-    for (i = 0; i < n_t; i++) acc[i] = sm__zero_neon();
-    for (b = 0; b < k / block; b++, s += block / 16, d++) {
-        int32x4_t isum[4];
-        SM__UNROLL
-        for (i = 0; i < n_t; i++) isum[i] = vdupq_n_s32(0);
-        sm__head_any_neon(type, row, &head);
-        for (j = 0; j < block / SM__QK; j++, q += SM__QK) {
-            int8x16_t v[4][2], y[2];
-            SM__UNROLL
-            for (r = 0; r < 4; r++) sm__bytes_neon(type, row[r], j, v[r]);
-            SM__UNROLL
-            for (i = 0; i < n_t; i++) {
-                y[0] = vld1q_s8(q + (size_t)i * a->q_stride);
-                y[1] = vld1q_s8(q + (size_t)i * a->q_stride + 16);
-                isum[i] = sm__dot_any_neon(type, dotprod, v, y, j, &head, isum[i]);
-            }
-        }
-        SM__UNROLL
-        for (i = 0; i < n_t; i++)
-            acc[i] = sm__add_any_neon(type, acc[i], isum[i], &head, s + (size_t)i * a->s_stride,
-                                      d[(size_t)i * a->d_stride]);
-        SM__UNROLL
-        for (r = 0; r < 4; r++) row[r] += sm__types[type].info.block_bytes;
-    }
-    SM__UNROLL
-    for (i = 0; i < n_t; i++) sm__store_neon(out + (size_t)i * out_stride, acc[i], n);
-}
-
-SM__INLINE void sm__matmul_any_neon(int type, int dotprod, const void *w, size_t w_stride, int n,
-                                    int k, const sm__acts *a, int rows, float *out,
-                                    size_t out_stride) {
-    int o, t;
-    for (o = 0; o < n; o += 4, out += 4) {
-        const uint8_t *row = (const uint8_t *)w + (size_t)o * w_stride;
-        for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_any_neon(type, dotprod, 4, row, w_stride, n - o, k, a, t,
-                              out + (size_t)t * out_stride, out_stride);
-        for (; t < rows; t++)
-            sm__tile_any_neon(type, dotprod, 1, row, w_stride, n - o, k, a, t,
-                              out + (size_t)t * out_stride, out_stride);
-    }
-}
-#define SM__MATMUL(name, T)                                                                        \
-    static void sm__matmul_##name##__neon(const void *w, size_t w_stride, int n, int k,            \
-                                          const sm__acts *a, int rows, float *out,                 \
-                                          size_t out_stride, void *scratch) {                      \
-        (void)scratch;                                                                             \
-        sm__matmul_any_neon(T, 0, w, w_stride, n, k, a, rows, out, out_stride);                    \
-    }
-SM__OTHER_LIST(SM__MATMUL)
-#undef SM__MATMUL
-#ifdef SM__HAS_DOTPROD
-#define SM__MATMUL(name, T)                                                                        \
-    SM__DOTPROD static void sm__matmul_##name##__dotprod(                                          \
-        const void *w, size_t w_stride, int n, int k, const sm__acts *a, int rows, float *out,     \
-        size_t out_stride, void *scratch) {                                                        \
-        (void)scratch;                                                                             \
-        sm__matmul_any_neon(T, 1, w, w_stride, n, k, a, rows, out, out_stride);                    \
-    }
-SM__OTHER_LIST(SM__MATMUL)
-#undef SM__MATMUL
-#endif
-
-/* --- K-quants, many rows of a ---- */
-
-#ifdef SM__HAS_DOTPROD
-/* A superblock of a panel: 64 pairs of registers, as of the blocks above, and the two heads. */
-typedef struct sm__panel_neon {
-    int8_t q[SM__QK_K / 4][32];
-    sm__head_neon head[2];
-} sm__panel_neon;
-
-/* n <= 8 rows into a panel; the last one stands in for those that are absent. */
-SM__INLINE void sm__pack_super_neon(int type, int i8mm, const uint8_t *w, size_t w_stride, int n,
-                                    int n_blocks, sm__panel_neon *panel) {
-    size_t bytes = (size_t)sm__types[type].info.block_bytes;
-    const uint8_t *row[8];
-    int b, g, c, j, r;
-    for (r = 0; r < 8; r++) row[r] = w + (size_t)sm__min(r, n - 1) * w_stride;
-    for (b = 0; b < n_blocks; b++, panel++) {
-        for (g = 0; g < 2; g++) {
-            sm__head_super_neon(type, row + 4 * g, &panel->head[g]);
-            for (c = 0; c < 4; c++) {
-                int8x16_t v[4][4];
-                SM__UNROLL
-                for (r = 0; r < 4; r++) sm__load_super_neon(type, row[4 * g + r], c, v[r]);
-                SM__UNROLL
-                for (j = 0; j < 4; j++) {
-                    int word = (sm__chunk_neon(type, c, j / 2) + j % 2 * 16) / 4;
-                    int32x4_t four[4];
-                    SM__UNROLL
-                    for (r = 0; r < 4; r++) four[r] = vreinterpretq_s32_s8(v[r][j]);
-                    sm__arrange_neon(i8mm, four);
-                    SM__UNROLL
-                    for (r = 0; r < 4; r++)
-                        vst1q_s8(&panel->q[word + r][16 * g], vreinterpretq_s8_s32(four[r]));
-                }
-            }
-        }
-        for (r = 0; r < 8; r++) row[r] += bytes;
-    }
-}
-
-/* isum += a superblock of 8 rows times those of n_t rows of activations; `run` registers of 16
- * activations have a scale in common. */
-SM__INLINE void sm__dot_panel_neon(int type, int i8mm, int n_t, const sm__panel_neon *panel,
-                                   const int8_t *q, size_t q_stride, int32x4_t isum[4][2]) {
-    int run = type == SM__T_Q6_K ? 1 : 2, i, j, h;
-    for (j = 0; j < 16; j += run) {
-        int32x4_t s[4][2], lo = vld1q_s32(panel->head[0].sc[j / run]);
-        int32x4_t hi = vld1q_s32(panel->head[1].sc[j / run]);
-        SM__UNROLL
-        for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
-        SM__UNROLL
-        for (h = j; h < j + run; h++)
-            sm__dot16_neon(i8mm, n_t, panel->q[4 * h], q + 16 * h, q_stride, s);
-        sm__rows_neon(i8mm, n_t, s);
-        SM__UNROLL
-        for (i = 0; i < n_t; i++) {
-            isum[i][0] = vmlaq_s32(isum[i][0], s[i][0], lo);
-            isum[i][1] = vmlaq_s32(isum[i][1], s[i][1], hi);
-        }
-    }
-}
-
-/* n_t (a constant) rows of a, from row t on, times a panel of n rows. */
-SM__INLINE void sm__tile_super_panel_neon(int type, int i8mm, int n_t, const sm__panel_neon *panel,
-                                          int n, int n_blocks, const sm__acts *a, int t, float *out,
-                                          size_t out_stride) {
+    int block = sm__types[type].act_block, run = sm__is_per16(type) ? 1 : 2, b, i, j, g;
     const int8_t *q = a->q + (size_t)t * a->q_stride;
     const int16_t *s = a->s + (size_t)t * a->s_stride;
     const float *d = a->d + (size_t)t * a->d_stride;
     float32x4_t acc[4][2];
-    int b, i, g;
     SM__UNROLL
     for (i = 0; i < n_t; i++) acc[i][0] = acc[i][1] = sm__zero_neon();
-    for (b = 0; b < n_blocks; b++, panel++, q += SM__QK_K, s += SM__QK_K / 16, d++) {
-        int32x4_t isum[4][2];
+    for (b = 0; b < k / block; b++, panel += sm__panel_bytes_neon(type), s += block / 16, d++) {
+        const sm__head_neon *head[2];
+        int32x4_t isum[4][2], dot[4][2];
+        for (g = 0; g < 2; g++) head[g] = sm__panel_head_neon(type, panel, g);
         SM__UNROLL
         for (i = 0; i < n_t; i++) isum[i][0] = isum[i][1] = vdupq_n_s32(0);
-        sm__dot_panel_neon(type, i8mm, n_t, panel, q, a->q_stride, isum);
+        for (j = 0; j < block / 16; j += run, q += 16 * run) {
+            sm__dot_panel_neon(type, level, n_t, run, panel + 128 * j, q, a->q_stride, dot);
+            SM__UNROLL
+            for (i = 0; i < n_t; i++) {
+                SM__UNROLL
+                for (g = 0; g < sm__halves_neon(level); g++) {
+                    const int32_t *sc = head[g]->sc[j / run];
+                    if (block == SM__QK) isum[i][g] = dot[i][g];
+                    else isum[i][g] = vmlaq_s32(isum[i][g], dot[i][g], vld1q_s32(sc));
+                }
+            }
+        }
         SM__UNROLL
         for (i = 0; i < n_t; i++) {
             SM__UNROLL
-            for (g = 0; g < 2; g++)
-                acc[i][g] = sm__add_super_neon(type, acc[i][g], isum[i][g], &panel->head[g],
+            for (g = 0; g < sm__halves_neon(level); g++)
+                acc[i][g] = sm__add_block_neon(type, acc[i][g], isum[i][g], head[g],
                                                s + (size_t)i * a->s_stride,
                                                d[(size_t)i * a->d_stride]);
         }
@@ -8847,67 +8508,101 @@ SM__INLINE void sm__tile_super_panel_neon(int type, int i8mm, int n_t, const sm_
     }
 }
 
-/* Few rows of a: straight from the superblocks. More: from a panel, four at a time. */
-SM__INLINE void sm__matmul_super_dotprod_neon(int type, int i8mm, const void *w, size_t w_stride,
-                                              int n, int k, const sm__acts *a, int rows, float *out,
-                                              size_t out_stride, void *scratch) {
-    sm__panel_neon *panel = (sm__panel_neon *)scratch;
-    int o, t, n_blocks = k / SM__QK_K;
-    if (rows < 4) {
-        sm__matmul_super_neon(type, 1, w, w_stride, n, k, a, rows, out, out_stride);
-        return;
+/* All rows of a times a panel. */
+SM__INLINE void sm__tiles_neon(int type, int level, int8_t *panel, int n, int k, const sm__acts *a,
+                               int rows, float *out, size_t out_stride) {
+    int t;
+    for (t = 0; t + 4 <= rows; t += 4, out += 4 * out_stride)
+        sm__tile_panel_neon(type, level, 4, panel, n, k, a, t, out, out_stride);
+    for (; t < rows; t++, out += out_stride)
+        sm__tile_panel_neon(type, level, 1, panel, n, k, a, t, out, out_stride);
+}
+
+typedef void (*sm__pack_neon_fn)(int level, const uint8_t *w, size_t w_stride, int n, int k,
+                                 int8_t *panel);
+typedef void (*sm__tiles_neon_fn)(int8_t *panel, int n, int k, const sm__acts *a, int rows,
+                                  float *out, size_t out_stride);
+
+/* Many rows of a: panel after panel. */
+static void sm__many_rows_neon(sm__pack_neon_fn pack, sm__tiles_neon_fn tiles, int level,
+                               const void *w, size_t w_stride, int n, int k, const sm__acts *a,
+                               int rows, float *out, size_t out_stride, void *scratch) {
+    int8_t *panel = (int8_t *)scratch;
+    int step = 4 * sm__halves_neon(level), o, m;
+    for (o = 0; o < n; o += step) {
+        m = sm__min(step, n - o);
+        pack(level, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m, k, panel);
+        tiles(panel, m, k, a, rows, out + o, out_stride);
     }
-    for (o = 0; o < n; o += 8, out += 8) {
-        int m = sm__min(8, n - o);
-        sm__pack_super_neon(type, i8mm, (const uint8_t *)w + (size_t)o * w_stride, w_stride, m,
-                            n_blocks, panel);
-        for (t = 0; t + 4 <= rows; t += 4)
-            sm__tile_super_panel_neon(type, i8mm, 4, panel, m, n_blocks, a, t,
-                                      out + (size_t)t * out_stride, out_stride);
-        for (; t < rows; t++)
-            sm__tile_super_panel_neon(type, i8mm, 1, panel, m, n_blocks, a, t,
-                                      out + (size_t)t * out_stride, out_stride);
+}
+
+/* Reading blocks is compiled for each type, multiplying panels for each shape of them. */
+SM__INLINE int sm__shape_neon(int type) {
+    int first = sm__types[type].act_block == SM__QK ? 0 : sm__is_per16(type) ? 4 : 2;
+    return first + sm__has_minima(type);
+}
+#define SM__SHAPES(X, target, suffix, level)                                                       \
+    X(q8_0, SM__T_Q8_0, target, suffix, level)                                                     \
+    X(q5_1, SM__T_Q5_1, target, suffix, level)                                                     \
+    X(iq4_xs, SM__T_IQ4_XS, target, suffix, level)                                                 \
+    X(q4_k, SM__T_Q4_K, target, suffix, level)                                                     \
+    X(q6_k, SM__T_Q6_K, target, suffix, level)                                                     \
+    X(q2_k, SM__T_Q2_K, target, suffix, level)
+#define SM__NAME(name, T, target, suffix, level) sm__tiles_##name##__##suffix,
+#define SM__TILES(name, T, target, suffix, level)                                                  \
+    target static void sm__tiles_##name##__##suffix(int8_t *panel, int n, int k, const sm__acts *a,\
+                                                    int rows, float *out, size_t out_stride) {     \
+        sm__tiles_neon(T, level, panel, n, k, a, rows, out, out_stride);                           \
     }
-}
-SM__DOTPROD static void sm__matmul_q4_k__dotprod(const void *w, size_t w_stride, int n, int k,
-                                                 const sm__acts *a, int rows, float *out,
-                                                 size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q4_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
-SM__DOTPROD static void sm__matmul_q5_k__dotprod(const void *w, size_t w_stride, int n, int k,
-                                                 const sm__acts *a, int rows, float *out,
-                                                 size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q5_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
-SM__DOTPROD static void sm__matmul_q6_k__dotprod(const void *w, size_t w_stride, int n, int k,
-                                                 const sm__acts *a, int rows, float *out,
-                                                 size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q6_K, 0, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
+#define SM__LEVEL(target, suffix, level)                                                           \
+    SM__SHAPES(SM__TILES, target, suffix, level)                                                   \
+    static const sm__tiles_neon_fn sm__tiles__##suffix[] = {                                       \
+        SM__SHAPES(SM__NAME, target, suffix, level)};
+#define SM__FEW(name, T, target, suffix, level)                                                    \
+    target static void sm__few_##name##__##suffix(const void *w, size_t w_stride, int n, int k,    \
+                                                  const sm__acts *a, int rows, float *out,         \
+                                                  size_t out_stride) {                             \
+        sm__few_rows_neon(T, level, w, w_stride, n, k, a, rows, out, out_stride);                  \
+    }
+#define SM__MATMUL_NEON(name, T, suffix, few, level)                                               \
+    static void sm__matmul_##name##__##suffix(const void *w, size_t w_stride, int n, int k,        \
+                                              const sm__acts *a, int rows, float *out,             \
+                                              size_t out_stride, void *scratch) {                  \
+        if (rows < 4) sm__few_##name##__##few(w, w_stride, n, k, a, rows, out, out_stride);        \
+        else                                                                                       \
+            sm__many_rows_neon(sm__pack_##name##__neon, sm__tiles__##suffix[sm__shape_neon(T)],    \
+                               level, w, w_stride, n, k, a, rows, out, out_stride, scratch);       \
+    }
+SM__LEVEL(SM__UNUSED, neon, SM__LEVEL_NEON)
+#define SM__MATMUL(name, T)                                                                        \
+    static void sm__pack_##name##__neon(int level, const uint8_t *w, size_t w_stride, int n,       \
+                                        int k, int8_t *panel) {                                    \
+        sm__pack_neon(T, level, w, w_stride, n, k, panel);                                         \
+    }                                                                                              \
+    SM__FEW(name, T, SM__UNUSED, neon, SM__LEVEL_NEON)                                             \
+    SM__MATMUL_NEON(name, T, neon, neon, SM__LEVEL_NEON)
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
+#ifdef SM__HAS_DOTPROD
+SM__LEVEL(SM__DOTPROD, dotprod, SM__LEVEL_DOTPROD)
+#define SM__MATMUL(name, T)                                                                        \
+    SM__FEW(name, T, SM__DOTPROD, dotprod, SM__LEVEL_DOTPROD)                                      \
+    SM__MATMUL_NEON(name, T, dotprod, dotprod, SM__LEVEL_DOTPROD)
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
+#endif
 #ifdef SM__HAS_I8MM
-SM__I8MM static void sm__matmul_q4_k__i8mm(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q4_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
-SM__I8MM static void sm__matmul_q5_k__i8mm(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q5_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
-SM__I8MM static void sm__matmul_q6_k__i8mm(const void *w, size_t w_stride, int n, int k,
-                                           const sm__acts *a, int rows, float *out,
-                                           size_t out_stride, void *scratch) {
-    sm__matmul_super_dotprod_neon(SM__T_Q6_K, 1, w, w_stride, n, k, a, rows, out, out_stride,
-                                  scratch);
-}
+SM__LEVEL(SM__I8MM, i8mm, SM__LEVEL_I8MM)
+#define SM__MATMUL(name, T) SM__MATMUL_NEON(name, T, i8mm, dotprod, SM__LEVEL_I8MM)
+SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
 #endif
-#endif
+#undef SM__SHAPES
+#undef SM__NAME
+#undef SM__TILES
+#undef SM__LEVEL
+#undef SM__FEW
+#undef SM__MATMUL_NEON
 #endif
 
 /* --- soft_cap --------------------------------------------------------------------------------- */
@@ -11512,13 +11207,8 @@ static void sm__kernels_neon(sm__kernels *k) {
     k->matmul[SM__T_F32] = sm__matmul_f32__neon;
     k->matmul[SM__T_F16] = sm__matmul_f16__neon;
     k->matmul[SM__T_BF16] = sm__matmul_bf16__neon;
-    k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
-    k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
-    k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
-    k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
-    k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
 #define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__neon;
-    SM__OTHER_LIST(SM__MATMUL)
+    SM__QUANT_LIST(SM__MATMUL)
 #undef SM__MATMUL
     k->attend_keys = sm__attend_keys__neon;
     k->attend_values = sm__attend_values__neon;
@@ -11541,23 +11231,16 @@ static void sm__kernels_neon(sm__kernels *k) {
 #endif
 #ifdef SM__HAS_DOTPROD
     if (sm__has_dotprod()) {
-        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
-        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
-        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
-        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
-        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
 #define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__dotprod;
-        SM__OTHER_LIST(SM__MATMUL)
+        SM__QUANT_LIST(SM__MATMUL)
 #undef SM__MATMUL
     }
 #endif
 #ifdef SM__HAS_I8MM
     if (sm__has_dotprod() && sm__has_i8mm()) {
-        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__i8mm;
-        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__i8mm;
-        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__i8mm;
-        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__i8mm;
-        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__i8mm;
+#define SM__MATMUL(name, T) k->matmul[T] = sm__matmul_##name##__i8mm;
+        SM__QUANT_LIST(SM__MATMUL)
+#undef SM__MATMUL
     }
 #endif
 }

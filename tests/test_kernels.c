@@ -46,23 +46,16 @@ static void levels_init(void) {
 #ifdef SM__HAS_I8MM
     if (sm__has_dotprod() && sm__has_i8mm()) { /* what a processor without smmla would run */
         sm__kernels *k = levels_again("neon without smmla");
-        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__dotprod;
-        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__dotprod;
-        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__dotprod;
-        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__dotprod;
-        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__dotprod;
+#define NEON(name, T) k->matmul[T] = sm__matmul_##name##__dotprod;
+        SM__QUANT_LIST(NEON)
+#undef NEON
     }
 #endif
 #ifdef SM__HAS_DOTPROD
     { /* what a processor without sdot would run */
         sm__kernels *k = levels_again("neon without sdot");
-        k->matmul[SM__T_Q8_0] = sm__matmul_q8_0__neon;
-        k->matmul[SM__T_Q4_0] = sm__matmul_q4_0__neon;
-        k->matmul[SM__T_Q4_K] = sm__matmul_q4_k__neon;
-        k->matmul[SM__T_Q5_K] = sm__matmul_q5_k__neon;
-        k->matmul[SM__T_Q6_K] = sm__matmul_q6_k__neon;
 #define NEON(name, T) k->matmul[T] = sm__matmul_##name##__neon;
-        SM__OTHER_LIST(NEON)
+        SM__QUANT_LIST(NEON)
 #undef NEON
     }
 #endif
