@@ -8318,7 +8318,7 @@ SM__INLINE void sm__few_rows_neon(int type, int level, const void *w, size_t w_s
     }
 }
 
-/* A panel is 8 rows of w, unpacked for many rows of a; without sdot, 4. A block of it has, for every
+/* A panel is 8 rows of w (without sdot, 4) unpacked for many rows of a. A block of it has, for every
  * 16 elements, four pairs of registers, of rows 0 - 3 and of rows 4 - 7; then two heads. For sdot
  * pair j has bytes 4 j .. 4 j + 3, a row a lane: so come the sums, and nothing is added across. For
  * smmla pairs 2 j and 2 j + 1 have bytes 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2 3, 6 7.
@@ -8440,11 +8440,12 @@ SM__INLINE void sm__rows_neon(int n_t, int32x4_t s[4][2]) {
 SM__INLINE void sm__dot_panel_neon(int type, int level, int n_t, int run, const int8_t *p,
                                    const int8_t *q, size_t q_stride, int32x4_t s[4][2]) {
     int8x16_t w[4][2], y[2];
-    int turn = run, i, h, r;
+    int i, h, r;
+#ifdef SM__HAS_DOTPROD
+    int turn = run;
 #ifndef __clang__ /* GCC schedules all of a block at once, and spills registers */
     if (sm__types[type].act_block == SM__QK) turn = 1;
 #endif
-#ifdef SM__HAS_DOTPROD
     SM__UNROLL
     for (i = 0; i < 4; i++) s[i][0] = s[i][1] = vdupq_n_s32(0);
     for (h = 0; h < run && level; h += turn) {
