@@ -8318,11 +8318,11 @@ SM__INLINE void sm__few_rows_neon(int type, int level, const void *w, size_t w_s
     }
 }
 
-/* A panel is 8 rows of w (without sdot, 4) unpacked for many rows of a. A block of it has, for every
- * 16 elements, four pairs of registers, of rows 0 - 3 and of rows 4 - 7; then two heads. For sdot
- * pair j has bytes 4 j .. 4 j + 3, a row a lane: so come the sums, and nothing is added across. For
- * smmla pairs 2 j and 2 j + 1 have bytes 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2 3, 6 7.
- * Without either pair j has row j. */
+/* A panel is 8 rows of w (without sdot, 4), unpacked for many rows of a. A block of it has, for
+ * every 16 elements, four pairs of registers, of rows 0 - 3 and of rows 4 - 7; then two heads. For
+ * sdot pair j has bytes 4 j .. 4 j + 3, a row a lane: so come the sums, and nothing is added
+ * across. For smmla pairs 2 j and 2 j + 1 have bytes 8 j .. 8 j + 7 of rows 0 1, 4 5 and of rows 2
+ * 3, 6 7. Without either pair j has row j. */
 SM__INLINE int sm__halves_neon(int level) { return level ? 2 : 1; }
 SM__INLINE size_t sm__head_bytes_neon(int type) {
     if (sm__types[type].act_block == SM__QK) return sm__has_minima(type) ? 32 : 16;
