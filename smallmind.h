@@ -11566,7 +11566,9 @@ enum {
     SM__EDIT_NMT,      /* controls off, odd white space to spaces */
     SM__EDIT_STRIP,    /* no white space at the ends */
     SM__EDIT_REPLACE,  /* a text, or a run of characters of a set, by another text */
-    SM__EDIT_CHARSMAP  /* what SentencePiece's charsmap knows */
+    SM__EDIT_CHARSMAP, /* what SentencePiece's charsmap knows */
+    SM__EDIT_BERT,     /* SM__TEXT_LOWER, STRIP, CLEAN and HAN */
+    SM__EDIT_PREPEND   /* a text in front */
 };
 enum { SM__FORM_COMPATIBLE = 1, SM__FORM_COMPOSED = 2, SM__EDIT_LEFT = 1, SM__EDIT_RIGHT = 2 };
 
@@ -11604,7 +11606,8 @@ typedef struct sm__splits {
     sm__str mark;                /* what spaces become, or empty; U+2581 unless plain_spaces */
 } sm__splits;
 enum { SM__STRIP_LEFT = 1, SM__STRIP_RIGHT = 2, SM__ADDED = 4, SM__ADDED_SPECIAL = 8,
-       SM__ADDED_WORD = 16 };
+       SM__ADDED_WORD = 16, SM__ADDED_LATE = 32 /* looked for in normalized text */,
+       SM__ADDED_ONLY = 64 /* the model does not know it */ };
 enum { /* token kinds, as GGUF numbers them */
     SM__TOKEN_NORMAL = 1,
     SM__TOKEN_UNKNOWN = 2,
@@ -11642,6 +11645,7 @@ typedef struct sm__vocab {
     int n_edits;
     sm__splits splits;
     sm__edit shows[SM__MAX_EDITS];   /* of tokenizer.json's decoder */
+    int late;                        /* some tokens are SM__ADDED_LATE */
     int decodes, n_shows;            /* decodes 1 = there is one; without, it follows the kind */
     int strip, strip_char;           /* so many of these go at the start of a text */
     int prefix_bytes;                /* WPM: of tokenizer.json's "##" */
@@ -13810,7 +13814,9 @@ typedef struct sm__tj {
     int marks; /* spaces become U+2581, which no step tells from a space */
     sm__str unknown; /* the last regular expression that is none of ours */
     int fused; /* the decoder: 1 = only Fuse may come, 2 = tokens are one text */
-    int byte_level, bert, flags;
+    int byte_level, flags;
+    int prefix;     /* the normalizer puts one in front */
+    int mark_edits; /* how many steps of the normalizer only make marks */
 } sm__tj;
 
 /* The value of a key of the object that comes next. */
@@ -13887,17 +13893,40 @@ static sm_status sm__tj_added(sm__tj *t, sm__str unknown) {
         int marks = SM__ADDED | (special ? SM__ADDED_SPECIAL : 0) |
                     (sm__json_find_bool(list, "lstrip", 0) ? SM__STRIP_LEFT : 0) |
                     (sm__json_find_bool(list, "rstrip", 0) ? SM__STRIP_RIGHT : 0) |
-                    (sm__json_find_bool(list, "single_word", 0) ? SM__ADDED_WORD : 0);
+                    (sm__json_find_bool(list, "single_word", 0) ? SM__ADDED_WORD : 0) |
+                    (v->late && sm__json_find_bool(list, "normalized", 0) ? SM__ADDED_LATE : 0);
         if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
             !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
             return sm__fail(t->error, SM_ERR_FORMAT,
                             "tokenizer.json: added_tokens without id or content");
+        if (id < (uint64_t)v->n && v->kinds[id] == SM__TOKEN_UNUSED) marks |= SM__ADDED_ONLY;
+        else if ((marks & SM__ADDED_WORD) && special)
+            return sm__tj_refuse(t, "the model knows it, too: single_word of", s);
         if (!unknown.n || s.n != unknown.n || memcmp(s.p, unknown.p, s.n) != 0)
             status = sm__tj_token(t, sm__tj_keep(t, s), id,
                                   special ? SM__TOKEN_CONTROL : SM__TOKEN_USER);
         if (!status && id < (uint64_t)v->n) v->strips[id] = (uint8_t)marks;
     }
     return status;
+}
+
+/* Some added tokens are looked for in normalized text, the others before. Without a normalizer it
+ * is all the same unless both kinds are there. Marks are made beforehand, then, as texts have them;
+ * otherwise with the change to pieces, which is quicker. */
+static void sm__tj_late(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    int late = 0, other = 0;
+    sm__json list;
+    if (sm__json_find(t->root, "added_tokens", &list) && sm__json_peek(&list) == '[')
+        for (sm__json_enter(&list, '['); sm__json_item(&list); sm__json_skip(&list)) {
+            int normalized = sm__json_find_bool(list, "normalized", 0);
+            late |= normalized;
+            other |= !normalized;
+        }
+    v->late = late && (other || v->n_edits);
+    t->prefix = v->splits.front != SM__FRONT_NONE;
+    if (!v->late) v->n_edits -= t->mark_edits;
+    else if (v->splits.mark.n) v->splits.front = SM__FRONT_NONE;
 }
 
 /* {"text": id, ...} */
@@ -13953,6 +13982,12 @@ static sm_status sm__tj_weights(sm__tj *t) {
     return sm__tj_added(t, v->unk < 0 ? none : v->tokens[v->unk]);
 }
 
+/* Whether a token is one of WordPiece's, which differ in where they stand in a word. */
+static int sm__is_piece(const sm__vocab *v, int id) {
+    return v->kinds[id] == SM__TOKEN_NORMAL ||
+           (v->kinds[id] == SM__TOKEN_USER && !(v->strips[id] & SM__ADDED_ONLY));
+}
+
 /* WordPiece: what goes on in a word has a prefix in the file; here, what begins one has a space. */
 static sm_status sm__tj_pieces(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
@@ -13966,7 +14001,7 @@ static sm_status sm__tj_pieces(sm__tj *t) {
     v->max_word = most < 1000000 ? (int)most : 1000000;
     for (i = 0; i < v->n; i++) {
         sm__str *s = &v->tokens[i];
-        if (v->kinds[i] != SM__TOKEN_NORMAL) continue;
+        if (!sm__is_piece(v, i)) continue;
         if (s->n >= prefix.n && !memcmp(s->p, prefix.p, prefix.n)) {
             s->p += prefix.n;
             s->n -= prefix.n;
@@ -14109,16 +14144,14 @@ static int sm__tj_replace(sm__tj *t, sm__json json, sm__edit *step) {
     return sm__tj_text(t, pattern, "Regex", &regex) && sm__tj_regex(step, regex);
 }
 
-static int sm__tj_bert(sm__tj *t, sm__json step) {
+static int sm__tj_bert(sm__json step) {
     sm__json strip;
-    int lower = sm__json_find_bool(step, "lowercase", 1), known = t->kind == SM__VOCAB_WPM;
-    int strips = lower;
+    int lower = sm__json_find_bool(step, "lowercase", 1), strips = lower;
     if (sm__json_find(step, "strip_accents", &strip) && sm__json_peek(&strip) != 'n')
         strips = sm__json_find_bool(step, "strip_accents", 0);
-    t->flags |= (lower ? SM__TEXT_LOWER : 0) | (strips ? SM__TEXT_STRIP : 0) |
-                (sm__json_find_bool(step, "clean_text", 1) ? SM__TEXT_CLEAN : 0) |
-                (sm__json_find_bool(step, "handle_chinese_chars", 1) ? SM__TEXT_HAN : 0);
-    return known;
+    return (lower ? SM__TEXT_LOWER : 0) | (strips ? SM__TEXT_STRIP : 0) |
+           (sm__json_find_bool(step, "clean_text", 1) ? SM__TEXT_CLEAN : 0) |
+           (sm__json_find_bool(step, "handle_chinese_chars", 1) ? SM__TEXT_HAN : 0);
 }
 
 /* A step of the normalizer. After spaces have become U+2581 in SPM nothing may make new ones. */
@@ -14137,21 +14170,22 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
         {"Strip", SM__EDIT_STRIP, 0},
         {"Replace", SM__EDIT_REPLACE, 0},
         {"Precompiled", SM__EDIT_CHARSMAP, 0},
+        {"BertNormalizer", SM__EDIT_BERT, 0},
     };
     sm__vocab *v = &t->m->vocab;
     sm__str type = sm__json_find_string(json, "type");
     sm__edit *step = &v->edits[v->n_edits];
     sm__splits *splits = &v->splits;
-    int known = !t->bert && v->n_edits < SM__MAX_EDITS - 1, spm = t->kind == SM__VOCAB_SPM;
+    int known = v->n_edits < SM__MAX_EDITS - 1, spm = t->kind == SM__VOCAB_SPM;
     size_t i = 0, n = sizeof steps / sizeof *steps;
     memset((void *)step, 0, sizeof *step);
     while (i < n && !sm__str_is(type, steps[i].name)) i++;
-    if (sm__str_is(type, "BertNormalizer")) {
-        known = known && sm__tj_bert(t, json);
-        t->bert = 1;
-    } else if (sm__str_is(type, "Prepend")) {
-        known = known && spm && sm__tj_mark(sm__json_find_string(json, "prepend"));
+    if (sm__str_is(type, "Prepend")) {
+        known = known && spm && sm__tj_text(t, json, "prepend", &step->by) && sm__tj_mark(step->by);
+        step->how = SM__EDIT_PREPEND;
         splits->front = SM__FRONT_ALWAYS;
+        t->mark_edits++;
+        v->n_edits++;
     } else if (i < n && known) {
         step->how = steps[i].how;
         step->flags = steps[i].flags;
@@ -14160,13 +14194,13 @@ static sm_status sm__tj_normalizer(sm__tj *t, sm__json json) {
                           (sm__json_find_bool(json, "strip_right", 1) ? SM__EDIT_RIGHT : 0);
         if (step->how == SM__EDIT_CHARSMAP) known = sm__tj_charsmap(t, json);
         if (step->how == SM__EDIT_REPLACE) known = sm__tj_replace(t, json, step);
+        if (step->how == SM__EDIT_BERT) t->flags |= step->flags = sm__tj_bert(json);
         if (spm && sm__str_is(step->from, " ") && sm__tj_mark(step->by)) {
             t->marks = 1;
             splits->mark = step->by;
-        } else {
-            known = known && !t->marks && !splits->front;
-            v->n_edits++;
-        }
+            t->mark_edits++;
+        } else known = known && !t->marks && !splits->front;
+        v->n_edits++;
     } else known = 0;
     return known ? SM_OK : sm__tj_refuse(t, "a step of kind", type);
 }
@@ -14453,21 +14487,19 @@ static sm_status sm__tj_chain(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
     sm__splits *splits = &v->splits;
     int i;
-    if (t->bert && !sm__splits_bert(splits))
-        return sm__tj_refuse(t, "no BertPreTokenizer behind", sm__str_of("BertNormalizer"));
     if (splits->front == SM__FRONT_ALWAYS && !splits->mark.n)
         return sm__tj_refuse(t, "spaces stay, but there is", sm__str_of("Prepend"));
     if (t->byte_level && t->kind != SM__VOCAB_SPM)
         return sm__tj_refuse(t, "not of a BPE model:", sm__str_of("ByteLevel"));
     v->kind = t->byte_level ? SM__VOCAB_BPE : t->kind;
     if (t->kind == SM__VOCAB_WPM) t->marks = 0; /* whose words begin with a space */
-    if (v->kind != SM__VOCAB_BPE || splits->front || splits->mark.n) t->flags |= SM__TEXT_SPLITS;
-    if (t->bert) t->flags &= ~SM__TEXT_SPLITS;
+    if (v->kind != SM__VOCAB_BPE || splits->front || splits->mark.n || v->late)
+        t->flags |= SM__TEXT_SPLITS;
     for (i = splits->n_before; i < splits->n && t->marks; i++) /* they are spaces for us */
         if (splits->cuts[i].how == SM__CUT_PATTERN)
             splits->patterns[splits->cuts[i].set].from = sm__str_of(" ");
     v->text_flags = t->flags | SM__TEXT_HF;
-    v->add_space_prefix = splits->front != SM__FRONT_NONE;
+    v->add_space_prefix = t->prefix || splits->front != SM__FRONT_NONE;
     v->plain_spaces = !t->marks;
     v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
     v->whole = sm__json_find_bool(t->model, "ignore_merges", 0);
@@ -14493,8 +14525,10 @@ static sm_status sm__tj_parts(sm__tj *t) {
          sm__json_find_string(t->model, "continuing_subword_prefix").n) ||
         sm__json_find_string(t->model, "end_of_word_suffix").n)
         return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
-    if ((status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer)) ||
-        (status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers", sm__tj_pretokenizer)) ||
+    status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer);
+    if (status) return status;
+    sm__tj_late(t);
+    if ((status = sm__tj_steps(t, "pre_tokenizer", "pretokenizers", sm__tj_pretokenizer)) ||
         (status = sm__tj_steps(t, "decoder", "decoders", sm__tj_decoder)) ||
         (status = sm__tj_chain(t)))
         return status;
@@ -17928,6 +17962,9 @@ struct sm__vocab_tables {
     int n_specials;
     int32_t special_first[257];   /* those that begin with byte b: [first[b], first[b + 1]) */
     uint8_t special_start[256];   /* 1: a user-defined token begins so; 2: another special one */
+    struct sm__vocab_tables *added[2]; /* tokenizer.json: texts and lists of the added tokens, of
+                                          those found in normalized text second; NULL = these here,
+                                          or none */
     uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
     const sm__cut *cuts;          /* BPE: how words are cut */
     const sm__pre *pre;           /* BPE: the row that says so; NULL = none does */
@@ -18026,6 +18063,11 @@ static int sm__piece_decode(const sm__vocab *v, sm__str s, unsigned char *out) {
     return (int)s.n;
 }
 
+/* Whether a token of tokenizer.json is none of its model. */
+static int sm__added_only(const sm__vocab *v, int id) {
+    return v->decodes && (v->strips[id] & SM__ADDED_ONLY);
+}
+
 /* The text that a token stands for, in out [its length in the file]. *plain = 1: text may become
  * this token; 0: only SM_TEXT_SPECIAL or the byte fallback give it. */
 static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, int *plain) {
@@ -18036,7 +18078,7 @@ static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, i
         out[0] = (unsigned char)sm__byte_token(s);
         return 1;
     }
-    if (!sm__is_special(kind)) {
+    if (!sm__is_special(kind) || (kind == SM__TOKEN_USER && v->decodes && !sm__added_only(v, id))) {
         if (v->kind != SM__VOCAB_BPE || v->plain_bytes) {
             *plain = v->plain_spaces || v->plain_bytes || !memchr(s.p, ' ', s.n) ||
                      !(v->kind == SM__VOCAB_UGM || (v->text_flags & SM__TEXT_HF));
@@ -18242,7 +18284,7 @@ static sm_status sm__vocab_texts(sm_model *m, sm_error *error) {
     t->shown.bytes = t->bytes;
     t->shown.offsets = t->offsets;
     for (i = 0; i < v->n; i++)
-        if (v->kinds[i] == SM__TOKEN_USER && sm__text_put(t, i))
+        if (v->kinds[i] == SM__TOKEN_USER && !sm__added_only(v, i) && sm__text_put(t, i))
             return sm__fail(error, SM_ERR_FORMAT, "tokenizer: token %d collides with many", i);
     return SM_OK;
 }
@@ -18452,7 +18494,9 @@ static sm_status sm__vocab_trie(sm_model *m, sm_error *error) {
     if (!sorted) return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for its trie");
     for (i = 0; i < v->n; i++) {
         int kind = v->kinds[i];
-        if (!v->tokens[i].n) continue;
+        if (!v->tokens[i].n || sm__added_only(v, i) ||
+            (v->kind == SM__VOCAB_WPM && v->decodes && !sm__is_piece(v, i)))
+            continue;
         if (v->kind == SM__VOCAB_UGM &&
             ((kind != SM__TOKEN_NORMAL && kind != SM__TOKEN_USER && kind != SM__TOKEN_UNUSED) ||
              (!v->plain_spaces && memchr(v->tokens[i].p, ' ', v->tokens[i].n))))
@@ -18532,7 +18576,7 @@ static sm_status sm__vocab_weights(sm_model *m, sm_error *error) {
         float score = v->scores ? v->scores[i] : 0.0f;
         t->weights[i] = v->weights ? v->weights[i] : (double)score;
         if (v->kinds[i] == SM__TOKEN_NORMAL && score < worst) worst = score;
-        if (v->kinds[i] == SM__TOKEN_USER) t->weights[i] = 0.0;
+        if (v->kinds[i] == SM__TOKEN_USER && !v->decodes) t->weights[i] = 0.0;
     }
     t->unknown_weight = (double)(worst - 10.0f);
     if (v->weights) {
@@ -18617,27 +18661,29 @@ static sm_status sm__vocab_ends(sm_model *m, sm_error *error) {
 }
 
 /* Whether SM_TEXT_SPECIAL finds a token in text. */
-static int sm__is_marked(const sm__vocab *v, int id) {
-    int end = v->tables->ends[id >> 3] >> (id & 7) & 1;
-    if (v->decodes && !(v->strips[id] & SM__ADDED)) return 0;
+static int sm__is_marked(const sm__vocab *v, const struct sm__vocab_tables *t, int id) {
+    int end = v->tables->ends[id >> 3] >> (id & 7) & 1, late = t == v->tables->added[1];
+    if (v->decodes && (!(v->strips[id] & SM__ADDED) ||
+                       (v->strips[id] & SM__ADDED_LATE) != (late ? SM__ADDED_LATE : 0)))
+        return 0;
+    if (t != v->tables && !sm__token_str(t, id).n) return 0;
     if (!v->tokens[id].n || sm__is_special(v->kinds[id])) return v->tokens[id].n > 0;
     return end && v->kinds[id] == SM__TOKEN_NORMAL && !(v->text_flags & SM__TEXT_HF);
 }
 
 /* The sorted list of special tokens, and where each first byte begins in it; of equal texts one, a
  * user-defined one if there is. */
-static sm_status sm__vocab_specials(sm_model *m, sm_error *error) {
+static sm_status sm__vocab_specials(sm_model *m, struct sm__vocab_tables *t, sm_error *error) {
     sm__vocab *v = &m->vocab;
-    struct sm__vocab_tables *t = v->tables;
     sm__sorted *sorted, *in_order;
     int i, n = 0, kept = 0, b = 0;
-    for (i = 0; i < v->n; i++) n += sm__is_marked(v, i);
+    for (i = 0; i < v->n; i++) n += sm__is_marked(v, t, i);
     sorted = (sm__sorted *)sm__model_alloc(m, (size_t)n, 2 * sizeof *sorted);
     t->specials = (int32_t *)sm__model_alloc(m, (size_t)n, sizeof *t->specials);
     if (!sorted || !t->specials)
         return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", n);
     for (i = 0, n = 0; i < v->n; i++)
-        if (sm__is_marked(v, i)) sorted[n++].id = i;
+        if (sm__is_marked(v, t, i)) sorted[n++].id = i;
     in_order = sm__sorted_make(t, sorted, sorted + n, n);
     for (i = 0; i < n; i++) {
         int32_t id = in_order[i].id;
@@ -19281,6 +19327,7 @@ struct sm_tokenizer {
     int max_ids, n_ids;
     int unknown; /* SPM: what came last had no token */
     int begin;   /* the piece is the beginning of the text */
+    int late;    /* 1 = the vocabulary's late tokens are looked for, 2 = control ones, too */
     int full;    /* the text became longer than there is room */
 };
 
@@ -19749,6 +19796,37 @@ static void sm__edit_chars(const sm__edit *step, const unsigned char *s, size_t 
     }
 }
 
+/* BERT's: white space is spaces, controls go, Chinese characters stand apart, accents go, and
+ * case. */
+static void sm__edit_bert(const sm__edit *step, const unsigned char *s, size_t n, sm__sink *out) {
+    uint32_t parts[8], code, second;
+    size_t at = 0;
+    while (at < n) {
+        sm__char c = sm__char_at(s, n, at);
+        int kind = sm__char_class_hf(c.code, SM__SET_SINCE_8), left = 1;
+        int apart = (step->flags & SM__TEXT_HAN) && c.code >= 0x3400 &&
+                    sm__set_has(SM__SET_IDEOGRAPHS, c);
+        at += c.length;
+        if ((step->flags & SM__TEXT_CLEAN) &&
+            ((kind & SM__CHAR_CONTROL) || c.code == SM__BAD_CHAR || c.code == 11 || c.code == 12 ||
+             c.code == 0x85))
+            continue;
+        if (apart) sm__sink_char(out, ' ');
+        for (parts[0] = c.code; left > 0;) {
+            code = parts[--left];
+            while ((step->flags & SM__TEXT_STRIP) && left < 7 && code != SM__CHAR_SINCE_9 &&
+                   sm__char_parts(code, &code, &second))
+                if (second) parts[left++] = second; /* marks have no parts of that many parts */
+            kind = sm__char_class_hf(code, SM__SET_SINCE_8);
+            if ((step->flags & SM__TEXT_STRIP) && (kind & SM__CHAR_ACCENT)) continue;
+            if ((step->flags & SM__TEXT_CLEAN) && (kind & SM__CHAR_SPACE)) code = ' ';
+            sm__sink_char(out, step->flags & SM__TEXT_LOWER ? sm__char_lower(code) : code);
+            if (code == 0x130 && (step->flags & SM__TEXT_LOWER)) sm__sink_char(out, 0x307);
+        }
+        if (apart) sm__sink_char(out, ' ');
+    }
+}
+
 static void sm__edit_strip(const sm__edit *step, const unsigned char *s, size_t n, sm__sink *out) {
     size_t start = 0, end = 0, at;
     sm__char c;
@@ -19836,7 +19914,7 @@ static const unsigned char *sm__normalize(sm_tokenizer *t, const unsigned char *
     static const sm__edit utf8 = {SM__EDIT_UTF8, 0, {NULL, 0}, {NULL, 0}, {0, 0, 0, 0}, 0, 0, 0};
     const sm__vocab *v = &t->model->vocab;
     int i = sm__utf8_ok(s, *n) ? 0 : -1;
-    if (!v->n_edits && !v->splits.n_before &&
+    if (!v->n_edits && !v->splits.n_before && !v->late &&
         (v->kind == SM__VOCAB_SPM || !(v->text_flags & SM__TEXT_SPLITS) ||
          (v->kind == SM__VOCAB_BPE && (flags & SM_TEXT_BYTES))))
         return s;
@@ -19848,13 +19926,17 @@ static const unsigned char *sm__normalize(sm_tokenizer *t, const unsigned char *
         if (step->how == SM__EDIT_FORM) sm__form_text(t, step->flags, s, *n, &out);
         else if (step->how == SM__EDIT_STRIP) sm__edit_strip(step, s, *n, &out);
         else if (step->how == SM__EDIT_CHARSMAP) sm__edit_charsmap(v->tables, s, *n, &out);
+        else if (step->how == SM__EDIT_BERT) sm__edit_bert(step, s, *n, &out);
+        else if (step->how == SM__EDIT_PREPEND) {
+            if (*n) sm__sink_put(&out, step->by.p, step->by.n);
+            sm__sink_put(&out, s, *n);
+        }
         else sm__edit_chars(step, s, *n, &out);
         s = (const unsigned char *)out.out;
         *n = out.written;
         t->full |= out.n > out.max;
     }
-    t->full |= *n > (v->kind == SM__VOCAB_SPM || v->kind == SM__VOCAB_BPE ? t->max_text
-                                                                           : 3 * t->max_text);
+    t->full |= *n > (v->text_flags & SM__TEXT_SPLITS ? 3 * t->max_text : t->max_text);
     return t->full ? NULL : s;
 }
 
@@ -19911,36 +19993,21 @@ static void sm__wpm_put(sm_tokenizer *t, uint32_t code, int kind) {
         t->full = 1;
         return;
     }
-    if ((flags & SM__TEXT_LOWER) && ((flags & SM__TEXT_HF) || kind != SM__CHAR_OTHER))
-        code = sm__char_lower(code);
-    if (code == 0x2581 && !(flags & SM__TEXT_HF)) t->text[t->used++] = ' ';
+    if ((flags & SM__TEXT_LOWER) && kind != SM__CHAR_OTHER) code = sm__char_lower(code);
+    if (code == 0x2581) t->text[t->used++] = ' ';
     else t->used += sm__utf8_write(code, t->text + t->used);
     if (alone) sm__wpm_flush(t);
 }
 
-/* A character through the normalizer: its parts without accents. llama.cpp takes the first part of
- * all and drops what are marks alone; Hugging Face's library drops the accents among the parts. */
+/* A character through the normalizer: its first part without accents, as llama.cpp has it. */
 static void sm__wpm_char(sm_tokenizer *t, uint32_t code) {
-    int flags = t->model->vocab.text_flags, hf = flags & SM__TEXT_HF, kind, n = 1;
-    uint32_t parts[8], second;
-    kind = hf ? sm__char_class_hf(code, SM__SET_SINCE_8) : sm__char_class(code);
-    if (hf && (flags & SM__TEXT_CLEAN) &&
-        ((kind & SM__CHAR_CONTROL) || code == SM__BAD_CHAR || code == 11 || code == 12 ||
-         code == 0x85))
-        return;
-    for (parts[0] = code; n > 0;) {
-        code = parts[--n];
-        while ((flags & SM__TEXT_STRIP) && n < 7 && !(hf && code == SM__CHAR_SINCE_9) &&
-               sm__char_parts(code, &code, &second))
-            if (hf && second) parts[n++] = second; /* marks have no parts of that many parts */
-        kind = hf ? sm__char_class_hf(code, SM__SET_SINCE_8) : sm__char_class(code);
-        if (!hf && !(kind & SM__CHAR_SPACE) && (code == SM__BAD_CHAR || (kind & SM__CHAR_CONTROL)))
-            return;
-        if ((flags & SM__TEXT_STRIP) && (kind & (hf ? SM__CHAR_ACCENT : SM__CHAR_MARK))) continue;
-        sm__wpm_put(t, code, kind);
-        if (hf && code == 0x130 && (flags & SM__TEXT_LOWER))
-            sm__wpm_put(t, 0x307, SM__CHAR_ACCENT);
+    int strip = t->model->vocab.text_flags & SM__TEXT_STRIP, kind;
+    uint32_t second;
+    while (strip && sm__char_parts(code, &code, &second)) {
     }
+    kind = sm__char_class(code);
+    if (!(kind & SM__CHAR_SPACE) && (code == SM__BAD_CHAR || (kind & SM__CHAR_CONTROL))) return;
+    if (!strip || !(kind & SM__CHAR_MARK)) sm__wpm_put(t, code, kind);
 }
 
 static void sm__wpm_encode(sm_tokenizer *t, const unsigned char *s, size_t n) {
@@ -20142,6 +20209,7 @@ static void sm__split_front(sm_tokenizer *t, const unsigned char *s, size_t n, i
         used = front.n;
     }
     if (!v->plain_spaces) used += sm__spaces_decode((const char *)s, n, out + used);
+    else if (!mark.n) memcpy(out + used, s, n), used += n;
     else
         for (i = 0; i < n && !t->full; i++) {
             sm__str c = front;
@@ -20154,38 +20222,12 @@ static void sm__split_front(sm_tokenizer *t, const unsigned char *s, size_t n, i
     t->used += used;
 }
 
-/* Pieces are changed one by one into t->text, where bytes that no text has part them; then cut into
- * words. */
-static void sm__split_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
-    const sm__splits *splits = &t->model->vocab.splits;
-    sm__cutter k = sm__cutter_split(splits, 0, splits->n_before);
-    int broken = t->model->vocab.kind == SM__VOCAB_SPM ? sm__spm_broken(s, n, flags) : 0;
-    size_t at, length, start, end;
-    t->used = 0;
-    for (at = 0; at < n && !t->full; at += length) {
-        length = sm__word_next(&k, s + at, n - at);
-        if (k.dropped) continue;
-        if (t->used) t->text[t->used++] = 0xFF;
-        sm__split_front(t, s + at, length, t->begin && at == 0);
-    }
-    for (start = 0; start < t->used && !t->full; start = end + 1) {
-        const unsigned char *stop = splits->n_before ? (const unsigned char *)memchr(
-            t->text + start, 0xFF, t->used - start) : NULL;
-        end = stop ? (size_t)(stop - t->text) : t->used;
-        k = sm__cutter_split(splits, splits->n_before, splits->n);
-        for (at = start; at < end && !t->full; at += length) {
-            length = sm__word_next(&k, t->text + at, end - at);
-            if (!k.dropped) sm__split_word(t, t->text + at, length, broken);
-        }
-    }
-}
-
 /* --- Special tokens in text ------------------------------------------------------------------- */
 
 /* The longest special token at the start of s [n], or -1: the sorted list is narrowed byte by byte.
  * `all` = 0: user-defined ones only. */
-static int32_t sm__special_at(const sm__vocab *v, const unsigned char *s, size_t n, int all) {
-    const struct sm__vocab_tables *t = v->tables;
+static int32_t sm__special_at(const sm__vocab *v, const struct sm__vocab_tables *t,
+                              const unsigned char *s, size_t n, int all) {
     int low = t->special_first[s[0]], high = t->special_first[s[0] + 1];
     int32_t best = -1;
     size_t depth = 1;
@@ -20214,22 +20256,144 @@ static int sm__stands_alone(const unsigned char *s, size_t n, size_t from, size_
 }
 
 /* The place of the next special token in s [n], from `at`; n when there is none. */
-static size_t sm__special_next(const sm__vocab *v, const unsigned char *s, size_t n, size_t at,
-                               int all, const uint8_t *marks, int32_t *id) {
+static size_t sm__special_next(const sm__vocab *v, const struct sm__vocab_tables *t,
+                               const unsigned char *s, size_t n, size_t at, int all,
+                               const uint8_t *marks, int32_t *id) {
     int starts = all ? 3 : 1;
-    for (; at < n; at++) {
-        if (!(v->tables->special_start[s[at]] & starts)) continue;
-        *id = sm__special_at(v, s + at, n - at, all);
-        if (*id >= 0 && v->strips && (v->strips[*id] & SM__ADDED_WORD) &&
-            !sm__stands_alone(s, n, at, at + sm__token_str(v->tables, *id).n)) {
-            at += sm__token_str(v->tables, *id).n - 1;
+    for (*id = -1; at < n; at++) {
+        size_t length;
+        if (!(t->special_start[s[at]] & starts)) continue;
+        *id = sm__special_at(v, t, s + at, n - at, all);
+        if (*id < 0) continue;
+        length = sm__token_str(t, *id).n;
+        if (v->decodes && (v->strips[*id] & SM__ADDED_WORD) &&
+            !sm__stands_alone(s, n, at, at + length)) {
+            at += length - 1;
+            *id = -1;
             continue;
         }
-        if (*id >= 0 && marks && memchr(marks + at, 1, sm__token_str(v->tables, *id).n))
-            *id = sm__special_at(v, s + at, n - at, 0); /* not a control token, then */
+        if (marks && memchr(marks + at, 1, length))
+            *id = sm__special_at(v, t, s + at, n - at, 0); /* not a control token, then */
         if (*id >= 0) return at;
     }
     return n;
+}
+
+/* The white space that a special token takes along: bytes from `at` on, or before it, down to
+ * `start`. llama.cpp takes ASCII only. */
+static size_t sm__white_after(const sm__vocab *v, const unsigned char *s, size_t n, size_t at) {
+    int hf = v->text_flags & SM__TEXT_HF;
+    sm__char c = sm__char_at(s, n, at);
+    for (; (c.kind & SM__CHAR_SPACE) && (hf || c.code < 128); c = sm__char_at(s, n, at))
+        at += c.length;
+    return at;
+}
+static size_t sm__white_before(const sm__vocab *v, const unsigned char *s, size_t start,
+                               size_t end) {
+    size_t at = end;
+    while (at > start) {
+        do at--;
+        while (at > start && (s[at] & 0xC0) == 0x80);
+        if (sm__white_after(v, s, end, at) != end) break;
+        end = at;
+    }
+    return end;
+}
+
+/* --- Text by the steps of tokenizer.json ------------------------------------------------------ */
+
+enum { SM__PART_END = 0xFF, SM__PART_ID = 0xFE }; /* bytes that no text has */
+
+static void sm__split_put(sm_tokenizer *t, int byte) {
+    if (t->used < 3 * t->max_text + 8) t->text[t->used++] = (unsigned char)byte;
+    else t->full = 1;
+}
+
+/* Pieces are changed one by one into t->text, each behind a byte; a late token is its id. */
+static void sm__split_text(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    const sm__splits *splits = &v->splits;
+    size_t at = 0, length, next, end;
+    int32_t id = -1;
+    int shift;
+    for (t->used = 0; at < n && !t->full;) {
+        sm__cutter k = sm__cutter_split(splits, 0, splits->n_before);
+        next = !t->late ? n : sm__special_next(v, v->tables->added[1], s, n, at, t->late > 1, NULL,
+                                               &id);
+        end = id >= 0 && (v->strips[id] & SM__STRIP_LEFT) ? sm__white_before(v, s, at, next) : next;
+        for (; at < end && !t->full; at += length) {
+            length = sm__word_next(&k, s + at, end - at);
+            if (k.dropped) continue;
+            sm__split_put(t, SM__PART_END);
+            if (!t->full) sm__split_front(t, s + at, length, t->begin && at == 0);
+        }
+        if (next == n) break;
+        sm__split_put(t, SM__PART_ID);
+        for (shift = 0; shift < 35; shift += 7) sm__split_put(t, (int)(id >> shift & 127));
+        at = next + sm__token_str(v->tables->added[1], id).n;
+        if (v->strips[id] & SM__STRIP_RIGHT) at = sm__white_after(v, s, n, at);
+    }
+}
+
+static void sm__split_encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
+    const sm__splits *splits = &t->model->vocab.splits;
+    int broken = t->model->vocab.kind == SM__VOCAB_SPM ? sm__spm_broken(s, n, flags) : 0, i;
+    size_t at, end, length;
+    sm__split_text(t, s, n);
+    for (at = 0; at < t->used && !t->full;) {
+        sm__cutter k = sm__cutter_split(splits, splits->n_before, splits->n);
+        if (t->text[at] == SM__PART_ID) {
+            uint32_t id = 0;
+            for (i = 5; i > 0; i--) id = id << 7 | t->text[at + (size_t)i];
+            sm__emit(t, (int32_t)id);
+            at += 6;
+            continue;
+        }
+        end = t->used;
+        at++;
+        if (splits->n_before || t->late)
+            for (end = at; end < t->used && t->text[end] < SM__PART_ID;) end++;
+        for (; at < end && !t->full; at += length) {
+            length = sm__word_next(&k, t->text + at, end - at);
+            if (!k.dropped) sm__split_word(t, t->text + at, length, broken);
+        }
+    }
+}
+
+/* --- A tokenizer's memory --------------------------------------------------------------------- */
+
+static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memory) {
+    sm__arena arena = {NULL, 0, 0};
+    sm_tokenizer scratch;
+    size_t kept = 64;
+    if (max_text > SM__MAX_TEXT) return 0;
+    arena.base = (unsigned char *)memory;
+    if (!t) t = &scratch;
+    sm__arena_take(&arena, 1, sizeof *t);
+    t->best = (sm__best *)sm__arena_take(&arena, max_text + 4, 3 * sizeof *t->best);
+    t->symbols = (sm__symbol *)(void *)t->best;
+    if (memory) t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
+    t->text = (unsigned char *)sm__arena_take(&arena, 3 * max_text + 16, 1);
+    while (kept < 16384 && 16 * kept < max_text) kept *= 2;
+    t->kept = (sm__kept *)sm__arena_take(&arena, kept, sizeof *t->kept);
+    t->kept_mask = kept - 1;
+    return arena.overflow ? 0 : arena.used;
+}
+
+/* Bytes of a tokenizer for texts of max_text bytes; 0 = no vocabulary, or too much text. */
+static size_t sm__tokenizer_bytes(const sm_model *m, size_t max_text) {
+    return m->vocab.tables ? sm__tokenizer_layout(NULL, max_text, NULL) : 0;
+}
+
+/* A tokenizer in memory of that many bytes, 64-byte aligned, that somebody else owns. */
+static sm_tokenizer *sm__tokenizer_place(const sm_model *m, size_t max_text, void *memory) {
+    sm_tokenizer *t = (sm_tokenizer *)memory;
+    memset(t, 0, sizeof *t);
+    t->model = m;
+    t->max_text = max_text;
+    sm__tokenizer_layout(t, max_text, memory);
+    memset(t->kept, 0, (t->kept_mask + 1) * sizeof *t->kept);
+    return t;
 }
 
 /* --- What tokens become: Hugging Face's decoders ---------------------------------------------- */
@@ -20312,21 +20476,26 @@ static int sm__show_step(const sm__vocab *v, const sm__edit *step, sm__str s, in
     return 1;
 }
 
+/* A token as it was in tokenizer.json. */
+static sm__str sm__file_str(const sm__vocab *v, int id) {
+    sm__str s = v->tokens[id];
+    int begins = s.n && s.p[0] == ' ';
+    if (v->kind != SM__VOCAB_WPM || !sm__is_piece(v, id)) return s;
+    s.p += begins ? 1 : -v->prefix_bytes;
+    s.n = begins ? s.n - 1 : s.n + (size_t)v->prefix_bytes;
+    return s;
+}
+
 #define SM__MAX_SHOWN (4 * SM__MAX_TOKEN_BYTES)
 
 /* The text of a token through all steps, in one of two buffers; NULL = not to be told. */
 static const char *sm__show_token(const sm__vocab *v, int id, int first, char *work,
                                   size_t *n, uint8_t *shows) {
-    sm__str s = v->tokens[id];
+    sm__str s = sm__file_str(v, id);
     int i;
     *shows = 0;
     *n = 0;
     if (v->kinds[id] == SM__TOKEN_UNUSED) return work;
-    if (v->kind == SM__VOCAB_WPM && v->kinds[id] == SM__TOKEN_NORMAL) { /* as it was in the file */
-        int begins = s.n && s.p[0] == ' ';
-        s.p += begins ? 1 : -v->prefix_bytes;
-        s.n = begins ? s.n - 1 : s.n + (size_t)v->prefix_bytes;
-    }
     for (i = 0; i < v->n_shows; i++) {
         sm__edit step = v->shows[i];
         sm__sink out = {NULL, SM__MAX_SHOWN, 0, 0};
@@ -20396,6 +20565,44 @@ static sm_status sm__vocab_shown(sm_model *m, sm_error *error) {
     return SM_OK;
 }
 
+/* The added tokens, where the model has other texts for them; those that are looked for in
+ * normalized text (late = 1) are normalized themselves. They are counted, then kept. */
+static sm_status sm__vocab_added(sm_model *m, int late, sm_error *error) {
+    const size_t most = 4 * SM__MAX_SPECIAL_BYTES;
+    sm__vocab *v = &m->vocab;
+    struct sm__vocab_tables *list = (struct sm__vocab_tables *)sm__model_alloc(m, 1, sizeof *list);
+    void *memory = sm__model_alloc(m, sm__tokenizer_bytes(m, most), 1);
+    sm_tokenizer *t = memory ? sm__tokenizer_place(m, most, memory) : NULL;
+    size_t n, total = 0;
+    int i, keep;
+    if (list) {
+        memset(list, 0, sizeof *list);
+        list->offsets = (uint32_t *)sm__model_alloc(m, (size_t)v->n + 1, sizeof *list->offsets);
+    }
+    for (keep = 0; keep < 2; keep++) {
+        if (list && keep) list->bytes = (unsigned char *)sm__model_alloc(m, total, 1);
+        if (!t || !list || !list->offsets || (keep && !list->bytes))
+            return sm__fail(error, SM_ERR_NOMEM, "tokenizer: no memory for %d tokens", v->n);
+        for (i = 0, total = 0; i < v->n; i++) {
+            sm__str text = sm__file_str(v, i);
+            const unsigned char *s = (const unsigned char *)text.p;
+            list->offsets[i] = (uint32_t)total;
+            n = 0;
+            if ((v->strips[i] & SM__ADDED) && !(v->strips[i] & SM__ADDED_LATE) == !late) n = text.n;
+            if (n && late) s = sm__normalize(t, s, &n, 0);
+            if (t->full || n > SM__MAX_SPECIAL_BYTES || total + n > 0x7FFFFFFFu)
+                return sm__fail(error, SM_ERR_UNSUPPORTED,
+                                "tokenizer.json: token %d is too long when normalized", i);
+            if (keep && n) memcpy(list->bytes + total, s, n);
+            total += n;
+        }
+        list->offsets[v->n] = (uint32_t)total;
+    }
+    sm__model_drop(m, memory);
+    v->tables->added[late] = list;
+    return sm__vocab_specials(m, list, error);
+}
+
 /* Checks the vocabulary that a reader filled in and makes the tables; of what the reader made only
  * the kinds stay. Memory is the model's, also on failure. Without a vocabulary nothing is done. */
 static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
@@ -20422,7 +20629,7 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     status = sm__vocab_ends(m, error);
     if (!status) status = sm__vocab_texts(m, error);
     if (!status && v->decodes) status = sm__vocab_shown(m, error);
-    if (!status) status = sm__vocab_specials(m, error);
+    if (!status) status = sm__vocab_specials(m, t, error);
     if (!status && v->kind == SM__VOCAB_BPE) status = sm__vocab_pre(m, error);
     if (!status && ((v->kind == SM__VOCAB_BPE && !v->plain_bytes) || by_merges))
         status = sm__vocab_merges(m, error);
@@ -20433,6 +20640,8 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
     if (!status && v->kind == SM__VOCAB_UGM) status = sm__vocab_weights(m, error);
     if (!status && (v->kind == SM__VOCAB_UGM || v->charsmap.n))
         status = sm__vocab_charsmap(m, error);
+    if (!status && v->decodes) status = sm__vocab_added(m, 0, error);
+    if (!status && v->late) status = sm__vocab_added(m, 1, error);
     if (status) {
         v->tables = NULL;
         return status;
@@ -20452,40 +20661,6 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
 }
 
 /* --- The public functions --------------------------------------------------------------------- */
-
-static size_t sm__tokenizer_layout(sm_tokenizer *t, size_t max_text, void *memory) {
-    sm__arena arena = {NULL, 0, 0};
-    sm_tokenizer scratch;
-    size_t kept = 64;
-    if (max_text > SM__MAX_TEXT) return 0;
-    arena.base = (unsigned char *)memory;
-    if (!t) t = &scratch;
-    sm__arena_take(&arena, 1, sizeof *t);
-    t->best = (sm__best *)sm__arena_take(&arena, max_text + 4, 3 * sizeof *t->best);
-    t->symbols = (sm__symbol *)(void *)t->best;
-    if (memory) t->queue = (sm__merge *)(void *)(t->symbols + max_text + 1);
-    t->text = (unsigned char *)sm__arena_take(&arena, 3 * max_text + 16, 1);
-    while (kept < 16384 && 16 * kept < max_text) kept *= 2;
-    t->kept = (sm__kept *)sm__arena_take(&arena, kept, sizeof *t->kept);
-    t->kept_mask = kept - 1;
-    return arena.overflow ? 0 : arena.used;
-}
-
-/* Bytes of a tokenizer for texts of max_text bytes; 0 = no vocabulary, or too much text. */
-static size_t sm__tokenizer_bytes(const sm_model *m, size_t max_text) {
-    return m->vocab.tables ? sm__tokenizer_layout(NULL, max_text, NULL) : 0;
-}
-
-/* A tokenizer in memory of that many bytes, 64-byte aligned, that somebody else owns. */
-static sm_tokenizer *sm__tokenizer_place(const sm_model *m, size_t max_text, void *memory) {
-    sm_tokenizer *t = (sm_tokenizer *)memory;
-    memset(t, 0, sizeof *t);
-    t->model = m;
-    t->max_text = max_text;
-    sm__tokenizer_layout(t, max_text, memory);
-    memset(t->kept, 0, (t->kept_mask + 1) * sizeof *t->kept);
-    return t;
-}
 
 SM_API sm_status sm_tokenizer_create(const sm_model *model, size_t max_text_bytes,
                                      const sm_allocator *allocator, sm_tokenizer **tokenizer,
@@ -20522,41 +20697,24 @@ SM_API void sm_tokenizer_destroy(sm_tokenizer *tokenizer) {
     sm__heap_free(&heap, tokenizer);
 }
 
-/* The white space that a special token takes along: bytes from `at` on, or before it, down to
- * `start`. llama.cpp takes ASCII only. */
-static size_t sm__white_after(const sm__vocab *v, const unsigned char *s, size_t n, size_t at) {
-    int hf = v->text_flags & SM__TEXT_HF;
-    sm__char c = sm__char_at(s, n, at);
-    for (; (c.kind & SM__CHAR_SPACE) && (hf || c.code < 128); c = sm__char_at(s, n, at))
-        at += c.length;
-    return at;
-}
-static size_t sm__white_before(const sm__vocab *v, const unsigned char *s, size_t start,
-                               size_t end) {
-    size_t at = end;
-    while (at > start) {
-        do at--;
-        while (at > start && (s[at] & 0xC0) == 0x80);
-        if (sm__white_after(v, s, end, at) != end) break;
-        end = at;
-    }
-    return end;
-}
-
 /* Text is cut at special tokens, the longest at the leftmost place first. SPM's space goes in front
  * of what begins the text or follows a special token, as llama.cpp has it. */
 static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int flags) {
     const sm__vocab *v = &t->model->vocab;
+    const struct sm__vocab_tables *specials = v->tables->added[0] ? v->tables->added[0] : v->tables;
     size_t at = 0;
     if ((flags & SM_TEXT_BOS) && v->tables->add_bos) sm__emit(t, v->bos);
     while (at < n) {
-        int32_t id = -1;
-        size_t next = sm__special_next(v, s, n, at, (flags & SM_TEXT_SPECIAL) != 0, t->marks, &id);
+        int32_t id;
+        size_t next = sm__special_next(v, specials, s, n, at, (flags & SM_TEXT_SPECIAL) != 0,
+                                       t->marks, &id);
         size_t end = next, strip = id < 0 || !v->strips ? 0 : v->strips[id];
         const unsigned char *piece = s + at;
         if (strip & SM__STRIP_LEFT) end = sm__white_before(v, s, at, next);
         end -= at; /* the piece's length from here on */
         t->begin = at == 0;
+        t->late = v->tables->added[1] ? flags & SM_TEXT_SPECIAL ? 2 : 1 : 0;
+        if (t->late && t->marks && memchr(t->marks + at, 1, end)) t->late = 1; /* none of control */
         if (v->text_flags & SM__TEXT_HF) piece = sm__normalize(t, piece, &end, flags);
         if (!piece) break;
         if (v->text_flags & SM__TEXT_SPLITS) sm__split_encode(t, piece, end, flags);
@@ -20566,7 +20724,7 @@ static void sm__encode(sm_tokenizer *t, const unsigned char *s, size_t n, int fl
         else sm__bpe_encode(t, piece, end, flags);
         if (id < 0 || t->full) break;
         sm__emit(t, id);
-        at = next + sm__token_str(v->tables, id).n;
+        at = next + sm__token_str(specials, id).n;
         if (strip & SM__STRIP_RIGHT) at = sm__white_after(v, s, n, at);
     }
     if (!(flags & SM_TEXT_BOS)) return;
@@ -26064,9 +26222,10 @@ static int sm__gbnf_number(sm__gbnf *p, uint32_t *value) {
 
 /* The token whose text is name, which is not empty, or -1. */
 static int32_t sm__gbnf_find_token(const struct sm__vocab_tables *t, sm__str name) {
+    const struct sm__vocab_tables *list = t->added[0] ? t->added[0] : t;
     int i, first = (uint8_t)name.p[0];
-    for (i = t->special_first[first]; i < t->special_first[first + 1]; i++)
-        if (sm__str_same(sm__token_str(t, t->specials[i]), name)) return t->specials[i];
+    for (i = list->special_first[first]; i < list->special_first[first + 1]; i++)
+        if (sm__str_same(sm__token_str(list, list->specials[i]), name)) return list->specials[i];
     return sm__text_find(t, (const uint8_t *)name.p, name.n);
 }
 
@@ -37759,7 +37918,10 @@ static int sm__vocab_edits(const sm__vocab *v) {
     for (i = 0; i < v->n_edits; i++) {
         const sm__edit *step = &v->edits[i];
         if (step->how == SM__EDIT_REPLACE && !step->from.n && step->least == 2) merge = 1;
-        else if (step->how != SM__EDIT_CHARSMAP && step->how != SM__EDIT_STRIP &&
+        else if (step->how == SM__EDIT_PREPEND || sm__str_is(step->from, " ")) {
+            if (v->plain_spaces) return -1; /* else it is what GGUF does, too */
+        } else if (step->how == SM__EDIT_BERT ? v->kind != SM__VOCAB_WPM :
+                 step->how != SM__EDIT_CHARSMAP && step->how != SM__EDIT_STRIP &&
                  !(step->how == SM__EDIT_FORM && step->flags == SM__FORM_COMPOSED))
             return -1;
     }

@@ -32,6 +32,7 @@ const gaps = [' ', ' ', ' ', '  ', '   ', '\n', '\n\n', '\r\n', '\t', '', ' \n '
 // Characters of blocks that are not of yesterday: libraries differ in their version of Unicode.
 // For normalizers and WordPiece they are any characters, as there ours are those of the library.
 let any = false
+let extra = [] // added tokens
 function character() {
     if (any && random(3)) {
         const c = 1 + random(random(2) ? 0x3000 : random(2) ? 0x20000 : 0x10ffff)
@@ -50,7 +51,8 @@ function character() {
 function text() {
     let s = ''
     for (let n = 1 + random(12); n > 0; n--)
-        s += (random(4) ? pick(words) : character() + character()) + pick(gaps)
+        s += (random(4) ? pick(extra.length && !random(3) ? extra : words)
+            : character() + character()) + pick(gaps)
     return s
 }
 
@@ -210,8 +212,10 @@ for (const [number, name] of files.entries()) {
     const peer = tiktoken ? from_tiktoken(words, written)
         : Tokenizer.fromString(JSON.stringify(json))
     any = json.model.type === 'WordPiece' || !json.model.merges?.length
+    extra = !name.includes('added') ? [] : json.added_tokens.flatMap(t =>
+        [t.content, t.content.toUpperCase(), t.content + 's', `a${t.content}`])
     const texts = Array.from({ length: count }, any && process.env.SWEEP ? sweep : text)
-        .map(t => tiktoken || name.includes('split') ? t.replace(newer, '') : t)
+        .map(t => tiktoken || /split|added/.test(name) ? t.replace(newer, '') : t)
     fs.writeFileSync(lines, texts.join('\0'))
     const how = tiktoken ? ['plain', tiktoken_words[words]] : ['special']
     const got = execFileSync(ids, [written, lines, ...how], { maxBuffer: 1 << 28 })

@@ -521,8 +521,6 @@ static void json_wordpiece_and_unigram(void) {
         "\"prepend_scheme\":\"first\"},\"model\":{\"type\":\"Unigram\",\"unk_id\":1,\"vocab\":"
         "[[\"<s>\",0],[\"<unk>\",0],[\"\\u2581\",-2],[\"a\",-1],[\"\\u2581a\",-2.5],[\"b\",-4]]}}";
     static const char *const bad[][2] = {
-        {"{\"normalizer\":{\"type\":\"BertNormalizer\"},\"model\":{\"type\":\"WordPiece\"}}",
-         "BertPreTokenizer"},
         {"{\"normalizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"Unigram\"}}", "ByteLevel"},
         {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"},"
          "\"model\":{\"type\":\"Unigram\"}}", "Precompiled"},
@@ -837,8 +835,9 @@ static void decoders_by_hand(void) {
         int n_ids = 0, k;
         const char *s = cases[i][1];
         snprintf(file, sizeof file, "{\"added_tokens\":[{\"id\":0,\"content\":\"s\","
-                 "\"special\":true},{\"id\":99,\"content\":\"z\"},{\"id\":11,\"content\":\"aa\"}],\"decoder\":%s,"
-                 "\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"s\":0,\"u\":1,"
+                 "\"special\":true},{\"id\":99,\"content\":\"z\"},{\"id\":11,\"content\":\"aa\"}],"
+                 "\"decoder\":%s,\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\","
+                 "\"vocab\":{\"s\":0,\"u\":1,"
                  "\"a\":2,\"b\":3,\"\\u2581a\\u2581b\":4,\"##c\":5,\".\":6,\"b</w>\":7,"
                  "\"<0x20>\":8,"
                  "\"<0xC3>\":9,\"<0xA9>\":10,\"aa\":11}}}", cases[i][0]);
@@ -864,6 +863,50 @@ static void decoders_by_hand(void) {
         CHECK_STR(stream, cases[i][3] ? cases[i][3] : text);
         sm_model_close(m);
     }
+}
+
+/* Added tokens in text as it is, and in normalized text; whole words only; with white space. */
+static void added_tokens_by_hand(void) {
+    static const char head[] = "{\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":"
+                               "{\"type\":\"WhitespaceSplit\"},\"added_tokens\":[{\"id\":9,";
+    static const char tail[] = "],\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\","
+                               "\"vocab\":{\"u\":0,\"a\":1,\"b\":2,\"abb\":3}}}";
+    static const char *const cases[][3] = {
+        {"\"content\":\"AB\"}", "ab ABb a", "0 9 2 1 "}, /* as it is */
+        {"\"content\":\"AB\",\"normalized\":true}", "ab ABb a", "9 9 2 1 "},
+        {"\"content\":\"AB\",\"normalized\":true,\"single_word\":true}", "ab ABb Ab-a", "9 3 9 0 "},
+        {"\"content\":\"B\",\"single_word\":true}", "_B B\xC3\xA9 B", "0 0 9 "},
+        {"\"content\":\"B\",\"special\":true,\"normalized\":true},{\"id\":8,\"content\":\"Bb\"}",
+         "bBbb", "9 8 9 "}, /* first those in the text as it is */
+    };
+    char file[1024];
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(file, sizeof file, "%s%s%s", head, cases[i][0], tail);
+        CHECK_STR(words_ids(file, NULL, cases[i][1]), cases[i][2]);
+    }
+}
+
+/* What is marked as no control token is none in normalized text either. */
+static void marks_count_in_normalized_text(void) {
+    static const char file[] =
+        "{\"normalizer\":{\"type\":\"Lowercase\"},\"added_tokens\":[{\"id\":1,\"content\":\"<S>\","
+        "\"special\":true,\"normalized\":true}],\"model\":{\"type\":\"WordLevel\","
+        "\"unk_token\":\"u\",\"vocab\":{\"u\":0}}}";
+    static const uint8_t marks[3] = {0, 1, 0};
+    sm_model *m = NULL;
+    sm_tokenizer *t = NULL;
+    sm_error error;
+    if (words_open(file, NULL, &m, &error)) FAIL("%s", error.text);
+    else t = tokenizer_make(m, 32);
+    if (t) {
+        CHECK_STR(ids_of_text(t, "<s>", SM_TEXT_SPECIAL), "1 ");
+        CHECK_STR(ids_of_text(t, "<s>", 0), "0 ");
+        t->marks = marks;
+        CHECK_STR(ids_of_text(t, "<s>", SM_TEXT_SPECIAL), "0 ");
+    }
+    sm_tokenizer_destroy(t);
+    sm_model_close(m);
 }
 
 static void special_tokens_take_spaces_along(void) {
@@ -916,6 +959,8 @@ static const test tests_words[] = {
     {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},
+    {"words: added tokens by hand", added_tokens_by_hand},
+    {"words: marks count in normalized text", marks_count_in_normalized_text},
     {"words: decoders by hand", decoders_by_hand},
     {"words: special tokens take white space along", special_tokens_take_spaces_along},
 };

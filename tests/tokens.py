@@ -567,6 +567,7 @@ def json_files(folder):
                       'vocab': {'<unk>': 256, **{'<0x%02X>' % i: i for i in range(256)}}}})
     split_files(rng, write)
     decoder_files(rng, write)
+    added_files(rng, write)
     print('\n'.join(names))
 
 
@@ -741,6 +742,53 @@ def decoder_files(rng, write):
             'decoder': chain[0] if len(chain) == 1 else
             {'type': 'Sequence', 'decoders': chain} if number else None,
             'model': {'type': 'WordLevel', 'unk_token': '[UNK]', 'vocab': vocab}})
+
+
+def added_files(rng, write):
+    """Added tokens of every sort, in text that is normalized in many ways, and cut."""
+    def one(kind, **more):
+        return dict(more, type=kind)
+
+    def meta(scheme):
+        return one('Metaspace', replacement='\u2581', prepend_scheme=scheme, split=True)
+
+    bert = one('BertNormalizer', clean_text=True, handle_chinese_chars=True, strip_accents=None,
+               lowercase=True)
+    level = one('ByteLevel', add_prefix_space=False, trim_offsets=True, use_regex=True)
+    marks = one('Sequence', normalizers=[one('Prepend', prepend='\u2581'),
+                                         one('Replace', pattern={'String': ' '},
+                                             content='\u2581')])
+    lower = one('Sequence', normalizers=[one('NFKC'), one('Lowercase')])
+    strip = one('Strip', strip_left=True, strip_right=True)
+    texts = ['<s>', '[MASK]', 'Lily', 'the', 'cat ', ' on', '\u00c9t\u00e9', '12', '<S>x', '  ',
+             '\ufb01', 'Once upon', '\n\n', '...', '\u4f60', 'xyz_', '\u2581a', 'UP']
+    for number, (kind, normalizer, cut) in enumerate((
+            ('WordPiece', bert, one('BertPreTokenizer')), ('WordPiece', bert, None),
+            ('WordLevel', lower, one('Whitespace')), ('Unigram', None, meta('always')),
+            ('Unigram', lower, meta('first')), ('Unigram', strip, meta('never')),
+            ('BPE', marks, None), ('BPE', marks, meta('always')), ('BPE', None, meta('first')),
+            ('BPE', lower, one('Sequence', pretokenizers=[one('WhitespaceSplit'), meta('always')])),
+            ('ByteLevel', None, level), ('ByteLevel', lower, level), ('BPE', marks, one(
+                'Digits', individual_digits=True)), ('BPE', None, None), ('Unigram', bert, None))):
+        model = split_model(rng, kind, '\u2581' if normalizer == marks or cut and
+                            'Metaspace' in str(cut) else ' ')
+        vocab = [t for t, _ in model['vocab']] if kind == 'Unigram' else list(model['vocab'])
+        tokens, strips = [], number % 3
+        for text in texts:
+            if rng.randrange(3) and (not strips or text.strip() == text):
+                known = text in vocab # by the model: then control tokens are ours by name only
+                special = bool(rng.randrange(2)) and not known
+                tokens.append({
+                    'id': vocab.index(text) if known else len(vocab), 'content': text,
+                    'single_word': not rng.randrange(2) and not (
+                        known and special),
+                    'lstrip': bool(strips and rng.randrange(2)),
+                    'rstrip': bool(strips and rng.randrange(2)),
+                    'normalized': bool(rng.randrange(3)), 'special': special})
+                vocab += [] if known else [text]
+        write('added%d' % number, {
+            'added_tokens': tokens, 'normalizer': normalizer, 'pre_tokenizer': cut,
+            'post_processor': None, 'decoder': one('Fuse'), 'model': model})
 
 
 def bench_files(folder, *names):
