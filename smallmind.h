@@ -3036,41 +3036,30 @@ static void sm__unpack_q2_k(const void *src, sm__plain *out) {
     sm__unpack_twos(block.q, 0, out->q);
 }
 
-SM__INLINE void sm__scales_q3_k(const uint8_t *scales, int8_t *sc) {
-    int j;
-    for (j = 0; j < 16; j++) {
-        int low = scales[j % 8] >> (j / 8 * 4) & 15;
-        sc[j] = (int8_t)((low | (scales[8 + j % 4] >> (j / 4 * 2) & 3) << 4) - 32);
-    }
-}
-
 static void sm__unpack_q3_k(const void *src, sm__plain *out) {
     sm__block_q3_k block;
-    int i;
+    int i, low;
     memcpy(&block, src, sizeof block);
     sm__plain_begin(out, block.d);
-    sm__scales_q3_k(block.scales, out->sc);
+    for (i = 0; i < 16; i++) {
+        low = block.scales[i % 8] >> (i / 8 * 4) & 15;
+        out->sc[i] = (int8_t)((low | (block.scales[8 + i % 4] >> (i / 4 * 2) & 3) << 4) - 32);
+    }
     sm__unpack_twos(block.q, 4, out->q);
     for (i = 0; i < SM__QK_K; i++)
         out->q[i] = (int8_t)(out->q[i] + 4 * (block.high[i % 32] >> i / 32 & 1));
 }
 
-SM__INLINE void sm__scales_iq4_xs(int high, const uint8_t *scales, int8_t *sc) {
-    int j;
-    for (j = 0; j < 8; j++) {
-        int low = scales[j / 2] >> (j % 2 * 4) & 15;
-        sc[2 * j] = sc[2 * j + 1] = (int8_t)((low | (high >> 2 * j & 3) << 4) - 32);
-    }
-}
-
 static void sm__unpack_iq4_xs(const void *src, sm__plain *out) {
     sm__block_iq4_xs block;
-    int j;
+    int j, sc;
     memcpy(&block, src, sizeof block);
     sm__plain_begin(out, block.d);
-    sm__scales_iq4_xs(block.scales_h, block.scales_l, out->sc);
-    for (j = 0; j < 8; j++)
+    for (j = 0; j < 8; j++) {
+        sc = (block.scales_l[j / 2] >> (j % 2 * 4) & 15) | (block.scales_h >> 2 * j & 3) << 4;
+        out->sc[2 * j] = out->sc[2 * j + 1] = (int8_t)(sc - 32);
         sm__unpack_nibbles(block.b + 16 * j, NULL, sm__iq4_steps, 0, out->q + SM__QK * j);
+    }
 }
 
 static void sm__unpack_tq2_0(const void *src, sm__plain *out) {
@@ -8433,7 +8422,6 @@ SM__INLINE void sm__rows_neon(int n_t, int32x4_t s[4][2]) {
         }
     }
 }
-
 #endif
 
 /* The same for run (1 or 2) times 16 activations and from nothing, without sdot too. */
