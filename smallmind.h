@@ -11568,6 +11568,7 @@ typedef struct sm__edit {
     int least, most;   /* of a run; most 0 = any number */
 } sm__edit;
 #define SM__MAX_EDITS 12
+#define SM__MAX_MARK 64     /* bytes of marks like "</w>" */
 #define SM__MAX_PATTERN 256 /* bytes of a text at which text is cut */
 
 /* A step of tokenizer.json's decoder, as it changes the text of one token. */
@@ -11625,9 +11626,10 @@ typedef struct sm__vocab {
     int plain_spaces;                /* SPM: pieces hold ' ' (llama2.c), not U+2581 */
     int plain_bytes;                 /* BPE: tokens are bytes (tiktoken), merged by their rank */
     const char *given_pre;           /* sm_model_params.pre: instead of pre, or NULL */
+    sm__str goes_on, ends;           /* merges: marks of what goes on a word, and of what ends it */
     int fuse_unknown;                /* SPM: the unknown id once for all that follow each other */
     int whole;                       /* BPE: ignore_merges; -1 = as pre has it */
-    int byte_fallback;               /* UGM: bytes for what has no token */
+    int byte_fallback;               /* UGM, BPE: bytes for what has no token */
     int text_flags;                  /* SM__TEXT_* */
     sm__edit edits[SM__MAX_EDITS];   /* of tokenizer.json's normalizer */
     int n_edits;
@@ -13919,7 +13921,7 @@ static void sm__tj_late(sm__tj *t) {
 
 /* {"text": id, ...} */
 static sm_status sm__tj_tokens(sm__tj *t) {
-    int bytes = sm__json_find_bool(t->model, "byte_fallback", 0);
+    int bytes = sm__json_find_bool(t->model, "byte_fallback", 0), known = 0;
     sm__json list;
     sm_status status = SM_OK;
     sm__str s, unknown = sm__json_find_string(t->model, "unk_token");
@@ -13929,11 +13931,15 @@ static sm_status sm__tj_tokens(sm__tj *t) {
     while (!status && sm__json_member(&list, &s) && sm__json_u64(&list, &id)) {
         int kind = unknown.n && s.n == unknown.n && !memcmp(s.p, unknown.p, s.n)
                        ? SM__TOKEN_UNKNOWN : SM__TOKEN_NORMAL;
+        known |= kind == SM__TOKEN_UNKNOWN;
         if (bytes && s.n == 6 && !memcmp(s.p, "<0x", 3)) kind = SM__TOKEN_BYTE;
         status = sm__tj_token(t, sm__tj_keep(t, s), id, kind);
     }
     if (!status && list.bad)
         return sm__fail(t->error, SM_ERR_FORMAT, "tokenizer.json: model.vocab is not text to ids");
+    if (!status && !known && t->m->vocab.kind != SM__VOCAB_BPE &&
+        (unknown.n || t->kind != SM__VOCAB_SPM))
+        return sm__tj_refuse(t, "model.vocab has no unk_token", unknown);
     return status ? status : sm__tj_added(t, unknown);
 }
 
@@ -13960,13 +13966,13 @@ static sm_status sm__tj_weights(sm__tj *t) {
             return sm__fail(t->error, SM_ERR_FORMAT,
                             "tokenizer.json: token %llu is no text with its score",
                             (unsigned long long)id);
-        if (bytes && s.n == 6 && !memcmp(s.p, "<0x", 3)) kind = SM__TOKEN_BYTE;
-        status = sm__tj_token(t, sm__tj_keep(t, s), id, kind);
+        status = sm__tj_token(t, sm__tj_keep(t, s), id, kind); /* text may say "<0x41>", too */
         if (!status) v->weights[id] = weight;
     }
     if (status) return status;
     v->unk = unknown < (uint64_t)v->n ? (int32_t)unknown : -1;
     v->byte_fallback = bytes;
+    if (v->unk < 0 && !bytes) return sm__tj_refuse(t, "Unigram without", sm__str_of("unk_id"));
     return sm__tj_added(t, v->unk < 0 ? none : v->tokens[v->unk]);
 }
 
@@ -14480,7 +14486,8 @@ static sm_status sm__tj_chain(sm__tj *t) {
     if (t->byte_level && t->kind != SM__VOCAB_SPM)
         return sm__tj_refuse(t, "not of a BPE model:", sm__str_of("ByteLevel"));
     v->kind = t->byte_level ? SM__VOCAB_BPE : t->kind;
-    if (t->kind == SM__VOCAB_WPM) t->marks = 0; /* whose words begin with a space */
+    if (t->kind == SM__VOCAB_WPM || v->goes_on.n || v->ends.n)
+        t->marks = 0; /* WordPiece's words begin with a space */
     if (v->kind != SM__VOCAB_BPE || splits->front || splits->mark.n || v->late)
         t->flags |= SM__TEXT_SPLITS;
     for (i = splits->n_before; i < splits->n && t->marks; i++) /* they are spaces for us */
@@ -14492,6 +14499,29 @@ static sm_status sm__tj_chain(sm__tj *t) {
     v->fuse_unknown = sm__json_find_bool(t->model, "fuse_unk", 0);
     v->whole = sm__json_find_bool(t->model, "ignore_merges", 0);
     v->add_bos = v->add_eos = 0;
+    return SM_OK;
+}
+
+/* The options of BPE. */
+static sm_status sm__tj_bpe(sm__tj *t) {
+    sm__vocab *v = &t->m->vocab;
+    sm__json number;
+    double dropout = 0.0;
+    size_t i;
+    if (sm__json_find(t->model, "dropout", &number) && sm__json_peek(&number) != 'n' &&
+        (!sm__json_number(&number, &dropout) || dropout != 0.0))
+        return sm__tj_refuse(t, "ids would be random:", sm__str_of("dropout"));
+    if (!sm__tj_text(t, t->model, "continuing_subword_prefix", &v->goes_on) ||
+        !sm__tj_text(t, t->model, "end_of_word_suffix", &v->ends))
+        return sm__fail(t->error, SM_ERR_NOMEM, "no memory for %d tokens", v->n);
+    for (i = 0; i < v->goes_on.n + v->ends.n; i++) {
+        int c = i < v->goes_on.n ? v->goes_on.p[i] : v->ends.p[i - v->goes_on.n];
+        if (c <= ' ' || c > '~' || v->goes_on.n > SM__MAX_MARK || v->ends.n > SM__MAX_MARK)
+            return sm__tj_refuse(t, "marks of subwords", v->goes_on.n ? v->goes_on : v->ends);
+    }
+    v->byte_fallback = sm__json_find_bool(t->model, "byte_fallback", 0);
+    if (i && v->byte_fallback) return sm__tj_refuse(t, "byte_fallback with marks of",
+                                                    sm__str_of("subwords"));
     return SM_OK;
 }
 
@@ -14509,10 +14539,7 @@ static sm_status sm__tj_parts(sm__tj *t) {
               : sm__str_is(type, "WordLevel") ? SM__VOCAB_WORDS
                                               : SM__VOCAB_NONE;
     if (!t->kind) return sm__tj_refuse(t, "a model of kind", type);
-    if ((t->kind == SM__VOCAB_SPM &&
-         sm__json_find_string(t->model, "continuing_subword_prefix").n) ||
-        sm__json_find_string(t->model, "end_of_word_suffix").n)
-        return sm__tj_refuse(t, "marks of", sm__str_of("subwords"));
+    if (t->kind == SM__VOCAB_SPM && (status = sm__tj_bpe(t)) != SM_OK) return status;
     status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer);
     if (status) return status;
     sm__tj_late(t);
@@ -17956,7 +17983,8 @@ struct sm__vocab_tables {
     uint8_t *ends;                /* [(n + 7) / 8] bits: ids that end a generation */
     const sm__cut *cuts;          /* BPE: how words are cut */
     const sm__pre *pre;           /* BPE: the row that says so; NULL = none does */
-    int whole;                          /* BPE: a word that is a token is not merged */
+    int whole;                          /* a word that is a token is not merged */
+    int odd;                            /* merges: characters have marks, or none may know them */
     int add_bos, add_eos, space_prefix; /* what the file or the kind of vocabulary says */
 };
 
@@ -18286,8 +18314,10 @@ static void sm__vocab_bytes(const sm__vocab *v) {
         t->byte_id[i] = v->kind == SM__VOCAB_BPE ? sm__text_find(t, &byte, 1) : -1;
     }
     for (i = v->n - 1; i >= 0; i--) /* downwards: the lowest id stays */
-        if (v->kinds[i] == SM__TOKEN_BYTE && v->kind != SM__VOCAB_BPE)
-            t->byte_id[t->bytes[t->offsets[i]]] = i;
+        if ((v->kinds[i] == SM__TOKEN_BYTE && v->kind != SM__VOCAB_BPE) ||
+            (v->kind == SM__VOCAB_UGM && v->decodes && v->byte_fallback &&
+             sm__byte_token(v->tokens[i]) >= 0))
+            t->byte_id[sm__byte_token(v->tokens[i])] = i;
 }
 
 /* Scores as integers in the opposite order, so that a heap key is one number. Equal scores (also
@@ -18329,6 +18359,10 @@ static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not byte-level text", i);
     new_pair.left = sm__text_find(t, text, (size_t)n_left);
     new_pair.right = sm__text_find(t, text + n_left, (size_t)n_right);
+    if (v->goes_on.n) { /* it goes in the middle of a token */
+        n_right -= (int)sm__min_size(v->goes_on.n, (size_t)n_right);
+        memmove(text + n_left, text + n_left + v->goes_on.n, (size_t)n_right);
+    }
     new_pair.merged = sm__text_find(t, text, (size_t)(n_left + n_right));
     new_pair.rank = (uint32_t)i;
     if (new_pair.left < 0 || new_pair.right < 0 || new_pair.merged < 0)
@@ -19363,11 +19397,10 @@ static void sm__pair_try(sm_tokenizer *t, const unsigned char *s, int32_t left) 
     sm__queue_push(t, (uint64_t)order << 32 | (uint32_t)left, n, id);
 }
 
-/* Merges the chain of symbols that begins at place 0 of text s until no pair is left. */
-static void sm__symbols_merge(sm_tokenizer *t, const unsigned char *s) {
-    int32_t at;
+/* Merges the chain of symbols that begins at a place of text s until no pair is left. */
+static void sm__symbols_merge(sm_tokenizer *t, const unsigned char *s, int32_t at) {
     t->n_queue = 0;
-    for (at = 0; at >= 0; at = t->symbols[at].next) sm__pair_try(t, s, at);
+    for (; at >= 0; at = t->symbols[at].next) sm__pair_try(t, s, at);
     while (t->n_queue) {
         sm__merge merge = sm__queue_pop(t);
         int32_t left = (int32_t)(merge.key & 0xFFFFFFFFu), right = t->symbols[left].next;
@@ -19480,11 +19513,39 @@ static const unsigned char *sm__loose_text(sm_tokenizer *t, const unsigned char 
     return t->full ? NULL : t->text;
 }
 
+/* The symbols of a word whose characters have marks; or whose unknown ones are left out, so that
+ * their neighbours meet. Returns the place of the first one, or -1. */
+static int32_t sm__symbols_odd(sm_tokenizer *t, const unsigned char *s, size_t n) {
+    const sm__vocab *v = &t->model->vocab;
+    unsigned char text[2 * SM__MAX_MARK + 8];
+    int32_t first = -1, prev = -1;
+    size_t at, end, used, i;
+    for (at = 0; at < n; at = end) {
+        sm__symbol *symbol = &t->symbols[at];
+        end = at + (v->kind == SM__VOCAB_BPE ? 1 : sm__lead_span(s + at, n - at));
+        used = at ? v->goes_on.n : 0;
+        if (used) memcpy(text, v->goes_on.p, used);
+        memcpy(text + used, s + at, end - at);
+        used += end - at;
+        if (end == n && v->ends.n) memcpy(text + used, v->ends.p, v->ends.n), used += v->ends.n;
+        symbol->id = sm__text_find(v->tables, text, used);
+        for (i = at; i < end && v->kind == SM__VOCAB_SPM && v->tables->byte_id[s[i]] >= 0;) i++;
+        if (symbol->id < 0 && v->unk < 0 && i < end) continue;
+        symbol->n = (uint32_t)(end - at);
+        symbol->prev = prev;
+        symbol->next = -1;
+        if (prev < 0) first = (int32_t)at;
+        else t->symbols[prev].next = (int32_t)at;
+        prev = (int32_t)at;
+    }
+    return first;
+}
+
 /* `broken`: some of it is no UTF-8, which with SM_TEXT_BYTES (2) becomes bytes one by one. */
 static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
     const struct sm__vocab_tables *tables = t->model->vocab.tables;
     size_t at = 0;
-    int32_t prev = -1, i;
+    int32_t prev = -1, head = 0, i;
     int first = t->n_ids;
     sm__kept *slot = NULL;
     /* After an unknown id the first one of this word may be fused with it: not the usual ids. */
@@ -19494,7 +19555,13 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
         sm__emit(t, i);
         if (i >= 0) return;
     }
-    while (at < n) {
+    if (tables->whole && n <= t->model->vocab.max_token_bytes) {
+        i = sm__text_find(tables, s, n);
+        sm__emit(t, i);
+        if (i >= 0) return;
+    }
+    if (tables->odd) head = sm__symbols_odd(t, s, n);
+    while (at < n && !tables->odd) {
         size_t length = broken == 2 ? sm__char_at(s, n, at).length : sm__lead_span(s + at, n - at);
         sm__symbol *symbol = &t->symbols[at];
         symbol->prev = prev;
@@ -19504,10 +19571,10 @@ static void sm__spm_word(sm_tokenizer *t, const unsigned char *s, size_t n, int 
         at += length;
         symbol->next = at < n ? (int32_t)at : -1;
     }
-    sm__symbols_merge(t, s);
-    for (i = 0; i >= 0; i = t->symbols[i].next) {
+    sm__symbols_merge(t, s, head);
+    for (i = head; i >= 0; i = t->symbols[i].next) {
         int32_t id = t->symbols[i].id;
-        if (id < 0) id = sm__text_find(tables, s + i, t->symbols[i].n);
+        if (id < 0 && !tables->pairs) id = sm__text_find(tables, s + i, t->symbols[i].n);
         if (id >= 0) sm__emit(t, id), t->unknown = 0;
         else sm__emit_bytes(t, s + i, t->symbols[i].n);
     }
@@ -19531,7 +19598,7 @@ static int sm__utf8_ok(const unsigned char *s, size_t n) {
  * ids with a queue that stays in the cache. */
 static void sm__spm_piece(sm_tokenizer *t, const unsigned char *s, size_t n, int broken) {
     const sm__vocab *v = &t->model->vocab;
-    int whole = v->tables->space_inside || broken;
+    int whole = v->tables->space_inside || broken || v->tables->whole || v->tables->odd;
     int lines = (v->text_flags & (SM__TEXT_CHARS | SM__TEXT_SOLID)) == SM__TEXT_CHARS;
     size_t start = 0, end;
     t->unknown = 0;
@@ -19576,7 +19643,7 @@ static void sm__spm_encode(sm_tokenizer *t, const unsigned char *s, size_t n, in
 static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
     const sm__vocab *v = &t->model->vocab;
     const struct sm__vocab_tables *tables = v->tables;
-    int32_t i, count = (int32_t)n;
+    int32_t i, head = 0, count = (int32_t)n;
     int first = t->n_ids;
     sm__kept *slot;
     if (sm__kept_find(t, s, n, &slot)) return;
@@ -19588,16 +19655,22 @@ static void sm__bpe_word(sm_tokenizer *t, const unsigned char *s, size_t n) {
             return;
         }
     }
-    for (i = 0; i < count; i++) {
+    if (tables->odd) head = sm__symbols_odd(t, s, n);
+    for (i = 0; i < count && !tables->odd; i++) {
         sm__symbol *symbol = &t->symbols[i];
         symbol->prev = i - 1;
         symbol->next = i + 1 < count ? i + 1 : -1;
         symbol->n = 1;
         symbol->id = tables->byte_id[s[i]];
     }
-    sm__symbols_merge(t, s);
-    for (i = 0; i >= 0; i = t->symbols[i].next)
-        sm__emit(t, t->symbols[i].id >= 0 ? t->symbols[i].id : v->unk);
+    sm__symbols_merge(t, s, head);
+    for (i = head; i >= 0; i = t->symbols[i].next) {
+        int unknown = t->symbols[i].id < 0;
+        if (!unknown || !t->unknown || !v->fuse_unknown)
+            sm__emit(t, unknown ? v->unk : t->symbols[i].id);
+        t->unknown = unknown;
+    }
+    t->unknown = 0;
     sm__kept_put(t, slot, s, n, first);
 }
 
@@ -20635,6 +20708,10 @@ static sm_status sm__vocab_build(sm_model *m, sm_error *error) {
         return status;
     }
     sm__vocab_bytes(v);
+    for (i = 0; i < 256 && t->byte_id[i] >= 0;) i++;
+    t->odd = v->goes_on.n || v->ends.n || (v->decodes && v->unk < 0 && i < 256);
+    if (i < 256 && v->kind == SM__VOCAB_BPE && v->byte_fallback)
+        return sm__fail(error, SM_ERR_UNSUPPORTED, "tokenizer.json: byte_fallback with ByteLevel");
     sm__vocab_drop_lists(m);
     t->space_prefix = (v->kind == SM__VOCAB_SPM && v->add_space_prefix != 0) ||
                       v->kind == SM__VOCAB_WPM ||
@@ -37940,10 +38017,12 @@ static void sm__describe_vocab(sm_writer *w, const sm__vocab *v) {
         sm_writer_value(w, "tokenizer.ggml.model", SM_META_TEXT,
                         none ? "none" : sm__vocab_kinds[v->kind - 1].name);
     if (none || w->error.status) return;
-    if (v->plain_bytes || v->byte_fallback || sm__vocab_edits(v) < 0 || sm__vocab_merging(v) < 0) {
+    if (v->plain_bytes || (ugm && v->byte_fallback) || v->goes_on.n || v->ends.n ||
+        sm__vocab_edits(v) < 0 || sm__vocab_merging(v) < 0) {
         SM__WRITER_FAIL(w, SM_ERR_UNSUPPORTED, "writer: GGUF has no vocabulary of this kind: %s",
-                        v->plain_bytes          ? "tiktoken"
-                        : v->byte_fallback      ? "Unigram with bytes"
+                        v->plain_bytes                ? "tiktoken"
+                        : v->goes_on.n || v->ends.n   ? "marks of subwords"
+                        : ugm && v->byte_fallback     ? "Unigram with bytes"
                         : sm__vocab_edits(v) < 0 ? "its normalizer"
                                                 : "its words");
         return;

@@ -2194,7 +2194,8 @@ static void files_tokenizer_json_refused(void) {
         {"{" TJ_MODEL TJ_SPM ",\"merges\":[[\"a\"]]}}", SM_ERR_FORMAT, "merge 0 is no pair"},
         {"{" TJ_MODEL TJ_SPM ",\"merges\":[\"a b\"]}}", SM_ERR_FORMAT, "right side is not a token"},
         {"{" TJ_MODEL TJ_SPM ",\"merges\":[\"aa\"]}}", SM_ERR_FORMAT, "merge 0 is not"},
-        {"{" TJ_MODEL "\"end_of_word_suffix\":\"</w>\"}}", SM_ERR_UNSUPPORTED, "marks of subwords"},
+        {"{" TJ_MODEL "\"end_of_word_suffix\":\" \"}}", SM_ERR_UNSUPPORTED, "marks of subwords"},
+        {"{" TJ_MODEL "\"dropout\":0.1}}", SM_ERR_UNSUPPORTED, "random: dropout"},
         {"{\"normalizer\":{\"type\":\"Uppercase\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
          SM_ERR_UNSUPPORTED, "kind Uppercase"},
         {"{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"x\"}," TJ_MODEL TJ_SPM

@@ -865,6 +865,27 @@ static void decoders_by_hand(void) {
     }
 }
 
+/* Marks of what goes on a word and ends it; words that are tokens; what has no token. */
+static void options_of_merges(void) {
+    static const char *const cases[][3] = {
+        {"\"end_of_word_suffix\":\"$\",\"merges\":[\"a b$\"]", "ab aab a", "3 0 3 "},
+        {"\"end_of_word_suffix\":\"$\",\"unk_token\":\"u\",\"merges\":[\"a b$\"]", "abb", "0 1 2 "},
+        {"\"continuing_subword_prefix\":\"@\",\"merges\":[\"a @b\"]", "abab bab", "4 6 5 1 6 5 "},
+        {"\"ignore_merges\":true,\"merges\":[]", "abc", "7 "},
+        {"\"ignore_merges\":false,\"merges\":[\"a b\"]", "a?b abc", "4 4 "}, /* left out */
+        {"\"unk_token\":\"u\",\"merges\":[\"a b\"]", "a??b", "0 8 8 1 "},
+        {"\"unk_token\":\"u\",\"fuse_unk\":true,\"merges\":[\"a b\"]", "a??b?", "0 8 1 8 "},
+    };
+    char file[1024];
+    size_t i;
+    for (i = 0; i < sizeof cases / sizeof *cases; i++) {
+        snprintf(file, sizeof file, "{\"pre_tokenizer\":{\"type\":\"WhitespaceSplit\"},\"model\":{"
+                 "\"type\":\"BPE\",%s,\"vocab\":{\"a\":0,\"b\":1,\"b$\":2,\"ab$\":3,\"ab\":4,"
+                 "\"@b\":5,\"@a\":6,\"abc\":7,\"u\":8}}}", cases[i][0]);
+        CHECK_STR(words_ids(file, NULL, cases[i][1]), cases[i][2]);
+    }
+}
+
 /* Added tokens in text as it is, and in normalized text; whole words only; with white space. */
 static void added_tokens_by_hand(void) {
     static const char head[] = "{\"normalizer\":{\"type\":\"Lowercase\"},\"pre_tokenizer\":"
@@ -959,6 +980,7 @@ static const test tests_words[] = {
     {"words: pre-tokenizers by hand", pretokenizers_by_hand},
     {"words: tiktoken by hand", tiktoken_by_hand},
     {"words: any ids stream whole characters", any_ids_stream_whole_characters},
+    {"words: options of merges", options_of_merges},
     {"words: added tokens by hand", added_tokens_by_hand},
     {"words: marks count in normalized text", marks_count_in_normalized_text},
     {"words: decoders by hand", decoders_by_hand},

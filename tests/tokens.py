@@ -568,6 +568,7 @@ def json_files(folder):
     split_files(rng, write)
     decoder_files(rng, write)
     added_files(rng, write)
+    bpe_options(rng, write)
     print('\n'.join(names))
 
 
@@ -789,6 +790,55 @@ def added_files(rng, write):
         write('added%d' % number, {
             'added_tokens': tokens, 'normalizer': normalizer, 'pre_tokenizer': cut,
             'post_processor': None, 'decoder': one('Fuse'), 'model': model})
+
+
+def bpe_options(rng, write):
+    """Merges with every option of the model."""
+    white = {'type': 'WhitespaceSplit'}
+    level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True,
+             'use_regex': True}
+    chars = byte_chars()
+    for number, (front, end, whole, fallback, fuse, unknown, cut) in enumerate((
+            ('', '</w>', 0, 0, 0, 1, white), ('##', '', 0, 0, 1, 1, white),
+            ('@', '$', 0, 0, 1, 1, white), ('@@', '</w>', 1, 0, 0, 0, white),
+            ('', '', 1, 0, 1, 1, white), ('', '', 1, 1, 1, 1, None), ('', '', 0, 1, 0, 0, white),
+            ('', '', 0, 0, 0, 0, white), ('', '', 0, 0, 0, 0, None), ('', '', 1, 0, 1, 1, None),
+            ('', '</w>', 0, 0, 1, 1, level), ('#', '', 1, 0, 0, 0, level),
+            ('', '', 0, 0, 0, 1, level), ('', '', 0, 0, 1, 1, level), ('', '', 0, 0, 0, 0, level))):
+        vocab, merges = {'<unk>': 0} if unknown else {}, []
+        if fallback:
+            for i in range(256):
+                vocab['<0x%02X>' % i] = len(vocab)
+
+        def piece(word, a, b):
+            return (front if a else '') + word[a:b] + (end if b == len(word) else '')
+
+        words = [''.join(chars[b] for b in w.encode()) for w in WORDS] if cut == level else WORDS
+        words = words + ['aaaa', 'abab', words[0] + words[1], 'x y' if not cut else 'xy']
+        for word in words:
+            for i in range(len(word)):
+                if rng.randrange(12):
+                    vocab.setdefault(piece(word, i, i + 1), len(vocab))
+                    vocab.setdefault(piece(word[i], 0, 1), len(vocab))
+        for _ in range(3000):
+            word = rng.choice(words)
+            a = rng.randrange(len(word))
+            b = min(len(word), a + rng.randrange(2, 7))
+            k = rng.randrange(a, b)
+            parts = [piece(word, a, k), piece(word, k, b)]
+            if a < k and parts not in merges and all(p in vocab for p in parts):
+                merges.append(parts)
+                vocab.setdefault(piece(word, a, b), len(vocab))
+        for word in words[::3]:
+            vocab.setdefault(word, len(vocab))
+        write('bpe%d' % number, {
+            'added_tokens': [], 'normalizer': None, 'pre_tokenizer': cut, 'post_processor': None,
+            'decoder': {'type': 'BPEDecoder', 'suffix': end} if end else None,
+            'model': {'type': 'BPE', 'dropout': None, 'unk_token': '<unk>' if unknown else None,
+                      'continuing_subword_prefix': front or None,
+                      'end_of_word_suffix': end or None, 'fuse_unk': bool(fuse),
+                      'byte_fallback': bool(fallback), 'ignore_merges': bool(whole),
+                      'vocab': vocab, 'merges': merges}})
 
 
 def bench_files(folder, *names):
