@@ -7129,6 +7129,8 @@ SM__AVX512 SM__INLINE __m512 sm__scales_q3_k_zmm(const uint8_t *block, size_t st
     sm__transpose4_zmm(x);
     SM__UNROLL
     for (i = 0; i < 4; i++) _mm512_storeu_si512((void *)(bytes + 64 * i), x[i]);
+    /* to be loaded: gcc would take them out of x by shuffles, which this loop has enough of */
+    __asm__ __volatile__("" : : "r"(bytes) : "memory");
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v[3]));
 }
 
