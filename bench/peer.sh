@@ -12,6 +12,8 @@
 #           (llama1b-q4_k, say), made with random weights by mkgguf.py into build/models, or paths
 #           of GGUF files
 #   ISAS="avx2 avx512 amx"   THREADS="1 2"   PAIRS=5   P=128   N=64   REPS=2   TOOLS=../shared/tools
+#   SHARES=24        each of our runs then decodes so many more tokens, each beside a reading of the
+#           weights; "of it" is their median share instead of the best rate over the best reading
 #   COMPARE_BEST=1   our best level against each of theirs, instead of like against like
 #   RESULTS=FILE     the results as JSON, too, for bench/plot.py; a folder (ending in /) gets
 #                    DATE-PROCESSOR.json; a file that is there is replaced
@@ -150,7 +152,7 @@ add_row() { # the runs in $log, of what the loops below are at
         number decode_bytes "$bytes"
         number read_gb_s "$read_rate"
         number limit_decode "$limit"
-        number ours_of_limit "$(ratio "$od" "$limit")"
+        number ours_of_limit "$share"
         number peer_of_limit "$(ratio "$pd" "$limit")"
         number others_busy "$busy"
         list ours_decode_runs tg_tok_s "$log.ours"
@@ -170,6 +172,7 @@ settings() {
     number prompt "$P"
     number decode "$N"
     number reps "$REPS"
+    number shares "${SHARES:-0}"
     number compare_best "$([ -n "${COMPARE_BEST-}" ] && echo true || echo false)"
 }
 # However it ends: a run that was stopped leaves what it measured, and says so.
@@ -228,7 +231,7 @@ for model in $MODELS; do
             before=$(ticks)
             for ((i = 0; i < PAIRS; i++)); do
                 "$BUILD/bench_model" -m "$file" -p "$P" -n "$N" -t "$t" --isa "$ours_isa" \
-                    --reps "$REPS" --json >>"$log.ours" || fail "bench_model failed on $file"
+                    --reps "$REPS" --pairs "${SHARES:-0}" --json >>"$log.ours" || fail "bench_model failed on $file"
                 PEER=$folder "$BUILD/peerbench" -m "$file" -p "$P" -n "$N" -t "$t" \
                     -r "$REPS" >>"$log.peer" || fail "peerbench failed on $file"
             done
@@ -238,10 +241,12 @@ for model in $MODELS; do
             read_rate=$(field read_gb_s <"$log.ours" | median)
             bytes=$(field decode_bytes <"$log.ours" | head -n 1)
             limit=$(ratio "${read_rate}e9" "$bytes")
+            if [ -n "${SHARES-}" ]; then share=$(field pair_share <"$log.ours" | median)
+            else share=$(ratio "$od" "$limit"); fi
             add_row
             printf '%-18s %-7s %s | %9.1f %9.1f %6.2f %9.1f %5.2f | %9.1f %9.1f %6.2f\n' \
                 "$(basename "$model" .gguf)" "$isa" "$t" "$od" "$pd" "$(ratio "$od" "$pd")" \
-                "$limit" "$(ratio "$od" "$limit")" "$op" "$pp" "$(ratio "$op" "$pp")"
+                "$limit" "$share" "$op" "$pp" "$(ratio "$op" "$pp")"
             awk -v v="$busy" 'BEGIN { exit v < 0.1 }' &&
                 echo "    disturbed: other programs kept $busy processors busy meanwhile"
             compared=$((compared + 1))
