@@ -231,7 +231,8 @@ for model in $MODELS; do
             before=$(ticks)
             for ((i = 0; i < PAIRS; i++)); do
                 "$BUILD/bench_model" -m "$file" -p "$P" -n "$N" -t "$t" --isa "$ours_isa" \
-                    --reps "$REPS" --pairs "${SHARES:-0}" --json >>"$log.ours" || fail "bench_model failed on $file"
+                    --reps "$REPS" --pairs "${SHARES:-0}" --json >>"$log.ours" ||
+                    fail "bench_model failed on $file"
                 PEER=$folder "$BUILD/peerbench" -m "$file" -p "$P" -n "$N" -t "$t" \
                     -r "$REPS" >>"$log.peer" || fail "peerbench failed on $file"
             done
