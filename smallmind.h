@@ -13854,6 +13854,41 @@ static sm_status sm__tj_refuse(sm__tj *t, const char *what, sm__str name) {
                     sm__quote(q, name));
 }
 
+/* Whether a key is one of a list of words. */
+static int sm__tj_listed(const char *list, sm__str key) {
+    const char *s = list;
+    size_t n;
+    for (; *s; s += n + (s[n] == ' ')) {
+        for (n = 0; s[n] && s[n] != ' ';) n++;
+        if (key.n == n && !memcmp(key.p, s, n)) return 1;
+    }
+    return 0;
+}
+
+/* What nobody knows may change ids: every key of an object must be one of ours, and what is true or
+ * false neither text nor number. */
+static sm_status sm__tj_keys(sm__tj *t, sm__json object) {
+    static const char bools[] =
+        "invert strip_left strip_right clean_text handle_chinese_chars strip_accents "
+        "lowercase add_prefix_space split trim_offsets use_regex individual_digits cleanup special "
+        "single_word lstrip rstrip normalized fuse_unk byte_fallback ignore_merges";
+    static const char others[] =
+        "version truncation padding added_tokens normalizer pre_tokenizer post_processor decoder "
+        "model type normalizers pretokenizers processors decoders pattern String Regex behavior "
+        "content prepend precompiled_charsmap replacement prepend_scheme str_rep delimiter prefix "
+        "suffix start stop single pair special_tokens sep cls id vocab merges unk_token unk_id "
+        "continuing_subword_prefix end_of_word_suffix max_input_chars_per_word dropout";
+    sm__str key;
+    if (sm__json_peek(&object) != '{') return SM_OK;
+    for (sm__json_enter(&object, '{'); sm__json_member(&object, &key); sm__json_skip(&object)) {
+        int c = sm__json_peek(&object), flag = sm__tj_listed(bools, key);
+        if (!flag && !sm__tj_listed(others, key)) return sm__tj_refuse(t, "an unknown key:", key);
+        if (flag && c != 't' && c != 'f' && c != 'n')
+            return sm__tj_refuse(t, "neither true nor false is", key);
+    }
+    return SM_OK;
+}
+
 static sm_status sm__tj_token(sm__tj *t, sm__str text, uint64_t id, int kind) {
     sm__vocab *v = &t->m->vocab;
     sm__str *token;
@@ -13887,6 +13922,7 @@ static sm_status sm__tj_added(sm__tj *t, sm__str unknown) {
                     (sm__json_find_bool(list, "rstrip", 0) ? SM__STRIP_RIGHT : 0) |
                     (sm__json_find_bool(list, "single_word", 0) ? SM__ADDED_WORD : 0) |
                     (v->late && sm__json_find_bool(list, "normalized", 0) ? SM__ADDED_LATE : 0);
+        if ((status = sm__tj_keys(t, list)) != SM_OK) return status;
         if (!sm__json_find(list, "id", &number) || !sm__json_u64(&number, &id) ||
             !sm__json_find(list, "content", &content) || !sm__json_string(&content, &s))
             return sm__fail(t->error, SM_ERR_FORMAT,
@@ -14370,6 +14406,7 @@ static sm_status sm__tj_steps(sm__tj *t, const char *key, const char *items,
     int depth = 0;
     if (!sm__json_find(t->root, key, &step) || sm__json_peek(&step) == 'n') return SM_OK;
     for (;;) {
+        if ((status = sm__tj_keys(t, step)) != SM_OK) return status;
         if (!sm__json_says(step, "type", "Sequence")) status = take(t, step);
         else if (depth == 8 || !sm__json_find(step, items, &lists[depth]) ||
                  !sm__json_enter(&lists[depth++], '['))
@@ -14427,48 +14464,56 @@ static sm_status sm__tj_decoder(sm__tj *t, sm__json json) {
     return known ? SM_OK : sm__tj_refuse(t, "the decoder has a step of kind", type);
 }
 
-/* The ids that a template puts before and behind a text; -1 = none. */
-static void sm__tj_template(sm__tj *t, sm__json post) {
+/* An id before a text, or behind it: one of each. */
+static int sm__tj_around(sm__tj *t, int behind, uint64_t id) {
     sm__vocab *v = &t->m->vocab;
-    sm__json list, special;
-    int behind = 0, i;
-    if (sm__json_says(post, "type", "Sequence") && sm__json_find(post, "processors", &list) &&
-        sm__json_enter(&list, '['))
-        for (; sm__json_item(&list); sm__json_skip(&list))
-            if (sm__json_says(list, "type", "TemplateProcessing")) post = list;
-    if (!sm__json_find(post, "single", &list) || sm__json_peek(&list) != '[') return;
-    for (sm__json_enter(&list, '['); sm__json_item(&list); sm__json_skip(&list)) {
-        sm__str name;
-        if (!sm__json_find(list, "SpecialToken", &special)) {
-            behind = 1;
-            continue;
-        }
-        name = sm__tj_keep(t, sm__json_find_string(special, "id"));
-        for (i = 0; i < v->n; i++) {
-            if (v->tokens[i].n != name.n || memcmp(v->tokens[i].p, name.p, name.n)) continue;
-            if (behind) v->eos = i, v->add_eos = 1;
-            else v->bos = i, v->add_bos = 1;
-            break;
-        }
-    }
+    if (id >= (uint64_t)v->n || (behind ? v->add_eos : v->add_bos)) return 0;
+    if (behind) v->eos = (int32_t)id, v->add_eos = 1;
+    else v->bos = (int32_t)id, v->add_bos = 1;
+    return 1;
 }
 
-/* "cls": ["[CLS]", id] and "sep" of BertProcessing and RobertaProcessing. */
-static void sm__tj_ends(sm__tj *t, sm__json post) {
-    static const char *const keys[] = {"cls", "sep"};
-    sm__vocab *v = &t->m->vocab;
-    sm__json list;
-    sm__str s;
-    uint64_t id;
-    int i;
-    for (i = 0; i < 2; i++) {
-        if (!sm__json_find(post, keys[i], &list) || !sm__json_enter(&list, '[') ||
-            !sm__json_item(&list) || !sm__json_string(&list, &s) || !sm__json_item(&list) ||
-            !sm__json_u64(&list, &id) || id >= (uint64_t)v->n)
+/* What a template puts around a text: its "single". A special token's ids are in a list of its. */
+static int sm__tj_template(sm__tj *t, sm__json post) {
+    sm__json list, part, special, ids;
+    int behind = 0;
+    uint64_t id = 0;
+    if (!sm__json_find(post, "single", &list) || sm__json_peek(&list) != '[') return 0;
+    for (sm__json_enter(&list, '['); sm__json_item(&list); sm__json_skip(&list)) {
+        char name[64];
+        sm__str key = {"", 0};
+        if (sm__json_find(list, "Sequence", &part)) {
+            if (behind++ || !sm__json_says(part, "id", "A")) return 0;
             continue;
-        if (i) v->eos = (int32_t)id, v->add_eos = 1;
-        else v->bos = (int32_t)id, v->add_bos = 1;
+        }
+        if (!sm__json_find(list, "SpecialToken", &part)) return 0;
+        key = sm__json_find_string(part, "id");
+        if (!key.n || key.n >= sizeof name) return 0;
+        memcpy(name, key.p, key.n);
+        name[key.n] = 0;
+        if (!sm__json_find(post, "special_tokens", &special) ||
+            !sm__json_find(special, name, &part) || !sm__json_find(part, "ids", &ids) ||
+            !sm__json_enter(&ids, '[') || !sm__json_item(&ids) || !sm__json_u64(&ids, &id) ||
+            sm__json_item(&ids) || !sm__tj_around(t, behind, id))
+            return 0;
     }
+    return behind;
+}
+
+/* A step of the post-processor. "cls": ["[CLS]", id] and "sep" are those of BERT and RoBERTa. */
+static sm_status sm__tj_post(sm__tj *t, sm__json step) {
+    static const char *const keys[] = {"cls", "sep"};
+    sm__str s, type = sm__json_find_string(step, "type");
+    int known = sm__str_is(type, "ByteLevel"), i;
+    sm__json list;
+    uint64_t id;
+    if (sm__str_is(type, "TemplateProcessing")) known = sm__tj_template(t, step);
+    else if (sm__str_is(type, "BertProcessing") || sm__str_is(type, "RobertaProcessing"))
+        for (i = known = 1; i >= 0 && known; i--)
+            known = sm__json_find(step, keys[i], &list) && sm__json_enter(&list, '[') &&
+                    sm__json_item(&list) && sm__json_string(&list, &s) && sm__json_item(&list) &&
+                    sm__json_u64(&list, &id) && sm__tj_around(t, i, id);
+    return known ? SM_OK : sm__tj_refuse(t, "the post_processor has a step of kind", type);
 }
 
 /* White space off, marks alone: as BERT has it. */
@@ -14541,7 +14586,10 @@ static sm_status sm__tj_parts(sm__tj *t) {
               : sm__str_is(type, "WordLevel") ? SM__VOCAB_WORDS
                                               : SM__VOCAB_NONE;
     if (!t->kind) return sm__tj_refuse(t, "a model of kind", type);
-    if (t->kind == SM__VOCAB_SPM && (status = sm__tj_bpe(t)) != SM_OK) return status;
+    if ((status = sm__tj_keys(t, t->root)) != SM_OK ||
+        (status = sm__tj_keys(t, t->model)) != SM_OK ||
+        (t->kind == SM__VOCAB_SPM && (status = sm__tj_bpe(t)) != SM_OK))
+        return status;
     status = sm__tj_steps(t, "normalizer", "normalizers", sm__tj_normalizer);
     if (status) return status;
     sm__tj_late(t);
@@ -14556,11 +14604,8 @@ static sm_status sm__tj_parts(sm__tj *t) {
     else status = sm__tj_tokens(t);
     if (!status && t->kind == SM__VOCAB_SPM) status = sm__tj_merges(t);
     if (status) return status;
-    if (sm__json_find(t->root, "post_processor", &post)) {
-        sm__tj_template(t, post);
-        sm__tj_ends(t, post);
-    }
-    if (t->kind != SM__VOCAB_WPM) return SM_OK;
+    status = sm__tj_steps(t, "post_processor", "processors", sm__tj_post);
+    if (status || t->kind != SM__VOCAB_WPM) return status;
     v->sep = v->add_eos > 0 ? v->eos : -1;
     return sm__tj_pieces(t);
 }

@@ -2165,7 +2165,8 @@ static void files_tokenizer_json(void) {
          ",\"merges\":[\"\u0120 a\",\"a b\"]}}", "ab ab", "2 4 1"},
         {"{\"added_tokens\":[{\"id\":4,\"content\":\"<s>\",\"special\":true}],"
          "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{"
-         "\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}]},\"pre_tokenizer\":{\"type\":"
+         "\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}],\"special_tokens\":{\"<s>\":{"
+         "\"id\":\"<s>\",\"ids\":[4]}}},\"pre_tokenizer\":{\"type\":"
          "\"Sequence\",\"pretokenizers\":[" TJ_LEVEL "]}," TJ_MODEL
          "\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}", "b<s>a", "4 1 4 0"},
     };
@@ -2196,6 +2197,16 @@ static void files_tokenizer_json_refused(void) {
         {"{" TJ_MODEL TJ_SPM ",\"merges\":[\"aa\"]}}", SM_ERR_FORMAT, "merge 0 is not"},
         {"{" TJ_MODEL "\"end_of_word_suffix\":\" \"}}", SM_ERR_UNSUPPORTED, "marks of subwords"},
         {"{" TJ_MODEL "\"dropout\":0.1}}", SM_ERR_UNSUPPORTED, "random: dropout"},
+        {"{\"more\":1," TJ_MODEL TJ_SPM "}}", SM_ERR_UNSUPPORTED, "key: more"},
+        {"{" TJ_MODEL TJ_SPM ",\"more\":1}}", SM_ERR_UNSUPPORTED, "key: more"},
+        {"{" TJ_MODEL TJ_SPM ",\"fuse_unk\":1}}", SM_ERR_UNSUPPORTED, "false is fuse_unk"},
+        {"{\"normalizer\":{\"type\":\"NFC\",\"form\":3}," TJ_MODEL TJ_SPM "}}", SM_ERR_UNSUPPORTED,
+         "key: form"},
+        {"{\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":"
+         "\"A\"}},{\"Sequence\":{\"id\":\"B\"}}]}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "kind TemplateProcessing"},
+        {"{\"post_processor\":{\"type\":\"Other\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
+         SM_ERR_UNSUPPORTED, "kind Other"},
         {"{\"normalizer\":{\"type\":\"Uppercase\"}," TJ_MODEL TJ_SPM ",\"merges\":[]}}",
          SM_ERR_UNSUPPORTED, "kind Uppercase"},
         {"{\"normalizer\":{\"type\":\"Prepend\",\"prepend\":\"x\"}," TJ_MODEL TJ_SPM
