@@ -8366,6 +8366,7 @@ SM__INLINE void sm__pack_neon(int type, int level, const uint8_t *w, size_t w_st
                     }
                 }
         }
+        SM__UNROLL
         for (r = 0; r < 8; r++) row[r] += sm__types[type].info.block_bytes;
     }
 }
