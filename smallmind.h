@@ -19312,6 +19312,7 @@ static size_t sm__cut_part(sm__cutter *k, int i, const unsigned char *s, size_t 
 static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
     size_t length = n;
     int i, cuts;
+    if (k->n == 1 && !k->parts) return sm__cut_next(k, k->cuts, s, n); /* as it mostly is */
     k->dropped = 0;
     for (cuts = 0; cuts < k->n && !k->dropped; cuts++) {
         if (!k->left[cuts])
@@ -19652,7 +19653,7 @@ static void sm__spm_piece(sm_tokenizer *t, const unsigned char *s, size_t n, int
     t->unknown = 0;
     for (; start < n; start = end) {
         for (end = start + 1; end < n; end++)
-            if ((!whole && s[end] == ' ' && s[end - 1] != ' ') ||
+            if ((s[end] == ' ' && !whole && s[end - 1] != ' ') ||
                 (lines && (s[end] == '\n') != (s[end - 1] == '\n')))
                 break;
         if (v->text_flags & SM__TEXT_SOLID)
