@@ -18138,6 +18138,7 @@ static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, i
     sm__str s = v->tokens[id];
     int kind = v->kinds[id], n;
     *plain = 0;
+    if (!s.n) return 0;
     if (kind == SM__TOKEN_BYTE) {
         out[0] = (unsigned char)sm__byte_token(s);
         return 1;
@@ -18153,7 +18154,7 @@ static size_t sm__token_decode(const sm__vocab *v, int id, unsigned char *out, i
             if (n >= 0) return (size_t)n;
         }
     }
-    if (s.n) memcpy(out, s.p, s.n); /* literally */
+    memcpy(out, s.p, s.n); /* literally */
     return s.n;
 }
 
@@ -18392,11 +18393,14 @@ static sm_status sm__vocab_merge(const sm__vocab *v, int i, sm_error *error) {
     const struct sm__vocab_tables *t = v->tables;
     unsigned char text[SM__MAX_TOKEN_BYTES];
     sm__str line = v->merges[i], left = line, right;
-    const char *space = line.n > 2 ? (const char *)memchr(line.p + 1, 0xFF, line.n - 1) : NULL;
+    const char *space = NULL;
     int n_left, n_right;
     sm__pair *pair, new_pair;
-    if (!space && line.n > 2) space = (const char *)memchr(line.p + 1, ' ', line.n - 1);
-    if (!space || line.n > SM__MAX_TOKEN_BYTES)
+    if (line.n > 2 && line.n <= SM__MAX_TOKEN_BYTES) {
+        if (v->decodes) space = (const char *)memchr(line.p + 1, 0xFF, line.n - 1);
+        if (!space) space = (const char *)memchr(line.p + 1, ' ', line.n - 1);
+    }
+    if (!space)
         return sm__fail(error, SM_ERR_FORMAT, "tokenizer: merge %d is not \"left right\"", i);
     left.n = (size_t)(space - line.p);
     right.p = space + 1;
