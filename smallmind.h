@@ -343,7 +343,7 @@ typedef struct sm_model_params {
                             the path of the index ("model.safetensors.index.json"), of any shard
                             beside it, or of their folder (then model.safetensors will do, too) */
     sm_source tokenizer; /* llama2.c's tokenizer.bin, Hugging Face's tokenizer.json (BPE, byte-level
-                            or with byte fallback, WordPiece, Unigram) or a .tiktoken file (needs
+                            or not, WordPiece, Unigram, WordLevel) or a .tiktoken file (needs
                             pre); when absent, a tokenizer.json beside a safetensors file; not
                             needed for GGUF. With vocab_only it can do without `file` */
     const char *pre;     /* how a byte-level vocabulary cuts text into words, whatever the file
@@ -437,7 +437,8 @@ SM_API int sm_adapter_rank(const sm_adapter *adapter);
 /* ================================================================================================
  * MARK: [SM08] TOKENIZER API
  * Text to ids and back: SentencePiece's BPE (scores, byte fallback), byte-level BPE (merges),
- * WordPiece and Unigram. GGUF vocabularies give llama.cpp's ids, a tokenizer.json Hugging Face's.
+ * WordPiece, Unigram and lists of words. GGUF vocabularies give llama.cpp's ids, a tokenizer.json
+ * Hugging Face's; so does the text of ids, by its decoder.
  * ============================================================================================== */
 
 typedef struct sm_tokenizer sm_tokenizer;
@@ -472,8 +473,9 @@ SM_API sm_status sm_tokenize(sm_tokenizer *tokenizer, const char *text, size_t b
                              int32_t *ids, int max, int *n_ids);
 
 /* Ids to text, as it would be streamed: valid UTF-8, bad bytes become U+FFFD (one for each longest
- * beginning of a character that breaks off). Control and unknown tokens are silent without
- * SM_TEXT_RAW.
+ * beginning of a character that breaks off; where a tokenizer.json has ByteFallback, one for each
+ * byte token of a row that is no UTF-8, of which a stream shows what is). Control and unknown ids
+ * are silent without SM_TEXT_RAW; a tokenizer.json says which are special.
  *   text   [max]    out, NUL-terminated when max > 0; NULL with max 0 = count only
  *   bytes           out, length without the NUL, also on SM_ERR_FULL
  * Returns SM_OK | SM_ERR_ARG (an id out of range) | SM_ERR_FULL. */
@@ -13768,12 +13770,12 @@ static sm_status sm__tokenizer_bin_read(sm_model *m, const sm__bytes *file, sm_e
     return SM_OK;
 }
 
-/* ---- Hugging Face's tokenizer.json: a vocabulary, and how text is prepared for it, as a chain of
- * small steps. Those of the normalizer (text to text) are kept, and done in their order: see
- * sm__normalize. Of pre-tokenizers four kinds are known: byte-level BPE with the words of a row of
- * the pre-tokenizers' table; SentencePiece's way (spaces to U+2581, maybe one in front, bytes for
- * what has no token) with merges instead of scores; the same with the probabilities of Unigram;
- * and BERT's WordPiece. A step that would give other ids than ours is refused by its name. ---- */
+/* ---- Hugging Face's tokenizer.json: a vocabulary, and chains of small steps round it. Those of
+ * the normalizer (text to text) are kept, and done in their order: see sm__normalize. The others of
+ * the way into words become a list of cuts, with at most one change to pieces among them (spaces to
+ * U+2581, or one in front): see sm__split_encode. What the decoder makes of each token is found out
+ * when the file is read: see sm__vocab_shown. Added tokens are looked for in the text, or in
+ * normalized text. A step, key or value that is not known is refused by its name. ---- */
 
 /* Base64 (RFC 4648) of s in out [3 * s.n / 4]. Returns how many bytes, or -1. */
 static int64_t sm__base64(sm__str s, uint8_t *out) {

@@ -1,7 +1,8 @@
 #!/bin/bash
-# hf_ids.sh - the ids of tokenizer.json files beside Hugging Face's library (npm: tokenizers), and
-# of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: byte-level BPE, BPE with bytes,
-# WordPiece and Unigram. From the top of the tree; DATA=../shared/data.
+# hf_ids.sh - the ids of tokenizer.json files, and the texts of ids, beside Hugging Face's library
+# (npm: tokenizers), and the ids of .tiktoken files beside tiktoken (npm), see hf_ids.mjs: each kind
+# of model, normalizers, pre-tokenizers, decoders, added tokens (the files are made by tokens.py).
+# From the top of the tree; DATA=../shared/data.
 : "${BUILD:=build}" "${DATA:=../shared/data}" "${REQUIRE_DATA:=0}"
 dir=$BUILD/hf
 library=$dir/node_modules/tokenizers
