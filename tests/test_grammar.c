@@ -792,8 +792,8 @@ static void grammar_forces_no_other_text(void) {
     static const char file[] =
         "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Lowercase\"},"
         "{\"type\":\"Strip\",\"strip_left\":true,\"strip_right\":true}]},"
-        "\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"merges\":[\"a b\"],"
-        "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\" \":3,\"A\":4,\"B\":5}}}";
+        "\"decoder\":{\"type\":\"Fuse\"},\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,"
+        "\"merges\":[\"a b\"],\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\" \":3,\"A\":4,\"B\":5}}}";
     static const struct {
         const char *text;
         int n;
