@@ -3,6 +3,7 @@
 # make). Where it is missing, Debian's package is installed if that needs no question; otherwise the
 # programs format their text with libc.
 out=$1
+new=$out.$$ # several makes may ask at the same time
 : "${CC:=cc}"
 mkdir -p "$(dirname "$out")"
 
@@ -31,13 +32,13 @@ install() { # never asks, never hangs
     $apt install libstb-dev || { $apt update && $apt install libstb-dev; }
 }
 
-if found >"$out.new"; then
+if found >"$new"; then
     :
-elif install >"$out.log" 2>&1 </dev/null && found >"$out.new"; then
+elif install >"$out.log" 2>&1 </dev/null && found >"$new"; then
     echo "setup: installed libstb-dev (stb_sprintf)"
 else
     echo "setup: stb_sprintf.h is not here and could not be installed: using libc's printf" \
         "(apt-get install libstb-dev; make clean looks again)"
-    echo "STB = -DNO_STB" >"$out.new"
+    echo "STB = -DNO_STB" >"$new"
 fi
-mv "$out.new" "$out"
+mv "$new" "$out"
