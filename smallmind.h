@@ -74,22 +74,23 @@
  *   [SM31] LLAMA2.C AND SAFETENSORS
  *   [SM32] MODEL
  *   [SM33] UTF-8 AND UNICODE
- *   [SM34] TOKENIZER
- *   [SM35] TAPE
- *   [SM36] CONTEXT
- *   [SM37] STEPS
- *   [SM38] EVALUATION
- *   [SM39] SAMPLER
- *   [SM40] GRAMMAR
- *   [SM41] REGULAR EXPRESSIONS
- *   [SM42] JSON SCHEMA
- *   [SM43] MASKS
- *   [SM44] GENERATION
- *   [SM45] TEMPLATES
- *   [SM46] CHAT
- *   [SM47] TRAINER
- *   [SM48] WRITER
- *   [SM49] TOKENIZER TRAINER
+ *   [SM34] WORDS
+ *   [SM35] TOKENIZER
+ *   [SM36] TAPE
+ *   [SM37] CONTEXT
+ *   [SM38] STEPS
+ *   [SM39] EVALUATION
+ *   [SM40] SAMPLER
+ *   [SM41] GRAMMAR
+ *   [SM42] REGULAR EXPRESSIONS
+ *   [SM43] JSON SCHEMA
+ *   [SM44] MASKS
+ *   [SM45] GENERATION
+ *   [SM46] TEMPLATES
+ *   [SM47] CHAT
+ *   [SM48] TRAINER
+ *   [SM49] WRITER
+ *   [SM50] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -17695,29 +17696,11 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 }
 
 /* ================================================================================================
- * MARK: [SM34] TOKENIZER
- * Four ways from text to ids. Two begin with symbols (characters or bytes) and merge neighbours,
- * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
- *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
- *        when their text is a token; the highest score wins. Characters without a token become
- *        bytes.
- *   BPE  byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019): the text is
- *        cut into words first; in a word, two neighbours merge when the file lists the pair; the
- *        first in the list wins. (tiktoken's files: when their text is a token; the first wins.)
- * The others go from left to right through a trie of the tokens:
- *   WPM  WordPiece: in a word, the longest token that fits, again and again.
- *   UGM  Unigram: of all ways to cut the text, the one whose tokens have the best sum of scores.
- * Words and their ids are kept for the next time, as most words of a text come again.
- * Ties go to the left. A binary heap holds the candidates, so that n symbols take O(n log n) steps
- * whatever the text. Tables are made once, when the model is opened, from a vocabulary that may be
- * hostile: their memory is linear in it, a lookup has a fixed number of probes at most.
+ * MARK: [SM34] WORDS
+ * How text is cut into words before it becomes tokens: the rules of GGUF's tokenizer.ggml.pre and
+ * the pre-tokenizers of tokenizer.json, as lists of cuts, each of which cuts the pieces of the one
+ * before it. What their regular expressions say is written by hand.
  * ============================================================================================== */
-
-#define SM__MAX_TOKEN_BYTES 4096  /* the longest tokens of real vocabularies have some hundreds */
-#define SM__MAX_SPECIAL_BYTES 512 /* of a control or user-defined token */
-#define SM__MAX_MERGES (1 << 25)
-#define SM__MAX_PROBES 512 /* of a hash table at most 2/3 full: only texts made for it need more */
-#define SM__MAX_TEXT ((size_t)1 << 29)
 
 static const struct {
     int kinds;
@@ -17976,6 +17959,499 @@ static const sm__pre sm__pres[] = {
     {"o200k", SM__RULE_O200K, 0},
     {"tekken-case", SM__RULE_TEKKEN_CASE, SM__PRE_WHOLE},
 };
+
+/* --- What the regular expressions say -------------------------------------------------------- */
+
+static int sm__set_has(int set, sm__char c) {
+    const uint32_t *r = sm__ranges + 2 * sm__sets[set].first, *end = r + 2 * sm__sets[set].n;
+    if (c.kind & sm__sets[set].kinds) return 1;
+    if (c.code < 128 && c.code && strchr(sm__sets[set].ascii, (int)c.code)) return 1;
+    if (c.kind & SM__CHAR_SPACE) return 0;
+    for (; r < end && r[0] <= c.code; r += 2)
+        if (c.code <= r[1]) return 1;
+    return 0;
+}
+
+/* The end of the run of characters from `at` that the set has, or has not; of `most` at most,
+ * unless that is 0. */
+static size_t sm__set_run(int set, int in, const unsigned char *s, size_t n, size_t at, int most) {
+    sm__char c = sm__char_at(s, n, at);
+    int count = 0;
+    while (c.kind && sm__set_has(set, c) == in && (!most || count < most)) {
+        at += c.length;
+        count++;
+        c = sm__char_at(s, n, at);
+    }
+    return at;
+}
+
+#define SM__CHAR_SINCE_9 0x11938 /* the one composed character that came after Unicode 9 */
+
+/* What Hugging Face's library takes a character for: its tables are older than ours. */
+static int sm__char_class_hf(uint32_t code, int since) {
+    sm__char c = {0, 0, 0};
+    c.code = code;
+    if (code == 0x1734) return SM__CHAR_ACCENT;
+    if (code == 0x166D || code == 0x111C9) return SM__CHAR_PUNCT;
+    if (code == 0x1CF2 || code == 0x1CF3) return SM__CHAR_SPACING;
+    return sm__set_has(since, c) ? SM__CHAR_OTHER : sm__char_class(code);
+}
+
+/* Hugging Face's punctuation, and the regular expressions' \w. */
+static int sm__char_is_punct(sm__char c) {
+    int kind = sm__char_class_hf(c.code, SM__SET_SINCE_8);
+    return (kind & SM__CHAR_PUNCT) || (c.code < 128 && (kind & SM__CHAR_SYMBOL));
+}
+static int sm__char_is_word(sm__char c) {
+    return c.kind & (SM__CHAR_LETTER | SM__CHAR_MARK) ? 1
+         : c.kind & SM__CHAR_NUMBER ? !sm__set_has(SM__SET_NO_DIGIT, c)
+                                    : sm__set_has(SM__SET_WORD, c);
+}
+
+/* The length of what a REPLACE replaces at the start of s [n]; 0 = nothing. */
+static size_t sm__edit_match(const sm__edit *step, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    int count = 0;
+    if (step->from.n)
+        return n >= step->from.n && !memcmp(s, step->from.p, step->from.n) ? step->from.n : 0;
+    for (; !step->most || count < step->most; count++) {
+        sm__char c = sm__char_at(s, n, at);
+        if (c.code < 128 && c.kind ? !(step->ascii[c.code >> 5] >> (c.code & 31) & 1)
+                                   : !(step->white && (c.kind & SM__CHAR_SPACE)))
+            break;
+        at += c.length;
+    }
+    return count >= step->least ? at : 0;
+}
+
+/* 's 't 'm 'd 're 've 'll at the start of s [n]: the length, or 0. */
+static size_t sm__word_short(const unsigned char *s, size_t n, int any_case) {
+    int a, b, fold = any_case ? 0x20 : 0;
+    if (n < 2 || s[0] != '\'') return 0;
+    a = s[1] | fold;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if (n < 3) return 0;
+    b = s[2] | fold;
+    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
+}
+
+/* \s+(?!\S)|\s+ : white space up to the end of the text, or without its last character, which
+ * belongs to the word after it; a single one stands alone. */
+static size_t sm__word_space(const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t at = 0, last = 0;
+    while (c.kind & SM__CHAR_SPACE) {
+        last = at;
+        at += c.length;
+        c = sm__char_at(s, n, at);
+    }
+    return at == n || last == 0 ? at : last;
+}
+
+/* \s{512}(?!\S)|\s{256}(?!\S)| ... |\s{4}(?!\S)|\s{1,2}(?!\S)|\s : the largest of the powers of two
+ * that leaves white space for the word after it, unless the text ends. */
+static size_t sm__word_spaces(const unsigned char *s, size_t n) {
+    size_t at = 0, ends[12], count = 0, power = 1;
+    sm__char c = sm__char_at(s, n, 0);
+    int k = 0;
+    for (; (c.kind & SM__CHAR_SPACE) && power <= 512; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (++count == power) {
+            ends[k++] = at;
+            power *= 2;
+        }
+    }
+    for (k--; k > 0; k--)
+        if (ends[k] == n || (sm__char_at(s, n, ends[k]).kind & SM__CHAR_SPACE)) break;
+    return ends[k];
+}
+
+/* GPT-2: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
+static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
+    size_t length = sm__word_short(s, n, 0), at = s[0] == ' ';
+    int kind = sm__char_at(s, n, at).kind;
+    if (length) return length;
+    if (kind & SM__CHAR_LETTER) return sm__char_run(s, n, at, SM__CHAR_LETTER);
+    if (kind & SM__CHAR_NUMBER) return sm__char_run(s, n, at, SM__CHAR_NUMBER);
+    if (kind & SM__CHAR_SIGN) return sm__char_run(s, n, at, SM__CHAR_SIGN);
+    return sm__word_space(s, n);
+}
+
+/* The state of a text that is being cut. */
+typedef struct sm__cutter {
+    const sm__cut *cuts;        /* [n] */
+    const uint8_t *parts;       /* [n] SM__PART_*, or NULL: all stand alone */
+    const sm__edit *patterns;
+    int n;
+    size_t left[SM__MAX_CUTS];  /* of the piece that each cut has made */
+    const unsigned char *known; /* up to here a cut knows what comes: digits, space in a line */
+    int dropped;                /* 1 = what comes is no word */
+} sm__cutter;
+
+static sm__cutter sm__cutter_make(const sm__cut *rule) {
+    sm__cutter k;
+    memset(&k, 0, sizeof k);
+    k.cuts = rule;
+    while (k.n < SM__MAX_CUTS && rule[k.n].how) k.n++;
+    return k;
+}
+
+/* Of tokenizer.json's cuts those from one number to another. */
+static sm__cutter sm__cutter_split(const sm__splits *splits, int from, int to) {
+    sm__cutter k;
+    memset(&k, 0, sizeof k);
+    k.cuts = splits->cuts + from;
+    k.parts = splits->parts + from;
+    k.patterns = splits->patterns;
+    k.n = to - from;
+    return k;
+}
+
+/* How many bytes of s are known. */
+static size_t sm__cutter_known(const sm__cutter *k, const unsigned char *s) {
+    return k->known && s < k->known ? (size_t)(k->known - s) : 0;
+}
+
+/* \s*[\r\n]+|\s+(?!\S)|\s+ ; or, for SM__WORD_SPACES, powers of two after the first part. */
+static size_t sm__word_white(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    int powers = cut->flags & SM__WORD_SPACES;
+    size_t at = 0, line_end = 0;
+    sm__char c = sm__char_at(s, n, 0);
+    if (powers && sm__cutter_known(k, s)) return sm__word_spaces(s, n);
+    for (; c.kind & SM__CHAR_SPACE; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (c.code == '\r' || c.code == '\n') line_end = at;
+    }
+    if (line_end) return line_end;
+    k->known = powers ? s + at : k->known;
+    return powers ? sm__word_spaces(s, n) : sm__word_space(s, n);
+}
+
+/* What is no word with letters:
+ * \p{N}{1,most}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
+static size_t sm__word_rest(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = s[0] == ' ';
+    int sign = SM__CHAR_SIGN;
+    sm__char c = sm__char_at(s, n, 0);
+    if (c.kind & SM__CHAR_NUMBER) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, cut->most);
+    if (cut->how == SM__CUT_LLAMA3 && (cut->flags & SM__WORD_MARKS)) sign &= ~SM__CHAR_MARK;
+    if (sm__char_at(s, n, at).kind & sign) {
+        at = sm__char_run(s, n, at, sign);
+        if (cut->how == SM__CUT_PHRASES) return at + (at < n && (s[at] == '\r' || s[at] == '\n'));
+        while (at < n && (((s[at] == '\r' || s[at] == '\n') &&
+                           (cut->flags & (SM__WORD_LINES | SM__WORD_SLASHES))) ||
+                          (s[at] == '/' && (cut->flags & SM__WORD_SLASHES))))
+            at++;
+        return at;
+    }
+    return sm__word_white(k, cut, s, n);
+}
+
+/* Llama 3 and Qwen 2, which differ in the number of digits:
+ * (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| and the rest */
+static size_t sm__word_llama3(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t length = cut->flags & SM__WORD_SHORT ? sm__word_short(s, n, 1) : 0;
+    int letters = SM__CHAR_LETTER | (cut->flags & SM__WORD_MARKS ? SM__CHAR_MARK : 0);
+    sm__char c = sm__char_at(s, n, 0);
+    if (length) return length;
+    if (c.kind & letters) return sm__char_run(s, n, c.length, letters);
+    if (c.code != '\r' && c.code != '\n' && !(c.kind & SM__CHAR_NUMBER) &&
+        (sm__char_at(s, n, c.length).kind & letters))
+        return sm__char_run(s, n, c.length, letters);
+    return sm__word_rest(k, cut, s, n);
+}
+
+/* Whether a character can stand in the first part of a word (1: as upper case does), in the second
+ * (2: as lower case does), or in both (3). */
+static int sm__word_part(const sm__cut *cut, sm__char c) {
+    if (c.kind & SM__CHAR_MARK) return cut->flags & SM__WORD_MARKS ? 3 : 0;
+    if (!(c.kind & SM__CHAR_LETTER)) return 0;
+    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c)) return 0;
+    if ((cut->flags & SM__WORD_CASE) || ((cut->flags & SM__WORD_ASCII_CASE) && c.code < 128))
+        return c.kind & SM__CHAR_UPPER ? 1 : c.kind & SM__CHAR_LOWER ? 2 : 3;
+    return 3;
+}
+
+/* The end of A*B+ from `at`, or 0, where A and B are the parts of sm__word_part; or of A+B* when
+ * `open`, where A*B+ was tried before. */
+static size_t sm__word_parts(const sm__cut *cut, const unsigned char *s, size_t n, size_t at,
+                             int open) {
+    size_t end = at, both = 0;
+    sm__char c = sm__char_at(s, n, end);
+    int part = sm__word_part(cut, c);
+    while (part & 1) {
+        end += c.length;
+        if (part == 3) both = end; /* A gives it back to B when no other one comes */
+        c = sm__char_at(s, n, end);
+        part = sm__word_part(cut, c);
+    }
+    if (open) return end > at ? end : 0;
+    if (!part) return both;
+    while (part & 2) {
+        end += c.length;
+        c = sm__char_at(s, n, end);
+        part = sm__word_part(cut, c);
+    }
+    return end;
+}
+
+/* GPT-4o: with A = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], B = [\p{Ll}\p{Lm}\p{Lo}\p{M}]
+ * [^\r\n\p{L}\p{N}]?A*B+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?A+B*(?i: ... )?|
+ * and the rest */
+static size_t sm__word_cases(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    sm__char c = sm__char_at(s, n, 0);
+    size_t front = 0, at = 0;
+    int open;
+    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c))
+        return sm__set_run(SM__SET_HAN, 1, s, n, 0, 0);
+    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
+        front = c.length;
+    for (open = 0; open < 2 && !at; open++) {
+        if (front) at = sm__word_parts(cut, s, n, front, open);
+        if (!at) at = sm__word_parts(cut, s, n, 0, open);
+    }
+    if (!at) return sm__word_rest(k, cut, s, n);
+    return cut->flags & SM__WORD_SHORT ? at + sm__word_short(s + at, n - at, 1) : at;
+}
+
+/* DeepSeek 3, with every ASCII sign in the first set:
+ * [!-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|
+ * \s+(?!\S)|\s+ ; without SM__WORD_LINES ` ?[\p{P}\p{S}]+|[\r\n]` stand in the middle. 0 = none of
+ * them: a number, or what has no class. */
+static size_t sm__word_signs(const sm__cut *cut, const unsigned char *s, size_t n) {
+    const int letters = SM__CHAR_LETTER | SM__CHAR_MARK, signs = SM__CHAR_PUNCT | SM__CHAR_SYMBOL;
+    sm__char c = sm__char_at(s, n, 0), next = sm__char_at(s, n, c.length);
+    size_t at, line_end = 0;
+    int line = c.code == '\r' || c.code == '\n';
+    if (c.code < 128 && (c.kind & signs) && next.code < 128 && (next.kind & SM__CHAR_LETTER)) {
+        for (at = 2; at < n && s[at] < 128 && sm__char_at(s, n, at).kind & SM__CHAR_LETTER; at++) {
+        }
+        return at;
+    }
+    if (c.kind & letters) return sm__char_run(s, n, 0, letters);
+    if (!line && !(c.kind & signs) && (next.kind & letters))
+        return sm__char_run(s, n, c.length, letters);
+    at = s[0] == ' ';
+    if (sm__char_at(s, n, at).kind & signs) {
+        at = sm__char_run(s, n, at, signs);
+        while (at < n && (s[at] == '\r' || s[at] == '\n') && (cut->flags & SM__WORD_LINES)) at++;
+        return at;
+    }
+    if (line && !(cut->flags & SM__WORD_LINES)) return 1;
+    for (at = 0; (c.kind & SM__CHAR_SPACE) && (cut->flags & SM__WORD_LINES);
+         c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (c.code == '\r' || c.code == '\n') line_end = at;
+    }
+    return line_end ? line_end : sm__word_space(s, n);
+}
+
+/* EXAONE MoE: (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(\p{L}\p{M}*( \p{L}\p{M}*)*)+|\p{N}|
+ *  ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+ */
+static size_t sm__word_phrase(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = sm__word_short(s, n, 1), next;
+    sm__char c = sm__char_at(s, n, 0);
+    if (at) return at;
+    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
+        at = c.length;
+    if (!(sm__char_at(s, n, at).kind & SM__CHAR_LETTER)) return sm__word_rest(k, cut, s, n);
+    for (;;) {
+        at = sm__char_run(s, n, at, SM__CHAR_LETTER | SM__CHAR_MARK);
+        next = at < n && s[at] == ' ' ? at + 1 : n;
+        if (!(sm__char_at(s, n, next).kind & SM__CHAR_LETTER)) return at;
+        at = next;
+    }
+}
+
+/* --- Cuts that are simpler than words --------------------------------------------------------- */
+
+/* The length of the match of a cut at the start of s [n]; 0 = none. */
+static size_t sm__cut_match(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    int word;
+    sm__char c;
+    switch (cut->how) {
+    case SM__CUT_GPT2: return sm__word_gpt2(s, n);
+    case SM__CUT_LLAMA3: return sm__word_llama3(k, cut, s, n);
+    case SM__CUT_CASES: return sm__word_cases(k, cut, s, n);
+    case SM__CUT_SIGNS: return sm__word_signs(cut, s, n);
+    case SM__CUT_PHRASES: return sm__word_phrase(k, cut, s, n);
+    case SM__CUT_RUNS: return sm__set_run(cut->set, 1, s, n, 0, cut->most);
+    case SM__CUT_SPACED:
+        c = sm__char_at(s, n, 0);
+        if (c.kind & SM__CHAR_SPACE) at = c.length;
+        return sm__set_has(cut->set, sm__char_at(s, n, at))
+                   ? sm__set_run(cut->set, 1, s, n, at, 0) : 0;
+    case SM__CUT_CLAUSES:
+        at = s[0] == ' ';
+        c = sm__char_at(s, n, at);
+        for (; c.kind && !(c.kind & SM__CHAR_SPACE) && !sm__set_has(cut->set, c);
+             c = sm__char_at(s, n, at))
+            at += c.length;
+        return at == 1 && s[0] == ' ' ? 0 : at;
+    case SM__CUT_TRIPLES:
+        return n >= 3 && s[0] - 48u < 10 && s[1] - 48u < 10 && s[2] - 48u < 10 ? 3 : 0;
+    case SM__CUT_SENTINEL:
+        if (n < 12 || memcmp(s, "<sentinel:", 10) != 0) return 0;
+        for (at = 10; at < n && s[at] - 48u < 10; at++) {
+        }
+        return at > 10 && at < n && s[at] == '>' ? at + 1 : 0;
+    case SM__CUT_IMAGE:
+        if (n < 8 || memcmp(s, "IMGIMG", 6) != 0) return 0;
+        for (at = 6; at < n && at < 10 && s[at] - 65u < 9; at++) {
+        }
+        return at > 6 && at < n && s[at] == 'Z' ? at + 1 : 0;
+    case SM__CUT_TABS:
+        if (s[0] == '\t' || s[0] == '\n') return 1;
+        return n >= 4 && memcmp(s, "    ", 4) == 0   ? 4
+               : n >= 2 && memcmp(s, "  ", 2) == 0 ? 2
+                                                     : 0;
+    case SM__CUT_PATTERN: return sm__edit_match(&k->patterns[cut->set], s, n);
+    case SM__CUT_PUNCT:
+        c = sm__char_at(s, n, 0);
+        return sm__char_is_punct(c) ? c.length : 0;
+    case SM__CUT_TOKENS:
+        c = sm__char_at(s, n, 0);
+        if (c.kind & SM__CHAR_SPACE) return 0;
+        for (word = sm__char_is_word(c);
+             c.kind && !(c.kind & SM__CHAR_SPACE) && sm__char_is_word(c) == word;
+             c = sm__char_at(s, n, at))
+            at += c.length;
+        return at;
+    default: return n;
+    }
+}
+
+/* SM__CUT_THREES. What is known are numbers, whose count is a multiple of three. */
+static size_t sm__cut_threes(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t at, end, digits;
+    if (sm__cutter_known(k, s)) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, 3);
+    at = sm__char_run(s, n, 0, SM__CHAR_ALL & ~SM__CHAR_NUMBER);
+    if (at == n) return n;
+    for (end = at, digits = 0; sm__char_at(s, n, end).kind & SM__CHAR_NUMBER; digits++)
+        end += sm__char_at(s, n, end).length;
+    k->known = s + end;
+    return sm__set_run(SM__SET_NUMBER, 1, s, n, at, digits % 3 ? (int)(digits % 3) : 3);
+}
+
+/* SM__CUT_THOUSANDS. What is known are digits, whose count is a multiple of three. */
+static size_t sm__cut_thousands(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t at = sm__cutter_known(k, s) ? 3 : 0, end, first;
+    if (sm__cutter_known(k, s) > 3) return 3;
+    for (; at < n; at = end) {
+        for (end = at; end < n && s[end] - 48u < 10; end++) {
+        }
+        first = at ? at + (end - at) % 3 : (end - 1) % 3 + 1; /* never at 0 */
+        if (end > at && first > 0 && first < end) {
+            k->known = s + end;
+            return first;
+        }
+        while (end < n && s[end] - 48u >= 10) end++;
+    }
+    return n;
+}
+
+/* SM__CUT_TRAILING: all but the white space at the end, then that. */
+static size_t sm__cut_trailing(const unsigned char *s, size_t n) {
+    size_t at = 0, tail = 0;
+    sm__char c = sm__char_at(s, n, 0);
+    for (; c.kind; c = sm__char_at(s, n, at)) {
+        at += c.length;
+        if (!(c.kind & SM__CHAR_SPACE)) tail = at;
+    }
+    return tail ? tail : n;
+}
+
+/* The length of the first piece that a cut makes of s [n]: a match, or what is before one. */
+static size_t sm__cut_next(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
+    size_t at = 0;
+    if (cut->how == SM__CUT_THREES) return sm__cut_threes(k, s, n);
+    if (cut->how == SM__CUT_THOUSANDS) return sm__cut_thousands(k, s, n);
+    if (cut->how == SM__CUT_TRAILING) return sm__cut_trailing(s, n);
+    at = sm__cut_match(k, cut, s, n);
+    if (at) return at;
+    if (cut->how == SM__CUT_RUNS) return sm__set_run(cut->set, 0, s, n, 0, 0);
+    if (cut->how == SM__CUT_PATTERN && k->patterns[cut->set].from.n) {
+        const unsigned char *p = s;
+        int c = k->patterns[cut->set].from.p[0];
+        while ((p = (const unsigned char *)memchr(p, c, (size_t)(s + n - p))) != NULL &&
+               !sm__cut_match(k, cut, p, (size_t)(s + n - p)))
+            p++;
+        return p ? (size_t)(p - s) : n;
+    }
+    do at += sm__char_at(s, n, at).length;
+    while (at < n && !sm__cut_match(k, cut, s + at, n - at));
+    return at;
+}
+
+/* The same; *match: whether it is one. */
+static size_t sm__cut_piece(sm__cutter *k, int i, const unsigned char *s, size_t n, int *match) {
+    size_t length = sm__cut_match(k, &k->cuts[i], s, n);
+    *match = (length > 0) == !(k->parts[i] & SM__PART_INVERT);
+    return length ? length : sm__cut_next(k, &k->cuts[i], s, n);
+}
+
+/* The length of the first piece by cut i, with what belongs to it. */
+static size_t sm__cut_part(sm__cutter *k, int i, const unsigned char *s, size_t n) {
+    int part = k->parts[i] & ~SM__PART_INVERT, match, next;
+    size_t at, more;
+    if (part == SM__PART_ALONE) return sm__cut_next(k, &k->cuts[i], s, n);
+    at = sm__cut_piece(k, i, s, n, &match);
+    if (part == SM__PART_DROPPED) k->dropped = match;
+    else
+        while (at < n) {
+            more = sm__cut_piece(k, i, s + at, n - at, &next);
+            if (part == SM__PART_JOINED     ? next != match
+                : part == SM__PART_BEFORE ? match || !next
+                                            : !match || next)
+                break;
+            at += more;
+            if (part != SM__PART_JOINED) break;
+        }
+    return at;
+}
+
+/* The length of the word at the start of s [n], n >= 1: what is left of the text. It may be one to
+ * leave out: k->dropped. */
+static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
+    size_t length = n;
+    int i, cuts;
+    if (k->n == 1 && !k->parts) return sm__cut_next(k, k->cuts, s, n); /* as it mostly is */
+    k->dropped = 0;
+    for (cuts = 0; cuts < k->n && !k->dropped; cuts++) {
+        if (!k->left[cuts])
+            k->left[cuts] = k->parts ? sm__cut_part(k, cuts, s, length)
+                                     : sm__cut_next(k, &k->cuts[cuts], s, length);
+        length = k->left[cuts];
+    }
+    for (i = 0; i < cuts; i++) k->left[i] -= length;
+    return length;
+}
+
+/* ================================================================================================
+ * MARK: [SM35] TOKENIZER
+ * Four ways from text to ids. Two begin with symbols (characters or bytes) and merge neighbours,
+ * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
+ *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
+ *        when their text is a token; the highest score wins. Characters without a token become
+ *        bytes.
+ *   BPE  byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; Radford et al. 2019): the text is
+ *        cut into words first; in a word, two neighbours merge when the file lists the pair; the
+ *        first in the list wins. (tiktoken's files: when their text is a token; the first wins.)
+ * The others go from left to right through a trie of the tokens:
+ *   WPM  WordPiece: in a word, the longest token that fits, again and again.
+ *   UGM  Unigram: of all ways to cut the text, the one whose tokens have the best sum of scores.
+ * Words and their ids are kept for the next time, as most words of a text come again.
+ * Ties go to the left. A binary heap holds the candidates, so that n symbols take O(n log n) steps
+ * whatever the text. Tables are made once, when the model is opened, from a vocabulary that may be
+ * hostile: their memory is linear in it, a lookup has a fixed number of probes at most.
+ * ============================================================================================== */
+
+#define SM__MAX_TOKEN_BYTES 4096  /* the longest tokens of real vocabularies have some hundreds */
+#define SM__MAX_SPECIAL_BYTES 512 /* of a control or user-defined token */
+#define SM__MAX_MERGES (1 << 25)
+#define SM__MAX_PROBES 512 /* of a hash table at most 2/3 full: only texts made for it need more */
+#define SM__MAX_TEXT ((size_t)1 << 29)
 
 typedef struct sm__texts { /* of all tokens, one after another */
     unsigned char *bytes;
@@ -18860,474 +19336,6 @@ static void sm__vocab_drop_lists(sm_model *m) {
     v->weights = NULL;
     v->tokens = NULL;
     v->charsmap.n = 0;
-}
-
-/* --- Words: what the regular expressions of the pre-tokenizers say, by hand ------------------- */
-
-static int sm__set_has(int set, sm__char c) {
-    const uint32_t *r = sm__ranges + 2 * sm__sets[set].first, *end = r + 2 * sm__sets[set].n;
-    if (c.kind & sm__sets[set].kinds) return 1;
-    if (c.code < 128 && c.code && strchr(sm__sets[set].ascii, (int)c.code)) return 1;
-    if (c.kind & SM__CHAR_SPACE) return 0;
-    for (; r < end && r[0] <= c.code; r += 2)
-        if (c.code <= r[1]) return 1;
-    return 0;
-}
-
-/* The end of the run of characters from `at` that the set has, or has not; of `most` at most,
- * unless that is 0. */
-static size_t sm__set_run(int set, int in, const unsigned char *s, size_t n, size_t at, int most) {
-    sm__char c = sm__char_at(s, n, at);
-    int count = 0;
-    while (c.kind && sm__set_has(set, c) == in && (!most || count < most)) {
-        at += c.length;
-        count++;
-        c = sm__char_at(s, n, at);
-    }
-    return at;
-}
-
-#define SM__CHAR_SINCE_9 0x11938 /* the one composed character that came after Unicode 9 */
-
-/* What Hugging Face's library takes a character for: its tables are older than ours. */
-static int sm__char_class_hf(uint32_t code, int since) {
-    sm__char c = {0, 0, 0};
-    c.code = code;
-    if (code == 0x1734) return SM__CHAR_ACCENT;
-    if (code == 0x166D || code == 0x111C9) return SM__CHAR_PUNCT;
-    if (code == 0x1CF2 || code == 0x1CF3) return SM__CHAR_SPACING;
-    return sm__set_has(since, c) ? SM__CHAR_OTHER : sm__char_class(code);
-}
-
-/* Hugging Face's punctuation, and the regular expressions' \w. */
-static int sm__char_is_punct(sm__char c) {
-    int kind = sm__char_class_hf(c.code, SM__SET_SINCE_8);
-    return (kind & SM__CHAR_PUNCT) || (c.code < 128 && (kind & SM__CHAR_SYMBOL));
-}
-static int sm__char_is_word(sm__char c) {
-    return c.kind & (SM__CHAR_LETTER | SM__CHAR_MARK) ? 1
-         : c.kind & SM__CHAR_NUMBER ? !sm__set_has(SM__SET_NO_DIGIT, c)
-                                    : sm__set_has(SM__SET_WORD, c);
-}
-
-/* The length of what a REPLACE replaces at the start of s [n]; 0 = nothing. */
-static size_t sm__edit_match(const sm__edit *step, const unsigned char *s, size_t n) {
-    size_t at = 0;
-    int count = 0;
-    if (step->from.n)
-        return n >= step->from.n && !memcmp(s, step->from.p, step->from.n) ? step->from.n : 0;
-    for (; !step->most || count < step->most; count++) {
-        sm__char c = sm__char_at(s, n, at);
-        if (c.code < 128 && c.kind ? !(step->ascii[c.code >> 5] >> (c.code & 31) & 1)
-                                   : !(step->white && (c.kind & SM__CHAR_SPACE)))
-            break;
-        at += c.length;
-    }
-    return count >= step->least ? at : 0;
-}
-
-/* 's 't 'm 'd 're 've 'll at the start of s [n]: the length, or 0. */
-static size_t sm__word_short(const unsigned char *s, size_t n, int any_case) {
-    int a, b, fold = any_case ? 0x20 : 0;
-    if (n < 2 || s[0] != '\'') return 0;
-    a = s[1] | fold;
-    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
-    if (n < 3) return 0;
-    b = s[2] | fold;
-    return ((a == 'r' || a == 'v') && b == 'e') || (a == 'l' && b == 'l') ? 3 : 0;
-}
-
-/* \s+(?!\S)|\s+ : white space up to the end of the text, or without its last character, which
- * belongs to the word after it; a single one stands alone. */
-static size_t sm__word_space(const unsigned char *s, size_t n) {
-    sm__char c = sm__char_at(s, n, 0);
-    size_t at = 0, last = 0;
-    while (c.kind & SM__CHAR_SPACE) {
-        last = at;
-        at += c.length;
-        c = sm__char_at(s, n, at);
-    }
-    return at == n || last == 0 ? at : last;
-}
-
-/* \s{512}(?!\S)|\s{256}(?!\S)| ... |\s{4}(?!\S)|\s{1,2}(?!\S)|\s : the largest of the powers of two
- * that leaves white space for the word after it, unless the text ends. */
-static size_t sm__word_spaces(const unsigned char *s, size_t n) {
-    size_t at = 0, ends[12], count = 0, power = 1;
-    sm__char c = sm__char_at(s, n, 0);
-    int k = 0;
-    for (; (c.kind & SM__CHAR_SPACE) && power <= 512; c = sm__char_at(s, n, at)) {
-        at += c.length;
-        if (++count == power) {
-            ends[k++] = at;
-            power *= 2;
-        }
-    }
-    for (k--; k > 0; k--)
-        if (ends[k] == n || (sm__char_at(s, n, ends[k]).kind & SM__CHAR_SPACE)) break;
-    return ends[k];
-}
-
-/* GPT-2: 's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+ */
-static size_t sm__word_gpt2(const unsigned char *s, size_t n) {
-    size_t length = sm__word_short(s, n, 0), at = s[0] == ' ';
-    int kind = sm__char_at(s, n, at).kind;
-    if (length) return length;
-    if (kind & SM__CHAR_LETTER) return sm__char_run(s, n, at, SM__CHAR_LETTER);
-    if (kind & SM__CHAR_NUMBER) return sm__char_run(s, n, at, SM__CHAR_NUMBER);
-    if (kind & SM__CHAR_SIGN) return sm__char_run(s, n, at, SM__CHAR_SIGN);
-    return sm__word_space(s, n);
-}
-
-/* The state of a text that is being cut. */
-typedef struct sm__cutter {
-    const sm__cut *cuts;        /* [n] */
-    const uint8_t *parts;       /* [n] SM__PART_*, or NULL: all stand alone */
-    const sm__edit *patterns;
-    int n;
-    size_t left[SM__MAX_CUTS];  /* of the piece that each cut has made */
-    const unsigned char *known; /* up to here a cut knows what comes: digits, space in a line */
-    int dropped;                /* 1 = what comes is no word */
-} sm__cutter;
-
-static sm__cutter sm__cutter_make(const sm__cut *rule) {
-    sm__cutter k;
-    memset(&k, 0, sizeof k);
-    k.cuts = rule;
-    while (k.n < SM__MAX_CUTS && rule[k.n].how) k.n++;
-    return k;
-}
-
-/* Of tokenizer.json's cuts those from one number to another. */
-static sm__cutter sm__cutter_split(const sm__splits *splits, int from, int to) {
-    sm__cutter k;
-    memset(&k, 0, sizeof k);
-    k.cuts = splits->cuts + from;
-    k.parts = splits->parts + from;
-    k.patterns = splits->patterns;
-    k.n = to - from;
-    return k;
-}
-
-/* How many bytes of s are known. */
-static size_t sm__cutter_known(const sm__cutter *k, const unsigned char *s) {
-    return k->known && s < k->known ? (size_t)(k->known - s) : 0;
-}
-
-/* \s*[\r\n]+|\s+(?!\S)|\s+ ; or, for SM__WORD_SPACES, powers of two after the first part. */
-static size_t sm__word_white(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    int powers = cut->flags & SM__WORD_SPACES;
-    size_t at = 0, line_end = 0;
-    sm__char c = sm__char_at(s, n, 0);
-    if (powers && sm__cutter_known(k, s)) return sm__word_spaces(s, n);
-    for (; c.kind & SM__CHAR_SPACE; c = sm__char_at(s, n, at)) {
-        at += c.length;
-        if (c.code == '\r' || c.code == '\n') line_end = at;
-    }
-    if (line_end) return line_end;
-    k->known = powers ? s + at : k->known;
-    return powers ? sm__word_spaces(s, n) : sm__word_space(s, n);
-}
-
-/* What is no word with letters:
- * \p{N}{1,most}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+ */
-static size_t sm__word_rest(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    size_t at = s[0] == ' ';
-    int sign = SM__CHAR_SIGN;
-    sm__char c = sm__char_at(s, n, 0);
-    if (c.kind & SM__CHAR_NUMBER) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, cut->most);
-    if (cut->how == SM__CUT_LLAMA3 && (cut->flags & SM__WORD_MARKS)) sign &= ~SM__CHAR_MARK;
-    if (sm__char_at(s, n, at).kind & sign) {
-        at = sm__char_run(s, n, at, sign);
-        if (cut->how == SM__CUT_PHRASES) return at + (at < n && (s[at] == '\r' || s[at] == '\n'));
-        while (at < n && (((s[at] == '\r' || s[at] == '\n') &&
-                           (cut->flags & (SM__WORD_LINES | SM__WORD_SLASHES))) ||
-                          (s[at] == '/' && (cut->flags & SM__WORD_SLASHES))))
-            at++;
-        return at;
-    }
-    return sm__word_white(k, cut, s, n);
-}
-
-/* Llama 3 and Qwen 2, which differ in the number of digits:
- * (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| and the rest */
-static size_t sm__word_llama3(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    size_t length = cut->flags & SM__WORD_SHORT ? sm__word_short(s, n, 1) : 0;
-    int letters = SM__CHAR_LETTER | (cut->flags & SM__WORD_MARKS ? SM__CHAR_MARK : 0);
-    sm__char c = sm__char_at(s, n, 0);
-    if (length) return length;
-    if (c.kind & letters) return sm__char_run(s, n, c.length, letters);
-    if (c.code != '\r' && c.code != '\n' && !(c.kind & SM__CHAR_NUMBER) &&
-        (sm__char_at(s, n, c.length).kind & letters))
-        return sm__char_run(s, n, c.length, letters);
-    return sm__word_rest(k, cut, s, n);
-}
-
-/* Whether a character can stand in the first part of a word (1: as upper case does), in the second
- * (2: as lower case does), or in both (3). */
-static int sm__word_part(const sm__cut *cut, sm__char c) {
-    if (c.kind & SM__CHAR_MARK) return cut->flags & SM__WORD_MARKS ? 3 : 0;
-    if (!(c.kind & SM__CHAR_LETTER)) return 0;
-    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c)) return 0;
-    if ((cut->flags & SM__WORD_CASE) || ((cut->flags & SM__WORD_ASCII_CASE) && c.code < 128))
-        return c.kind & SM__CHAR_UPPER ? 1 : c.kind & SM__CHAR_LOWER ? 2 : 3;
-    return 3;
-}
-
-/* The end of A*B+ from `at`, or 0, where A and B are the parts of sm__word_part; or of A+B* when
- * `open`, where A*B+ was tried before. */
-static size_t sm__word_parts(const sm__cut *cut, const unsigned char *s, size_t n, size_t at,
-                             int open) {
-    size_t end = at, both = 0;
-    sm__char c = sm__char_at(s, n, end);
-    int part = sm__word_part(cut, c);
-    while (part & 1) {
-        end += c.length;
-        if (part == 3) both = end; /* A gives it back to B when no other one comes */
-        c = sm__char_at(s, n, end);
-        part = sm__word_part(cut, c);
-    }
-    if (open) return end > at ? end : 0;
-    if (!part) return both;
-    while (part & 2) {
-        end += c.length;
-        c = sm__char_at(s, n, end);
-        part = sm__word_part(cut, c);
-    }
-    return end;
-}
-
-/* GPT-4o: with A = [\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}], B = [\p{Ll}\p{Lm}\p{Lo}\p{M}]
- * [^\r\n\p{L}\p{N}]?A*B+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?A+B*(?i: ... )?|
- * and the rest */
-static size_t sm__word_cases(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    sm__char c = sm__char_at(s, n, 0);
-    size_t front = 0, at = 0;
-    int open;
-    if ((cut->flags & SM__WORD_HAN) && sm__set_has(SM__SET_HAN, c))
-        return sm__set_run(SM__SET_HAN, 1, s, n, 0, 0);
-    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
-        front = c.length;
-    for (open = 0; open < 2 && !at; open++) {
-        if (front) at = sm__word_parts(cut, s, n, front, open);
-        if (!at) at = sm__word_parts(cut, s, n, 0, open);
-    }
-    if (!at) return sm__word_rest(k, cut, s, n);
-    return cut->flags & SM__WORD_SHORT ? at + sm__word_short(s + at, n - at, 1) : at;
-}
-
-/* DeepSeek 3, with every ASCII sign in the first set:
- * [!-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|
- * \s+(?!\S)|\s+ ; without SM__WORD_LINES ` ?[\p{P}\p{S}]+|[\r\n]` stand in the middle. 0 = none of
- * them: a number, or what has no class. */
-static size_t sm__word_signs(const sm__cut *cut, const unsigned char *s, size_t n) {
-    const int letters = SM__CHAR_LETTER | SM__CHAR_MARK, signs = SM__CHAR_PUNCT | SM__CHAR_SYMBOL;
-    sm__char c = sm__char_at(s, n, 0), next = sm__char_at(s, n, c.length);
-    size_t at, line_end = 0;
-    int line = c.code == '\r' || c.code == '\n';
-    if (c.code < 128 && (c.kind & signs) && next.code < 128 && (next.kind & SM__CHAR_LETTER)) {
-        for (at = 2; at < n && s[at] < 128 && sm__char_at(s, n, at).kind & SM__CHAR_LETTER; at++) {
-        }
-        return at;
-    }
-    if (c.kind & letters) return sm__char_run(s, n, 0, letters);
-    if (!line && !(c.kind & signs) && (next.kind & letters))
-        return sm__char_run(s, n, c.length, letters);
-    at = s[0] == ' ';
-    if (sm__char_at(s, n, at).kind & signs) {
-        at = sm__char_run(s, n, at, signs);
-        while (at < n && (s[at] == '\r' || s[at] == '\n') && (cut->flags & SM__WORD_LINES)) at++;
-        return at;
-    }
-    if (line && !(cut->flags & SM__WORD_LINES)) return 1;
-    for (at = 0; (c.kind & SM__CHAR_SPACE) && (cut->flags & SM__WORD_LINES);
-         c = sm__char_at(s, n, at)) {
-        at += c.length;
-        if (c.code == '\r' || c.code == '\n') line_end = at;
-    }
-    return line_end ? line_end : sm__word_space(s, n);
-}
-
-/* EXAONE MoE: (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?(\p{L}\p{M}*( \p{L}\p{M}*)*)+|\p{N}|
- *  ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+ */
-static size_t sm__word_phrase(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    size_t at = sm__word_short(s, n, 1), next;
-    sm__char c = sm__char_at(s, n, 0);
-    if (at) return at;
-    if (!(c.kind & (SM__CHAR_LETTER | SM__CHAR_NUMBER)) && c.code != '\r' && c.code != '\n')
-        at = c.length;
-    if (!(sm__char_at(s, n, at).kind & SM__CHAR_LETTER)) return sm__word_rest(k, cut, s, n);
-    for (;;) {
-        at = sm__char_run(s, n, at, SM__CHAR_LETTER | SM__CHAR_MARK);
-        next = at < n && s[at] == ' ' ? at + 1 : n;
-        if (!(sm__char_at(s, n, next).kind & SM__CHAR_LETTER)) return at;
-        at = next;
-    }
-}
-
-/* --- Cuts that are simpler than words --------------------------------------------------------- */
-
-/* The length of the match of a cut at the start of s [n]; 0 = none. */
-static size_t sm__cut_match(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    size_t at = 0;
-    int word;
-    sm__char c;
-    switch (cut->how) {
-    case SM__CUT_GPT2: return sm__word_gpt2(s, n);
-    case SM__CUT_LLAMA3: return sm__word_llama3(k, cut, s, n);
-    case SM__CUT_CASES: return sm__word_cases(k, cut, s, n);
-    case SM__CUT_SIGNS: return sm__word_signs(cut, s, n);
-    case SM__CUT_PHRASES: return sm__word_phrase(k, cut, s, n);
-    case SM__CUT_RUNS: return sm__set_run(cut->set, 1, s, n, 0, cut->most);
-    case SM__CUT_SPACED:
-        c = sm__char_at(s, n, 0);
-        if (c.kind & SM__CHAR_SPACE) at = c.length;
-        return sm__set_has(cut->set, sm__char_at(s, n, at))
-                   ? sm__set_run(cut->set, 1, s, n, at, 0) : 0;
-    case SM__CUT_CLAUSES:
-        at = s[0] == ' ';
-        c = sm__char_at(s, n, at);
-        for (; c.kind && !(c.kind & SM__CHAR_SPACE) && !sm__set_has(cut->set, c);
-             c = sm__char_at(s, n, at))
-            at += c.length;
-        return at == 1 && s[0] == ' ' ? 0 : at;
-    case SM__CUT_TRIPLES:
-        return n >= 3 && s[0] - 48u < 10 && s[1] - 48u < 10 && s[2] - 48u < 10 ? 3 : 0;
-    case SM__CUT_SENTINEL:
-        if (n < 12 || memcmp(s, "<sentinel:", 10) != 0) return 0;
-        for (at = 10; at < n && s[at] - 48u < 10; at++) {
-        }
-        return at > 10 && at < n && s[at] == '>' ? at + 1 : 0;
-    case SM__CUT_IMAGE:
-        if (n < 8 || memcmp(s, "IMGIMG", 6) != 0) return 0;
-        for (at = 6; at < n && at < 10 && s[at] - 65u < 9; at++) {
-        }
-        return at > 6 && at < n && s[at] == 'Z' ? at + 1 : 0;
-    case SM__CUT_TABS:
-        if (s[0] == '\t' || s[0] == '\n') return 1;
-        return n >= 4 && memcmp(s, "    ", 4) == 0   ? 4
-               : n >= 2 && memcmp(s, "  ", 2) == 0 ? 2
-                                                     : 0;
-    case SM__CUT_PATTERN: return sm__edit_match(&k->patterns[cut->set], s, n);
-    case SM__CUT_PUNCT:
-        c = sm__char_at(s, n, 0);
-        return sm__char_is_punct(c) ? c.length : 0;
-    case SM__CUT_TOKENS:
-        c = sm__char_at(s, n, 0);
-        if (c.kind & SM__CHAR_SPACE) return 0;
-        for (word = sm__char_is_word(c);
-             c.kind && !(c.kind & SM__CHAR_SPACE) && sm__char_is_word(c) == word;
-             c = sm__char_at(s, n, at))
-            at += c.length;
-        return at;
-    default: return n;
-    }
-}
-
-/* SM__CUT_THREES. What is known are numbers, whose count is a multiple of three. */
-static size_t sm__cut_threes(sm__cutter *k, const unsigned char *s, size_t n) {
-    size_t at, end, digits;
-    if (sm__cutter_known(k, s)) return sm__set_run(SM__SET_NUMBER, 1, s, n, 0, 3);
-    at = sm__char_run(s, n, 0, SM__CHAR_ALL & ~SM__CHAR_NUMBER);
-    if (at == n) return n;
-    for (end = at, digits = 0; sm__char_at(s, n, end).kind & SM__CHAR_NUMBER; digits++)
-        end += sm__char_at(s, n, end).length;
-    k->known = s + end;
-    return sm__set_run(SM__SET_NUMBER, 1, s, n, at, digits % 3 ? (int)(digits % 3) : 3);
-}
-
-/* SM__CUT_THOUSANDS. What is known are digits, whose count is a multiple of three. */
-static size_t sm__cut_thousands(sm__cutter *k, const unsigned char *s, size_t n) {
-    size_t at = sm__cutter_known(k, s) ? 3 : 0, end, first;
-    if (sm__cutter_known(k, s) > 3) return 3;
-    for (; at < n; at = end) {
-        for (end = at; end < n && s[end] - 48u < 10; end++) {
-        }
-        first = at ? at + (end - at) % 3 : (end - 1) % 3 + 1; /* never at 0 */
-        if (end > at && first > 0 && first < end) {
-            k->known = s + end;
-            return first;
-        }
-        while (end < n && s[end] - 48u >= 10) end++;
-    }
-    return n;
-}
-
-/* SM__CUT_TRAILING: all but the white space at the end, then that. */
-static size_t sm__cut_trailing(const unsigned char *s, size_t n) {
-    size_t at = 0, tail = 0;
-    sm__char c = sm__char_at(s, n, 0);
-    for (; c.kind; c = sm__char_at(s, n, at)) {
-        at += c.length;
-        if (!(c.kind & SM__CHAR_SPACE)) tail = at;
-    }
-    return tail ? tail : n;
-}
-
-/* The length of the first piece that a cut makes of s [n]: a match, or what is before one. */
-static size_t sm__cut_next(sm__cutter *k, const sm__cut *cut, const unsigned char *s, size_t n) {
-    size_t at = 0;
-    if (cut->how == SM__CUT_THREES) return sm__cut_threes(k, s, n);
-    if (cut->how == SM__CUT_THOUSANDS) return sm__cut_thousands(k, s, n);
-    if (cut->how == SM__CUT_TRAILING) return sm__cut_trailing(s, n);
-    at = sm__cut_match(k, cut, s, n);
-    if (at) return at;
-    if (cut->how == SM__CUT_RUNS) return sm__set_run(cut->set, 0, s, n, 0, 0);
-    if (cut->how == SM__CUT_PATTERN && k->patterns[cut->set].from.n) {
-        const unsigned char *p = s;
-        int c = k->patterns[cut->set].from.p[0];
-        while ((p = (const unsigned char *)memchr(p, c, (size_t)(s + n - p))) != NULL &&
-               !sm__cut_match(k, cut, p, (size_t)(s + n - p)))
-            p++;
-        return p ? (size_t)(p - s) : n;
-    }
-    do at += sm__char_at(s, n, at).length;
-    while (at < n && !sm__cut_match(k, cut, s + at, n - at));
-    return at;
-}
-
-/* The same; *match: whether it is one. */
-static size_t sm__cut_piece(sm__cutter *k, int i, const unsigned char *s, size_t n, int *match) {
-    size_t length = sm__cut_match(k, &k->cuts[i], s, n);
-    *match = (length > 0) == !(k->parts[i] & SM__PART_INVERT);
-    return length ? length : sm__cut_next(k, &k->cuts[i], s, n);
-}
-
-/* The length of the first piece by cut i, with what belongs to it. */
-static size_t sm__cut_part(sm__cutter *k, int i, const unsigned char *s, size_t n) {
-    int part = k->parts[i] & ~SM__PART_INVERT, match, next;
-    size_t at, more;
-    if (part == SM__PART_ALONE) return sm__cut_next(k, &k->cuts[i], s, n);
-    at = sm__cut_piece(k, i, s, n, &match);
-    if (part == SM__PART_DROPPED) k->dropped = match;
-    else
-        while (at < n) {
-            more = sm__cut_piece(k, i, s + at, n - at, &next);
-            if (part == SM__PART_JOINED     ? next != match
-                : part == SM__PART_BEFORE ? match || !next
-                                            : !match || next)
-                break;
-            at += more;
-            if (part != SM__PART_JOINED) break;
-        }
-    return at;
-}
-
-/* The length of the word at the start of s [n], n >= 1: what is left of the text. It may be one to
- * leave out: k->dropped. */
-static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
-    size_t length = n;
-    int i, cuts;
-    if (k->n == 1 && !k->parts) return sm__cut_next(k, k->cuts, s, n); /* as it mostly is */
-    k->dropped = 0;
-    for (cuts = 0; cuts < k->n && !k->dropped; cuts++) {
-        if (!k->left[cuts])
-            k->left[cuts] = k->parts ? sm__cut_part(k, cuts, s, length)
-                                     : sm__cut_next(k, &k->cuts[cuts], s, length);
-        length = k->left[cuts];
-    }
-    for (i = 0; i < cuts; i++) k->left[i] -= length;
-    return length;
 }
 
 /* --- Where text goes -------------------------------------------------------------------------- */
@@ -21018,7 +21026,7 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
 }
 
 /* ================================================================================================
- * MARK: [SM35] TAPE
+ * MARK: [SM36] TAPE
  * The forward pass as data. sm__tape_emit walks the architecture row once and appends steps; while
  * it does, buffers are taken and dropped, so that their lifetimes give the scratch plan. Each step
  * is cut into tiles by sm__step_shape for the rows at hand; sm__step_tile does one tile.
@@ -21573,7 +21581,7 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
 }
 
 /* ================================================================================================
- * MARK: [SM36] CONTEXT
+ * MARK: [SM37] CONTEXT
  * The object that owns a tape and everything it works on, laid out in one block by one function
  * that runs twice: counting (sm_ctx_plan) and placing (sm_ctx_create).
  * ============================================================================================== */
@@ -22625,7 +22633,7 @@ SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t byte
 }
 
 /* ================================================================================================
- * MARK: [SM37] STEPS
+ * MARK: [SM38] STEPS
  * How each step is cut into tiles for the rows of a chunk, and what a tile does. A tile reads what
  * earlier steps wrote and writes what no other tile of its step writes; how it is cut never changes
  * a bit, so the cuts follow the processor's speed and the number of members.
@@ -23410,7 +23418,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
 }
 
 /* ================================================================================================
- * MARK: [SM38] EVALUATION
+ * MARK: [SM39] EVALUATION
  * A pass: reserve KV blocks, walk the tape for each chunk of the batch, commit the lengths. The
  * walk is a sequence of runs (step, phase). Members take tiles of the current run from the ticket;
  * whoever finishes a run's last tile prepares the next one, doing small runs on the spot, so that
@@ -24051,7 +24059,7 @@ SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to) {
 }
 
 /* ================================================================================================
- * MARK: [SM39] SAMPLER
+ * MARK: [SM40] SAMPLER
  * Candidates are a list of logits and their ids, always in the order of ids. It begins as the
  * caller's logits themselves and is copied when something changes them. A stage that leaves
  * candidates out finds an edge and filters; nothing is sorted but what lies near the edge. Sums of
@@ -24980,7 +24988,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 }
 
 /* ================================================================================================
- * MARK: [SM40] GRAMMAR
+ * MARK: [SM41] GRAMMAR
  * A language is an expression: bytes, sequences, alternatives, repetitions, calls of rules. What
  * may follow a text is again an expression, the derivative of the first by the text's bytes
  * (Brzozowski 1964), and that is the whole automaton: an expression is a state, its row tells the
@@ -26534,7 +26542,7 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
 }
 
 /* ================================================================================================
- * MARK: [SM41] REGULAR EXPRESSIONS
+ * MARK: [SM42] REGULAR EXPRESSIONS
  * ECMA-262's, as far as they are regular, as expressions of the builder. A pattern is read once,
  * left to right, with a stack of open groups. It is searched for, not matched, and its anchors may
  * stand anywhere; so every part keeps four expressions: what it matches anywhere, only at the start
@@ -27047,7 +27055,7 @@ static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int wh
 }
 
 /* ================================================================================================
- * MARK: [SM42] JSON SCHEMA
+ * MARK: [SM43] JSON SCHEMA
  * Draft 2020-12, and what older drafts wrote otherwise, as expressions of the builder.
  *
  * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
@@ -29362,7 +29370,7 @@ static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size
 }
 
 /* ================================================================================================
- * MARK: [SM43] MASKS
+ * MARK: [SM44] MASKS
  * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton. In a
  * string of JSON nearly all may: tokens of nothing but its plain characters are a slice, known
  * beforehand, and where a state takes all of it only the rest is walked. Masks are kept by state.
@@ -30138,7 +30146,7 @@ SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
 #endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
- * MARK: [SM44] GENERATION
+ * MARK: [SM45] GENERATION
  * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
  * back while it may still become a stop string. Everything lives in the context's block.
  * ============================================================================================== */
@@ -30602,7 +30610,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 }
 
 /* ================================================================================================
- * MARK: [SM45] TEMPLATES
+ * MARK: [SM46] TEMPLATES
  * An interpreter of the part of Jinja that chat templates use. The text is compiled once into a
  * list of operations for a stack machine (brackets, precedences and blocks on explicit stacks: no
  * depth of a template is a depth of ours), then run on values as Python has them. Values never
@@ -34253,7 +34261,7 @@ SM_API void sm_template_destroy(sm_template *t) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM46] CHAT
+ * MARK: [SM47] CHAT
  * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
  * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
@@ -34790,7 +34798,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM47] TRAINER
+ * MARK: [SM48] TRAINER
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -37341,7 +37349,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM48] WRITER
+ * MARK: [SM49] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -38668,7 +38676,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM49] TOKENIZER TRAINER
+ * MARK: [SM50] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
