@@ -71,26 +71,28 @@
  *   [SM28] ARCHITECTURES
  *   [SM29] FILES
  *   [SM30] GGUF
- *   [SM31] LLAMA2.C AND SAFETENSORS
- *   [SM32] MODEL
- *   [SM33] UTF-8 AND UNICODE
- *   [SM34] WORDS
- *   [SM35] TOKENIZER
- *   [SM36] TAPE
- *   [SM37] CONTEXT
- *   [SM38] STEPS
- *   [SM39] EVALUATION
- *   [SM40] SAMPLER
- *   [SM41] GRAMMAR
- *   [SM42] REGULAR EXPRESSIONS
- *   [SM43] JSON SCHEMA
- *   [SM44] MASKS
- *   [SM45] GENERATION
- *   [SM46] TEMPLATES
- *   [SM47] CHAT
- *   [SM48] TRAINER
- *   [SM49] WRITER
- *   [SM50] TOKENIZER TRAINER
+ *   [SM31] LLAMA2.C
+ *   [SM32] TOKENIZER FILES
+ *   [SM33] SAFETENSORS
+ *   [SM34] MODEL
+ *   [SM35] UTF-8 AND UNICODE
+ *   [SM36] WORDS
+ *   [SM37] TOKENIZER
+ *   [SM38] TAPE
+ *   [SM39] CONTEXT
+ *   [SM40] STEPS
+ *   [SM41] EVALUATION
+ *   [SM42] SAMPLER
+ *   [SM43] GRAMMAR
+ *   [SM44] REGULAR EXPRESSIONS
+ *   [SM45] JSON SCHEMA
+ *   [SM46] MASKS
+ *   [SM47] GENERATION
+ *   [SM48] TEMPLATES
+ *   [SM49] CHAT
+ *   [SM50] TRAINER
+ *   [SM51] WRITER
+ *   [SM52] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -13520,15 +13522,11 @@ static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_onl
 }
 
 /* ================================================================================================
- * MARK: [SM31] LLAMA2.C AND SAFETENSORS
- * Two simpler formats, brought to the names and the layout of GGUF: [out, in] matrices under names
+ * MARK: [SM31] LLAMA2.C
+ * A simpler format, brought to the names and the layout of GGUF: [out, in] matrices under names
  * like blk.0.attn_q.weight. What the file does not say (rotary base, epsilon) is what the programs
  * that wrote it assume.
  * ============================================================================================== */
-
-#define SM__MAX_ST_HEADER ((uint64_t)100 << 20) /* the format's own limit */
-#define SM__MAX_CONFIG ((uint64_t)16 << 20)
-#define SM__MAX_TOKENIZER ((uint64_t)256 << 20)
 
 /* Room for a directory of at most n tensors; sm__tensor_add fills it, sm__tensors_done sorts it. */
 static sm_status sm__tensors_room(sm_model *m, int n, sm_error *error) {
@@ -13724,6 +13722,14 @@ static sm_status sm__llama2c_read(sm_model *m, const sm__bytes *file, sm_error *
     sm__llama2c_tensors(&r);
     return r.status ? r.status : sm__tensors_done(m, error);
 }
+
+/* ================================================================================================
+ * MARK: [SM32] TOKENIZER FILES
+ * Vocabularies that stand in files of their own: llama2.c's tokenizer.bin, Hugging Face's
+ * tokenizer.json, tiktoken's lists.
+ * ============================================================================================== */
+
+#define SM__MAX_TOKENIZER ((uint64_t)256 << 20)
 
 /* llama2.c's tokenizer.bin: the longest length, then for every token score, length and bytes. It
  * does not say what a token is; the positions of the special ones are SentencePiece's for Llama. */
@@ -14719,13 +14725,20 @@ static sm_status sm__tiktoken_read(sm_model *m, const sm__bytes *file, sm_error 
     return SM_OK;
 }
 
-/* ---- safetensors: u64 length of a JSON header, the header, the data. A large model is cut into
- * such files ("shards"), and an index says which tensor is in which:
+/* ================================================================================================
+ * MARK: [SM33] SAFETENSORS
+ * Hugging Face's models, brought to GGUF's names too: u64 length of a JSON header, the header, the
+ * data; config.json beside it says what the model is. A large model is cut into such files
+ * ("shards"), and an index says which tensor is in which:
  *
  *   {"metadata": {...}, "weight_map": {"model.norm.weight": "model-00002-of-00002.safetensors"}}
  *
  * A shard is a plain file name in the index's folder. Of tensors that the index does not name
- * nothing is taken. ---- */
+ * nothing is taken.
+ * ============================================================================================== */
+
+#define SM__MAX_ST_HEADER ((uint64_t)100 << 20) /* the format's own limit */
+#define SM__MAX_CONFIG ((uint64_t)16 << 20)
 
 enum { SM__FAMILY_LLAMA = 1, SM__FAMILY_GPT2 = 2, SM__FAMILY_CS336 = 4 };
 
@@ -15843,7 +15856,7 @@ static sm_status sm__index_bytes(sm_model *m, const sm_model_params *params, sm_
 }
 
 /* ================================================================================================
- * MARK: [SM32] MODEL
+ * MARK: [SM34] MODEL
  * Opening and closing, and binding: every tensor that the architecture wants is found by name, its
  * shape is compared with the hyperparameters, and views of it are put where the tape will look.
  * ============================================================================================== */
@@ -16766,7 +16779,7 @@ SM_API void sm_adapter_close(sm_adapter *adapter) {
 SM_API int sm_adapter_rank(const sm_adapter *adapter) { return adapter ? adapter->max_rank : 0; }
 
 /* ================================================================================================
- * MARK: [SM33] UTF-8 AND UNICODE
+ * MARK: [SM35] UTF-8 AND UNICODE
  * Text is bytes that should be UTF-8 and may be anything. One function reads a character; what is
  * none is answered with the length of the bad part, so that no caller can run past it. Of Unicode
  * only what tokenizers ask is kept: what kind of character one is, its lower case, and what it is
@@ -17696,7 +17709,7 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 }
 
 /* ================================================================================================
- * MARK: [SM34] WORDS
+ * MARK: [SM36] WORDS
  * How text is cut into words before it becomes tokens: the rules of GGUF's tokenizer.ggml.pre and
  * the pre-tokenizers of tokenizer.json, as lists of cuts, each of which cuts the pieces of the one
  * before it. What their regular expressions say is written by hand.
@@ -18429,7 +18442,7 @@ static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
 }
 
 /* ================================================================================================
- * MARK: [SM35] TOKENIZER
+ * MARK: [SM37] TOKENIZER
  * Four ways from text to ids. Two begin with symbols (characters or bytes) and merge neighbours,
  * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
  *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
@@ -21026,7 +21039,7 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
 }
 
 /* ================================================================================================
- * MARK: [SM36] TAPE
+ * MARK: [SM38] TAPE
  * The forward pass as data. sm__tape_emit walks the architecture row once and appends steps; while
  * it does, buffers are taken and dropped, so that their lifetimes give the scratch plan. Each step
  * is cut into tiles by sm__step_shape for the rows at hand; sm__step_tile does one tile.
@@ -21581,7 +21594,7 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
 }
 
 /* ================================================================================================
- * MARK: [SM37] CONTEXT
+ * MARK: [SM39] CONTEXT
  * The object that owns a tape and everything it works on, laid out in one block by one function
  * that runs twice: counting (sm_ctx_plan) and placing (sm_ctx_create).
  * ============================================================================================== */
@@ -22633,7 +22646,7 @@ SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t byte
 }
 
 /* ================================================================================================
- * MARK: [SM38] STEPS
+ * MARK: [SM40] STEPS
  * How each step is cut into tiles for the rows of a chunk, and what a tile does. A tile reads what
  * earlier steps wrote and writes what no other tile of its step writes; how it is cut never changes
  * a bit, so the cuts follow the processor's speed and the number of members.
@@ -23418,7 +23431,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
 }
 
 /* ================================================================================================
- * MARK: [SM39] EVALUATION
+ * MARK: [SM41] EVALUATION
  * A pass: reserve KV blocks, walk the tape for each chunk of the batch, commit the lengths. The
  * walk is a sequence of runs (step, phase). Members take tiles of the current run from the ticket;
  * whoever finishes a run's last tile prepares the next one, doing small runs on the spot, so that
@@ -24059,7 +24072,7 @@ SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to) {
 }
 
 /* ================================================================================================
- * MARK: [SM40] SAMPLER
+ * MARK: [SM42] SAMPLER
  * Candidates are a list of logits and their ids, always in the order of ids. It begins as the
  * caller's logits themselves and is copied when something changes them. A stage that leaves
  * candidates out finds an edge and filters; nothing is sorted but what lies near the edge. Sums of
@@ -24988,7 +25001,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 }
 
 /* ================================================================================================
- * MARK: [SM41] GRAMMAR
+ * MARK: [SM43] GRAMMAR
  * A language is an expression: bytes, sequences, alternatives, repetitions, calls of rules. What
  * may follow a text is again an expression, the derivative of the first by the text's bytes
  * (Brzozowski 1964), and that is the whole automaton: an expression is a state, its row tells the
@@ -26542,7 +26555,7 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
 }
 
 /* ================================================================================================
- * MARK: [SM42] REGULAR EXPRESSIONS
+ * MARK: [SM44] REGULAR EXPRESSIONS
  * ECMA-262's, as far as they are regular, as expressions of the builder. A pattern is read once,
  * left to right, with a stack of open groups. It is searched for, not matched, and its anchors may
  * stand anywhere; so every part keeps four expressions: what it matches anywhere, only at the start
@@ -27055,7 +27068,7 @@ static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int wh
 }
 
 /* ================================================================================================
- * MARK: [SM43] JSON SCHEMA
+ * MARK: [SM45] JSON SCHEMA
  * Draft 2020-12, and what older drafts wrote otherwise, as expressions of the builder.
  *
  * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
@@ -29370,7 +29383,7 @@ static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size
 }
 
 /* ================================================================================================
- * MARK: [SM44] MASKS
+ * MARK: [SM46] MASKS
  * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton. In a
  * string of JSON nearly all may: tokens of nothing but its plain characters are a slice, known
  * beforehand, and where a state takes all of it only the rest is walked. Masks are kept by state.
@@ -30146,7 +30159,7 @@ SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
 #endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
- * MARK: [SM45] GENERATION
+ * MARK: [SM47] GENERATION
  * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
  * back while it may still become a stop string. Everything lives in the context's block.
  * ============================================================================================== */
@@ -30610,7 +30623,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 }
 
 /* ================================================================================================
- * MARK: [SM46] TEMPLATES
+ * MARK: [SM48] TEMPLATES
  * An interpreter of the part of Jinja that chat templates use. The text is compiled once into a
  * list of operations for a stack machine (brackets, precedences and blocks on explicit stacks: no
  * depth of a template is a depth of ours), then run on values as Python has them. Values never
@@ -34261,7 +34274,7 @@ SM_API void sm_template_destroy(sm_template *t) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM47] CHAT
+ * MARK: [SM49] CHAT
  * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
  * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
@@ -34798,7 +34811,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM48] TRAINER
+ * MARK: [SM50] TRAINER
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -37349,7 +37362,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM49] WRITER
+ * MARK: [SM51] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -38676,7 +38689,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM50] TOKENIZER TRAINER
+ * MARK: [SM52] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
