@@ -67,32 +67,36 @@
  *   [SM24] NUMBERS
  *   [SM25] TYPES
  *   [SM26] KERNELS
- *   [SM27] DISPATCH
- *   [SM28] ARCHITECTURES
- *   [SM29] FILES
- *   [SM30] GGUF
- *   [SM31] LLAMA2.C
- *   [SM32] TOKENIZER FILES
- *   [SM33] SAFETENSORS
- *   [SM34] MODEL
- *   [SM35] UTF-8 AND UNICODE
- *   [SM36] WORDS
- *   [SM37] TOKENIZER
- *   [SM38] TAPE
- *   [SM39] CONTEXT
- *   [SM40] STEPS
- *   [SM41] EVALUATION
- *   [SM42] SAMPLER
- *   [SM43] GRAMMAR
- *   [SM44] REGULAR EXPRESSIONS
- *   [SM45] JSON SCHEMA
- *   [SM46] MASKS
- *   [SM47] GENERATION
- *   [SM48] TEMPLATES
- *   [SM49] CHAT
- *   [SM50] TRAINER
- *   [SM51] WRITER
- *   [SM52] TOKENIZER TRAINER
+ *   [SM27] FLOAT MATMUL
+ *   [SM28] BLOCK MATMUL
+ *   [SM29] ATTENTION
+ *   [SM30] ROWS
+ *   [SM31] DISPATCH
+ *   [SM32] ARCHITECTURES
+ *   [SM33] FILES
+ *   [SM34] GGUF
+ *   [SM35] LLAMA2.C
+ *   [SM36] TOKENIZER FILES
+ *   [SM37] SAFETENSORS
+ *   [SM38] MODEL
+ *   [SM39] UTF-8 AND UNICODE
+ *   [SM40] WORDS
+ *   [SM41] TOKENIZER
+ *   [SM42] TAPE
+ *   [SM43] CONTEXT
+ *   [SM44] STEPS
+ *   [SM45] EVALUATION
+ *   [SM46] SAMPLER
+ *   [SM47] GRAMMAR
+ *   [SM48] REGULAR EXPRESSIONS
+ *   [SM49] JSON SCHEMA
+ *   [SM50] MASKS
+ *   [SM51] GENERATION
+ *   [SM52] TEMPLATES
+ *   [SM53] CHAT
+ *   [SM54] TRAINER
+ *   [SM55] WRITER
+ *   [SM56] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -3849,8 +3853,8 @@ SM__INLINE size_t sm__row_bytes(int type, size_t n) {
 
 /* ================================================================================================
  * MARK: [SM26] KERNELS
- * For each operation: the contract, the scalar truth, then SSE4.1, AVX2, AVX-512 and NEON versions
- * that give the same bits. Dispatch starts from scalar and lets each level overwrite what it
+ * Here and in the next four sections: for each operation the contract, the scalar truth, then
+ * SSE4.1, AVX2, AVX-512 and NEON versions that give the same bits. Dispatch starts from scalar and lets each level overwrite what it
  * improves.
  * No kernel writes outside its outputs or reads outside its inputs; weights lie at any address.
  *
@@ -4427,7 +4431,11 @@ SM__INLINE float32x4_t sm__exp_neon(float32x4_t x) {
 }
 #endif
 
-/* --- matmul ----------------------------------------------------------------------------------- */
+/* ================================================================================================
+ * MARK: [SM27] FLOAT MATMUL
+ * Weights in F32, F16 and BF16: 16 lanes. One row of a (decoding) reads whole rows of w, some of
+ * them at once and far apart; of many rows (a prompt), a tile stays in registers.
+ * ============================================================================================== */
 
 /* Float types, the truth: w is decoded 16 elements at a time. */
 static void sm__matmul_float__scalar(int type, const void *w, size_t w_stride, int n, int k,
@@ -5045,6 +5053,14 @@ static void sm__matmul_bf16__neon(const void *w, size_t w_stride, int n, int k, 
     sm__matmul_float_neon(SM__T_BF16, w, w_stride, n, k, a, rows, out, out_stride, scratch);
 }
 #endif
+
+/* ================================================================================================
+ * MARK: [SM28] BLOCK MATMUL
+ * Weights in blocks, activations in int8. At every level one row of a meets the rows of w where
+ * they lie in the file, as streams that are read side by side; more rows meet panels: some rows of
+ * w, rearranged so that a register holds the same few weights of all of them. Types that differ only
+ * in how they store their bits become panels of one shape (sm__shape).
+ * ============================================================================================== */
 
 static void sm__matmul_q8_0__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
                                     int rows, float *out, size_t out_stride, void *scratch) {
@@ -8602,6 +8618,11 @@ SM__QUANT_LIST(SM__MATMUL)
 #undef SM__MATMUL_NEON
 #endif
 
+/* ================================================================================================
+ * MARK: [SM29] ATTENTION
+ * Scores and weighted sums over a part of the KV cache, parts joined, and the cap of scores.
+ * ============================================================================================== */
+
 /* --- soft_cap --------------------------------------------------------------------------------- */
 
 /* soft_cap: x = cap * tanh(scale * x / cap), as fma(-2 cap, 1 / (1 + exp(x * (2 scale / cap))),
@@ -9638,6 +9659,12 @@ static void sm__merge__neon(float *m, float *s, float *o, float part_m, float pa
         vst1q_f32(o, sm__fma_neon(sm__mul_neon(vld1q_f32(o), x), vld1q_f32(part_o), y));
 }
 #endif
+
+/* ================================================================================================
+ * MARK: [SM30] ROWS
+ * What is done to a row of activations between products: int8 blocks, norms, softmax, rotary
+ * positions, activations; and the products of the trainer.
+ * ============================================================================================== */
 
 /* --- quant ------------------------------------------------------------------------------------ */
 
@@ -10895,7 +10922,7 @@ static void sm__gemm__neon(const sm__factor *a, int rows, const float *b, int k,
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM27] DISPATCH
+ * MARK: [SM31] DISPATCH
  * What the processor has, and the table of kernels for it.
  * ============================================================================================== */
 
@@ -11276,7 +11303,7 @@ static sm_status sm__kernels_init(sm__kernels *k, int isa) {
 }
 
 /* ================================================================================================
- * MARK: [SM28] ARCHITECTURES
+ * MARK: [SM32] ARCHITECTURES
  * What a model is to the rest of the file: hyperparameters, a row of the architecture table,
  * tensors under GGUF names, a vocabulary. The readers below fill it in; the tape is made from it.
  * A model family adds a row here, not a function.
@@ -11720,7 +11747,7 @@ static void sm__model_drop(sm_model *m, void *p) {
 }
 
 /* ================================================================================================
- * MARK: [SM29] FILES
+ * MARK: [SM33] FILES
  * From an sm_source to bytes: a mapping, the caller's memory, or a copy that is read in pieces with
  * progress and cancel. Then what the readers of text formats share: numbers without a locale, and a
  * bounded JSON reader.
@@ -12303,7 +12330,7 @@ static size_t sm__json_text(sm__str s, char *buf, size_t n) {
 }
 
 /* ================================================================================================
- * MARK: [SM30] GGUF
+ * MARK: [SM34] GGUF
  * The container of llama.cpp: a header, typed metadata, a directory of tensors, then their data.
  *
  *   "GGUF" | version u32 | n_tensors | n_meta | meta... | directory... | padding | data
@@ -13522,7 +13549,7 @@ static sm_status sm__gguf_read(sm_model *m, const sm__bytes *file, int vocab_onl
 }
 
 /* ================================================================================================
- * MARK: [SM31] LLAMA2.C
+ * MARK: [SM35] LLAMA2.C
  * A simpler format, brought to the names and the layout of GGUF: [out, in] matrices under names
  * like blk.0.attn_q.weight. What the file does not say (rotary base, epsilon) is what the programs
  * that wrote it assume.
@@ -13724,7 +13751,7 @@ static sm_status sm__llama2c_read(sm_model *m, const sm__bytes *file, sm_error *
 }
 
 /* ================================================================================================
- * MARK: [SM32] TOKENIZER FILES
+ * MARK: [SM36] TOKENIZER FILES
  * Vocabularies that stand in files of their own: llama2.c's tokenizer.bin, Hugging Face's
  * tokenizer.json, tiktoken's lists.
  * ============================================================================================== */
@@ -14726,7 +14753,7 @@ static sm_status sm__tiktoken_read(sm_model *m, const sm__bytes *file, sm_error 
 }
 
 /* ================================================================================================
- * MARK: [SM33] SAFETENSORS
+ * MARK: [SM37] SAFETENSORS
  * Hugging Face's models, brought to GGUF's names too: u64 length of a JSON header, the header, the
  * data; config.json beside it says what the model is. A large model is cut into such files
  * ("shards"), and an index says which tensor is in which:
@@ -15856,7 +15883,7 @@ static sm_status sm__index_bytes(sm_model *m, const sm_model_params *params, sm_
 }
 
 /* ================================================================================================
- * MARK: [SM34] MODEL
+ * MARK: [SM38] MODEL
  * Opening and closing, and binding: every tensor that the architecture wants is found by name, its
  * shape is compared with the hyperparameters, and views of it are put where the tape will look.
  * ============================================================================================== */
@@ -16779,7 +16806,7 @@ SM_API void sm_adapter_close(sm_adapter *adapter) {
 SM_API int sm_adapter_rank(const sm_adapter *adapter) { return adapter ? adapter->max_rank : 0; }
 
 /* ================================================================================================
- * MARK: [SM35] UTF-8 AND UNICODE
+ * MARK: [SM39] UTF-8 AND UNICODE
  * Text is bytes that should be UTF-8 and may be anything. One function reads a character; what is
  * none is answered with the length of the bad part, so that no caller can run past it. Of Unicode
  * only what tokenizers ask is kept: what kind of character one is, its lower case, and what it is
@@ -17709,7 +17736,7 @@ static size_t sm__char_run(const unsigned char *s, size_t n, size_t at, int mask
 }
 
 /* ================================================================================================
- * MARK: [SM36] WORDS
+ * MARK: [SM40] WORDS
  * How text is cut into words before it becomes tokens: the rules of GGUF's tokenizer.ggml.pre and
  * the pre-tokenizers of tokenizer.json, as lists of cuts, each of which cuts the pieces of the one
  * before it. What their regular expressions say is written by hand.
@@ -18442,7 +18469,7 @@ static size_t sm__word_next(sm__cutter *k, const unsigned char *s, size_t n) {
 }
 
 /* ================================================================================================
- * MARK: [SM37] TOKENIZER
+ * MARK: [SM41] TOKENIZER
  * Four ways from text to ids. Two begin with symbols (characters or bytes) and merge neighbours,
  * the best pair first, until no pair is left; they differ in what a pair is and what makes it good:
  *   SPM  SentencePiece's BPE (Kudo and Richardson 2018, arXiv:1808.06226): two neighbours merge
@@ -21039,7 +21066,7 @@ SM_API sm_status sm_detokenize(const sm_model *model, const int32_t *ids, int n,
 }
 
 /* ================================================================================================
- * MARK: [SM38] TAPE
+ * MARK: [SM42] TAPE
  * The forward pass as data. sm__tape_emit walks the architecture row once and appends steps; while
  * it does, buffers are taken and dropped, so that their lifetimes give the scratch plan. Each step
  * is cut into tiles by sm__step_shape for the rows at hand; sm__step_tile does one tile.
@@ -21594,7 +21621,7 @@ static void sm__rope_frequencies(const sm_model *m, int n_ctx, int local, double
 }
 
 /* ================================================================================================
- * MARK: [SM39] CONTEXT
+ * MARK: [SM43] CONTEXT
  * The object that owns a tape and everything it works on, laid out in one block by one function
  * that runs twice: counting (sm_ctx_plan) and placing (sm_ctx_create).
  * ============================================================================================== */
@@ -22646,7 +22673,7 @@ SM_API sm_status sm_seq_load(sm_ctx *ctx, int seq, const void *data, size_t byte
 }
 
 /* ================================================================================================
- * MARK: [SM40] STEPS
+ * MARK: [SM44] STEPS
  * How each step is cut into tiles for the rows of a chunk, and what a tile does. A tile reads what
  * earlier steps wrote and writes what no other tile of its step writes; how it is cut never changes
  * a bit, so the cuts follow the processor's speed and the number of members.
@@ -23431,7 +23458,7 @@ static void sm__step_tile(sm_ctx *ctx, const sm__step *s, int phase, int tile, i
 }
 
 /* ================================================================================================
- * MARK: [SM41] EVALUATION
+ * MARK: [SM45] EVALUATION
  * A pass: reserve KV blocks, walk the tape for each chunk of the batch, commit the lengths. The
  * walk is a sequence of runs (step, phase). Members take tiles of the current run from the ticket;
  * whoever finishes a run's last tile prepares the next one, doing small runs on the spot, so that
@@ -24072,7 +24099,7 @@ SM_API sm_status sm_seq_shift(sm_ctx *ctx, int seq, int from, int to) {
 }
 
 /* ================================================================================================
- * MARK: [SM42] SAMPLER
+ * MARK: [SM46] SAMPLER
  * Candidates are a list of logits and their ids, always in the order of ids. It begins as the
  * caller's logits themselves and is copied when something changes them. A stage that leaves
  * candidates out finds an edge and filters; nothing is sorted but what lies near the edge. Sums of
@@ -25001,7 +25028,7 @@ SM_API int sm_logprobs(const float *logits, int n_vocab, int32_t id, sm_logprob 
 }
 
 /* ================================================================================================
- * MARK: [SM43] GRAMMAR
+ * MARK: [SM47] GRAMMAR
  * A language is an expression: bytes, sequences, alternatives, repetitions, calls of rules. What
  * may follow a text is again an expression, the derivative of the first by the text's bytes
  * (Brzozowski 1964), and that is the whole automaton: an expression is a state, its row tells the
@@ -26555,7 +26582,7 @@ static uint32_t sm__gbnf_parse(sm__gb *b, const void *text, size_t n, const char
 }
 
 /* ================================================================================================
- * MARK: [SM44] REGULAR EXPRESSIONS
+ * MARK: [SM48] REGULAR EXPRESSIONS
  * ECMA-262's, as far as they are regular, as expressions of the builder. A pattern is read once,
  * left to right, with a stack of open groups. It is searched for, not matched, and its anchors may
  * stand anywhere; so every part keeps four expressions: what it matches anywhere, only at the start
@@ -27068,7 +27095,7 @@ static uint32_t sm__re_read(sm__re *r, const char *what, sm__str pattern, int wh
 }
 
 /* ================================================================================================
- * MARK: [SM45] JSON SCHEMA
+ * MARK: [SM49] JSON SCHEMA
  * Draft 2020-12, and what older drafts wrote otherwise, as expressions of the builder.
  *
  * A value expression is asked for by a set of elements, all of which must hold: a schema, a value
@@ -29383,7 +29410,7 @@ static uint32_t sm__js_compile(sm__schema *js, sm__gb *b, const char *text, size
 }
 
 /* ================================================================================================
- * MARK: [SM46] MASKS
+ * MARK: [SM50] MASKS
  * Which tokens may follow: the vocabulary as a trie of bytes, walked with the automaton. In a
  * string of JSON nearly all may: tokens of nothing but its plain characters are a slice, known
  * beforehand, and where a state takes all of it only the rest is walked. Masks are kept by state.
@@ -30159,7 +30186,7 @@ SM__INLINE int sm_matcher_is_complete(sm_matcher *m) { return m != NULL; }
 #endif /* SMALLMIND_NO_GRAMMAR */
 
 /* ================================================================================================
- * MARK: [SM47] GENERATION
+ * MARK: [SM51] GENERATION
  * A small state machine over eval, sample and decode: prompt, then token after token. Text is held
  * back while it may still become a stop string. Everything lives in the context's block.
  * ============================================================================================== */
@@ -30623,7 +30650,7 @@ SM_API sm_status sm_generate(sm_ctx *ctx, const sm_gen_params *params,
 }
 
 /* ================================================================================================
- * MARK: [SM48] TEMPLATES
+ * MARK: [SM52] TEMPLATES
  * An interpreter of the part of Jinja that chat templates use. The text is compiled once into a
  * list of operations for a stack machine (brackets, precedences and blocks on explicit stacks: no
  * depth of a template is a depth of ours), then run on values as Python has them. Values never
@@ -34274,7 +34301,7 @@ SM_API void sm_template_destroy(sm_template *t) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM49] CHAT
+ * MARK: [SM53] CHAT
  * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
  * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
@@ -34811,7 +34838,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM50] TRAINER
+ * MARK: [SM54] TRAINER
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -37362,7 +37389,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM51] WRITER
+ * MARK: [SM55] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -38689,7 +38716,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM52] TOKENIZER TRAINER
+ * MARK: [SM56] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
