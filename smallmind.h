@@ -3854,8 +3854,8 @@ SM__INLINE size_t sm__row_bytes(int type, size_t n) {
 /* ================================================================================================
  * MARK: [SM26] KERNELS
  * Here and in the next four sections: for each operation the contract, the scalar truth, then
- * SSE4.1, AVX2, AVX-512 and NEON versions that give the same bits. Dispatch starts from scalar and lets each level overwrite what it
- * improves.
+ * SSE4.1, AVX2, AVX-512 and NEON versions that give the same bits. Dispatch starts from scalar and
+ * lets each level overwrite what it improves.
  * No kernel writes outside its outputs or reads outside its inputs; weights lie at any address.
  *
  * Two summation orders are used throughout:
@@ -5058,8 +5058,8 @@ static void sm__matmul_bf16__neon(const void *w, size_t w_stride, int n, int k, 
  * MARK: [SM28] BLOCK MATMUL
  * Weights in blocks, activations in int8. At every level one row of a meets the rows of w where
  * they lie in the file, as streams that are read side by side; more rows meet panels: some rows of
- * w, rearranged so that a register holds the same few weights of all of them. Types that differ only
- * in how they store their bits become panels of one shape (sm__shape).
+ * w, rearranged so that a register holds the same few weights of all of them. Types that differ
+ * only in how they store their bits become panels of one shape (sm__shape).
  * ============================================================================================== */
 
 static void sm__matmul_q8_0__scalar(const void *w, size_t w_stride, int n, int k, const sm__acts *a,
