@@ -93,10 +93,13 @@
  *   [SM50] MASKS
  *   [SM51] GENERATION
  *   [SM52] TEMPLATES
- *   [SM53] CHAT
- *   [SM54] TRAINER
- *   [SM55] WRITER
- *   [SM56] TOKENIZER TRAINER
+ *   [SM53] TEMPLATE COMPILER
+ *   [SM54] TEMPLATE MACHINE
+ *   [SM55] CHAT
+ *   [SM56] TRAINER STEPS
+ *   [SM57] TRAINER
+ *   [SM58] WRITER
+ *   [SM59] TOKENIZER TRAINER
  * CONVENTIONS
  *   Shapes       [rows, columns], row-major, the last index is contiguous. Letters used throughout:
  *                T tokens, C channels (model width), H query heads, K key/value heads, D head
@@ -32573,11 +32576,13 @@ static sm__value sm__tp_row_run(sm_template *t, int row, sm__value self, const s
     return t->status ? self : r->run(t, &a);
 }
 
-/* ---- from text to operations ----
- * An expression is compiled as it is read, to postfix order: operators and open brackets wait on a
- * stack until what they wait for has been written. `a if b else c` tests b first, so that when the
- * `if` is seen, the code of a is moved on by one operation to make room for a jump over it; jumps
- * are relative, which makes code that can be moved. */
+/* ================================================================================================
+ * MARK: [SM53] TEMPLATE COMPILER
+ * From text to operations. An expression is compiled as it is read, to postfix order: operators and
+ * open brackets wait on a stack until what they wait for has been written. `a if b else c` tests b
+ * first, so that when the `if` is seen, the code of a is moved on by one operation to make room for
+ * a jump over it; jumps are relative, which makes code that can be moved.
+ * ============================================================================================== */
 
 enum {
     SM__OP_NONE,
@@ -33548,7 +33553,10 @@ static void sm__tc_template(sm__tc *c) {
     sm__tc_emit1(c, SM__OP_END);
 }
 
-/* ---- running ---- */
+/* ================================================================================================
+ * MARK: [SM54] TEMPLATE MACHINE
+ * Operations are run; templates that come along; what a template sees of messages and tools.
+ * ============================================================================================== */
 
 static sm__value sm__tp_pop(sm_template *t) {
     return t->n_stack ? t->stack[--t->n_stack] : sm__v_none(); /* none: only after an error */
@@ -34301,7 +34309,7 @@ SM_API void sm_template_destroy(sm_template *t) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM53] CHAT
+ * MARK: [SM55] CHAT
  * Messages to tokens, what they share with the sequence, what goes when it is full. The texts of
  * the history lie one behind the other, in the order of the messages; an answer grows behind them.
  * ============================================================================================== */
@@ -34838,7 +34846,7 @@ SM_API sm_status sm_chat_load(sm_chat *chat, const char *json, size_t bytes) {
 #endif /* SMALLMIND_NO_CHAT */
 
 /* ================================================================================================
- * MARK: [SM54] TRAINER
+ * MARK: [SM56] TRAINER STEPS
  * The second tape, made from the same architecture row: forward steps that keep what their backward
  * needs, the loss, backward steps in reverse order, the optimiser. A backward step stands behind
  * its forward with its formula; dy is the gradient of the loss by y.
@@ -35814,6 +35822,12 @@ SM__INLINE void sm__tile_flat(sm_trainer *t, const sm__train_step *s, int tile) 
         sm__adamw(t, middle, to, 1.0f);
     }
 }
+
+/* ================================================================================================
+ * MARK: [SM57] TRAINER
+ * The tape of these steps: how it is walked, made and laid out in memory; updates, and states that
+ * are saved.
+ * ============================================================================================== */
 
 /* --- walking the tape ------------------------------------------------------------------------- */
 
@@ -37389,7 +37403,7 @@ SM_API sm_status sm_trainer_state_load(sm_trainer *t, const void *memory, size_t
 #endif /* SMALLMIND_NO_TRAIN */
 
 /* ================================================================================================
- * MARK: [SM55] WRITER
+ * MARK: [SM58] WRITER
  * The writer keeps what is declared as records, each as it will stand in the file; the header is
  * those records, metadata first. Then what a model of another format says as GGUF; then the
  * quantiser, whose tiles are rows, shared by a team as the tiles of a pass are.
@@ -38716,7 +38730,7 @@ SM_API sm_status sm_trainer_write_adapter(const sm_trainer *t, const sm_writer_p
 #endif /* SMALLMIND_NO_WRITER */
 
 /* ================================================================================================
- * MARK: [SM56] TOKENIZER TRAINER
+ * MARK: [SM59] TOKENIZER TRAINER
  * Distinct words are counted, then laid out as symbols, one after another. Every symbol but a
  * word's last begins a pair; all places of a pair are a chain through the symbols, and a heap holds
  * the pairs with the best one on top. Merging a pair walks its chain and touches the neighbours
