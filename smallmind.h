@@ -14556,13 +14556,6 @@ static sm_status sm__tj_post(sm__tj *t, sm__json step) {
     return known ? SM_OK : sm__tj_refuse(t, "the post_processor has a step of kind", type);
 }
 
-/* White space off, marks alone: as BERT has it. */
-static int sm__splits_bert(const sm__splits *splits) {
-    return splits->n == 2 && !splits->front && !splits->mark.n &&
-           splits->cuts[0].set == SM__SET_SPACE && splits->cuts[1].how == SM__CUT_PUNCT &&
-           splits->parts[1] == SM__PART_ALONE;
-}
-
 /* What the chain makes of a kind of vocabulary. */
 static sm_status sm__tj_chain(sm__tj *t) {
     sm__vocab *v = &t->m->vocab;
@@ -38108,6 +38101,13 @@ static int sm__vocab_edits(const sm__vocab *v) {
             return -1;
     }
     return merge;
+}
+
+/* White space off, marks alone: as BERT has it. */
+static int sm__splits_bert(const sm__splits *splits) {
+    return splits->n == 2 && !splits->front && !splits->mark.n &&
+           splits->cuts[0].set == SM__SET_SPACE && splits->cuts[1].how == SM__CUT_PUNCT &&
+           splits->parts[1] == SM__PART_ALONE;
 }
 
 /* What GGUF can say of the way into words: 1 = white space between them is one space, -1 = not all
