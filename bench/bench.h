@@ -377,13 +377,8 @@ static double bench_read_round(bench_crew *crew, bench_reading *r) {
     return bench_now() - start;
 }
 
-/* One pass over the spans by one kind of loop; its seconds. The crew lives no longer, so that it
- * takes nothing from the threads of what is measured in between. */
-COMMON_UNUSED static double bench_read_once(const bench_span *spans, int n_spans, int n_threads,
-                                            int kind) {
+static bench_reading bench_reading_of(const bench_span *spans, int n_spans, int kind) {
     bench_reading r;
-    bench_crew crew;
-    double seconds;
     int i;
     memset(&r, 0, sizeof r);
     r.spans = spans;
@@ -391,6 +386,16 @@ COMMON_UNUSED static double bench_read_once(const bench_span *spans, int n_spans
     r.passes = 1;
     r.fn = bench_read_kinds[kind].fn;
     for (i = 0; i < n_spans; i++) r.total += spans[i].bytes;
+    return r;
+}
+
+/* One pass over the spans by one kind of loop; its seconds. The crew lives no longer, so that it
+ * takes nothing from the threads of what is measured in between. */
+COMMON_UNUSED static double bench_read_once(const bench_span *spans, int n_spans, int n_threads,
+                                            int kind) {
+    bench_reading r = bench_reading_of(spans, n_spans, kind);
+    bench_crew crew;
+    double seconds;
     bench_crew_start(&crew, n_threads);
     seconds = bench_read_round(&crew, &r);
     bench_crew_stop(&crew);
@@ -402,20 +407,14 @@ COMMON_UNUSED static double bench_read_once(const bench_span *spans, int n_spans
  * several times, and then comes from the cache that holds it, as a small model's weights do. */
 COMMON_UNUSED static double bench_read_rate(const bench_span *spans, int n_spans, int n_threads,
                                             int *best) {
-    bench_reading r;
     bench_crew crew;
     double rate = 0.0;
     int i, kind;
-    memset(&r, 0, sizeof r);
-    r.spans = spans;
-    r.n_spans = n_spans;
-    for (i = 0; i < n_spans; i++) r.total += spans[i].bytes;
     bench_crew_start(&crew, n_threads);
     for (kind = 0; kind < (int)(sizeof bench_read_kinds / sizeof *bench_read_kinds); kind++) {
+        bench_reading r = bench_reading_of(spans, n_spans, kind);
         double started = bench_now(), seconds;
         if (r.total == 0 || bench_read_kinds[kind].isa > (int)sm_isa_best()) continue;
-        r.fn = bench_read_kinds[kind].fn;
-        r.passes = 1;
         bench_read_round(&crew, &r); /* touches the pages */
         seconds = bench_read_round(&crew, &r);
         if (seconds < 0.004) r.passes = (int)(0.004 / (seconds + 1e-7)) + 1;

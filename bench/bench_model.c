@@ -280,8 +280,8 @@ static sm_status measure(const options *o, sm_ctx *ctx, const int32_t *ids, resu
     return SM_OK;
 }
 
-/* The rate at which the weights that a token needs can be read at all: rows of embeddings that are
- * only looked up do not count. */
+/* The weights that a token needs, *n spans to be freed: rows of embeddings that are only looked up
+ * do not count. */
 static bench_span *weights_of(const sm_model *model, int *n) {
     int n_tensors = sm_model_get_info(model)->n_tensors, i, untied = 0;
     bench_span *spans = (bench_span *)bench_alloc((size_t)n_tensors * sizeof *spans);
@@ -321,6 +321,7 @@ static sm_status measure_pairs(const options *o, sm_ctx *ctx, const bench_span *
     return SM_OK;
 }
 
+/* The rate at which the weights can be read at all. */
 static sm_status measure_reading(const options *o, sm_ctx *ctx, result *r) {
     int n, threads = sm_ctx_get_stats(ctx).plan.n_threads;
     bench_span *spans = weights_of(sm_ctx_model(ctx), &n);
